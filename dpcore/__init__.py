@@ -1,0 +1,1 @@
+"""One trial: data, model, privacy, training. Knows nothing of Ray, Optuna or MLflow."""

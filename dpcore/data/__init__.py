@@ -1,0 +1,1 @@
+"""Datasets as Arrow shards, the synthetic people, importers, stored public views."""

@@ -1,0 +1,1 @@
+"""Poses: skeletons, coordinate classification, loss, PCKh."""

@@ -1,0 +1,1 @@
+"""The private mechanism, its randomness, its accounting, its claim."""

@@ -1,0 +1,1 @@
+"""Stages, steps, evaluation, checkpoints of one trial."""

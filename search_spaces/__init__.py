@@ -1,0 +1,1 @@
+"""What may be tried, per ε: schema, loader, presets. No torch, no Optuna."""

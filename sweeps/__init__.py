@@ -1,0 +1,1 @@
+"""Runs, resumes, prices and reports sweeps. The only place that knows Ray Tune, Optuna and MLflow."""
