@@ -1,0 +1,110 @@
+"""SimCC: a coordinate as a distribution over bins, one axis at a time (Li et al., ECCV 2022, arXiv:2107.03332).
+
+Legend: B examples, K joints, Wx and Wy bins along x and y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpcore.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCCCodec:
+    """Turns keypoints into bin distributions and logits back into keypoints.
+
+    Bins are `1 / split_ratio` px wide and lie symmetrically over the crop, whose pixel centres are integers: with
+    `bins = size · split_ratio` they tile [-0.5, size - 0.5] exactly. A mirrored image therefore has its bins in
+    reverse order, without the one-bin shift that a lattice starting at 0 needs.
+
+    Guarantees: for x inside the tiled range, |decode(encode(x)) - x| ≤ 0.5 / split_ratio px.
+    """
+
+    height_px: int
+    width_px: int
+    split_ratio: float
+    label_sigma_bins: float
+
+    def __post_init__(self) -> None:
+        for name in ("height_px", "width_px", "split_ratio", "label_sigma_bins"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise BadInput(f"codec: {name} must be positive and finite, given {getattr(self, name)}")
+
+    @property
+    def bins_x(self) -> int:
+        """Wx, the number of bins along x."""
+        return round(self.width_px * self.split_ratio)
+
+    @property
+    def bins_y(self) -> int:
+        """Wy, the number of bins along y."""
+        return round(self.height_px * self.split_ratio)
+
+    def centres_x_px(self) -> Tensor:
+        """Bin centres along x, (Wx,), in px of the crop."""
+        return self._centres_px(self.bins_x, self.width_px)
+
+    def centres_y_px(self) -> Tensor:
+        """Bin centres along y, (Wy,), in px of the crop."""
+        return self._centres_px(self.bins_y, self.height_px)
+
+    def contains(self, keypoints: Tensor) -> Tensor:
+        """Which keypoints (B, K, 2) lie in the crop: (B, K) bool. NaN and infinity do not."""
+        limits = torch.tensor([self.width_px, self.height_px], dtype=keypoints.dtype, device=keypoints.device) - 0.5
+        return ((keypoints >= -0.5) & (keypoints <= limits)).all(dim=-1)
+
+    def encode(self, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised Gaussians around the keypoints.
+
+        Args:
+            keypoints: (B, K, 2) px, x right and y down.
+
+        Returns:
+            (B, K, Wx) and (B, K, Wy); each row sums to 1. A keypoint outside the crop gives the Gaussian's cut tail,
+            a NaN keypoint NaN: ask `contains` first.
+        """
+        return (
+            self._gaussian(keypoints[..., 0], self.bins_x, self.width_px),
+            self._gaussian(keypoints[..., 1], self.bins_y, self.height_px),
+        )
+
+    def decode(self, logits_x: Tensor, logits_y: Tensor) -> Tensor:
+        """Keypoints (B, K, 2) px of the largest bins, refined inside the bin.
+
+        Refinement is the vertex of the parabola through the peak and its neighbours, which is exact where logits are
+        those of a Gaussian and never leaves the peak's bin. Constant rows give their first bin, NaN rows a NaN keypoint.
+        """
+        x = self._peak(logits_x, self.width_px)
+        y = self._peak(logits_y, self.height_px)
+        return torch.stack([x, y], dim=-1)
+
+    def _centres_px(self, bins: int, size_px: int) -> Tensor:
+        return (size_px - 1) / 2 + (torch.arange(bins, dtype=torch.float32) - (bins - 1) / 2) / self.split_ratio
+
+    def _to_bins(self, coordinate_px: Tensor, bins: int, size_px: int) -> Tensor:
+        return (coordinate_px - (size_px - 1) / 2) * self.split_ratio + (bins - 1) / 2
+
+    def _gaussian(self, coordinate_px: Tensor, bins: int, size_px: int) -> Tensor:
+        centre = self._to_bins(coordinate_px, bins, size_px).unsqueeze(-1)
+        offsets = torch.arange(bins, dtype=coordinate_px.dtype, device=coordinate_px.device) - centre
+        # softmax instead of exp and divide: a far-off keypoint underflows to a cut tail, not to 0 / 0
+        return torch.softmax(-0.5 * (offsets / self.label_sigma_bins) ** 2, dim=-1)
+
+    def _peak(self, logits: Tensor, size_px: int) -> Tensor:
+        bins = logits.shape[-1]
+        peak = logits.argmax(dim=-1, keepdim=True)
+        inner = peak.clamp(1, max(bins - 2, 1)).clamp(max=bins - 1)
+        here = logits.gather(-1, inner)
+        before = logits.gather(-1, (inner - 1).clamp(min=0))
+        after = logits.gather(-1, (inner + 1).clamp(max=bins - 1))
+        curvature = before - 2 * here + after
+        vertex = 0.5 * (before - after) / torch.where(curvature < 0, curvature, torch.ones_like(curvature))
+        refined = (inner == peak) & (curvature < 0)
+        offset = torch.where(refined, vertex, torch.zeros_like(vertex))
+        position = (peak + offset).squeeze(-1)
+        position = torch.where(logits.isnan().any(dim=-1), torch.full_like(position, float("nan")), position)
+        return (position - (bins - 1) / 2) / self.split_ratio + (size_px - 1) / 2
