@@ -1,0 +1,365 @@
+"""The private mechanism, once: sample → per-example gradient → clip → sum → noise → post-process.
+
+| method | private sum S | update direction |
+|---|---|---|
+| dpsgd | Σ clip_C(∇ℓ(x)) | (S + σC·N(0, I_P)) / B |
+| projected | the same | V Vᵀ of the above |
+| feature | Σ clip_C(∇ℓ(x) − λ∇ℓ(ψ(x))) | λ ḡ_pub + α (S + σC·N(0, I_P)) / B |
+| feature_projected | the same | λ ḡ_pub + α V Vᵀ (S + σC·N(0, I_P)) / B |
+| nonprivate | – | Σ ∇ℓ(x) / B, no clip and no noise: ε is infinite |
+
+B is the constant `expected_batch_size`, never the realised size. The noise is drawn in R^k where a basis of rank k is used:
+V Vᵀ(g + N(0, I_P)) and V(Vᵀg + N(0, I_k)) have one law. λ = 0 and `subspace.rank: full` run the code of the method they
+reduce to, so they equal it bit for bit.
+
+Private batch, public batch and subspace batch come from three independent streams; only the first is secret.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
+from dpcore.errors import BadInput, Refused
+from dpcore.privacy.clipping import BoundedSum, clip_rows
+from dpcore.privacy.noise import add_noise
+from dpcore.privacy.per_example import Batch, GradientEngine, RowsAndLosses
+from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream, choose_without_replacement, poisson_sample
+from dpcore.privacy.subspace import SubspaceBasis, fit_basis
+
+Draw = Any
+"""The geometry of one step's examples, opaque to the mechanism but for `draw[slice]` (the same rows of it) and None."""
+
+BASIS_KEY = "subspace.matrix"
+
+
+class ExampleSource(Protocol):
+    """Examples by index: a PUBLIC dataset, or the stored public views of the private one.
+
+    Augmentation: once a step the mechanism calls `draw_geometry` for all examples of the step, then slices the draw
+    together with the indices into physical batches, so the physical batch size moves no draw. A source without
+    augmentation returns None from `draw_geometry`; `batch` with None gives the examples as they are.
+    """
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def draw_geometry(self, stream: RandomStream, count: int) -> Draw:
+        """The random geometry of `count` examples, from `stream` alone; an object that can be sliced, or None."""
+
+    def batch(self, indices: Indices, draw: Draw) -> Batch:
+        """The examples (B,) int64, transformed by the B draws, or untouched for None."""
+
+
+class RecordSource(ExampleSource, Protocol):
+    """The private dataset: `batch` gives private pixels, `view_batch` the public views of the same records.
+
+    A pair shares one draw: `view_batch` applies it to the *stored bytes* of ψ(x), which were made from the unaugmented
+    record; it must not touch private pixels.
+    """
+
+    def view_batch(self, indices: Indices, draw: Draw) -> Batch:
+        """ψ(x) of the same records under the same draw, with the same labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a trial may read. `private` is None for a control: then there is nothing private to touch.
+
+    Args:
+        private: The private records. Needed unless the private part is off.
+        views: The stored public views behind ḡ_pub (and a subspace of source public_view).
+        public: The PUBLIC dataset behind a subspace of source public.
+    """
+
+    private: RecordSource | None = None
+    views: ExampleSource | None = None
+    public: ExampleSource | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Randomness:
+    """The secret streams (None for a control) and the public ones."""
+
+    private: PrivateStreams | None
+    public: PublicStreams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """Facts of one private batch. For protected data they leave the worker in no way: no metric, log or file."""
+
+    batch_size: int = field(repr=False)
+    clipped_frac: float = field(repr=False)
+    nonfinite: int = field(repr=False)
+    mean_loss: float = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direction:
+    """What a step releases: `value` (P,) float32, a descent direction in place of the gradient.
+
+    `event` says what the accountant must know of this step: a Poisson-subsampled Gaussian, a release without privacy, or
+    (control) nothing. `public_term` (P,) is λ ḡ_pub, a function of public inputs. `sealed` is None without private data.
+    """
+
+    value: Tensor
+    event: Literal["subsampled_gaussian", "non_private"] | None
+    public_term: Tensor | None
+    sealed: Sealed | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutedSteps:
+    """What ran, to be held against the plan: `count` Poisson-subsampled Gaussians of one q and noise multiplier."""
+
+    sampling_prob: float
+    noise_multiplier: float
+    count: int
+
+
+class Mechanism:
+    """Turns private records into released directions, one step at a time.
+
+    Guarantees: removing a record changes `direction` of a step only through a sum that moves by at most `clip_norm` and
+    carries noise_multiplier × clip_norm of Gaussian noise; every other input of a direction is public. Steps are executed
+    in order, each once, at most as many as planned: two sums under one noise would reveal their difference.
+    Assumes: `noise_multiplier` was calibrated for all steps of the config; a resume that is not an exact replay comes with a
+    new `attempt` in the private streams and a new charge.
+
+    Args:
+        config: The trial.
+        engine: Gradients at the current weights; the caller moves the weights between steps.
+        sources: The data.
+        randomness: The streams.
+        noise_multiplier: For private methods; None where nothing private is released under noise.
+        physical_batch_size: Examples a forward pass; changes nothing but rounding.
+
+    Raises:
+        BadInput: the method lacks a source, its key or its noise multiplier.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        engine: GradientEngine,
+        *,
+        sources: Sources,
+        randomness: Randomness,
+        noise_multiplier: float | None,
+        physical_batch_size: int,
+    ) -> None:
+        _check_inputs(config, sources, randomness, noise_multiplier)
+        self._config = config
+        self._engine = engine
+        self._sources = sources
+        self._randomness = randomness
+        self._noise_multiplier = noise_multiplier
+        self._physical = physical_batch_size
+        self._next_step = 0
+        self._basis: SubspaceBasis | None = None
+        self._gaussian_steps = 0
+
+    @property
+    def executed(self) -> ExecutedSteps | None:
+        """The private releases so far; None for a method that makes none under a finite ε."""
+        if self._noise_multiplier is None:
+            return None
+        return ExecutedSteps(sampling_prob=self._config.sampling_prob, noise_multiplier=self._noise_multiplier, count=self._gaussian_steps)
+
+    @property
+    def basis(self) -> SubspaceBasis | None:
+        """The subspace in use, None before the first step."""
+        return self._basis
+
+    def direction(self, step: int) -> Direction:
+        """The released direction of `step`, at the engine's current weights.
+
+        Raises:
+            Refused: the step is not the next one, or lies beyond the planned steps.
+        """
+        if step != self._next_step:
+            raise Refused(f"step {step} asked, step {self._next_step} is next: a step is released once, another try is a new attempt")
+        if step >= self._config.stages.private.steps:
+            raise Refused(f"step {step} is beyond the {self._config.stages.private.steps} steps that the noise was calibrated for")
+        self._next_step += 1
+        if self._config.method == "nonprivate":
+            return self._nonprivate(step)
+        public_term = self._public_term(step)
+        if self._config.is_control:
+            if public_term is None:
+                raise BadInput("a control without public term has nothing to release")
+            return Direction(value=public_term, event=None, public_term=public_term, sealed=None)
+        private_term, sealed = self._private_term(step)
+        value = private_term if public_term is None else public_term.to(torch.float64) + private_term
+        return Direction(value=value.to(torch.float32), event="subsampled_gaussian", public_term=public_term, sealed=sealed)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold beside weights and step: the subspace, which was fitted at earlier weights."""
+        matrix = None if self._basis is None else self._basis.matrix
+        return {} if matrix is None else {BASIS_KEY: matrix}
+
+    def resume(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Continues before `step` with what `state` gave there.
+
+        Raises:
+            Refused: steps were already executed here. BadInput: the subspace is missing from `state`.
+        """
+        if self._next_step:
+            raise Refused(f"{self._next_step} steps were already executed: resume a fresh mechanism")
+        if step and self._needs_fitted_basis() and not self._fits_at(step):
+            if BASIS_KEY not in state:
+                raise BadInput(f"the checkpoint lacks {BASIS_KEY}: start this trial again as a new attempt")
+            self._basis = SubspaceBasis(matrix=state[BASIS_KEY], parameter_count=self._engine.parameter_count)
+        self._next_step = step
+        self._gaussian_steps = step if self._noise_multiplier is not None else 0
+
+    def noise_variance(self) -> Tensor:
+        """Variance of the noise in each coordinate of a direction, α²σ²C²/B²·diag(VVᵀ): (P,) float64, public, for Adam's
+        second moment. Zeros where no noise is added."""
+        config = self._config
+        if self._noise_multiplier is None or config.clip_norm is None:
+            return torch.zeros(self._engine.parameter_count, dtype=torch.float64)
+        basis = SubspaceBasis.full(self._engine.parameter_count) if self._basis is None else self._basis
+        scale = _private_weight(config) * self._noise_multiplier * config.clip_norm / config.stages.private.expected_batch_size
+        return scale**2 * basis.diagonal().to(torch.float64)
+
+    def _private_term(self, step: int) -> tuple[Tensor, Sealed]:
+        """α·(post-processed noised sum)/B as (P,) float64. This is the dangerous order; it exists nowhere else."""
+        config, private, streams = self._config, self._sources.private, self._randomness.private
+        if private is None or streams is None or config.clip_norm is None or self._noise_multiplier is None:
+            raise BadInput(f"method {config.method} cannot take a private step without private data, key, clip_norm and noise")
+        basis = self._basis_at(step)
+        indices = poisson_sample(streams.stream("sampling", step), len(private), config.sampling_prob)
+        draw = private.draw_geometry(streams.stream("augmentation", step), len(indices))
+        total, loss_sum = BoundedSum.empty(basis.rank, config.clip_norm, device=self._engine.device), 0.0
+        for start in range(0, len(indices), self._physical):
+            some = slice(start, start + self._physical)
+            gradients = self._record_gradients(private, indices[some], None if draw is None else draw[some])
+            total = total.plus(self._bounded(gradients.rows, basis, config.clip_norm))
+            loss_sum += float(gradients.losses.sum())
+        self._gaussian_steps += 1
+        released = add_noise(total, noise_multiplier=self._noise_multiplier, stream=streams.stream("noise", step))
+        direction = basis.lift(released.value).to(torch.float64) / config.stages.private.expected_batch_size
+        return _private_weight(config) * direction, _seal(total, loss_sum)
+
+    def _record_gradients(self, private: RecordSource, indices: Indices, draw: Draw) -> RowsAndLosses:
+        """One row a record: the gradient, or the residual of its pair."""
+        public_weight = _public_weight(self._config)
+        batch = private.batch(indices, draw)
+        if public_weight == 0.0:
+            return self._engine.rows_and_losses(batch)
+        return self._engine.residual_rows_and_losses(batch, private.view_batch(indices, draw), public_weight)
+
+    def _bounded(self, rows: Tensor, basis: SubspaceBasis, clip_norm: float) -> BoundedSum:
+        """The sum, clipped in the space in which the noise will be drawn."""
+        if basis.matrix is None:
+            return clip_rows(rows, clip_norm).sum()
+        if self._config.subspace.order == "project_then_clip":
+            return clip_rows(basis.project(rows), clip_norm).sum()
+        first = clip_rows(rows, clip_norm)
+        # Again after the projection: a no-op while V is orthonormal, and the clip that the guarantee rests on.
+        second = clip_rows(basis.project(first.rows), clip_norm).sum()
+        before = first.sum()
+        return BoundedSum(
+            value=second.value,
+            l2_bound=second.l2_bound,
+            rows=before.rows,
+            clipped=before.clipped,
+            nonfinite=before.nonfinite + second.nonfinite,
+        )
+
+    def _public_term(self, step: int) -> Tensor | None:
+        """λ ḡ_pub (P,) float32 over a batch of views drawn independently of the private batch; None where λ is 0."""
+        config, views, public = self._config, self._sources.views, self._randomness.public
+        public_weight = _public_weight(config)
+        if public_weight == 0.0:
+            return None
+        if views is None or config.public_batch_size is None:
+            raise BadInput(f"method {config.method} needs public views for its public term")
+        generator = public.generator("public_batch", step)
+        indices = choose_without_replacement(generator, len(views), config.public_batch_size, what="public_batch_size")
+        draw = views.draw_geometry(public.stream("public_augmentation", step), len(indices))
+        total = torch.zeros(self._engine.parameter_count, dtype=torch.float64, device=self._engine.device)
+        for start in range(0, len(indices), self._physical):
+            some = slice(start, start + self._physical)
+            total += self._engine.sum_gradient(views.batch(indices[some], None if draw is None else draw[some]))
+        return (public_weight * total / len(indices)).to(torch.float32)
+
+    def _nonprivate(self, step: int) -> Direction:
+        """The ceiling: the expected-size mean of the drawn gradients, released as it is."""
+        private, streams = self._sources.private, self._randomness.private
+        if private is None or streams is None:
+            raise BadInput("method nonprivate needs the private dataset and a key for its batches")
+        indices = poisson_sample(streams.stream("sampling", step), len(private), self._config.sampling_prob)
+        draw = private.draw_geometry(streams.stream("augmentation", step), len(indices))
+        total = torch.zeros(self._engine.parameter_count, dtype=torch.float64, device=self._engine.device)
+        for start in range(0, len(indices), self._physical):
+            some = slice(start, start + self._physical)
+            total += self._engine.sum_gradient(private.batch(indices[some], None if draw is None else draw[some]))
+        value = (total / self._config.stages.private.expected_batch_size).to(torch.float32)
+        sealed = Sealed(batch_size=len(indices), clipped_frac=0.0, nonfinite=0, mean_loss=math.nan)
+        return Direction(value=value, event="non_private", public_term=None, sealed=sealed)
+
+    def _needs_fitted_basis(self) -> bool:
+        return self._config.method in PROJECTED_METHODS and self._config.subspace.rank != "full" and not self._config.is_control
+
+    def _fits_at(self, step: int) -> bool:
+        every = self._config.subspace.refresh_steps
+        return step == 0 if every is None else step % every == 0
+
+    def _basis_at(self, step: int) -> SubspaceBasis:
+        if not self._needs_fitted_basis():
+            return SubspaceBasis.full(self._engine.parameter_count)
+        if self._basis is None or self._fits_at(step):
+            self._basis = self._fit(step)
+        return self._basis
+
+    def _fit(self, step: int) -> SubspaceBasis:
+        """V from per-example gradients of public examples at the current weights; no private row can reach this."""
+        subspace = self._config.subspace
+        source = self._sources.public if subspace.source == "public" else self._sources.views
+        if source is None or not isinstance(subspace.rank, int):
+            raise BadInput(f"method {self._config.method} needs subspace.rank and the source {subspace.source} of its subspace")
+        generator = self._randomness.public.generator("subspace_batch", step)
+        indices = choose_without_replacement(generator, len(source), subspace.examples, what="subspace.examples")
+        chunks = [indices[start : start + self._physical] for start in range(0, len(indices), self._physical)]
+        return fit_basis(torch.cat([self._engine.rows(source.batch(chunk, None)) for chunk in chunks]), subspace.rank)
+
+
+def _public_weight(config: TrialConfig) -> float:
+    return config.public_weight if config.method in FEATURE_METHODS and config.public_weight is not None else 0.0
+
+
+def _private_weight(config: TrialConfig) -> float:
+    return config.private_weight if config.method in FEATURE_METHODS and config.private_weight is not None else 1.0
+
+
+def _seal(total: BoundedSum, loss_sum: float) -> Sealed:
+    return Sealed(
+        batch_size=total.rows,
+        clipped_frac=total.clipped / total.rows if total.rows else 0.0,
+        nonfinite=total.nonfinite,
+        mean_loss=loss_sum / total.rows if total.rows else math.nan,
+    )
+
+
+def _check_inputs(config: TrialConfig, sources: Sources, randomness: Randomness, noise_multiplier: float | None) -> None:
+    if config.method == "public_only":
+        raise BadInput("method public_only takes no private steps: it is the end of its public stages")
+    if config.spends_privacy != (noise_multiplier is not None):
+        raise BadInput(
+            f"method {config.method} {'needs a' if config.spends_privacy else 'takes no'} noise multiplier, given {noise_multiplier}"
+        )
+    if config.is_control:
+        if sources.private is not None:
+            raise BadInput("a control touches no private data: give it none")
+        return
+    if sources.private is None or randomness.private is None:
+        raise BadInput(f"method {config.method} needs the private dataset and the sweep key")

@@ -1,0 +1,244 @@
+"""Where every random number of a trial comes from, and who may know it.
+
+Two kinds of streams, never to be mixed:
+
+* `PrivateStreams` draw what the guarantee hides: who is sampled, how private images are augmented, the noise. They are
+  keyed by the secret sweep key. Known sampling voids amplification: with q = .06, noise multiplier 2.10, 60 steps, an
+  ε of .80 becomes 3.6 for a record that was drawn four times.
+* `PublicStreams` draw what may be known: initialisation, public batches, the subspace's examples. They follow `seed`.
+
+A stream is named by (trial, attempt, name, step) and holds no state beyond its own counter, so a resume at any step
+draws what the first run drew, and two steps never share a number. Private streams never come from `torch.Generator`: on a
+CPU it keeps 32 bits of its seed and its float32 normals end at 5.77 standard deviations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from numpy.typing import NDArray
+
+from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
+
+KEY_BYTES = 32
+_DOUBLE = 2.0**-53
+_NONCE = bytes(16)
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+class RandomStream(Protocol):
+    """A sequence of independent float64 draws; each call continues where the last one ended."""
+
+    def uniform(self, count: int) -> Floats:
+        """`count` draws in [0, 1), multiples of 2^-53."""
+
+    def normal(self, count: int) -> Floats:
+        """`count` standard normals in float64: the tail reaches beyond 8 standard deviations."""
+
+
+class NumpyStream:
+    """A `RandomStream` on one of numpy's generators (Philox here), the fast default: 1e7 normals in 0.19 s."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+
+    def uniform(self, count: int) -> Floats:
+        """`count` draws in [0, 1)."""
+        return self._generator.random(count)
+
+    def normal(self, count: int) -> Floats:
+        """`count` standard normals (ziggurat, float64)."""
+        return self._generator.standard_normal(count)
+
+
+class ChaChaStream:
+    """A `RandomStream` on the ChaCha20 key stream: what `RuntimeFlags.secure_rng` asks for.
+
+    Uniforms are 53-bit; normals are Box-Muller pairs, whose tail ends at sqrt(2·53·ln 2) = 8.57.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._encryptor = Cipher(algorithms.ChaCha20(key, _NONCE), mode=None).encryptor()
+
+    def _integers(self, count: int) -> NDArray[np.uint64]:
+        words = np.frombuffer(self._encryptor.update(bytes(8 * count)), dtype="<u8")
+        return words >> np.uint64(11)
+
+    def uniform(self, count: int) -> Floats:
+        """`count` draws in [0, 1)."""
+        return self._integers(count).astype(np.float64) * _DOUBLE
+
+    def normal(self, count: int) -> Floats:
+        """`count` standard normals (Box and Muller 1958); an odd count throws the second of the last pair away."""
+        pairs = (count + 1) // 2
+        radius = np.sqrt(-2.0 * np.log((self._integers(pairs).astype(np.float64) + 1.0) * _DOUBLE))
+        angle = 2.0 * np.pi * self.uniform(pairs)
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+
+@dataclass(frozen=True, repr=False)
+class SweepKey:
+    """The secret of a sweep, 32 bytes. It lives in one file of mode 0600 and in workers' memory, never in a config,
+    log, database or bucket; `repr` shows the public `key_id` alone.
+
+    Raises:
+        BadInput: the secret has not 32 bytes.
+    """
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != KEY_BYTES:
+            raise BadInput(f"a sweep key has {KEY_BYTES} bytes, given {len(self.secret)}: make one with SweepKey.fresh()")
+
+    def __repr__(self) -> str:
+        return f"SweepKey(id={self.key_id()})"
+
+    @classmethod
+    def fresh(cls) -> Self:
+        """A new key from the operating system's entropy."""
+        return cls(secrets.token_bytes(KEY_BYTES))
+
+    def key_id(self) -> str:
+        """A public name of this key, 12 hex digits: tells keys apart, says nothing about them."""
+        return hmac.new(self.secret, b"dpsweep/key-id/v1", hashlib.sha256).hexdigest()[:12]
+
+    def save(self, path: Path) -> None:
+        """Writes the key in hex to a new file of mode 0600.
+
+        Raises:
+            Refused: something stands at `path`; a key is never overwritten.
+        """
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise Refused(f"{path}: a key is there already and is never overwritten; load it, or choose another path") from None
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(self.secret.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads what `save` wrote: 64 hex digits in a regular file that only its owner can read and write.
+
+        Raises:
+            Unavailable: no file. Refused: its mode is not 0600. Corrupt: it holds no key.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise Unavailable(f"{path}: the sweep key is not there; give its place in DPSWEEP_KEY_FILE") from None
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            mode = stat.S_IMODE(status.st_mode)
+            if not stat.S_ISREG(status.st_mode) or mode != 0o600:
+                raise Refused(f"{path}: a sweep key must be a regular file of mode 0600, found {mode:04o}; run chmod 600 on it")
+            text = file.read(4 * KEY_BYTES)
+        try:
+            return cls(bytes.fromhex(text.decode("ascii").strip()))
+        except ValueError:
+            raise Corrupt(f"{path}: expected {2 * KEY_BYTES} hex digits of a sweep key; restore it from a copy") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateStreams:
+    """The secret streams of one attempt at one trial.
+
+    Guarantees: streams that differ in key, trial, name, step or attempt are independent (HMAC-SHA256 over the
+    length-prefixed fields; 128 bits of it key Philox, all 256 key ChaCha20).
+    """
+
+    key: SweepKey
+    trial_id: str
+    attempt: int = 0
+    secure: bool = False
+
+    @property
+    def generator_name(self) -> str:
+        """Names the generator, as the privacy claim must."""
+        return "ChaCha20, 256-bit key" if self.secure else "Philox 4x64-10, 128-bit key"
+
+    def stream(self, name: str, step: int) -> RandomStream:
+        """The stream called `name` at `step`, from its beginning."""
+        label = _label("dpsweep/private/v1", self.trial_id, name, str(step), str(self.attempt))
+        derived = hmac.new(self.key.secret, label, hashlib.sha256).digest()
+        return ChaChaStream(derived) if self.secure else NumpyStream(_philox(derived))
+
+
+@dataclass(frozen=True)
+class PublicStreams:
+    """Streams that anyone with the config can draw again. Never for sampling or noise of private data."""
+
+    seed: int
+
+    def generator(self, name: str, step: int = 0) -> np.random.Generator:
+        """A numpy generator for (seed, name, step)."""
+        return _philox(self._digest(name, step))
+
+    def stream(self, name: str, step: int = 0) -> RandomStream:
+        """The same generator behind the face of a private stream, for code that draws from either."""
+        return NumpyStream(self.generator(name, step))
+
+    def torch_generator(self, name: str) -> torch.Generator:
+        """A CPU torch generator, for initialisation by torch.nn.init."""
+        generator = torch.Generator()
+        generator.manual_seed(int.from_bytes(self._digest(name, 0)[:4], "little"))
+        return generator
+
+    def _digest(self, name: str, step: int) -> bytes:
+        return hashlib.sha256(_label("dpsweep/public/v1", str(self.seed), name, str(step))).digest()
+
+
+def poisson_sample(stream: RandomStream, count: int, sampling_prob: float) -> Indices:
+    """Draws each of `count` units independently with `sampling_prob`: the sampling that the accountant amplifies by.
+
+    Args:
+        stream: A private stream of its own for this step.
+        count: How many units there are, known or not; it takes no part in the law of a single unit.
+        sampling_prob: q in [0, 1].
+
+    Returns:
+        The drawn indices, ascending; possibly none.
+
+    Raises:
+        BadInput: q outside [0, 1].
+    """
+    if not 0.0 <= sampling_prob <= 1.0:
+        raise BadInput(f"sampling_prob must lie in [0, 1], given {sampling_prob}: it is expected_batch_size / nominal_examples")
+    return np.flatnonzero(stream.uniform(count) < sampling_prob).astype(np.int64)
+
+
+def choose_without_replacement(generator: np.random.Generator, count: int, wanted: int, *, what: str) -> Indices:
+    """`wanted` distinct indices below `count`, from a public generator.
+
+    Raises:
+        BadInput: more are wanted than there are; names both numbers (never clamped).
+    """
+    if wanted > count:
+        raise BadInput(f"{what}: {wanted} wanted but only {count} there; ask for at most {count}")
+    return generator.permutation(count)[:wanted].astype(np.int64)
+
+
+def _label(*fields: str) -> bytes:
+    parts = (part.encode() for part in fields)
+    return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+
+
+def _philox(digest: bytes) -> np.random.Generator:
+    philox: Callable[..., np.random.BitGenerator] = np.random.Philox
+    return np.random.Generator(philox(key=int.from_bytes(digest[:16], "little")))
