@@ -1,0 +1,79 @@
+"""Names of datasets to open datasets, and the rules on which of them may be used together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dpcore.config import Places, did_you_mean
+from dpcore.data.folders import locked
+from dpcore.data.shards import ShardSet, open_shards
+from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
+from dpcore.errors import BadInput, Refused
+
+
+def open_dataset(name: str, places: Places) -> ShardSet:
+    """The dataset of that name.
+
+    `synthetic/public`, `synthetic/private` and `synthetic/validation` are made on first use, once per cache; any other
+    name is a folder below the data directory, or an absolute path.
+
+    Raises:
+        BadInput: there is no such dataset.
+        Corrupt: its files are not what its manifest says.
+    """
+    if name in EMBEDDED:
+        return _open_embedded(name, EMBEDDED[name], places)
+    if name.startswith("synthetic/"):
+        raise BadInput(f"no embedded dataset {name!r}{did_you_mean(name, list(EMBEDDED))}")
+    folder = Path(name) if Path(name).is_absolute() else places.data_dir / name
+    if not folder.is_dir():
+        raise BadInput(
+            f"dataset {name!r}: no folder {folder}. Make it with `dpsweep data import FORMAT ... --out {folder}`, "
+            f"or use an embedded one: {', '.join(EMBEDDED)}"
+        )
+    return open_shards(folder)
+
+
+def dataset_folder(name: str, places: Places) -> Path:
+    """Where a dataset lies, or would lie: embedded ones in the cache, keyed by what generates them."""
+    if name not in EMBEDDED:
+        return Path(name) if Path(name).is_absolute() else places.data_dir / name
+    spec = EMBEDDED[name]
+    key = f"{name.replace('/', '-')}-{settings_digest(spec.domain)}-{spec.count}-{spec.seed}"
+    return places.cache_dir / "datasets" / key
+
+
+def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet) -> None:
+    """Refuses datasets in a place that their role does not allow (PRIVACY 1 and 4).
+
+    Guarantees: what returns has a PRIVATE private part, PUBLIC others, and no crop of the private part, byte for byte,
+    in either of the others. Near-duplicates are not found by a content hash.
+
+    Raises:
+        Refused: names the dataset, its role, and what overlaps.
+    """
+    for place, dataset, role in (("private", private, "PRIVATE"), ("public", public, "PUBLIC"), ("validation", validation, "PUBLIC")):
+        if dataset.manifest.role != role:
+            raise Refused(
+                f"data.{place}: dataset {dataset.manifest.name} has the role {dataset.manifest.role}, {role} is needed; "
+                f"give another dataset, or import it with --role {role} if that is what it is"
+            )
+    for place, dataset in (("public", public), ("validation", validation)):
+        shared = np.intersect1d(private.content_hashes, dataset.content_hashes)
+        if shared.size:
+            row = int(np.flatnonzero(dataset.content_hashes == shared[0])[0])
+            raise Refused(
+                f"data.{place}: {shared.size} crops of {dataset.manifest.name} are also in the private {private.manifest.name} "
+                f"(the first is {dataset.source_ids[row]}); remove them from one of the two"
+            )
+
+
+def _open_embedded(name: str, spec: Embedded, places: Places) -> ShardSet:
+    folder = dataset_folder(name, places)
+    if not folder.is_dir():
+        with locked(folder):
+            if not folder.is_dir():
+                synth(folder, spec.domain, count=spec.count, seed=spec.seed, role=spec.role, name=name)
+    return open_shards(folder)

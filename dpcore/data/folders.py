@@ -1,0 +1,78 @@
+"""Folders that appear whole or not at all.
+
+Every dataset and cache is written beside its final place, flushed to the disk and renamed: a reader never meets half of
+one, and a crash leaves only a hidden `.tmp` folder that `dpsweep data purge` removes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from dpcore.errors import Refused
+
+PRIVATE_MODE = 0o700
+PUBLIC_MODE = 0o755
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
+    """A temporary folder that becomes `target` when the block ends, and is removed when it raises.
+
+    Args:
+        target: the folder to make; its parents are made too.
+        private: mode 0700 instead of 0755.
+
+    Raises:
+        Refused: `target` exists, also when another process made it meanwhile.
+    """
+    _refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=TEMPORARY_SUFFIX, dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(PRIVATE_MODE if private else PUBLIC_MODE)
+        for path in (*sorted(temporary.rglob("*")), temporary):
+            _fsync(path)
+        _rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _fsync(target.parent)
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Holds the lock of one cache entry, so that of many processes on a node one builds and the others wait."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        yield
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise Refused(f"{target} exists already: give another folder, or remove this one first")
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    _refuse_existing(target)
+    try:
+        temporary.rename(target)
+    except OSError:
+        _refuse_existing(target)  # the race was lost: say so in our words
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""What a dataset says about itself, and one row of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from dpcore.config import Part
+from dpcore.errors import BadInput, Corrupt
+from dpcore.pose.skeleton import MPII_16
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME = "manifest.json"
+Role = Literal["PUBLIC", "PRIVATE"]
+JOINT_COUNT = len(MPII_16)
+
+
+class DatasetHeader(Part):
+    """What the maker of a dataset decides: its name, its role (PRIVACY 1), its crop size and where it came from.
+
+    `protected` marks real people's data. It is said for PRIVATE data only: stand-ins (synthetic people, research
+    benchmarks) are PRIVATE and not protected.
+    """
+
+    name: str = Field(min_length=1)
+    role: Role
+    protected: bool
+    height_px: int = Field(ge=8, le=2048)
+    width_px: int = Field(ge=8, le=2048)
+    origin: str = Field(description="generator and its settings, or importer and its source file")
+
+    @model_validator(mode="after")
+    def _public_data_is_not_protected(self) -> Self:
+        if self.role == "PUBLIC" and self.protected:
+            raise ValueError("a PUBLIC dataset cannot be protected: give role PRIVATE, or protected false")
+        return self
+
+
+class FileEntry(Part):
+    """One shard file: its name in the folder, the sha256 of its bytes, its number of rows."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    rows: int = Field(ge=1)
+
+
+class Manifest(DatasetHeader):
+    """The header and what was written. `digest` covers the rows in order and the crop size, not the cut into files.
+
+    It is a plain hash, so for protected data it is a membership test: it stays on the machine (PRIVACY 1).
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    count: int = Field(ge=1)
+    files: tuple[FileEntry, ...] = Field(min_length=1)
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _rows_add_up(self) -> Self:
+        if sum(entry.rows for entry in self.files) != self.count:
+            raise ValueError(f"count {self.count} is not the sum of its files' rows")
+        return self
+
+    @property
+    def header(self) -> DatasetHeader:
+        """The part that the dataset's maker decided."""
+        return DatasetHeader(**{name: getattr(self, name) for name in DatasetHeader.model_fields})
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """The manifest of a dataset folder.
+
+    Raises:
+        BadInput: there is no folder or it holds no dataset.
+        Corrupt: the manifest is there and cannot be right.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise BadInput(f"{folder} is no dataset (no {MANIFEST_NAME} in it): make one with `dpsweep data import` or `dpsweep data synth`")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise Corrupt(f"{path}: {where}: {first['msg']}; import the dataset again") from None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """One person's crop with its labels and the ids of the privacy units it belongs to.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        keypoints: (16, 2) px in the crop, x right and y down, pixel centres at integers. Labelled joints may lie outside.
+        visible: (16,) bool, whether the joint is labelled. Coordinates of other joints are stored as zeros.
+        head_size_px: the PCKh denominator; NaN where unknown.
+        person_id, image_id, video_id: privacy units; an empty video_id means that the video is not known.
+        source_id: where the record came from, for error messages.
+    """
+
+    image: NDArray[np.uint8]
+    keypoints: NDArray[np.floating]
+    visible: NDArray[np.bool_]
+    head_size_px: float
+    person_id: str
+    image_id: str
+    video_id: str
+    source_id: str
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 of the crop's bytes."""
+        return hashlib.sha256(self.image.tobytes()).hexdigest()
+
+    def checked(self, header: DatasetHeader) -> Self:
+        """This record, or `BadInput` naming it when it does not fit the dataset."""
+        size = (header.height_px, header.width_px, 3)
+        if self.image.dtype != np.uint8 or self.image.shape != size:
+            raise BadInput(f"{self.source_id}: the crop must be uint8 {size}, given {self.image.dtype} {self.image.shape}")
+        if self.keypoints.shape != (JOINT_COUNT, 2) or self.visible.shape != (JOINT_COUNT,):
+            raise BadInput(
+                f"{self.source_id}: expected ({JOINT_COUNT}, 2) keypoints and ({JOINT_COUNT},) visibilities, "
+                f"given {self.keypoints.shape} and {self.visible.shape}"
+            )
+        unplaced = self.visible & ~np.isfinite(self.keypoints).all(axis=-1)
+        if unplaced.any():
+            joint = MPII_16[int(np.argmax(unplaced))]
+            raise BadInput(f"{self.source_id}: joint {joint} is labelled but its coordinates are not finite; mend or unlabel it")
+        return self

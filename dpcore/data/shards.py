@@ -1,0 +1,227 @@
+"""Datasets as Arrow IPC files: written once, then memory-mapped and shared by every process of a node.
+
+The crop bytes are a fixed-size binary column in one record batch per file, so that numpy reads them where they lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dpcore.data.folders import new_folder
+from dpcore.data.manifest import (
+    JOINT_COUNT,
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    DatasetHeader,
+    FileEntry,
+    Manifest,
+    Record,
+    load_manifest,
+)
+from dpcore.errors import BadInput, Corrupt
+
+MAX_FILE_BYTES = 64 * 2**20
+TEXT_COLUMNS = ("person_id", "image_id", "video_id", "source_id", "content_hash")
+
+_verified: set[tuple[str, int, int, str]] = set()
+"""Files whose sha256 this process has already checked, by path, mtime, size and expected hash."""
+
+
+class ShardSet:
+    """An open dataset, read-only. Images stay in the mapped files; labels and ids are small and held in memory.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says about itself.
+        keypoints: (N, 16, 2) float32 px.
+        visible: (N, 16) bool.
+        head_size_px: (N,) float32, NaN where unknown.
+        person_ids, image_ids, video_ids, source_ids, content_hashes: (N,) arrays of str.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, tables: list[pa.RecordBatch]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._crops = [self._crops_of(table) for table in tables]
+        self._starts = np.cumsum([0, *(len(crops) for crops in self._crops)])
+        self.keypoints = _frozen(np.concatenate([_floats(t, "keypoints").reshape(-1, JOINT_COUNT, 2) for t in tables]))
+        self.visible = _frozen(np.concatenate([_flags(t) for t in tables]))
+        self.head_size_px = _frozen(np.concatenate([_floats(t, "head_size_px") for t in tables]))
+        texts = {name: np.array([v for t in tables for v in t.column(name).to_pylist()], dtype=np.str_) for name in TEXT_COLUMNS}
+        self.person_ids = _frozen(texts["person_id"])
+        self.image_ids = _frozen(texts["image_id"])
+        self.video_ids = _frozen(texts["video_id"])
+        self.source_ids = _frozen(texts["source_id"])
+        self.content_hashes = _frozen(texts["content_hash"])
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a pickle carries the place, not the pixels: the other process maps the same files
+        return open_shards, (self.folder,)
+
+    def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Crops at `indices` (B,), copied: (B, H, W, 3) uint8 RGB.
+
+        Raises:
+            BadInput: an index is outside 0 … N-1.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise BadInput(f"{self.manifest.name}: indices {wanted.min()} … {wanted.max()} asked of {len(self)} examples")
+        out = np.empty((len(wanted), self.manifest.height_px, self.manifest.width_px, 3), dtype=np.uint8)
+        files = np.searchsorted(self._starts, wanted, side="right") - 1
+        for number in np.unique(files):
+            here = files == number
+            out[here] = self._crops[number][wanted[here] - self._starts[number]]
+        return out
+
+    def _crops_of(self, table: pa.RecordBatch) -> NDArray[np.uint8]:
+        column = table.column("image")
+        height, width = self.manifest.height_px, self.manifest.width_px
+        start = column.offset * height * width * 3
+        flat = np.frombuffer(column.buffers()[1], dtype=np.uint8, count=len(column) * height * width * 3, offset=start)
+        return flat.reshape(len(column), height, width, 3)
+
+
+def shard_schema(height_px: int, width_px: int) -> pa.Schema:
+    """The columns of schema version 1."""
+    columns = [
+        pa.field("image", pa.binary(height_px * width_px * 3), nullable=False),
+        pa.field("keypoints", pa.list_(pa.float32(), JOINT_COUNT * 2), nullable=False),
+        pa.field("visible", pa.list_(pa.bool_(), JOINT_COUNT), nullable=False),
+        pa.field("head_size_px", pa.float32(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in TEXT_COLUMNS),
+    ]
+    return pa.schema(columns, metadata={"dpsweep_schema": str(SCHEMA_VERSION)})
+
+
+def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader) -> Manifest:
+    """Writes a dataset: temporary folder, fsync, rename. PRIVATE data gets mode 0700.
+
+    Raises:
+        Refused: the folder exists.
+        BadInput: a record does not fit the header, or there is none.
+    """
+    schema = shard_schema(header.height_px, header.width_px)
+    per_file = max(1, MAX_FILE_BYTES // (header.height_px * header.width_px * 3 + 1024))
+    content = hashlib.sha256(f"{SCHEMA_VERSION}|{header.height_px}|{header.width_px}".encode())
+    files: list[FileEntry] = []
+    with new_folder(folder, private=header.role == "PRIVATE") as temporary:
+        source = iter(rows)
+        while chunk := [record.checked(header) for record in itertools.islice(source, per_file)]:
+            path = temporary / f"shard-{len(files):05d}.arrow"
+            _write_file(path, _batch_of(chunk, schema, content))
+            files.append(FileEntry(name=path.name, sha256=_sha256_of(path), rows=len(chunk)))
+        if not files:
+            raise BadInput(f"{header.name}: no record to write; {header.origin} gave none")
+        manifest = Manifest(**header.model_dump(), count=sum(entry.rows for entry in files), files=tuple(files), digest=content.hexdigest())
+        (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def open_shards(folder: Path, *, verify: bool = True) -> ShardSet:
+    """Opens a dataset, memory-mapped.
+
+    Args:
+        folder: a dataset's folder.
+        verify: compare each file with its sha256; done once per process and state of the file.
+
+    Raises:
+        BadInput: no dataset there.
+        Corrupt: names the file that differs from the manifest.
+    """
+    folder = folder.resolve()
+    manifest = load_manifest(folder)
+    schema = shard_schema(manifest.height_px, manifest.width_px)
+    return ShardSet(folder, manifest, [_open_file(folder / entry.name, entry, schema, verify=verify) for entry in manifest.files])
+
+
+def _open_file(path: Path, entry: FileEntry, schema: pa.Schema, *, verify: bool) -> pa.RecordBatch:
+    if not path.is_file():
+        raise Corrupt(f"{path} is missing, its manifest lists it: import the dataset again")
+    if verify:
+        _verify_file(path, entry)
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        found, batches = reader.schema, [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Corrupt(f"{path} is no readable Arrow file ({error}): import the dataset again") from None
+    if not found.equals(schema, check_metadata=True):
+        raise Corrupt(f"{path}: its columns are not those of schema version {SCHEMA_VERSION}: import the dataset again")
+    rows = sum(batch.num_rows for batch in batches)
+    if len(batches) != 1 or rows != entry.rows:
+        raise Corrupt(f"{path}: {rows} rows in {len(batches)} batches, its manifest says {entry.rows} in one: import the dataset again")
+    return batches[0]
+
+
+def _verify_file(path: Path, entry: FileEntry) -> None:
+    state = path.stat()
+    key = (str(path), state.st_mtime_ns, state.st_size, entry.sha256)
+    if key in _verified:
+        return
+    found = _sha256_of(path)
+    if found != entry.sha256:
+        raise Corrupt(f"{path}: sha256 {found[:12]}…, its manifest says {entry.sha256[:12]}…: import the dataset again")
+    _verified.add(key)
+
+
+def _batch_of(chunk: list[Record], schema: pa.Schema, content: Any) -> pa.RecordBatch:
+    visible = np.stack([record.visible for record in chunk]).astype(bool)
+    keypoints = np.where(visible[..., None], np.stack([record.keypoints for record in chunk]), 0.0).astype(np.float32)
+    heads = np.array([record.head_size_px for record in chunk], dtype=np.float32)
+    texts = {name: [getattr(record, name) for record in chunk] for name in TEXT_COLUMNS}
+    for row in range(len(chunk)):
+        for part in (keypoints[row].tobytes(), visible[row].tobytes(), heads[row].tobytes()):
+            content.update(part)
+        content.update("\x00".join(texts[name][row] for name in TEXT_COLUMNS).encode())
+    columns = [
+        pa.array([np.ascontiguousarray(record.image).tobytes() for record in chunk], type=schema.field("image").type),
+        pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), type=schema.field("keypoints").type),
+        pa.FixedSizeListArray.from_arrays(pa.array(visible.ravel()), type=schema.field("visible").type),
+        pa.array(heads),
+        *(pa.array(texts[name], type=pa.string()) for name in TEXT_COLUMNS),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _write_file(path: Path, batch: pa.RecordBatch) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _floats(table: pa.RecordBatch, name: str) -> NDArray[np.float32]:
+    column = table.column(name)
+    values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+    array: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
+    return array
+
+
+def _flags(table: pa.RecordBatch) -> NDArray[np.bool_]:
+    flags: NDArray[np.bool_] = table.column("visible").flatten().to_numpy(zero_copy_only=False).reshape(-1, JOINT_COUNT)
+    return flags
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+def iterate_rows(dataset: ShardSet, batch_size: int = 256) -> Iterator[NDArray[np.int64]]:
+    """Indices 0 … N-1 in order, `batch_size` at a time: for passes over a whole dataset."""
+    for start in range(0, len(dataset), batch_size):
+        yield np.arange(start, min(start + batch_size, len(dataset)))
