@@ -1,0 +1,107 @@
+"""Whether a space can be sampled at all: wrong fixed values, and choices whose every draw TrialConfig refuses."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from dpcore.config import TrialConfig, parse_config
+from dpcore.errors import BadInput
+from search_spaces.space import Choice, Draw, Scalar, SpaceFile, value_at
+
+DRAWS_PER_VALUE = 64
+"""Tries per choice value. A space that admits one draw in 20 is missed with probability 0.95^64 = 4 %, and then the
+message names the rule; the sampler itself gives up after 50 refusals, so such a space would not run either."""
+
+
+def admission_mistakes(space: SpaceFile) -> Iterator[str]:
+    """One line per mistake that only whole draws show, for every ε of the sweep.
+
+    Draws come from a fixed generator, so that a file loads or fails alike everywhere.
+    """
+    field_mistakes = list(dict.fromkeys(line for draw in _draws_of_every_method(space) for line in _field_mistakes(space, draw)))
+    if field_mistakes:
+        yield from field_mistakes
+        return
+    for epsilon in space.sweep.epsilons:
+        refused = {where: _always_refused(space, epsilon, forced) for where, forced in _forced_values(space, epsilon)}
+        rules = {rule for rule in refused.values() if rule is not None}
+        if len(rules) == 1 and None not in refused.values():
+            yield f"trial: no draw is admissible at epsilon {epsilon:g}: {rules.pop()}"
+        else:
+            yield from (f"{where}: no draw is admissible at epsilon {epsilon:g}: {rule}" for where, rule in refused.items() if rule)
+        if space.sweep.sampler == "grid":
+            yield from _grid_mistakes(space, epsilon)
+
+
+def admissible_grid(space: SpaceFile, epsilon: float) -> list[Draw]:
+    """The distinct draws of a grid that TrialConfig takes, in the order of the file."""
+    return [draw for draw in space.grid(epsilon) if _refusal(space, epsilon, draw) is None]
+
+
+def _grid_mistakes(space: SpaceFile, epsilon: float) -> Iterator[str]:
+    asked, there = space.sweep.trials_per_epsilon, len(admissible_grid(space, epsilon))
+    if asked is not None and asked > there:
+        yield f"sweep.trials_per_epsilon: {asked} asked, the grid at epsilon {epsilon:g} has {there} admissible points"
+
+
+def _forced_values(space: SpaceFile, epsilon: float) -> Iterator[tuple[str, Draw]]:
+    choices = [(path, p) for path, p in space.parameters_at(epsilon).items() if isinstance(p, Choice)]
+    if not choices:
+        yield "search", {}
+    for path, parameter in choices:
+        for value in parameter.choice:
+            yield f"search.{path} {value}", {path: value}
+
+
+def _always_refused(space: SpaceFile, epsilon: float, forced: dict[str, Scalar]) -> str | None:
+    """The most frequent rule, when TrialConfig refuses each draw in which the forced value is active."""
+    generator = random.Random(0)
+    rules: Counter[str] = Counter()
+    for _ in range(DRAWS_PER_VALUE):
+        draw = space.draw(epsilon, generator, forced=forced)
+        if any(path not in draw for path in forced):
+            continue
+        refusal = _refusal(space, epsilon, draw)
+        if refusal is None:
+            return None
+        rules[refusal] += 1
+    return rules.most_common(1)[0][0] if rules else None
+
+
+def _refusal(space: SpaceFile, epsilon: float, draw: Draw) -> str | None:
+    try:
+        parse_config(TrialConfig, space.trial_values(epsilon, draw))
+    except BadInput as error:
+        return str(error).replace("\n", "; ")
+    return None
+
+
+def _draws_of_every_method(space: SpaceFile) -> Iterator[Draw]:
+    generator = random.Random(0)
+    for epsilon in space.sweep.epsilons:
+        for method in space.methods or (None,):
+            yield space.draw(epsilon, generator, forced={"method": method})
+
+
+def _field_mistakes(space: SpaceFile, draw: Draw) -> Iterator[str]:
+    """Mistakes of single fields (wrong type, out of range, missing), as opposed to refused combinations."""
+    try:
+        TrialConfig.model_validate(space.trial_values(space.sweep.epsilons[0], draw))
+    except ValidationError as error:
+        for mistake in error.errors():
+            if mistake["type"] != "value_error":
+                yield _line(space, draw, dict(mistake))
+
+
+def _line(space: SpaceFile, draw: Draw, mistake: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in mistake["loc"])
+    drawn = max((known for known in draw if path == known or path.startswith(f"{known}.")), key=len, default=None)
+    if mistake["type"] == "missing":
+        return f"trial.{path}: missing; give it a value or search it"
+    given = value_at(space.trial, path) if drawn is None else draw[drawn]
+    return f"{'search' if drawn else 'trial'}.{drawn or path}: {mistake['msg'].lower()}, given {given if drawn else mistake['input']!r}"

@@ -1,0 +1,323 @@
+"""What may be tried: the typed schema of a space file and the draws that it admits.
+
+A space is a partial `TrialConfig` (`trial`) and the dotted paths that are searched (`search`), which may differ per ε
+(`search_at`). A parameter with `when` is active where all its keys match; an inactive one is absent from a draw, and its
+field keeps TrialConfig's None. TrialConfig alone judges combinations: a draw in the space may still be refused by it.
+
+Torch-free and Optuna-free: whoever samples walks `parameters_at` in order and asks `is_active`.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from dpcore.config import FEATURE_METHODS, PRIVATE_METHODS, Part, SplitConfig, TrialConfig, parse_config
+
+Scalar = bool | int | float | str | None
+Draw = dict[str, Scalar]
+"""Dotted TrialConfig path → value, for the active parameters alone."""
+
+ACCOUNTING_NOT_YET = {
+    "public_proxy": "not yet: trials would have to read data.proxy in the private part's place",
+    "private_selection": "not yet: the number of trials would have to be drawn from a secret law and losers sealed",
+}
+
+
+class _Parameter(Part):
+    """What all parameters share: the condition under which they are active (all keys must match)."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    when: dict[str, tuple[Scalar, ...]] = Field(default_factory=dict)
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _one_value_is_a_list_of_one(cls, when: Any) -> Any:
+        if not isinstance(when, dict):
+            return when
+        return {key: tuple(values) if isinstance(values, (list, tuple)) else (values,) for key, values in when.items()}
+
+
+class Choice(_Parameter):
+    """One of a finite list of values."""
+
+    choice: tuple[Scalar, ...] = Field(min_length=1)
+
+    @field_validator("choice")
+    @classmethod
+    def _distinct(cls, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        if len({(type(value), value) for value in values}) != len(values):
+            raise ValueError(f"values must differ, given {list(values)}")
+        return values
+
+    def value_at(self, fraction: float) -> Scalar:
+        """The value at `fraction` ∈ [0, 1) of the list."""
+        return self.choice[int(fraction * len(self.choice))]
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether `value` is one of the list, type included (True is not 1)."""
+        return any(type(value) is type(known) and value == known for known in self.choice)
+
+
+class _Range(_Parameter):
+    log: bool = False
+
+    def _check(self, low: float, high: float, least_log: float) -> None:
+        if low > high:
+            raise ValueError(f"bounds are reversed: give the smaller first, given [{low}, {high}]")
+        if self.log and low < least_log:
+            raise ValueError(f"log: true needs a lower bound of at least {least_log:g}, given {low}")
+
+
+class IntRange(_Range):
+    """Whole numbers between two bounds, both included."""
+
+    bounds: tuple[int, int] = Field(alias="int")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        self._check(*self.bounds, least_log=1)
+        return self
+
+    def value_at(self, fraction: float) -> Scalar:
+        """The value at `fraction` ∈ [0, 1) of the range, on a log scale where `log`."""
+        low, high = self.bounds
+        if self.log:
+            return min(high, int(math.exp(math.log(low) + fraction * (math.log(high + 1) - math.log(low)))))
+        return low + int(fraction * (high - low + 1))
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether `value` is a whole number within the bounds."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.bounds[0] <= value <= self.bounds[1]
+
+
+class FloatRange(_Range):
+    """Real numbers between two bounds, both included."""
+
+    bounds: tuple[float, float] = Field(alias="float")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        self._check(*self.bounds, least_log=math.ulp(0.0))
+        return self
+
+    def value_at(self, fraction: float) -> Scalar:
+        """The value at `fraction` ∈ [0, 1) of the range, on a log scale where `log`."""
+        low, high = self.bounds
+        value = math.exp(math.log(low) + fraction * (math.log(high) - math.log(low))) if self.log else low + fraction * (high - low)
+        return min(max(value, low), high)
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether `value` is a number within the bounds."""
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.bounds[0] <= value <= self.bounds[1]
+
+
+Parameter = Choice | IntRange | FloatRange
+PARAMETER_KINDS: dict[str, type[Choice] | type[IntRange] | type[FloatRange]] = {"choice": Choice, "int": IntRange, "float": FloatRange}
+
+
+class SweepSettings(Part):
+    """How the search goes, for every ε. `accounting` has no default: what a sweep costs is somebody's decision."""
+
+    epsilons: tuple[float, ...] = Field(min_length=1)
+    delta: float | None = Field(default=None, gt=0, lt=1, description="None: 1 / (10 data.nominal_examples)")
+    trials_per_epsilon: int | None = Field(default=None, ge=1, description="None: the whole grid, for sampler grid alone")
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    stopper: str = "none"
+    accounting: str
+    epsilon_total: float | None = Field(default=None, gt=0)
+    validation: str = "public"
+
+    @field_validator("epsilons")
+    @classmethod
+    def _positive_and_distinct(cls, epsilons: tuple[float, ...]) -> tuple[float, ...]:
+        for epsilon in epsilons:
+            if epsilon <= 0:
+                raise ValueError(f"every epsilon must be greater than 0, given {epsilon:g}")
+        if len(set(epsilons)) != len(epsilons):
+            raise ValueError(f"epsilons must differ, given {list(epsilons)}")
+        return epsilons
+
+    @field_validator("stopper")
+    @classmethod
+    def _stopper_there(cls, stopper: str) -> str:
+        if stopper in ("asha", "median"):
+            raise ValueError(f"{stopper} is not yet there: stopped trials need their own accounting; use none")
+        if stopper != "none":
+            raise ValueError(f"expected none, given {stopper}")
+        return stopper
+
+    @field_validator("accounting")
+    @classmethod
+    def _accounting_there(cls, accounting: str) -> str:
+        if accounting in ACCOUNTING_NOT_YET:
+            raise ValueError(f"{accounting} is {ACCOUNTING_NOT_YET[accounting]}; use composed or unaccounted")
+        if accounting not in ("composed", "unaccounted"):
+            raise ValueError(f"expected composed or unaccounted, given {accounting}")
+        return accounting
+
+    @field_validator("validation")
+    @classmethod
+    def _validation_there(cls, validation: str) -> str:
+        if validation == "private":
+            raise ValueError("private is not yet there: its scores would be releases to pay for; declare the validation data public")
+        if validation != "public":
+            raise ValueError(f"expected public, given {validation}")
+        return validation
+
+    @model_validator(mode="after")
+    def _number_of_trials(self) -> Self:
+        if self.trials_per_epsilon is None and self.sampler != "grid":
+            raise ValueError(f"trials_per_epsilon: sampler {self.sampler} has no end of its own; give a number")
+        return self
+
+
+class References(Part):
+    """Runs outside `trials_per_epsilon`: what a private result is compared with."""
+
+    floor: bool = True
+    ceiling: bool = True
+    control: bool = True
+    winner_seeds: int = Field(default=3, ge=0)
+
+
+class SpaceFile(Part):
+    """A whole, checked space file. `search_spaces.loader.load_space` makes one; it also round-trips through JSON."""
+
+    name: str
+    sweep: SweepSettings
+    references: References = References()
+    splits: dict[str, SplitConfig] = Field(default_factory=dict)
+    trial: dict[str, Any]
+    search: dict[str, Parameter] = Field(default_factory=dict)
+    search_at: dict[float, dict[str, Parameter]] = Field(default_factory=dict)
+
+    @property
+    def delta(self) -> float:
+        """δ of the sweep and of all its numbers."""
+        if self.sweep.delta is not None:
+            return self.sweep.delta
+        return 1 / (10 * int(value_at(self.trial, "data.nominal_examples")))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that a draw can have at some ε."""
+        return tuple(map(str, self._possible("method")))
+
+    @property
+    def splits_in_use(self) -> tuple[SplitConfig, ...]:
+        """The splits that a draw can have at some ε: each has a floor of its own."""
+        return tuple(self.splits[str(name)] for name in self._possible("split"))
+
+    @property
+    def has_feature_methods(self) -> bool:
+        """Whether a control can exist: only a feature method has a private part to switch off."""
+        return bool(FEATURE_METHODS.intersection(self.methods))
+
+    def _possible(self, path: str) -> tuple[Scalar, ...]:
+        parameters = [self.parameters_at(epsilon).get(path) for epsilon in self.sweep.epsilons]
+        drawn = itertools.chain.from_iterable(p.choice for p in parameters if isinstance(p, Choice))
+        return tuple(v for v in dict.fromkeys([*drawn, value_at(self.trial, path)]) if v is not None)
+
+    def parameters_at(self, epsilon: float) -> dict[str, Parameter]:
+        """The searched parameters at `epsilon`, each after those that its condition reads."""
+        parameters = {**self.search, **self.search_at.get(epsilon, {})}
+        ordered: dict[str, Parameter] = {}
+        while len(ordered) < len(parameters):
+            ready = [p for p in parameters if p not in ordered and not (parameters[p].when.keys() & parameters.keys()) - ordered.keys()]
+            if not ready:
+                raise ValueError(f"conditions form a cycle: {', '.join(sorted(parameters.keys() - ordered.keys()))}")
+            ordered.update({path: parameters[path] for path in ready})
+        return ordered
+
+    def is_active(self, parameter: Parameter, draw: Mapping[str, Scalar]) -> bool:
+        """Whether `parameter` has a value, given the values drawn before it and those fixed in `trial`."""
+        for key, allowed in parameter.when.items():
+            if key in self.search and key not in draw:
+                return False  # its own parent is inactive
+            value = draw[key] if key in draw else value_at(self.trial, key)
+            if not any(type(value) is type(known) and value == known for known in allowed):
+                return False
+        return True
+
+    def contains(self, epsilon: float, draw: Mapping[str, Scalar]) -> bool:
+        """Whether `draw` has exactly the active parameters at `epsilon`, each within its bounds."""
+        active = {path: p for path, p in self.parameters_at(epsilon).items() if self.is_active(p, draw)}
+        return active.keys() == draw.keys() and all(p.contains(draw[path]) for path, p in active.items())
+
+    def draw(self, epsilon: float, generator: random.Random, *, forced: Mapping[str, Scalar] | None = None) -> Draw:
+        """An independent, uniform draw; `forced` values replace the drawn ones where their parameter is active."""
+        draw: Draw = {}
+        for path, parameter in self.parameters_at(epsilon).items():
+            if self.is_active(parameter, draw):
+                fraction = generator.random()
+                draw[path] = forced[path] if forced and path in forced else parameter.value_at(fraction)
+        return draw
+
+    def grid(self, epsilon: float) -> Iterator[Draw]:
+        """Every distinct draw of a space of choices.
+
+        Raises:
+            ValueError: a parameter is a range.
+        """
+        partial: list[Draw] = [{}]
+        for path, parameter in self.parameters_at(epsilon).items():
+            if not isinstance(parameter, Choice):
+                raise ValueError(f"search.{path}: sampler grid needs choices, given a range")
+            grown = ([{**d, path: v} for v in parameter.choice] if self.is_active(parameter, d) else [d] for d in partial)
+            partial = list(itertools.chain.from_iterable(grown))
+        return iter(partial)
+
+    def trial_config(self, epsilon: float | None, draw: Mapping[str, Scalar], *, overrides: Mapping[str, Any] | None = None) -> TrialConfig:
+        """The whole config of one trial: `trial`, then `draw`, then `overrides`; split names become SplitConfigs.
+
+        Raises:
+            BadInput: TrialConfig refuses the combination; the message is its rule.
+        """
+        return parse_config(TrialConfig, self.trial_values(epsilon, draw, overrides=overrides))
+
+    def trial_values(
+        self, epsilon: float | None, draw: Mapping[str, Scalar], *, overrides: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The unchecked values behind `trial_config`."""
+        values = copy.deepcopy(self.trial)
+        for path, value in {**draw, **(overrides or {})}.items():
+            set_value(values, path, value)
+        if epsilon is not None and values.get("method") in PRIVATE_METHODS:
+            values.update(epsilon=epsilon, delta=self.delta)
+        if isinstance(values.get("split"), str) and values["split"] in self.splits:
+            values["split"] = self.splits[values["split"]].model_dump(mode="json")
+        return values
+
+    def document(self) -> dict[str, Any]:
+        """As plain JSON values; `SpaceFile.model_validate` is the way back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def value_at(values: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    node: Any = values
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def set_value(values: dict[str, Any], path: str, value: Any) -> None:
+    """Sets a dotted path in place, making the dicts on the way."""
+    *parents, leaf = path.split(".")
+    node = values
+    for parent in parents:
+        below = node.get(parent)
+        if not isinstance(below, dict):
+            below = node[parent] = {}
+        node = below
+    node[leaf] = value

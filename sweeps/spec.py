@@ -1,0 +1,128 @@
+"""What a sweep is: the checked space and where and how it runs. Kept as spec.json, so that a resume needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, field_validator
+
+from dpcore.config import Part, Places, RuntimeFlags, parse_config
+from dpcore.errors import BadInput, Corrupt
+from search_spaces.space import SpaceFile
+
+RUN_TRIAL = "dpcore.train.trainer:run_trial"
+"""The function behind a trial, as module:function. Anything that yields Reports alike can stand in its place."""
+
+
+class SweepSpec(Part):
+    """One sweep, whole. Holds no secret: the sweep key is a file of its own beside it.
+
+    Layout: `folder` has spec.json, checkpoints/ and results/; `state_folder` (the same unless `state` is given) has
+    study.journal, reports.jsonl, sweep.key and sweep.lock; the ledger is shared by all sweeps of a storage.
+    """
+
+    name: str = Field(min_length=1)
+    space: SpaceFile
+    seed: int = Field(default=0, ge=0, description="initialisation, public batches and the search; never private randomness")
+    runtime: RuntimeFlags = RuntimeFlags()
+    places: Places
+    storage: Path
+    state: Path | None = None
+    address: str | None = Field(default=None, description="of a running Ray; None: the sweep starts its own")
+    max_concurrent: int | None = Field(default=None, ge=1, description="None: as many as the resources hold")
+    cpus_per_trial: float = Field(default=1, gt=0)
+    gpus_per_trial: float = Field(default=0, ge=0)
+    max_failures: int = Field(default=2, ge=0, description="retries of one trial after its worker died")
+    tracking_uri: str | None = None
+    ledger_url: str | None = Field(default=None, description="SQLAlchemy URL; None: SQLite in the storage")
+    trial_function: str = RUN_TRIAL
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if name in (".", "..") or any(c in name for c in "/\\\0\n"):
+            raise ValueError(f"a sweep's name becomes a folder: leave out slashes and line breaks, given {name!r}")
+        return name
+
+    @field_validator("storage", "state")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """Workers have another working directory than the driver."""
+        return None if path is None else Path(os.path.abspath(path))
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's results and checkpoints lie."""
+        return self.storage / self.name
+
+    @property
+    def state_folder(self) -> Path:
+        """Where study, reports, key and lock lie: a local or shared file system."""
+        return self.folder if self.state is None else self.state / self.name
+
+    @property
+    def study_path(self) -> Path:
+        """Optuna's journal: one study per ε and one of the references."""
+        return self.state_folder / "study.journal"
+
+    @property
+    def reports_path(self) -> Path:
+        """Every report of every trial, one JSON document a line."""
+        return self.state_folder / "reports.jsonl"
+
+    @property
+    def key_path(self) -> Path:
+        """The sweep key: mode 0600, or the file that DPSWEEP_KEY_FILE names."""
+        named = os.environ.get("DPSWEEP_KEY_FILE")
+        return Path(named) if named else self.state_folder / "sweep.key"
+
+    @property
+    def resolved_ledger_url(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        return self.ledger_url or f"sqlite:///{self.storage / 'ledger.sqlite'}"
+
+    def checkpoint_folder(self, trial_id: str, attempt: int = 0) -> Path:
+        """A trial's own folder. A later attempt has other noise and starts over, beside the first."""
+        return self.folder / "checkpoints" / (trial_id if attempt == 0 else f"{trial_id}.{attempt}")
+
+    def save(self) -> None:
+        """Writes spec.json, whole or not at all."""
+        write_atomically(self.folder / "spec.json", self.model_dump_json(indent=2, by_alias=True).encode())
+
+    @classmethod
+    def load(cls, name: str, storage: Path) -> Self:
+        """The spec of an existing sweep.
+
+        Raises:
+            BadInput: there is no sweep of that name in the storage.
+            Corrupt: its spec.json does not read as a spec.
+        """
+        path = Path(os.path.abspath(storage)) / name / "spec.json"
+        if not path.is_file():
+            there = sorted(p.parent.name for p in Path(storage).glob("*/spec.json"))
+            raise BadInput(
+                f"no sweep {name} in {storage}; there {'are ' + ', '.join(there) if there else 'is none'} (--storage names the folder)"
+            )
+        try:
+            return parse_config(cls, json.loads(path.read_bytes()))
+        except ValueError as error:
+            raise Corrupt(f"{path} is not a sweep's spec: {error}") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file by content that is on disk before it shows: a reader sees the old or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
