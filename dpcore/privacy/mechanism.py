@@ -20,75 +20,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
 from dpcore.errors import BadInput, Refused
+from dpcore.privacy.accounting import Spending
 from dpcore.privacy.clipping import BoundedSum, clip_rows
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import Batch, GradientEngine, RowsAndLosses
-from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream, choose_without_replacement, poisson_sample
+from dpcore.privacy.randomness import Indices, choose_without_replacement, poisson_sample
+from dpcore.privacy.sources import Draw, ExampleSource, Randomness, RecordSource, Sources
 from dpcore.privacy.subspace import SubspaceBasis, fit_basis
 
-Draw = Any
-"""The geometry of one step's examples, opaque to the mechanism but for `draw[slice]` (the same rows of it) and None."""
+__all__ = ["Direction", "Draw", "ExampleSource", "Mechanism", "Randomness", "RecordSource", "Sealed", "Sources"]
 
 BASIS_KEY = "subspace.matrix"
-
-
-class ExampleSource(Protocol):
-    """Examples by index: a PUBLIC dataset, or the stored public views of the private one.
-
-    Augmentation: once a step the mechanism calls `draw_geometry` for all examples of the step, then slices the draw
-    together with the indices into physical batches, so the physical batch size moves no draw. A source without
-    augmentation returns None from `draw_geometry`; `batch` with None gives the examples as they are.
-    """
-
-    def __len__(self) -> int:
-        """How many examples there are."""
-
-    def draw_geometry(self, stream: RandomStream, count: int) -> Draw:
-        """The random geometry of `count` examples, from `stream` alone; an object that can be sliced, or None."""
-
-    def batch(self, indices: Indices, draw: Draw) -> Batch:
-        """The examples (B,) int64, transformed by the B draws, or untouched for None."""
-
-
-class RecordSource(ExampleSource, Protocol):
-    """The private dataset: `batch` gives private pixels, `view_batch` the public views of the same records.
-
-    A pair shares one draw: `view_batch` applies it to the *stored bytes* of ψ(x), which were made from the unaugmented
-    record; it must not touch private pixels.
-    """
-
-    def view_batch(self, indices: Indices, draw: Draw) -> Batch:
-        """ψ(x) of the same records under the same draw, with the same labels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """What a trial may read. `private` is None for a control: then there is nothing private to touch.
-
-    Args:
-        private: The private records. Needed unless the private part is off.
-        views: The stored public views behind ḡ_pub (and a subspace of source public_view).
-        public: The PUBLIC dataset behind a subspace of source public.
-    """
-
-    private: RecordSource | None = None
-    views: ExampleSource | None = None
-    public: ExampleSource | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Randomness:
-    """The secret streams (None for a control) and the public ones."""
-
-    private: PrivateStreams | None
-    public: PublicStreams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,15 +62,6 @@ class Direction:
     event: Literal["subsampled_gaussian", "non_private"] | None
     public_term: Tensor | None
     sealed: Sealed | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecutedSteps:
-    """What ran, to be held against the plan: `count` Poisson-subsampled Gaussians of one q and noise multiplier."""
-
-    sampling_prob: float
-    noise_multiplier: float
-    count: int
 
 
 class Mechanism:
@@ -156,6 +96,7 @@ class Mechanism:
         physical_batch_size: int,
     ) -> None:
         _check_inputs(config, sources, randomness, noise_multiplier)
+        _check_sizes(config, sources, engine.parameter_count)
         self._config = config
         self._engine = engine
         self._sources = sources
@@ -167,11 +108,11 @@ class Mechanism:
         self._gaussian_steps = 0
 
     @property
-    def executed(self) -> ExecutedSteps | None:
-        """The private releases so far; None for a method that makes none under a finite ε."""
+    def executed(self) -> Spending | None:
+        """The private releases so far, for `accounting.verify_executed`; None for a method that makes none under a finite ε."""
         if self._noise_multiplier is None:
             return None
-        return ExecutedSteps(sampling_prob=self._config.sampling_prob, noise_multiplier=self._noise_multiplier, count=self._gaussian_steps)
+        return Spending(self._config.sampling_prob, self._noise_multiplier, self._gaussian_steps)
 
     @property
     def basis(self) -> SubspaceBasis | None:
@@ -363,3 +304,19 @@ def _check_inputs(config: TrialConfig, sources: Sources, randomness: Randomness,
         return
     if sources.private is None or randomness.private is None:
         raise BadInput(f"method {config.method} needs the private dataset and the sweep key")
+
+
+def _check_sizes(config: TrialConfig, sources: Sources, parameter_count: int) -> None:
+    """Says before the first step what a step would trip over: nothing is clamped, so nothing may be too small."""
+    views, subspace = sources.views, config.subspace
+    if config.public_batch_size is not None and views is not None and config.public_batch_size > len(views):
+        raise BadInput(f"public_batch_size {config.public_batch_size} is more than the {len(views)} public views")
+    if not isinstance(subspace.rank, int) or config.is_control:
+        return
+    source = sources.public if subspace.source == "public" else views
+    if source is None:
+        raise BadInput(f"method {config.method} needs the examples of subspace.source {subspace.source}")
+    if subspace.examples > len(source):
+        raise BadInput(f"subspace.examples {subspace.examples} is more than the {len(source)} examples of source {subspace.source}")
+    if subspace.rank > parameter_count:
+        raise BadInput(f"subspace.rank {subspace.rank} is more than the {parameter_count} trainable parameters: give rank full")

@@ -22,14 +22,16 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
 from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
+
+if TYPE_CHECKING:
+    import torch
 
 KEY_BYTES = 32
 _DOUBLE = 2.0**-53
@@ -196,6 +198,8 @@ class PublicStreams:
 
     def torch_generator(self, name: str) -> torch.Generator:
         """A CPU torch generator, for initialisation by torch.nn.init."""
+        import torch  # here, because a driver makes keys and plans without it
+
         generator = torch.Generator()
         generator.manual_seed(int.from_bytes(self._digest(name, 0)[:4], "little"))
         return generator

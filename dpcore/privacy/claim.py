@@ -1,0 +1,161 @@
+"""What is promised, to whom, about what: the printed ε as a statement that a person can sign.
+
+The relation of a claim is the weakest over everything that went into the weights: one stage, basis or start that read
+public views makes it a *feature* claim, in which ψ(x) of every record is given to the attacker (PRIVACY 4 and 5).
+Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from dpcore.config import Part, TrialConfig
+from dpcore.errors import BadInput
+from dpcore.privacy.accounting import PrivacyPlan
+
+Relation = Literal["add_remove_record", "add_remove_given_public_view"]
+
+
+class DatasetFacts(Protocol):
+    """What a claim reads of a dataset's manifest."""
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+
+    @property
+    def role(self) -> str:
+        """PUBLIC or PRIVATE."""
+
+    @property
+    def protected(self) -> bool:
+        """Whether real people stand behind it."""
+
+
+class PrivacyClaim(Part):
+    """The guarantee of one trial, with its conditions.
+
+    | epsilon | meaning |
+    |---|---|
+    | a number > 0 | (ε, δ)-DP under `relation` |
+    | 0 | nothing private was read: the result is a function of what `public` lists |
+    | None | no guarantee; `no_guarantee` says why |
+    """
+
+    unit: Literal["image"]
+    relation: Relation
+    epsilon: float | None
+    delta: float | None
+    accountant: str
+    sampling: str
+    mechanism: str
+    randomness: str
+    public: tuple[str, ...]
+    not_covered: tuple[str, ...]
+    stand_in: bool
+    no_guarantee: str | None = None
+
+    def headline(self) -> str:
+        """The shortest honest form, for tags and tables."""
+        if self.epsilon is None:
+            return "no guarantee"
+        if self.epsilon == 0.0:
+            return "ε = 0: nothing private was read"
+        return f"ε = {self.epsilon:.4g} at δ = {self.delta:.3g} per {self.unit}, {self.relation.replace('_', ' ')}"
+
+    def paragraph(self) -> str:
+        """The claim in prose."""
+        if self.no_guarantee is not None:
+            return f"No privacy guarantee: {self.no_guarantee}" + self._stand_in_line()
+        record = f"one {self.unit} with its labels" if self.relation == "add_remove_record" else f"the private part of one {self.unit}"
+        if self.epsilon == 0.0:
+            text = f"Nothing about {record} was read (ε = 0): the released weights are a function of public inputs alone."
+        else:
+            text = (
+                f"The released weights are (ε, δ)-differentially private with ε = {self.epsilon:.4g} and δ = {self.delta:.3g} for {record},"
+                " added or removed."
+                f" {self.mechanism} {self.sampling} Accounted by {self.accountant}. Private randomness: {self.randomness}."
+            )
+        given = f" Given to an attacker as public: {'; '.join(self.public)}." if self.public else ""
+        return f"{text}{given} Not covered: {'; '.join(self.not_covered)}." + self._stand_in_line()
+
+    def _stand_in_line(self) -> str:
+        return " Stand-in data: ε as it would be." if self.stand_in else ""
+
+
+def claim_of(
+    config: TrialConfig, plan: PrivacyPlan | None, manifests: Mapping[str, DatasetFacts], *, randomness: str = "Philox 4x64-10, 128-bit key"
+) -> PrivacyClaim:
+    """The claim of a trial that runs as planned.
+
+    Args:
+        config: The trial.
+        plan: Its calibrated plan; None exactly for trials that spend nothing or have no guarantee.
+        manifests: The datasets in use by their part: private, public, validation.
+        randomness: `PrivateStreams.generator_name` of the run.
+
+    Raises:
+        BadInput: plan and config disagree, or a private method lacks the private dataset's manifest.
+    """
+    if (plan is not None) != config.spends_privacy:
+        raise BadInput(f"method {config.method} {'needs' if config.spends_privacy else 'has no'} privacy plan to make a claim from")
+    private = manifests.get("private")
+    if private is None:
+        raise BadInput("a claim names the private dataset it is about: give manifests['private']")
+    uses_view = config.split is not None
+    return PrivacyClaim(
+        unit=config.privacy_unit,
+        relation="add_remove_given_public_view" if uses_view else "add_remove_record",
+        epsilon=None if config.method == "nonprivate" else 0.0 if plan is None else plan.epsilon_planned,
+        delta=None if plan is None else plan.delta,
+        accountant="PLD (dp-accounting, add/remove, interval 1e-4)" if plan is not None else "none",
+        sampling="" if plan is None else _sampling(config, plan),
+        mechanism="" if plan is None else _mechanism(config, plan),
+        randomness=randomness if plan is not None else "none drawn for privacy",
+        public=_public_inputs(config, manifests),
+        not_covered=_not_covered(config, manifests),
+        stand_in=not private.protected,
+        no_guarantee=_no_guarantee(config, private),
+    )
+
+
+def _sampling(config: TrialConfig, plan: PrivacyPlan) -> str:
+    size, count = config.stages.private.expected_batch_size, config.data.nominal_examples
+    return f"Each step draws every image independently with probability {plan.sampling_prob:.6g} ({size} of a nominal {count})."
+
+
+def _mechanism(config: TrialConfig, plan: PrivacyPlan) -> str:
+    return (
+        f"{plan.steps} releases of a sum in which one image moves at most an L2 norm of {config.clip_norm:g}, each under Gaussian noise"
+        f" of {plan.noise_multiplier:.6g} times that."
+    )
+
+
+def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> tuple[str, ...]:
+    listed = [f"dataset {m.name} ({part})" for part, m in sorted(manifests.items()) if part != "private" and m.role == "PUBLIC"]
+    listed.append("the config, its seed and the nominal number of images")
+    if config.split is not None:
+        split = f"{config.split.transform} on region {config.split.region}"
+        listed += [
+            "which images exist and how many",
+            f"the public view ψ(x) of every image: split {config.split.name} ({split})",
+            "keypoints, visibility, crop box and head size of every image (labels: public)",
+        ]
+    return tuple(listed)
+
+
+def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> tuple[str, ...]:
+    missing = ["what the same person shows in other images", "what other trials of the sweep release: see the sweep's price"]
+    if config.split is not None:
+        missing += ["what ψ itself shows of an image", "what the views of other splits show in addition"]
+    validation = manifests.get("validation")
+    if validation is not None and validation.role == "PUBLIC":
+        missing.append(f"the validation images of {validation.name}, which were declared public")
+    return tuple(missing)
+
+
+def _no_guarantee(config: TrialConfig, private: DatasetFacts) -> str | None:
+    if config.method != "nonprivate":
+        return None
+    return f"method nonprivate releases gradients of {private.name} without clipping and without noise; its ε is infinite."

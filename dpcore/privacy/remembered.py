@@ -1,0 +1,60 @@
+"""Numbers that cost seconds to compute and never change, remembered on disk under a lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from dpcore.config import digest_of
+from dpcore.errors import Corrupt
+
+Key = Mapping[str, str | int | float]
+
+
+def remembered(folder: Path | None, key: Key, compute: Callable[[], float]) -> float:
+    """The number for `key`: read from `folder`, else computed once (other processes wait) and stored.
+
+    Args:
+        folder: Where the numbers lie, one JSON file each; None computes every time.
+        key: Everything that the number depends on, library versions included.
+        compute: Makes the number; deterministic.
+
+    Raises:
+        Corrupt: the stored file does not hold this key's number.
+    """
+    if folder is None:
+        return compute()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{digest_of(dict(key))}.json"
+    if path.exists():
+        return _read(path, key)
+    with FileLock(f"{path}.lock"):
+        if path.exists():
+            return _read(path, key)
+        value = compute()
+        _write(path, key, value)
+        return value
+
+
+def _read(path: Path, key: Key) -> float:
+    try:
+        stored = json.loads(path.read_text())
+        if stored["key"] == dict(key):
+            return float(stored["value"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise Corrupt(f"{path}: not the remembered number that its name promises; delete the file and run again")
+
+
+def _write(path: Path, key: Key, value: float) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"key": dict(key), "value": value}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,68 @@
+"""What the mechanism reads: examples by index, records with their public views, and the streams that draw them.
+
+The trainer builds these objects. The public side of a trial sees only `ExampleSource`s without a private pixel in them, so
+no mistake in the mechanism could put one into a public term, a subspace or a control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dpcore.privacy.per_example import Batch
+from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream
+
+Draw = Any
+"""The geometry of one step's examples, opaque to the mechanism but for `draw[slice]` (the same rows of it) and None."""
+
+
+class ExampleSource(Protocol):
+    """Examples by index: a PUBLIC dataset, or the stored public views of the private one.
+
+    Augmentation: once a step the mechanism calls `draw_geometry` for all examples of the step, then slices the draw
+    together with the indices into physical batches, so the physical batch size moves no draw. A source without
+    augmentation returns None from `draw_geometry`; `batch` with None gives the examples as they are.
+    """
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def draw_geometry(self, stream: RandomStream, count: int) -> Draw:
+        """The random geometry of `count` examples, from `stream` alone; an object that can be sliced, or None."""
+
+    def batch(self, indices: Indices, draw: Draw) -> Batch:
+        """The examples (B,) int64, transformed by the B draws, or untouched for None."""
+
+
+class RecordSource(ExampleSource, Protocol):
+    """The private dataset: `batch` gives private pixels, `view_batch` the public views of the same records.
+
+    A pair shares one draw: `view_batch` applies it to the *stored bytes* of ψ(x), which were made from the unaugmented
+    record; it must not touch private pixels.
+    """
+
+    def view_batch(self, indices: Indices, draw: Draw) -> Batch:
+        """ψ(x) of the same records under the same draw, with the same labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a trial may read. `private` is None for a control: then there is nothing private to touch.
+
+    Args:
+        private: The private records. Needed unless the private part is off.
+        views: The stored public views behind ḡ_pub (and a subspace of source public_view).
+        public: The PUBLIC dataset behind a subspace of source public.
+    """
+
+    private: RecordSource | None = None
+    views: ExampleSource | None = None
+    public: ExampleSource | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Randomness:
+    """The secret streams (None for a control) and the public ones."""
+
+    private: PrivateStreams | None
+    public: PublicStreams
