@@ -1,0 +1,78 @@
+"""Which pixels of a crop a split hides: masks made from keypoints and head size, which are labels (PRIVACY 4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpcore.pose.skeleton import BONES, JOINTS
+
+Region = Literal["all", "head", "person", "background"]
+LIMB_RADIUS_HEADS = 0.45
+"""Half the width of a limb's mask in head sizes: arms and thighs of MPII people stay inside."""
+HEAD_RADIUS_HEADS = 0.9
+"""Radius of the head's disc in head sizes; the head box has a diagonal of 1 / 0.6 and so a radius of 0.83."""
+TORSO = tuple(JOINTS[name] for name in ("r_shoulder", "l_shoulder", "l_hip", "r_hip"))
+
+
+def hidden_pixels(
+    region: Region,
+    keypoints: NDArray[np.floating],
+    visible: NDArray[np.bool_],
+    head_size_px: float,
+    *,
+    size_px: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """The pixels (H, W) that the split's transform replaces; the others stay as they are.
+
+    Guarantees: where the labels do not tell the region (a joint that it needs is not labelled), every pixel is hidden. A
+    mask that guesses would publish what the split promised to hide.
+
+    Args:
+        region: `background` hides what `person` leaves.
+        keypoints: (16, 2) px.
+        visible: (16,).
+        head_size_px: NaN where unknown; then the labelled neck-to-top distance stands in.
+        size_px: (H, W).
+    """
+    everything = np.ones(size_px, dtype=bool)
+    needed = [JOINTS["upper_neck"], JOINTS["head_top"]] if region == "head" else list(range(len(JOINTS)))
+    if region == "all" or not visible[needed].all():
+        return everything
+    neck, top = keypoints[JOINTS["upper_neck"]], keypoints[JOINTS["head_top"]]
+    head = np.nanmax([head_size_px, float(np.linalg.norm(top - neck))])
+    middle = (neck + top) / 2
+    mask: NDArray[np.bool_] = _distance_to_segment(size_px, middle, middle) <= HEAD_RADIUS_HEADS * head
+    if region == "head":
+        return mask
+    for start, end in BONES:
+        mask = mask | (_distance_to_segment(size_px, keypoints[start], keypoints[end]) <= LIMB_RADIUS_HEADS * head)
+    corners = keypoints[list(TORSO)]
+    for corner in range(4):
+        mask = mask | _triangle(size_px, corners[[corner, (corner + 1) % 4, (corner + 2) % 4]])
+    return mask if region == "person" else ~mask
+
+
+def _grid(size_px: tuple[int, int]) -> NDArray[np.float64]:
+    y, x = np.mgrid[0 : size_px[0], 0 : size_px[1]]
+    return np.stack([x, y], axis=-1).astype(np.float64)
+
+
+def _distance_to_segment(size_px: tuple[int, int], start: NDArray[np.floating], end: NDArray[np.floating]) -> NDArray[np.float64]:
+    offset = _grid(size_px) - start
+    axis = (end - start).astype(np.float64)
+    along = np.clip(offset @ axis / max(float(axis @ axis), 1e-12), 0, 1)
+    distance: NDArray[np.float64] = np.linalg.norm(offset - along[..., None] * axis, axis=-1)
+    return distance
+
+
+def _triangle(size_px: tuple[int, int], corners: NDArray[np.floating]) -> NDArray[np.bool_]:
+    points = _grid(size_px)
+    sides = []
+    for number in range(3):
+        a, b = corners[number].astype(np.float64), corners[(number + 1) % 3].astype(np.float64)
+        sides.append((b[0] - a[0]) * (points[..., 1] - a[1]) - (b[1] - a[1]) * (points[..., 0] - a[0]))
+    stacked = np.stack(sides)
+    return np.asarray((stacked >= 0).all(axis=0) | (stacked <= 0).all(axis=0), dtype=np.bool_)

@@ -1,0 +1,124 @@
+"""Random geometry of training images, and the way from stored bytes to the network's input.
+
+One draw is applied to an example and to its public view alike, so that a pair stays a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dpcore.config import AugmentationConfig
+from dpcore.errors import BadInput
+from dpcore.pose.skeleton import FLIP_PAIRS
+
+BORDER = 0
+"""Value beyond an image's border: a constant, so that nothing outside the stored bytes is ever read."""
+
+
+class UniformSource(Protocol):
+    """A stream of uniform numbers, secret for private examples and public for public ones."""
+
+    def uniform(self, count: int, /) -> NDArray[np.float64]:
+        """(count,) float64 in [0, 1)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeometryDraw:
+    """Geometry of B examples: each is mirrored if `flip`, then mapped by `affine` about the crop's centre.
+
+    Attributes:
+        affine: (B, 2, 3) float64, from centred input px to centred output px.
+        flip: (B,) bool.
+    """
+
+    affine: NDArray[np.float64]
+    flip: NDArray[np.bool_]
+
+    @classmethod
+    def identity(cls, count: int) -> GeometryDraw:
+        """The draw that leaves every image as it is."""
+        return cls(affine=np.tile(np.eye(2, 3), (count, 1, 1)), flip=np.zeros(count, dtype=bool))
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> GeometryDraw:
+        """The draw of some of the examples: for physical batches."""
+        return GeometryDraw(affine=self.affine[rows], flip=self.flip[rows])
+
+    def apply_to_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Images (B, H, W, 3) uint8 under the draw, bilinear, `BORDER` outside."""
+        self._check_count(len(images))
+        out = images.copy()
+        out[self.flip] = out[self.flip, :, ::-1]
+        for row in np.flatnonzero((self.affine != np.eye(2, 3)).any(axis=(1, 2))):
+            out[row] = _warp(out[row], self.affine[row])
+        return out
+
+    def apply_to_keypoints(
+        self,
+        keypoints: NDArray[np.floating],
+        visible: NDArray[np.bool_],
+        *,
+        height_px: int,
+        width_px: int,
+        flip_pairs: Sequence[tuple[int, int]] = FLIP_PAIRS,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Keypoints (B, K, 2) px and visibilities (B, K) under the draw. A mirrored person's left and right change places."""
+        self._check_count(len(keypoints))
+        mirrored = np.arange(keypoints.shape[1])
+        for left, right in flip_pairs:
+            mirrored[[left, right]] = right, left
+        centre = (np.array([width_px, height_px], dtype=np.float64) - 1) / 2
+        points, shown = keypoints.astype(np.float64) - centre, visible.copy()
+        points[self.flip] = points[self.flip][:, mirrored] * np.array([-1.0, 1.0])
+        shown[self.flip] = shown[self.flip][:, mirrored]
+        moved = np.einsum("bij,bkj->bki", self.affine[:, :, :2], points) + self.affine[:, None, :, 2]
+        return (moved + centre).astype(np.float32), shown
+
+    def _check_count(self, count: int) -> None:
+        if count != len(self):
+            raise BadInput(f"a geometry draw for {len(self)} examples was given {count}: draw one per example")
+
+
+def draw_geometry(config: AugmentationConfig, count: int, source: UniformSource) -> GeometryDraw:
+    """Draws flip, scale and rotation of `count` examples.
+
+    Scale is uniform in 1 ± scale_frac, the angle uniform in ± rotate_deg with probability rotate_prob. Every draw reads
+    4 · count numbers in one fixed order, whatever the config, so that changing one setting leaves the other draws alone.
+    """
+    flips, scales, turned, angles = source.uniform(4 * count).reshape(4, count)
+    scale = 1 + config.scale_frac * (2 * scales - 1)
+    angle = np.where(turned < config.rotate_prob, np.radians(config.rotate_deg) * (2 * angles - 1), 0.0)
+    affine = np.zeros((count, 2, 3))
+    affine[:, 0, 0] = affine[:, 1, 1] = scale * np.cos(angle)
+    affine[:, 1, 0] = scale * np.sin(angle)
+    affine[:, 0, 1] = -affine[:, 1, 0]
+    return GeometryDraw(affine=affine, flip=flips < config.flip_prob)
+
+
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """Images (B, H, W, 3) uint8 as the network's input: (B, 3, H, W) float32 in [-1, 1]."""
+    channels_first = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    return channels_first.contiguous().float() / 127.5 - 1
+
+
+def _warp(image: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    inverse = np.linalg.inv(affine[:, :2])
+    # PIL asks, in coordinates whose pixel centres are at .5, where an output pixel comes from
+    middle = np.array([width, height]) / 2
+    origin = middle - inverse @ (middle + affine[:, 2])
+    coefficients = (*inverse[0], origin[0], *inverse[1], origin[1])
+    moved = Image.fromarray(image).transform(
+        (width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, fillcolor=(BORDER,) * 3
+    )
+    return np.asarray(moved)
