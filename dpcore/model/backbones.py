@@ -59,8 +59,8 @@ class SmallPyramid(nn.Module):
         self.stride2 = ConvBlock(3, 16, stride=2)
         self.stride4 = ConvBlock(16, SMALL_CHANNELS, stride=2)
         self.stride8 = nn.Sequential(ConvBlock(SMALL_CHANNELS, 64, stride=2), ResidualBlock(64))
-        self.stride16 = nn.Sequential(ConvBlock(64, 96, stride=2), ResidualBlock(96))
-        self.down16 = ConvBlock(96, 64, kernel=1)
+        self.stride16 = nn.Sequential(ConvBlock(64, 64, stride=2), ResidualBlock(64))
+        self.down16 = ConvBlock(64, 64, kernel=1)
         self.merge8 = ConvBlock(64, 64)
         self.down8 = ConvBlock(64, SMALL_CHANNELS, kernel=1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,22 +104,26 @@ class FoldedFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = {"input": images * self.scale + self.shift}
         for layer in self.topology.layers:
-            maps[layer.name] = self._apply(layer, [maps[name] for name in layer.inputs])
+            maps[layer.name] = self._run(layer, [maps[name] for name in layer.inputs])
         grid = (images.shape[2] // FOLDED_STRIDE_PX, images.shape[3] // FOLDED_STRIDE_PX)
         return torch.cat([_on_grid(maps[name], grid) for name in self.feature_layers], dim=1)
 
-    def _apply(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
+    def _run(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
         if layer.op == "add":
             result = inputs[0] + inputs[1]
         elif layer.op == "upsample2x_bilinear":
             result = functional.interpolate(inputs[0], scale_factor=2.0, mode="bilinear", align_corners=False)
         else:
-            convolution = self.convolutions[_key(layer.name)]
-            result = convolution(_pad_same(inputs[0], convolution.kernel_size[0], layer.stride))
+            kernel = layer.shape[-1] if layer.shape else 1
+            result = self.convolutions[_key(layer.name)](_pad_same(inputs[0], kernel, layer.stride))
         return _ACTIVATIONS[layer.act](result)
 
 
-_ACTIVATIONS = {None: lambda maps: maps, "relu": functional.relu, "relu6": functional.relu6}
+def _unchanged(maps: Tensor) -> Tensor:
+    return maps
+
+
+_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {None: _unchanged, "relu": functional.relu, "relu6": functional.relu6}
 
 
 def _key(name: str) -> str:
@@ -186,15 +190,16 @@ def load_folded(weights: Path, feature_layers: Sequence[str]) -> FoldedFeatures:
 
 
 def _state_of(topology: Topology, archive: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors of the convolutions; a layer whose bias the archive leaves out has bias 0."""
     state = {}
     for layer in topology.layers:
         if layer.shape is None:
             continue
         for kind, shape in (("weight", layer.shape), ("bias", layer.shape[:1])):
             name = f"{layer.name}.{kind}"
-            if name not in archive:
+            if name not in archive and kind == "weight":
                 raise Corrupt(f"{path}: tensor {name} is missing; fetch the network again")
-            values = np.asarray(archive[name], dtype=np.float32)
+            values = np.asarray(archive[name] if name in archive else np.zeros(shape), dtype=np.float32)
             if values.shape != tuple(shape):
                 raise Corrupt(f"{path}: tensor {name} has shape {values.shape}, the topology says {tuple(shape)}")
             state[f"convolutions.{_key(layer.name)}.{kind}"] = torch.from_numpy(values)

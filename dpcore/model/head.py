@@ -48,11 +48,11 @@ class MarginalHead(nn.Module):
         self.to_y = nn.Linear(shape.grid_height, shape.bins_y)
         self.shape = shape
 
-    def start_interpolating(self) -> None:
-        """Sets both linear maps to interpolation between grid cells."""
+    def start_interpolating(self, *, gain: float = 1.0) -> None:
+        """Sets both linear maps to `gain` times the interpolation between grid cells."""
         with torch.no_grad():
-            self.to_x.weight.copy_(interpolation(self.shape.bins_x, self.shape.grid_width))
-            self.to_y.weight.copy_(interpolation(self.shape.bins_y, self.shape.grid_height))
+            self.to_x.weight.copy_(gain * interpolation(self.shape.bins_x, self.shape.grid_width))
+            self.to_y.weight.copy_(gain * interpolation(self.shape.bins_y, self.shape.grid_height))
             self.to_x.bias.zero_()
             self.to_y.bias.zero_()
 

@@ -1,0 +1,54 @@
+"""Scores a model on a labelled dataset."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dpcore.data.shards import ShardSet
+from dpcore.pose.codec import SimCCCodec
+from dpcore.pose.loss import simcc_loss
+from dpcore.pose.pckh import PckhState
+from dpcore.privacy.per_example import Batch, Loss
+from dpcore.privacy.randomness import Indices
+from dpcore.train.sources import Examples, Inputs
+
+_ROWS_AT_ONCE = 256
+
+
+def loss_of(codec: SimCCCodec) -> Loss:
+    """The training loss (B,) of a module on a batch, per example."""
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        logits_x, logits_y = module(batch.inputs)
+        return simcc_loss(logits_x, logits_y, batch.keypoints, batch.visible, codec)
+
+    return loss
+
+
+def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec) -> Tensor:
+    """Keypoints (N, K, 2) px of all inputs, without augmentation or flip test."""
+    tail.eval()
+    predictions = []
+    with torch.no_grad():
+        for start in range(0, len(inputs), _ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(inputs)))
+            predictions.append(codec.decode(*tail(inputs.take(rows, None))).cpu())
+    return torch.cat(predictions)
+
+
+def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCCCodec) -> PckhState:
+    """PCKh counts of `tail` over a whole dataset, whose inputs (images or features) are `inputs`."""
+    predictions = predict(tail, inputs, codec).numpy()
+    return PckhState.of(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+
+
+def mean_loss(tail: nn.Module, examples: Examples, *, indices: Indices, codec: SimCCCodec) -> float:
+    """The mean training loss over `indices`, without augmentation."""
+    tail.eval()
+    loss, total = loss_of(codec), 0.0
+    with torch.no_grad():
+        for start in range(0, len(indices), _ROWS_AT_ONCE):
+            total += float(loss(tail, examples.batch(indices[start : start + _ROWS_AT_ONCE], None)).sum())
+    return total / len(indices)

@@ -1,0 +1,80 @@
+"""Features of frozen layers, computed once per node and shared by all trials as one memory-mapped file.
+
+The key holds the stem's weights and the data's content, so a changed stage or dataset can never meet old features.
+float16 halves bytes and page cache; the rounding (3 decimal digits) is far below the noise of any private step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from dpcore.config import ModelConfig, Places, digest_of
+from dpcore.data.folders import locked, new_folder
+from dpcore.data.transforms import to_tensor
+from dpcore.errors import BadInput
+from dpcore.model.network import weights_digest
+from dpcore.train.sources import Crops, FeatureInputs, through_stem
+
+FEATURES_VERSION = 1
+FEATURES_FILE = "features.npy"
+_ROWS_AT_ONCE = 64
+_STEM_FIELDS = {"backbone", "feature_layers", "input_height_px", "input_width_px"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stem:
+    """A frozen stem and the name of its function: equal names compute equal features."""
+
+    module: nn.Module
+    name: str
+    device: torch.device
+
+    @classmethod
+    def of(cls, module: nn.Module, *, model: ModelConfig, device: torch.device) -> Stem:
+        """Names `module` by what the model's config says of its structure and by its weights."""
+        structure = model.model_dump(mode="json", include=_STEM_FIELDS)
+        weights = weights_digest(module.state_dict())
+        document = {"structure": structure, "parts": len(list(module.children())), "weights": weights, "device": device.type}
+        return cls(module=module.to(device), name=digest_of(document), device=device)
+
+
+def cached_features(crops: Crops, stem: Stem, *, data_digest: str, places: Places, private: bool) -> FeatureInputs:
+    """Features (N, C, h, w) of all crops, from the cache or computed under its lock.
+
+    Args:
+        crops: the untransformed crops.
+        stem: what they go through.
+        data_digest: the digest of the dataset or of its stored views.
+        places: the cache lies below `cache_dir`.
+        private: mode 0700, for features of PRIVATE data and of its views.
+
+    Raises:
+        BadInput: a feature does not fit float16; train the public stage with a lower learning rate.
+    """
+    key = digest_of({"version": FEATURES_VERSION, "stem": stem.name, "data": data_digest})
+    target = places.cache_dir / "features" / key
+    if not target.is_dir():
+        with locked(target):
+            if not target.is_dir():
+                with new_folder(target, private=private) as folder:
+                    _write_features(crops, stem, str(folder / FEATURES_FILE))
+    return FeatureInputs(np.load(target / FEATURES_FILE, mmap_mode="r"), stem.device)
+
+
+def _write_features(crops: Crops, stem: Stem, path: str) -> None:
+    array: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
+    for start in range(0, len(crops), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(crops)))
+        features = through_stem(stem.module, to_tensor(crops.images(rows)).to(stem.device)).to("cpu", torch.float16)
+        if not bool(torch.isfinite(features).all()):
+            raise BadInput(f"a frozen feature of examples {rows[0]}..{rows[-1]} is not a finite float16; lower stages.public.learning_rate")
+        if array is None:
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(crops), *features.shape[1:]))
+        array[rows] = features.numpy()
+    if array is None:
+        raise BadInput("there is no crop to compute features of: the dataset is empty")
+    array.flush()

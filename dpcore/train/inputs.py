@@ -1,0 +1,78 @@
+"""Chooses how a trial reads its examples: images, features made on the fly, or cached features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dpcore.config import AugmentationConfig, ModelConfig, Places, RuntimeFlags
+from dpcore.data.shards import ShardSet
+from dpcore.data.views import StoredViews
+from dpcore.errors import Unavailable
+from dpcore.model.network import SplitNetwork
+from dpcore.train.features import Stem, cached_features
+from dpcore.train.sources import Examples, ImageInputs, Inputs, Labels, Records
+
+NO_AUGMENTATION = AugmentationConfig()
+
+
+def device_of(runtime: RuntimeFlags) -> torch.device:
+    """The device of a runtime.
+
+    Raises:
+        Unavailable: cuda is asked and not there.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise Unavailable("runtime.device cuda: torch sees no CUDA device here; use device cpu or another machine")
+    return torch.device(runtime.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputBuilder:
+    """Inputs for one tail. Features are cached where the stem is not empty and the images are not augmented: with
+    augmentation each step sees other images, so there is nothing to keep."""
+
+    stem: Stem | None
+    places: Places
+    device: torch.device
+
+    @classmethod
+    def for_split(cls, split: SplitNetwork, *, model: ModelConfig, places: Places, device: torch.device) -> InputBuilder:
+        """For the tail of `split`, which must be in its final weights below the tail; moves both to the device."""
+        split.tail.to(device)
+        stem = None if split.stem_is_empty else Stem.of(split.stem, model=model, device=device)
+        return cls(stem=stem, places=places, device=device)
+
+    def of_dataset(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Inputs:
+        """The dataset's own pixels."""
+        return self._inputs(dataset, dataset.manifest.digest, augmentation, private=dataset.manifest.role == "PRIVATE")
+
+    def of_views(self, views: StoredViews, augmentation: AugmentationConfig) -> Inputs:
+        """The stored public views; their cache is kept like the private data's, because it says who is in the set."""
+        return self._inputs(views, views.digest, augmentation, private=True)
+
+    def examples(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Examples:
+        """Labelled examples of a PUBLIC dataset."""
+        return Examples(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device)
+
+    def view_examples(self, dataset: ShardSet, views: StoredViews, augmentation: AugmentationConfig) -> Examples:
+        """The public views of `dataset` with its (public) labels."""
+        return Examples(self.of_views(views, augmentation), labels_of(dataset), augmentation, self.device)
+
+    def records(self, dataset: ShardSet, views: StoredViews | None, augmentation: AugmentationConfig) -> Records:
+        """Private records, paired with `views` where given."""
+        paired = None if views is None else self.of_views(views, augmentation)
+        return Records(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device, views=paired)
+
+    def _inputs(self, crops: ShardSet | StoredViews, digest: str, augmentation: AugmentationConfig, *, private: bool) -> Inputs:
+        if self.stem is None or not augmentation.is_identity:
+            module: nn.Module | None = None if self.stem is None else self.stem.module
+            return ImageInputs(crops, module, self.device)
+        return cached_features(crops, self.stem, data_digest=digest, places=self.places, private=private)
+
+
+def labels_of(dataset: ShardSet) -> Labels:
+    """The labels of a dataset."""
+    return Labels(dataset.keypoints, dataset.visible, dataset.manifest.height_px, dataset.manifest.width_px)

@@ -1,0 +1,47 @@
+"""What a trial tells the outside while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpcore.pose.pckh import PckhState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A trial after `step` steps. `weights_digest` names the evaluated weights: a replay must reach the same one.
+
+    Metrics are finite floats: `val/pckh_50`, `val/pckh_10` (fractions), `privacy/epsilon_spent` and
+    `privacy/noise_multiplier` where there is a finite ε, and on data that is not protected `train/loss`,
+    `train/clipped_frac`, `time/step_s`. The last report (`done`) adds `val/pckh_50/<joint>`.
+    """
+
+    step: int
+    done: bool
+    metrics: Mapping[str, float]
+    weights_digest: str
+
+    def document(self) -> dict[str, Any]:
+        """For a line of JSON."""
+        return {"step": self.step, "done": self.done, "metrics": dict(self.metrics), "weights_digest": self.weights_digest}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Report:
+        """The inverse of `document`."""
+        return cls(
+            step=document["step"],
+            done=document["done"],
+            metrics=document["metrics"],
+            weights_digest=document["weights_digest"],
+        )
+
+
+def pckh_metrics(state: PckhState, *, per_joint: bool) -> dict[str, float]:
+    """The scores of a report; joints that are never visible have no score and are left out."""
+    metrics = {"val/pckh_50": state.mean(0.5), "val/pckh_10": state.mean(0.1)}
+    if per_joint:
+        metrics |= {f"val/pckh_50/{name}": score for name, score in state.per_joint(0.5).items() if not math.isnan(score)}
+    return metrics

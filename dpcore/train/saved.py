@@ -1,0 +1,75 @@
+"""Trained models on disk: weights as safetensors, and beside them in plain JSON all that is needed to use them.
+
+model/model.safetensors   every weight of the network
+model/model.json          the config, the topology of a folded backbone, and what is known of the result
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dpcore.config import TrialConfig, parse_config
+from dpcore.data.folders import new_folder
+from dpcore.errors import BadInput, Corrupt
+from dpcore.model.folded import FoldedFeatures, Topology
+from dpcore.model.network import PoseNetwork, assemble_network, load_weights, weights_digest
+from dpcore.train.durable import read_json, write_json
+
+MODEL_FOLDER = "model"
+WEIGHTS_FILE = "model.safetensors"
+DOCUMENT_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A loaded network in evaluation mode, the config that trained it, and its result as it was written down."""
+
+    network: PoseNetwork
+    config: TrialConfig
+    meta: Mapping[str, Any]
+
+
+def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta: Mapping[str, Any]) -> None:
+    """Writes a model as a new folder, whole or not at all.
+
+    Raises:
+        Refused: the folder exists.
+    """
+    early = network.parts["early"]
+    topology = early.topology.model_dump(mode="json") if isinstance(early, FoldedFeatures) else None
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    document = {"config": config.model_dump(mode="json"), "topology": topology, "weights_digest": weights_digest(state), "meta": dict(meta)}
+    with new_folder(folder, private=False) as temporary:
+        save_file(state, temporary / WEIGHTS_FILE)
+        write_json(temporary / DOCUMENT_FILE, document)
+
+
+def load_model(folder: Path) -> SavedModel:
+    """Reads what `save_model` wrote, from its folder or from the trial's folder around it. Nothing is unpickled.
+
+    Raises:
+        BadInput: no model there.
+        Corrupt: the weights are not those that were written.
+    """
+    found = next((place for place in (folder, folder / MODEL_FOLDER) if (place / DOCUMENT_FILE).is_file()), None)
+    if found is None:
+        raise BadInput(f"{folder}: no {DOCUMENT_FILE} there or in {MODEL_FOLDER}/; give the folder of a finished trial")
+    document = read_json(found / DOCUMENT_FILE)
+    config = parse_config(TrialConfig, document["config"], where="config")
+    topology = None if document["topology"] is None else parse_config(Topology, document["topology"], where="topology")
+    features = None if topology is None else FoldedFeatures(topology, config.model.feature_layers)
+    network = assemble_network(config.model, features)
+    try:
+        state = load_file(found / WEIGHTS_FILE)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise Corrupt(f"{found / WEIGHTS_FILE}: {error}; restore the file from a copy") from error
+    load_weights(network, state, where=str(found / WEIGHTS_FILE))
+    if weights_digest(state) != document["weights_digest"]:
+        raise Corrupt(f"{found / WEIGHTS_FILE}: the weights are not those that {DOCUMENT_FILE} was written for; restore both from a copy")
+    return SavedModel(network.eval(), config, document["meta"])

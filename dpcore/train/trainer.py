@@ -1,0 +1,230 @@
+"""One trial, from its config to its reports.
+
+start (cached public stages) → private steps through the mechanism → optimizer, EMA → evaluation → checkpoint → result.
+All randomness comes from streams that are named by step, so a trial that is interrupted anywhere and resumed from its
+checkpoint gives bit for bit the weights of the undisturbed one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.errors import BadInput
+from dpcore.model.dp_safe import require_dp_safe
+from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
+from dpcore.privacy.per_example import GradientEngine
+from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
+from dpcore.train.checkpoint import TrialFolder, open_trial_folder
+from dpcore.train.evaluator import evaluate, loss_of
+from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
+from dpcore.train.private_steps import PrivateSteps, Progress, build_mechanism, end_of
+from dpcore.train.replay import replay_document
+from dpcore.train.reports import Report, pckh_metrics
+from dpcore.train.saved import MODEL_FOLDER, save_model
+from dpcore.train.sources import Inputs
+from dpcore.train.stages import started_network
+from dpcore.train.trial_data import TrialData, open_trial_data
+
+__all__ = ["Report", "run_trial"]
+
+
+def run_trial(
+    config: TrialConfig,
+    runtime: RuntimeFlags,
+    *,
+    places: Places,
+    trial_id: str,
+    key: SweepKey | None,
+    folder: Path | None,
+    attempt: int = 0,
+) -> Iterator[Report]:
+    """Runs a trial, report by report; the last one is `done`.
+
+    `public_only` is its start evaluated: with start public the zero-shot score, with public_view the floor of its split.
+
+    *Guarantees*: with `folder`, an interrupted run continues at its newest checkpoint and equals the undisturbed run bit
+    for bit, or is refused; a finished folder repeats its reports and computes nothing. Reports of protected data hold
+    functions of released weights and public data alone.
+    *Assumes*: the caller has reserved the trial's ε. `attempt` grows by one for every restart that is not a replay.
+
+    Args:
+        config: what to train.
+        runtime: how to compute it; its thread count is set for the process.
+        places: datasets and caches.
+        trial_id: names the secret streams together with `key` and `attempt`: one id, one release.
+        key: the sweep's secret; None only where no private data are drawn (public_only and controls).
+        folder: checkpoints, digests and the final model; None keeps nothing.
+        attempt: 0 for the first.
+
+    Raises:
+        BadInput: config, data and key do not fit. Refused: the folder belongs to another trial or is in use.
+        Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
+    """
+    if key is None and config.method != "public_only" and not config.is_control:
+        raise BadInput(f"method {config.method} draws private data: give it a sweep key")
+    torch.set_num_threads(runtime.threads)
+    prepared = _prepare(config, runtime, places=places)
+    streams = None if key is None else PrivateStreams(key=key, trial_id=trial_id, attempt=attempt, secure=runtime.secure_rng)
+    identity = {
+        **replay_document(config, runtime, prepared.data.digests()),
+        "trial_id": trial_id,
+        "attempt": attempt,
+        "key": None if key is None else key.key_id(),
+        "start": prepared.start_digest,
+    }
+    with nullcontext(None) if folder is None else open_trial_folder(folder) as store:
+        if store is not None:
+            store.settle_identity(identity)
+            if store.result() is not None:
+                yield from store.reports_until(config.stages.private.steps)
+                return
+        yield from _Trial(prepared, streams, store, trial_id).reports()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A trial before its first private step."""
+
+    config: TrialConfig
+    runtime: RuntimeFlags
+    places: Places
+    data: TrialData
+    network: PoseNetwork
+    start_digest: str
+    engine: GradientEngine
+    builder: InputBuilder
+    validation: Inputs
+    plan: PrivacyPlan | None
+
+
+def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places) -> _Prepared:
+    device = device_of(runtime)
+    data = open_trial_data(config, places)
+    network = started_network(config, data, places=places, runtime=runtime)
+    start_digest = weights_digest(network.state_dict())
+    split = network.split(config.model.freeze)
+    require_dp_safe(split.stem, split.tail)
+    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
+    return _Prepared(
+        config=config,
+        runtime=runtime,
+        places=places,
+        data=data,
+        network=network,
+        start_digest=start_digest,
+        engine=GradientEngine(split.tail, loss_of(codec_of(config.model))),
+        builder=builder,
+        validation=builder.of_dataset(data.validation, NO_AUGMENTATION),
+        plan=plan_privacy(config, places.cache_dir),
+    )
+
+
+class _Trial:
+    """The run itself, between an opened folder and a closed one."""
+
+    def __init__(self, prepared: _Prepared, streams: PrivateStreams | None, store: TrialFolder | None, trial_id: str) -> None:
+        self._prepared = prepared
+        self._config = prepared.config
+        self._engine = prepared.engine
+        self._streams = streams
+        self._store = store
+        self._trial_id = trial_id
+        self._began = time.monotonic()
+
+    def reports(self) -> Iterator[Report]:
+        """All reports; those before the checkpoint come from the folder."""
+        steps = end_of(self._config)
+        progress = Progress.start(self._engine.flat_weights(), averages=self._config.ema_decay is not None)
+        if steps == 0:
+            yield self._finished(self._report(progress, {}, done=True))
+            return
+        private = PrivateSteps(self._config, self._engine, self._mechanism())
+        checkpoint = None if self._store is None else self._store.load_checkpoint()
+        if checkpoint is not None and self._store is not None:
+            yield from self._store.reports_until(checkpoint.step)
+            progress = private.resume(checkpoint)
+        every, runtime = self._prepared.runtime.report_every_steps, self._prepared.runtime
+        while progress.step < steps:
+            progress = private.advance(progress)
+            if progress.step == steps:
+                private.verify(self._prepared.plan)
+                yield self._finished(self._report(progress, private.observed(), done=True))
+                return
+            if progress.step % every == 0:
+                report = self._report(progress, private.observed(), done=False)
+                self._record(report)
+                yield report
+            if self._store is not None and progress.step % runtime.checkpoint_every_steps == 0:
+                self._store.save_checkpoint(private.checkpoint(progress))
+
+    def _mechanism(self) -> Any:
+        prepared = self._prepared
+        return build_mechanism(
+            self._config,
+            self._engine,
+            data=prepared.data,
+            builder=prepared.builder,
+            streams=(self._streams, PublicStreams(self._config.seed)),
+            execution=(prepared.plan, prepared.runtime.physical_batch_size),
+        )
+
+    def _report(self, progress: Progress, observed: Mapping[str, float], *, done: bool) -> Report:
+        """Scores the evaluated weights (the EMA's where set); leaves the training weights in the engine."""
+        prepared = self._prepared
+        self._engine.set_flat_weights(progress.evaluated)
+        score = evaluate(self._engine.module, prepared.validation, dataset=prepared.data.validation, codec=codec_of(self._config.model))
+        digest = weights_digest({"tail": progress.evaluated})
+        if not done:
+            self._engine.set_flat_weights(progress.weights)
+        metrics = pckh_metrics(score, per_joint=done)
+        if prepared.plan is not None:
+            metrics["privacy/epsilon_spent"] = epsilon_spent(prepared.plan, progress.step, prepared.places.cache_dir)
+            metrics["privacy/noise_multiplier"] = prepared.plan.noise_multiplier
+        if not prepared.data.protected:
+            metrics |= observed
+        return Report(step=progress.step, done=done, metrics=metrics, weights_digest=digest)
+
+    def _record(self, report: Report) -> None:
+        if self._store is not None:
+            self._store.record(report)
+
+    def _finished(self, report: Report) -> Report:
+        """Closes the books: last line, model, result. The evaluated weights are in the network now."""
+        self._engine.close()
+        self._record(report)
+        if self._store is None:
+            return report
+        result = self._result(report)
+        target = self._store.folder / MODEL_FOLDER
+        if not target.exists():
+            save_model(target, self._prepared.network, config=self._config, meta=result)
+        self._store.finish(result)
+        return report
+
+    def _result(self, report: Report) -> dict[str, Any]:
+        config, plan = self._config, self._prepared.plan
+        return {
+            "trial_id": self._trial_id,
+            "method": config.method,
+            "fingerprint": config.fingerprint(),
+            "runtime": self._prepared.runtime.model_dump(mode="json"),
+            "epsilon_target": config.epsilon if config.spends_privacy else None,
+            "epsilon_spent": report.metrics.get("privacy/epsilon_spent"),
+            "delta": config.delta if config.spends_privacy else None,
+            "noise_multiplier": None if plan is None else plan.noise_multiplier,
+            "pckh_50": report.metrics["val/pckh_50"],
+            "pckh_10": report.metrics["val/pckh_10"],
+            "steps": report.step,
+            "seconds": round(time.monotonic() - self._began, 3),
+            "weights_digest": report.weights_digest,
+            "metrics": dict(report.metrics),
+        }

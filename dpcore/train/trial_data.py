@@ -1,0 +1,64 @@
+"""The datasets of one trial, opened and checked together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpcore.config import FEATURE_METHODS, Places, TrialConfig
+from dpcore.data.catalog import check_roles, open_dataset
+from dpcore.data.shards import ShardSet
+from dpcore.data.views import StoredViews, build_views
+from dpcore.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialData:
+    """`private` (role PRIVATE), `public` and `validation` (role PUBLIC), and the stored public views of `private` where
+    the config has a split."""
+
+    private: ShardSet
+    public: ShardSet
+    validation: ShardSet
+    views: StoredViews | None
+
+    @property
+    def protected(self) -> bool:
+        """Whether the private data are of real people who must be protected: then private facts stay in the worker."""
+        return self.private.manifest.protected
+
+    def digests(self) -> dict[str, str]:
+        """Content digests by part. Those of protected data are membership tests: local files only, never a tracker."""
+        found = {name: dataset.manifest.digest for name, dataset in self._parts()}
+        return found if self.views is None else {**found, "views": self.views.digest}
+
+    def _parts(self) -> tuple[tuple[str, ShardSet], ...]:
+        return ("private", self.private), ("public", self.public), ("validation", self.validation)
+
+
+def open_trial_data(config: TrialConfig, places: Places) -> TrialData:
+    """Opens what the config names; builds embedded datasets and public views on first use.
+
+    Raises:
+        BadInput: a dataset is missing, or its crops are not the size of the model's input.
+        Refused: a role is wrong, or PUBLIC and PRIVATE overlap.
+        Corrupt: a shard differs from its manifest.
+    """
+    private = open_dataset(config.data.private, places)
+    public = open_dataset(config.data.public, places)
+    validation = open_dataset(config.data.validation, places)
+    check_roles(private, public, validation)
+    wanted = (config.model.input_height_px, config.model.input_width_px)
+    for dataset in (private, public, validation):
+        given = (dataset.manifest.height_px, dataset.manifest.width_px)
+        if given != wanted:
+            raise BadInput(
+                f"dataset {dataset.manifest.name} has crops of {given[0]}x{given[1]} px, the model takes {wanted[0]}x{wanted[1]}: "
+                "import it again at that size, or change model.input_height_px and model.input_width_px"
+            )
+    views = None if config.split is None else build_views(private, config.split, places)
+    return TrialData(private=private, public=public, validation=validation, views=views)
+
+
+def needs_pairs(config: TrialConfig) -> bool:
+    """Whether private steps read the public view of each drawn record."""
+    return config.method in FEATURE_METHODS and not config.is_control
