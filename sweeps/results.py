@@ -135,18 +135,19 @@ class SweepResults:
         return best_of(self.of_role("search", epsilon))
 
     @property
-    def floors(self) -> dict[str, TrialRecord]:
-        """Split name → its floor."""
-        return {str(r.split): r for r in self.of_role("floor")}
+    def floors(self) -> tuple[TrialRecord, ...]:
+        """Public views alone, trained to convergence: one per split."""
+        return self.of_role("floor")
 
     @property
-    def ceiling(self) -> TrialRecord | None:
+    def ceilings(self) -> tuple[TrialRecord, ...]:
         """The run without privacy."""
-        return next(iter(self.of_role("ceiling")), None)
+        return self.of_role("ceiling")
 
-    def control(self, epsilon: float) -> TrialRecord | None:
-        """The best feature run of `epsilon` with its private part switched off."""
-        return next(iter(self.of_role("control", epsilon)), None)
+    @property
+    def controls(self) -> tuple[TrialRecord, ...]:
+        """The best feature run of each ε with its private part switched off."""
+        return self.of_role("control")
 
     def seeds(self, epsilon: float) -> tuple[TrialRecord, ...]:
         """The reruns of the winner with fresh seeds and noise."""
@@ -185,7 +186,7 @@ def best_of(records: Iterable[TrialRecord], *, feature_only: bool = False) -> Tr
     return max(done, key=lambda r: r.pckh_50 or 0.0, default=None)
 
 
-def read_results(sweep_folder: Path) -> SweepResults:
+def read_results(sweep_dir: Path) -> SweepResults:
     """The results of a sweep's folder (its `results/`).
 
     Raises:
@@ -195,9 +196,9 @@ def read_results(sweep_folder: Path) -> SweepResults:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = sweep_folder / "results"
+    folder = sweep_dir / "results"
     if not (folder / "sweep.json").is_file():
-        raise BadInput(f"no results in {sweep_folder} yet; dpsweep status shows where the sweep stands")
+        raise BadInput(f"no results in {sweep_dir} yet; dpsweep status shows where the sweep stands")
     try:
         facts = json.loads((folder / "sweep.json").read_text())
         rows = pq.read_table(folder / "trials.parquet").to_pylist()

@@ -21,7 +21,7 @@ RUN_TRIAL = "dpcore.train.trainer:run_trial"
 class SweepSpec(Part):
     """One sweep, whole. Holds no secret: the sweep key is a file of its own beside it.
 
-    Layout: `folder` has spec.json, checkpoints/ and results/; `state_folder` (the same unless `state` is given) has
+    Layout: `sweep_dir` has spec.json, checkpoints/ and results/; `state_dir` (the same unless `state` is given) has
     study.journal, reports.jsonl, sweep.key and sweep.lock; the ledger is shared by all sweeps of a storage.
     """
 
@@ -55,43 +55,48 @@ class SweepSpec(Part):
         return None if path is None else Path(os.path.abspath(path))
 
     @property
-    def folder(self) -> Path:
+    def storage_dir(self) -> Path:
+        """What all sweeps of a storage share: the ledger and MLflow's default store."""
+        return self.storage
+
+    @property
+    def sweep_dir(self) -> Path:
         """Where the sweep's results and checkpoints lie."""
         return self.storage / self.name
 
     @property
-    def state_folder(self) -> Path:
+    def state_dir(self) -> Path:
         """Where study, reports, key and lock lie: a local or shared file system."""
-        return self.folder if self.state is None else self.state / self.name
+        return self.sweep_dir if self.state is None else self.state / self.name
 
     @property
     def study_path(self) -> Path:
         """Optuna's journal: one study per ε and one of the references."""
-        return self.state_folder / "study.journal"
+        return self.state_dir / "study.journal"
 
     @property
     def reports_path(self) -> Path:
         """Every report of every trial, one JSON document a line."""
-        return self.state_folder / "reports.jsonl"
+        return self.state_dir / "reports.jsonl"
 
     @property
     def key_path(self) -> Path:
         """The sweep key: mode 0600, or the file that DPSWEEP_KEY_FILE names."""
         named = os.environ.get("DPSWEEP_KEY_FILE")
-        return Path(named) if named else self.state_folder / "sweep.key"
+        return Path(named) if named else self.state_dir / "sweep.key"
 
     @property
     def resolved_ledger_url(self) -> str:
         """The ledger's SQLAlchemy URL."""
         return self.ledger_url or f"sqlite:///{self.storage / 'ledger.sqlite'}"
 
-    def checkpoint_folder(self, trial_id: str, attempt: int = 0) -> Path:
+    def checkpoint_dir(self, trial_id: str, attempt: int = 0) -> Path:
         """A trial's own folder. A later attempt has other noise and starts over, beside the first."""
-        return self.folder / "checkpoints" / (trial_id if attempt == 0 else f"{trial_id}.{attempt}")
+        return self.sweep_dir / "checkpoints" / (trial_id if attempt == 0 else f"{trial_id}.{attempt}")
 
     def save(self) -> None:
         """Writes spec.json, whole or not at all."""
-        write_atomically(self.folder / "spec.json", self.model_dump_json(indent=2, by_alias=True).encode())
+        write_atomically(self.sweep_dir / "spec.json", self.model_dump_json(indent=2, by_alias=True).encode())
 
     @classmethod
     def load(cls, name: str, storage: Path) -> Self:
