@@ -1,7 +1,8 @@
 """What `dpsweep data info` shows and `dpsweep data purge` removes.
 
-Every cache entry is a folder `<cache_dir>/<kind>/<key>/` whose meta.json names the digests of the datasets that it was
-made from; so what derives from a dataset can be found and removed without knowing how it was made.
+Every cache entry is a folder `<cache_dir>/<kind>/<key>/`. Where its meta.json lists `datasets` (their digests), it derives
+from those alone; an entry that does not say counts as derived from every dataset. All of it can be built again, so
+purging too much costs minutes and purging too little would leave private data behind.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dpcore.config import Places
-from dpcore.data.catalog import dataset_folder, open_dataset
+from dpcore.data.catalog import EMBEDDED_KIND, dataset_folder, open_dataset
 from dpcore.data.folders import TEMPORARY_SUFFIX, locked
 from dpcore.data.manifest import load_manifest
 from dpcore.data.synthetic import EMBEDDED
@@ -75,9 +76,8 @@ def describe_dataset(name: str, places: Places) -> DatasetInfo:
 
 
 def derived_entries(digest: str, places: Places) -> list[Path]:
-    """Cache folders that were made from the dataset with this digest."""
-    metas = sorted(places.cache_dir.glob(f"*/*/{META_NAME}"))
-    return [path.parent for path in metas if digest in _digests_in(path)]
+    """Cache folders that were, or may have been, made from the dataset with this digest."""
+    return [entry for entry in _entries(places) if digest in (_declared_datasets(entry) or {digest})]
 
 
 def purge_caches(name: str | None, places: Places) -> list[Path]:
@@ -103,7 +103,7 @@ def purge_caches(name: str | None, places: Places) -> list[Path]:
 def _entries_to_purge(name: str | None, places: Places) -> list[Path]:
     unfinished = [path for path in sorted(places.cache_dir.glob(f"*/.*{TEMPORARY_SUFFIX}")) if path.is_dir()]
     if name is None:
-        return [path.parent for path in sorted(places.cache_dir.glob(f"*/*/{META_NAME}"))] + _embedded(places) + unfinished
+        return _entries(places) + _folders(places.cache_dir / EMBEDDED_KIND) + unfinished
     folder = dataset_folder(name, places)
     if name in EMBEDDED and not folder.is_dir():
         return unfinished
@@ -111,21 +111,20 @@ def _entries_to_purge(name: str | None, places: Places) -> list[Path]:
     return derived + ([folder] if name in EMBEDDED else []) + unfinished
 
 
-def _embedded(places: Places) -> list[Path]:
-    folders = places.cache_dir / "datasets"
-    return [path for path in sorted(folders.glob("*")) if path.is_dir() and not path.name.startswith(".")]
+def _entries(places: Places) -> list[Path]:
+    return [entry for kind in _folders(places.cache_dir) if kind.name != EMBEDDED_KIND for entry in _folders(kind)]
 
 
-def _digests_in(path: Path) -> set[str]:
-    """Every string in a meta.json, at any depth: each kind of cache arranges its own."""
-    found: set[str] = set()
-    pending: list[Any] = [json.loads(path.read_text())]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, str):
-            found.add(value)
-        elif isinstance(value, dict):
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
-    return found
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in sorted(parent.glob("*")) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _declared_datasets(entry: Path) -> set[str]:
+    path = entry / META_NAME
+    if not path.is_file():
+        return set()
+    try:
+        declared = json.loads(path.read_text()).get("datasets", [])
+    except (ValueError, AttributeError):
+        return set()  # an unreadable entry says nothing, so it is purged with any dataset
+    return {str(digest) for digest in declared}

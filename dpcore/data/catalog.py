@@ -12,6 +12,9 @@ from dpcore.data.shards import ShardSet, open_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
 from dpcore.errors import BadInput, Refused
 
+EMBEDDED_KIND = "datasets"
+"""Folder below the cache directory for datasets that were generated."""
+
 
 def open_dataset(name: str, places: Places) -> ShardSet:
     """The dataset of that name.
@@ -42,7 +45,7 @@ def dataset_folder(name: str, places: Places) -> Path:
         return Path(name) if Path(name).is_absolute() else places.data_dir / name
     spec = EMBEDDED[name]
     key = f"{name.replace('/', '-')}-{settings_digest(spec.domain)}-{spec.count}-{spec.seed}"
-    return places.cache_dir / "datasets" / key
+    return places.cache_dir / EMBEDDED_KIND / key
 
 
 def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet) -> None:

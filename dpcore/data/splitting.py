@@ -106,7 +106,7 @@ def _gaussian(small: tuple[int, int], size_px: tuple[int, int], sigma_px: float)
 
 def _wiener(small: tuple[int, int], size_px: tuple[int, int], sigma_px: float) -> Floats:
     """Wiener's filter G / (G² + noise / signal) for the known blur G; 1 at frequency zero."""
-    gaussian = _gaussian(small, size_px, sigma_px)
+    gaussian: Floats = _gaussian(small, size_px, sigma_px)
     noise_to_signal = WIENER_NOISE_TO_SIGNAL * _frequencies(small, size_px) * size_px[1] ** 2
     return np.asarray(gaussian / (gaussian**2 + noise_to_signal), dtype=np.float64)
 
@@ -114,7 +114,7 @@ def _wiener(small: tuple[int, int], size_px: tuple[int, int], sigma_px: float) -
 def _cell_means(size_px: int, cell_px: int) -> Floats:
     cells = np.arange(size_px) // cell_px
     member = (cells[None, :] == np.arange(-(-size_px // cell_px))[:, None]).astype(np.float64)
-    return member / member.sum(axis=1, keepdims=True)
+    return np.asarray(member / member.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
 def _linear(size_px: int, cells: int, cell_px: int) -> Floats:

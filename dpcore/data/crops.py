@@ -1,0 +1,71 @@
+"""Cuts one person out of a photograph, HRNet's way: centre, scale, a margin, the aspect of the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dpcore.errors import BadInput
+
+PIXEL_STD = 200.0
+"""MPII's `scale` is the person's height in units of 200 px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropBox:
+    """A box in a photograph and the size of the crop it becomes.
+
+    A photograph's pixel p lands at (p - centre) · zoom + size / 2, pixel centres at integers: HRNet's
+    `get_affine_transform` without rotation.
+
+    Attributes:
+        centre: (x, y) px in the photograph, 0-based.
+        box_px: side of the square that must fit in; the shorter output side decides the zoom (aspect fixed).
+        height_px, width_px: of the crop.
+    """
+
+    centre: tuple[float, float]
+    box_px: float
+    height_px: int
+    width_px: int
+
+    @property
+    def zoom(self) -> float:
+        """Crop px per photograph px."""
+        return min(self.width_px, self.height_px) / self.box_px
+
+    def to_crop(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points (..., 2) of the photograph in px of the crop."""
+        middle = np.array([self.width_px, self.height_px]) / 2
+        return np.asarray((np.asarray(points, dtype=np.float64) - np.array(self.centre)) * self.zoom + middle)
+
+    def cut(self, photograph: Image.Image) -> NDArray[np.uint8]:
+        """The crop, (H, W, 3) uint8, black beyond the photograph; averaged where it shrinks, so that nothing aliases."""
+        # PIL's pixel centres are at .5, on both sides of the map
+        left, top = (self.centre[axis] + 0.5 - (size / 2 + 0.5) / self.zoom for axis, size in enumerate((self.width_px, self.height_px)))
+        right, bottom = left + self.width_px / self.zoom, top + self.height_px / self.zoom
+        margin = int(np.ceil(1 / self.zoom)) + 1
+        x0, y0 = int(np.floor(left)) - margin, int(np.floor(top)) - margin
+        x1, y1 = int(np.ceil(right)) + margin, int(np.ceil(bottom)) + margin
+        patch = photograph.crop((x0, y0, x1, y1))
+        box = (left - x0, top - y0, right - x0, bottom - y0)
+        return np.asarray(patch.resize((self.width_px, self.height_px), Image.Resampling.BILINEAR, box=box))
+
+
+def load_photograph(path: Path, *, record: str) -> Image.Image:
+    """An RGB image.
+
+    Raises:
+        BadInput: names the record and the file that is missing or no image.
+    """
+    if not path.is_file():
+        raise BadInput(f"{record}: image {path} is not there; give the folder that holds it with --images")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise BadInput(f"{record}: image {path} cannot be read ({error})") from None
