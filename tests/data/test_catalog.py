@@ -1,0 +1,70 @@
+"""Names become datasets, and roles are held."""
+
+from pathlib import Path
+
+import pytest
+
+from dpcore.config import Places
+from dpcore.data import catalog
+from dpcore.data.catalog import check_roles, open_dataset
+from dpcore.data.shards import open_shards
+from dpcore.data.synthetic import EMBEDDED, Embedded, draw_record, synth
+from dpcore.errors import BadInput, Refused
+
+
+def test_an_embedded_dataset_is_made_once_and_then_opened(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Embedded(domain="private", count=3, seed=2, role="PRIVATE")
+    monkeypatch.setitem(EMBEDDED, "synthetic/private", small)
+    first = open_dataset("synthetic/private", places)
+    monkeypatch.setattr(catalog, "synth", None)
+    again = open_dataset("synthetic/private", places)
+    assert first.folder == again.folder
+    assert first.folder.is_relative_to(places.cache_dir)
+    assert (again.manifest.name, again.manifest.role, len(again)) == ("synthetic/private", "PRIVATE", 3)
+
+
+def test_embedded_sizes_and_roles_are_the_agreed_ones() -> None:
+    sizes = {name: (spec.domain, spec.count, spec.role) for name, spec in EMBEDDED.items()}
+    assert sizes == {
+        "synthetic/public": ("public", 2000, "PUBLIC"),
+        "synthetic/private": ("private", 4000, "PRIVATE"),
+        "synthetic/validation": ("private", 500, "PUBLIC"),
+    }
+    assert len({spec.seed for spec in EMBEDDED.values()}) == 3
+
+
+def test_a_name_is_a_folder_below_the_data_directory_or_an_absolute_path(places: Places) -> None:
+    synth(places.data_dir / "mine", "public", count=2, seed=0, role="PUBLIC")
+    assert len(open_dataset("mine", places)) == 2
+    assert len(open_dataset(str(places.data_dir / "mine"), places)) == 2
+
+
+@pytest.mark.parametrize(("name", "said"), [("lspet/train", "dpsweep data import"), ("synthetic/privat", "did you mean synthetic/private")])
+def test_an_unknown_name_says_what_to_do(places: Places, name: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        open_dataset(name, places)
+
+
+def test_roles_are_held(tmp_path: Path) -> None:
+    synth(tmp_path / "private", "private", count=3, seed=0, role="PRIVATE")
+    synth(tmp_path / "public", "public", count=3, seed=0, role="PUBLIC")
+    synth(tmp_path / "validation", "private", count=3, seed=1, role="PUBLIC")
+    private, public, validation = (open_shards(tmp_path / name) for name in ("private", "public", "validation"))
+    check_roles(private, public, validation)
+    for wrong, place in (((public, public, validation), "private"), ((private, private, validation), "public")):
+        with pytest.raises(Refused, match=f"data.{place}: .*is needed"):
+            check_roles(*wrong)
+    with pytest.raises(Refused, match=r"data\.validation: .*PUBLIC is needed"):
+        check_roles(private, public, private)
+
+
+def test_a_private_crop_in_public_data_is_refused_and_named(tmp_path: Path) -> None:
+    synth(tmp_path / "private", "private", count=4, seed=0, role="PRIVATE")
+    synth(tmp_path / "leak", "private", count=2, seed=0, role="PUBLIC")
+    synth(tmp_path / "public", "public", count=3, seed=0, role="PUBLIC")
+    private, leak, public = (open_shards(tmp_path / name) for name in ("private", "leak", "public"))
+    assert draw_record("private", seed=0, index=0).content_hash in leak.content_hashes
+    with pytest.raises(Refused, match=r"data\.validation: 2 crops of leak are also in the private private .*private-0-00000"):
+        check_roles(private, public, leak)
+    with pytest.raises(Refused, match=r"data\.public"):
+        check_roles(private, leak, public)

@@ -1,0 +1,41 @@
+"""Masks hide what they promise, and everything where labels do not tell."""
+
+import numpy as np
+import pytest
+
+from dpcore.data.regions import hidden_pixels
+from dpcore.data.synthetic import draw_record
+
+PERSON = next(r for r in (draw_record("public", seed=0, index=i) for i in range(50)) if r.visible.all())
+
+
+def mask(region: str, visible: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None, head: float = PERSON.head_size_px) -> np.ndarray:  # type: ignore[type-arg]
+    shown = PERSON.visible if visible is None else visible
+    return hidden_pixels(region, PERSON.keypoints, shown, head, size_px=(64, 64))  # type: ignore[arg-type]
+
+
+def test_the_person_mask_covers_every_joint_and_the_background_mask_none() -> None:
+    columns, rows = np.rint(PERSON.keypoints).astype(int).T
+    assert mask("person")[rows, columns].all()
+    assert not mask("background")[rows, columns].any()
+    np.testing.assert_array_equal(mask("background"), ~mask("person"))
+    assert 0.1 < mask("person").mean() < 0.6
+
+
+def test_the_head_lies_inside_the_person() -> None:
+    head = mask("head")
+    assert head.any()
+    assert not (head & ~mask("person")).any()
+    assert mask("all").all()
+
+
+@pytest.mark.parametrize(
+    ("region", "joint", "hides_all"), [("head", 9, True), ("head", 0, False), ("person", 0, True), ("background", 0, True)]
+)
+def test_a_region_with_an_unlabelled_joint_hides_everything(region: str, joint: int, hides_all: bool) -> None:
+    visible = np.arange(16) != joint
+    assert mask(region, visible).all() == hides_all
+
+
+def test_an_unknown_head_size_is_replaced_by_the_labelled_head() -> None:
+    assert mask("head", head=float("nan")).any()

@@ -1,0 +1,181 @@
+"""Shards: what is written comes back; what was changed afterwards is found."""
+
+import hashlib
+import json
+import pickle
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dpcore.data import shards
+from dpcore.data.manifest import DatasetHeader, Record
+from dpcore.data.shards import open_shards, write_shards
+from dpcore.errors import BadInput, Corrupt, Refused
+
+HEADER = DatasetHeader(name="tiny", role="PUBLIC", protected=False, height_px=8, width_px=12, origin="test")
+
+
+def record(index: int) -> Record:
+    generator = np.random.default_rng(index)
+    visible = generator.random(16) > 0.3
+    keypoints = np.where(visible[:, None], generator.normal(6, 3, (16, 2)), np.nan)
+    return Record(
+        image=generator.integers(0, 256, (8, 12, 3), dtype=np.uint8),
+        keypoints=keypoints,
+        visible=visible,
+        head_size_px=float("nan") if index == 2 else 5.0 + index,
+        person_id=f"p{index}",
+        image_id=f"i{index // 2}",
+        video_id="",
+        source_id=f"row {index}",
+    )
+
+
+@pytest.fixture
+def several_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "MAX_FILE_BYTES", 3 * (8 * 12 * 3 + 1024))
+
+
+@pytest.mark.usefixtures("several_files")
+def test_rows_come_back_across_files_in_any_order(tmp_path: Path) -> None:
+    manifest = write_shards(tmp_path / "d", (record(i) for i in range(8)), header=HEADER)
+    dataset = open_shards(tmp_path / "d")
+    assert [entry.rows for entry in manifest.files] == [3, 3, 2]
+    assert len(dataset) == 8
+    wanted = np.array([7, 0, 3, 3, 5])
+    np.testing.assert_array_equal(dataset.images(wanted), np.stack([record(i).image for i in wanted]))
+    assert dataset.images(np.array([], dtype=np.int64)).shape == (0, 8, 12, 3)
+    for i in range(8):
+        np.testing.assert_array_equal(dataset.visible[i], record(i).visible)
+        np.testing.assert_allclose(dataset.keypoints[i], np.nan_to_num(record(i).keypoints), rtol=1e-6)
+        assert dataset.content_hashes[i] == hashlib.sha256(record(i).image.tobytes()).hexdigest()
+    assert dataset.image_ids.tolist() == ["i0", "i0", "i1", "i1", "i2", "i2", "i3", "i3"]
+    assert np.isnan(dataset.head_size_px[2])
+    assert dataset.head_size_px[7] == 12.0
+
+
+def test_the_digest_covers_the_rows_and_not_the_cut_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = write_shards(tmp_path / "one", [record(i) for i in range(5)], header=HEADER)
+    moved = [record(i) for i in range(5)]
+    moved[3] = replace(moved[3], head_size_px=9.5)
+    other = write_shards(tmp_path / "other", moved, header=HEADER)
+    monkeypatch.setattr(shards, "MAX_FILE_BYTES", 1)
+    cut = write_shards(tmp_path / "cut", [record(i) for i in range(5)], header=HEADER)
+    assert len(cut.files) == 5
+    assert one.digest == cut.digest != other.digest
+
+
+def test_a_pickle_carries_the_place_and_not_the_pixels(tmp_path: Path) -> None:
+    write_shards(tmp_path / "d", [record(i) for i in range(4)], header=HEADER)
+    dataset = open_shards(tmp_path / "d")
+    frozen = pickle.dumps(dataset)
+    assert len(frozen) < 500
+    np.testing.assert_array_equal(pickle.loads(frozen).images(np.arange(4)), dataset.images(np.arange(4)))
+
+
+def test_arrays_are_read_only(tmp_path: Path) -> None:
+    write_shards(tmp_path / "d", [record(0)], header=HEADER)
+    with pytest.raises(ValueError, match="read-only"):
+        open_shards(tmp_path / "d").keypoints[0] = 0
+
+
+def test_an_index_outside_the_dataset_is_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "d", [record(0)], header=HEADER)
+    for index in (-1, 1):
+        with pytest.raises(BadInput, match="asked of 1 examples"):
+            open_shards(tmp_path / "d").images(np.array([index]))
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_truncated_file_is_corrupt_and_named(tmp_path: Path, verify: bool) -> None:
+    write_shards(tmp_path / "d", [record(i) for i in range(4)], header=HEADER)
+    path = tmp_path / "d" / "shard-00000.arrow"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(Corrupt, match="shard-00000"):
+        open_shards(tmp_path / "d", verify=verify)
+
+
+def test_one_flipped_bit_is_found_and_verification_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path / "d", [record(i) for i in range(4)], header=HEADER)
+    open_shards(tmp_path / "d")
+    calls: list[Path] = []
+    hash_file = shards._sha256_of
+    monkeypatch.setattr(shards, "_sha256_of", lambda path: (calls.append(path), hash_file(path))[1])
+    open_shards(tmp_path / "d")
+    assert calls == []
+    path = tmp_path / "d" / "shard-00000.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Corrupt, match="sha256"):
+        open_shards(tmp_path / "d")
+
+
+def test_a_missing_file_another_schema_or_a_bad_manifest_is_corrupt(tmp_path: Path) -> None:
+    write_shards(tmp_path / "d", [record(0)], header=HEADER)
+    manifest = tmp_path / "d" / "manifest.json"
+    good = json.loads(manifest.read_text())
+    for change, said in (({"schema_version": 2}, "schema_version"), ({"count": 2}, "count"), ({"digest": "no"}, "digest")):
+        manifest.write_text(json.dumps({**good, **change}))
+        with pytest.raises(Corrupt, match=said):
+            open_shards(tmp_path / "d")
+    manifest.write_text(json.dumps(good))
+    path = tmp_path / "d" / "shard-00000.arrow"
+    table = pa.record_batch([pa.array([1])], names=["n"])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_batch(table)
+    with pytest.raises(Corrupt, match="columns"):
+        open_shards(tmp_path / "d", verify=False)
+    path.unlink()
+    with pytest.raises(Corrupt, match="missing"):
+        open_shards(tmp_path / "d")
+
+
+def test_a_folder_without_a_dataset_is_bad_input_that_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="dpsweep data import"):
+        open_shards(tmp_path / "nowhere")
+
+
+def test_a_failing_source_leaves_nothing_behind(tmp_path: Path) -> None:
+    def rows() -> Iterator[Record]:
+        yield record(0)
+        raise BadInput("source broke")
+
+    with pytest.raises(BadInput, match="source broke"):
+        write_shards(tmp_path / "d", rows(), header=HEADER)
+    with pytest.raises(BadInput, match="no record"):
+        write_shards(tmp_path / "d", [], header=HEADER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+    write_shards(tmp_path / "d", [record(0)], header=HEADER)
+    before = (tmp_path / "d" / "manifest.json").read_bytes()
+    with pytest.raises(Refused, match="exists"):
+        write_shards(tmp_path / "d", [record(1)], header=HEADER)
+    assert (tmp_path / "d" / "manifest.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+@pytest.mark.parametrize(("role", "mode"), [("PRIVATE", 0o700), ("PUBLIC", 0o755)])
+def test_private_data_is_for_its_owner_alone(tmp_path: Path, role: str, mode: int) -> None:
+    write_shards(tmp_path / "d", [record(0)], header=HEADER.model_copy(update={"role": role}))
+    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == mode
+
+
+def test_a_record_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    wrong_size = replace(record(1), image=np.zeros((8, 8, 3), dtype=np.uint8))
+    not_finite = replace(record(1), visible=np.ones(16, dtype=bool), keypoints=np.full((16, 2), np.nan))
+    for bad, said in ((wrong_size, "the crop must be"), (not_finite, "r_ankle is labelled but")):
+        with pytest.raises(BadInput, match=f"row 1: .*{said}"):
+            write_shards(tmp_path / "d", [record(0), bad], header=HEADER)
+
+
+def test_public_data_cannot_be_protected() -> None:
+    with pytest.raises(ValueError, match="cannot be protected"):
+        DatasetHeader(name="x", role="PUBLIC", protected=True, height_px=8, width_px=8, origin="test")

@@ -1,0 +1,88 @@
+"""Synthetic people: deterministic, articulated, labelled where they are drawn, two domains that differ."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpcore.data.shards import open_shards
+from dpcore.data.synthetic import DOMAINS, draw_record, synth
+from dpcore.errors import BadInput
+from dpcore.pose.skeleton import JOINTS
+
+
+@pytest.mark.parametrize("domain", list(DOMAINS))
+def test_a_record_depends_on_domain_seed_and_index_alone(domain: str) -> None:
+    first, again = (draw_record(domain, seed=4, index=7) for _ in range(2))
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.keypoints, again.keypoints)
+    for other in (draw_record(domain, seed=5, index=7), draw_record(domain, seed=4, index=8)):
+        assert other.content_hash != first.content_hash
+
+
+def test_domains_do_not_share_people() -> None:
+    assert not np.array_equal(draw_record("public", seed=1, index=0).keypoints, draw_record("private", seed=1, index=0).keypoints)
+
+
+@pytest.mark.parametrize("domain", list(DOMAINS))
+def test_people_fill_the_crop_and_heads_are_eight_to_twelve_px(domain: str) -> None:
+    people = [draw_record(domain, seed=0, index=index) for index in range(60)]
+    sides = [np.ptp(person.keypoints, axis=0).max() for person in people]
+    heads = [person.head_size_px for person in people]
+    assert 35 < np.median(sides) < 60
+    assert 8 - 1e-6 <= min(heads) <= max(heads) <= 12 + 1e-6
+    assert 0.9 < np.mean([person.visible for person in people]) < 1.0
+
+
+@pytest.mark.parametrize("domain", list(DOMAINS))
+def test_limbs_are_foreshortened_and_never_longer_than_in_space(domain: str) -> None:
+    shares = []
+    for index in range(60):
+        person = draw_record(domain, seed=0, index=index)
+        shin = np.linalg.norm(person.keypoints[JOINTS["l_knee"]] - person.keypoints[JOINTS["l_ankle"]])
+        shares.append(shin / (person.head_size_px / 24.84 * 37.0))
+    assert max(shares) <= 1.001
+    assert np.std(shares) > 0.05
+
+
+def test_joints_outside_the_crop_are_not_visible() -> None:
+    for index in range(60):
+        person = draw_record("private", seed=0, index=index)
+        inside = ((person.keypoints >= -0.5) & (person.keypoints <= 63.5)).all(axis=1)
+        assert not (person.visible & ~inside).any()
+
+
+def test_a_person_stands_out_at_its_joints() -> None:
+    """The drawing and the labels agree: pixels at the pelvis differ from the crop's corners."""
+    differences = []
+    for index in range(60):
+        person = draw_record("public", seed=0, index=index)
+        x, y = np.rint(person.keypoints[JOINTS["pelvis"]]).astype(int)
+        corners = person.image[[0, 0, -1, -1], [0, -1, 0, -1]].astype(float)
+        differences.append(np.abs(corners - person.image[y, x]).mean())
+    assert np.median(differences) > 30
+
+
+def test_the_domains_differ_in_brightness_texture_and_pose() -> None:
+    images = {d: np.stack([draw_record(d, seed=0, index=i).image for i in range(60)]).astype(float) for d in DOMAINS}
+    poses = {d: np.stack([draw_record(d, seed=0, index=i).keypoints for i in range(60)]) for d in DOMAINS}
+    gradient = {d: np.abs(np.diff(images[d], axis=2)).mean() for d in DOMAINS}
+    tilt = {d: np.abs(poses[d][:, 7, 0] - poses[d][:, 6, 0]).mean() for d in DOMAINS}
+    assert images["public"].mean() > images["private"].mean() + 20
+    assert gradient["private"] > 1.3 * gradient["public"]
+    assert tilt["private"] > 1.2 * tilt["public"]
+
+
+def test_synth_writes_an_unprotected_dataset_with_its_settings(tmp_path: Path) -> None:
+    manifest = synth(tmp_path / "d", "private", count=5, seed=3, role="PRIVATE")
+    assert (manifest.count, manifest.role, manifest.protected, manifest.name) == (5, "PRIVATE", False, "d")
+    assert "seed 3" in manifest.origin
+    assert open_shards(tmp_path / "d").content_hashes[4] == draw_record("private", seed=3, index=4).content_hash
+
+
+def test_unknown_domains_and_empty_datasets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="did you mean private"):
+        synth(tmp_path / "d", "privat", count=5, seed=3, role="PRIVATE")
+    with pytest.raises(BadInput, match="at least 1"):
+        synth(tmp_path / "d", "private", count=0, seed=3, role="PRIVATE")
+    assert list(tmp_path.iterdir()) == []
