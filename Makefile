@@ -1,0 +1,45 @@
+# Everything runs from a virtual environment in .venv that these rules make themselves: Python >= 3.11, pip and make
+# are all that a machine needs. `make PYTHON=python3.12 sweep` picks another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NAME ?= quick
+CPU_THREADS := OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install sweep test test-slow check bench clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## set up .venv with the package and its development tools
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "dpsweep needs Python >= 3.11; $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(STAMP)
+
+sweep: $(STAMP) ## set everything up and run the quick sweep (NAME=quick; five minutes on two cores)
+	$(BIN)/dpsweep run quick --name $(NAME)
+
+test: $(STAMP) ## set everything up and run the tests
+	$(CPU_THREADS) $(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(STAMP) ## the tests that take minutes each
+	$(CPU_THREADS) $(BIN)/python -m pytest -m "slow" --timeout 900
+
+check: $(STAMP) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## measure the speed levers; results under benchmarks/results
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(CPU_THREADS) $(BIN)/python $$script || exit 1; done
+
+clean: ## remove .venv and tool caches; sweeps and data stay
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

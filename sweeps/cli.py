@@ -1,0 +1,78 @@
+"""The command line `dpsweep`. The contract is in the README's table of commands.
+
+Exit codes: 0 ok, 1 failed or a service is unreachable, 2 bad input. An error that dpsweep raises on purpose is one
+message on stderr; anything else is a bug and keeps its traceback. Nothing heavy is imported here: `dpsweep --help`
+answers without torch, ray or mlflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from dpcore.errors import DpsweepError
+from sweeps.commands import calculators, datasets, sweep_commands, trial_commands
+
+Execute = Callable[[argparse.Namespace], int]
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one message, without the page of usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n  see `{self.prog} --help`\n")
+
+
+class PrintVersion(argparse.Action):
+    """`--version`, read from the installed distribution when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"dpsweep {version('dpsweep')}")
+        parser.exit()
+
+
+def build_parser(*, address: str | None = None) -> argparse.ArgumentParser:
+    """The parser of every subcommand.
+
+    Args:
+        address: Default of `run --address`; None starts a Ray of its own. `sweeps/run.py` gives `auto`.
+    """
+    parser = OneLineParser(prog="dpsweep", description="Sweeps of differentially private 2-D human pose estimation, priced.")
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version and leave")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=OneLineParser)
+    sweep_commands.add_parsers(commands, address=address)
+    trial_commands.add_parsers(commands)
+    calculators.add_parsers(commands)
+    datasets.add_parsers(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    return execute(build_parser(), list(sys.argv[1:] if argv is None else argv))
+
+
+def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    """Parses `argv`, runs the command and turns errors raised on purpose into one message and an exit code."""
+    args = parser.parse_args(argv)
+    command: Execute = args.execute
+    try:
+        return command(args)
+    except DpsweepError as error:
+        print(f"dpsweep: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # `dpsweep status NAME | head`: the reader has what it wants. Without this, Python complains again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("dpsweep: interrupted", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

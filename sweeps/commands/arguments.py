@@ -1,0 +1,143 @@
+"""Types of command-line values: what argparse accepts is already a sound number, name or list.
+
+Each type raises `argparse.ArgumentTypeError`, which the parser turns into one line and exit 2, before anything is
+touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from dpcore.config import Places
+
+DEFAULT_STORAGE = "sweep_results"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def finite_number(text: str) -> float:
+    """Any number except NaN and the infinities."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, given {text!r}") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, given {text!r}")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    value = finite_number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, given {text!r}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    value = finite_number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, given {text!r}")
+    return value
+
+
+def probability(text: str) -> float:
+    """A sampling probability: above 0, at most 1."""
+    value = positive_number(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a probability in (0, 1], given {text!r}")
+    return value
+
+
+def delta(text: str) -> float:
+    """δ of (ε, δ): above 0 and below 1."""
+    value = positive_number(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a δ in (0, 1), given {text!r}")
+    return value
+
+
+def shape(text: str) -> float:
+    """The shape of the law of the number of trials: above -1; `inf` is the Poisson law."""
+    if text.strip().lower() in {"inf", "infinity"}:
+        return math.inf
+    value = finite_number(text)
+    if value <= -1:
+        raise argparse.ArgumentTypeError(f"expected a shape above -1 (0 logarithmic, 1 geometric, inf Poisson), given {text!r}")
+    return value
+
+
+def whole_number(minimum: int) -> Callable[[str], int]:
+    """A type for whole numbers from `minimum` on."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, given {text!r}") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {minimum}, given {text!r}")
+        return value
+
+    return parse
+
+
+def epsilon_list(text: str) -> tuple[float, ...]:
+    """`0.2,0.8`: one or more different numbers above 0."""
+    values = tuple(positive_number(part) for part in text.split(","))
+    if len(set(values)) != len(values):
+        raise argparse.ArgumentTypeError(f"expected each ε once, given {text!r}")
+    return values
+
+
+def sweep_name(text: str) -> str:
+    """A name that is a folder, an MLflow experiment and a study on every system."""
+    if not NAME_PATTERN.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"expected letters, digits, '.', '_' and '-' (100 at most, a letter or digit first), given {text!r}"
+        )
+    return text
+
+
+def assignment(text: str) -> str:
+    """`path=value` of `--set`."""
+    path, equals, _ = text.partition("=")
+    if not equals or not path.strip():
+        raise argparse.ArgumentTypeError(f"expected path=value, as in clip_norm=0.1, given {text!r}")
+    return text
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    """`--storage`: where sweeps live, on every command that takes a NAME."""
+    parser.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help=f"folder of the sweeps (default: ./{DEFAULT_STORAGE})")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`: one JSON document on stdout and nothing else there."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """`--data-dir` and `--cache-dir`: where datasets are found and what can be rebuilt is kept."""
+    data, cache = os.environ.get("DPSWEEP_DATA_DIR", "data"), os.environ.get("DPSWEEP_CACHE_DIR")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", type=Path, default=Path(data), help="folder of the datasets (default: DPSWEEP_DATA_DIR, else ./data)"
+    )
+    parser.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        type=Path,
+        default=None if cache is None else Path(cache),
+        help="folder of what can be rebuilt (default: DPSWEEP_CACHE_DIR, else DATA_DIR/cache)",
+    )
+
+
+def places_of(args: argparse.Namespace) -> Places:
+    """The data and cache directories that the command line names."""
+    cache = args.cache_dir if args.cache_dir is not None else args.data_dir / "cache"
+    return Places(data_dir=args.data_dir.absolute(), cache_dir=cache.absolute())

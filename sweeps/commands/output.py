@@ -1,0 +1,55 @@
+"""What commands print: JSON documents for programs, short lines for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout. Infinite and undefined numbers become null: JSON has neither."""
+    print(json.dumps(finite_or_null(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def finite_or_null(value: Any) -> Any:
+    """`value` with every number that JSON cannot hold replaced by None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(item) for item in value]
+    return value
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A score for people: `61.3`, or a dash where there is none."""
+    if fraction is None or math.isnan(fraction):
+        return "–"
+    return f"{100 * fraction:.{digits}f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people: `0.798`, `∞`, or a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def render_table(header: list[str], rows: list[list[str]]) -> str:
+    """A plain table: the first column to the left, the others to the right.
+
+    ```
+    ε     method   PCKh@0.5
+    0.80  feature      61.3
+    ```
+    """
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,240 @@
+"""Commands on a whole sweep: `run`, `resume`, `status`, `ledger`, `report`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpcore.errors import BadInput
+from sweeps.commands import arguments
+from sweeps.commands.output import number, percent, print_json, render_table
+
+if TYPE_CHECKING:
+    from sweeps.results import SweepResults
+    from sweeps.spec import SweepSpec
+    from sweeps.tracking import Tracker
+
+
+def add_parsers(commands: Any, *, address: str | None) -> None:
+    """Declares the sweep's commands; `address` is the default of `run --address`."""
+    _add_run(commands, address)
+    resume = commands.add_parser("resume", help="go on with an interrupted sweep")
+    _add_name(resume)
+    resume.set_defaults(execute=resume_command)
+
+    status = commands.add_parser("status", help="where a sweep stands")
+    _add_name(status)
+    arguments.add_json(status)
+    status.set_defaults(execute=status_command)
+
+    ledger = commands.add_parser("ledger", help="what the private dataset was promised")
+    _add_name(ledger)
+    how = ledger.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print one JSON document")
+    how.add_argument("--verify", action="store_true", help="check every line; exit 1 and name the line where something does not add up")
+    ledger.set_defaults(execute=ledger_command)
+
+    report = commands.add_parser("report", help="table, figure and price of a sweep")
+    _add_name(report)
+    report.add_argument("--out", metavar="DIR", type=Path, default=None, help="default: report/ in the sweep's folder")
+    report.set_defaults(execute=report_command)
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    arguments.add_storage(parser)
+
+
+def _add_run(commands: Any, address: str | None) -> None:
+    run = commands.add_parser("run", help="sweep a search space")
+    run.add_argument("space", metavar="SPACE", help="a preset's name or the path of a space file")
+    run.add_argument("--name", metavar="N", type=arguments.sweep_name, default=None, help="default: the space's name")
+    run.add_argument("--epsilons", metavar="E,E", type=arguments.epsilon_list, default=None, help="instead of sweep.epsilons")
+    run.add_argument(
+        "--trials", metavar="N", type=arguments.whole_number(1), default=None, help="per ε, instead of sweep.trials_per_epsilon"
+    )
+    run.add_argument("--set", metavar="path=value", type=arguments.assignment, action="append", default=[], help="fix a path of the space")
+    run.add_argument("--seed", metavar="S", type=arguments.whole_number(0), default=0, help="of what is public (default 0)")
+    run.add_argument(
+        "--address", metavar="auto|HOST:PORT", default=address, help=f"of a running Ray (default: {address or 'start one here'})"
+    )
+    run.add_argument("--max-concurrent", metavar="N", type=arguments.whole_number(1), default=None, help="trials at a time")
+    run.add_argument("--cpus-per-trial", metavar="X", type=arguments.positive_number, default=1.0)
+    run.add_argument("--gpus-per-trial", metavar="X", type=arguments.not_negative, default=0.0)
+    arguments.add_storage(run)
+    run.add_argument("--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: the sweep's folder)")
+    run.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
+    run.add_argument("--ledger", metavar="URL", default=None, help="a SQLAlchemy URL (default: SQLite in the storage)")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and its price; touch nothing")
+    arguments.add_places(run)
+    run.set_defaults(execute=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Runs a sweep from a search space."""
+    spec = build_spec(args)
+    if args.dry_run:
+        print_plan(spec)
+        return 0
+    from sweeps.driver import run_sweep
+    from sweeps.tracking import check_tracking
+
+    if spec.tracking_uri is not None:
+        check_tracking(spec.tracking_uri)
+    return announce(spec, run_sweep(spec, summarize=partial(summarize, spec)))
+
+
+def build_spec(args: argparse.Namespace) -> SweepSpec:
+    """The spec of `run`'s arguments; touches no file.
+
+    Raises:
+        BadInput: a mistake in the space or an argument.
+    """
+    from dpcore.config import RuntimeFlags, parse_config
+    from search_spaces.loader import load_space
+    from sweeps.mlflow_connection import take_credentials
+    from sweeps.spec import SweepSpec
+
+    if "://" in args.storage:
+        raise BadInput(f"--storage {args.storage}: results on a URI are not yet there; give a folder")
+    space = load_space(args.space, assignments=args.set, epsilons=args.epsilons, trials=args.trials)
+    device = "cuda" if args.gpus_per_trial > 0 else "cpu"
+    return parse_config(
+        SweepSpec,
+        {
+            "name": args.name or space.name,
+            "space": space,
+            "seed": args.seed,
+            "runtime": RuntimeFlags(device=device, threads=max(1, int(args.cpus_per_trial))),
+            "places": arguments.places_of(args),
+            "storage": args.storage,
+            "state": args.state,
+            "address": args.address,
+            "max_concurrent": args.max_concurrent,
+            "cpus_per_trial": args.cpus_per_trial,
+            "gpus_per_trial": args.gpus_per_trial,
+            "tracking_uri": None if args.tracking_uri is None else take_credentials(args.tracking_uri),
+            "ledger_url": args.ledger,
+        },
+    )
+
+
+def print_plan(spec: SweepSpec) -> None:
+    """Trials, noise, steps and price of a sweep that has not begun."""
+    from sweeps.driver import plan_of
+
+    plan = plan_of(spec)
+    rows = []
+    for group in plan.groups:
+        spending = group.spending
+        noise = ["searched", "searched", "–"]
+        if spending is not None:
+            noise = [number(spending.noise_multiplier), str(spending.steps), number(group.price)]
+        rows.append([f"{group.epsilon:g}", "", str(group.trials), str(group.reruns), str(group.control), *noise])
+    print(f"plan of {spec.name}: {plan.trials} runs, {', '.join(plan.references) or 'no references'} once")
+    print()
+    print(render_table(["ε", "", "trials", "fresh seeds", "controls", "noise multiplier", "steps", "price at this ε"], rows))
+    print()
+    print(plan.headline)
+    if plan.epsilon_total is not None:
+        print(f"cap: epsilon_total {plan.epsilon_total:g}")
+
+
+def resume_command(args: argparse.Namespace) -> int:
+    """Goes on with a sweep that was interrupted; nothing is doubled."""
+    from sweeps.driver import resume_sweep
+    from sweeps.spec import SweepSpec
+
+    spec = SweepSpec.load(args.name, Path(args.storage))
+    return announce(spec, resume_sweep(args.name, Path(args.storage), summarize=partial(summarize, spec)))
+
+
+def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
+    """Writes the report and gives it to the tracker, while that is open."""
+    from sweeps.report import build_report, write_report
+
+    report = build_report(results, spec=spec)
+    figures = write_report(report, spec.sweep_dir / "report")
+    tracker.summary(results, report.markdown(), figures)
+
+
+def announce(spec: SweepSpec, results: SweepResults) -> int:
+    """Prints the report; exit 1 where the sweep stopped short of its plan or no private trial came to its end."""
+    from sweeps.report import build_report
+
+    report = build_report(results, spec=spec)
+    print(report.text())
+    if results.stopped_by is not None:
+        print(f"dpsweep: the sweep ended before its plan: {results.stopped_by}", file=sys.stderr)
+        return 1
+    return 0 if any(one.winner is not None for one in report.comparisons) else 1
+
+
+def report_command(args: argparse.Namespace) -> int:
+    """Writes report.md and its figures again and prints the table."""
+    from sweeps.report import build_report, write_report
+    from sweeps.results import read_results
+    from sweeps.spec import SweepSpec
+
+    spec = SweepSpec.load(args.name, Path(args.storage))
+    report = build_report(read_results(spec.sweep_dir), spec=spec)
+    folder = args.out if args.out is not None else spec.sweep_dir / "report"
+    figures = write_report(report, folder)
+    print(report.text())
+    print()
+    print(f"written: {folder / 'report.md'}, {', '.join(path.name for path in figures)}")
+    return 0
+
+
+def status_command(args: argparse.Namespace) -> int:
+    """Where a sweep stands, whether its driver lives or not."""
+    from sweeps.spec import SweepSpec
+    from sweeps.status import sweep_status
+
+    spec = SweepSpec.load(args.name, Path(args.storage))
+    document = sweep_status(spec)
+    if args.json:
+        print_json(document)
+        return 0
+    header = ["ε", "", "planned", "running", "done", "pruned", "failed", "best PCKh@0.5 %"]
+    rows = [
+        [f"{one['epsilon']:g}", "", *[str(one[key]) for key in ("planned", "running", "done", "pruned", "failed")], percent(one["best"])]
+        for one in document["epsilons"]
+    ]
+    print(f"sweep {spec.name}: {document['state']}")
+    print(render_table(header, rows))
+    print(f"sweep ε so far: {number(document['sweep_epsilon'])} ({spec.space.sweep.accounting})")
+    return 0
+
+
+def ledger_command(args: argparse.Namespace) -> int:
+    """The ledger behind a sweep: every line of its storage, the sweep's ε, and whether it adds up."""
+    from dataclasses import asdict
+
+    from dpcore.privacy.accounting import compose, epsilon_of
+    from sweeps.ledger import Ledger
+    from sweeps.spec import SweepSpec
+
+    spec = SweepSpec.load(args.name, Path(args.storage))
+    ledger = Ledger(spec.resolved_ledger_url, must_exist=True)
+    lines = ledger.lines()
+    datasets = {line.dataset_digest for line in lines if line.sweep == spec.name}
+    total = max((ledger.epsilon_total(spec.space.delta, compose, dataset_digest=digest) for digest in datasets), default=0.0)
+    findings = ledger.verify(epsilon_of)
+    if args.json:
+        print_json({"lines": [asdict(line) for line in lines], "epsilon_total": total, "verified": not findings})
+        return 0
+    if not args.verify:
+        rows = [
+            [str(line.number), line.kind, line.sweep, line.trial_id, line.dataset, number(line.epsilon), line.outcome or "–", line.at]
+            for line in lines
+        ]
+        print(render_table(["line", "kind", "sweep", "trial", "dataset", "ε", "outcome", "at"], rows))
+    print(f"ε of all reservations on the dataset: {number(total)} at δ = {spec.space.delta:.3g}")
+    for finding in findings:
+        print(f"dpsweep: {finding}", file=sys.stderr)
+    print("verified" if not findings else f"{len(findings)} findings")
+    return 1 if findings else 0

@@ -1,0 +1,83 @@
+"""Scoring a trained model, and the public stage on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
+from dpcore.data.catalog import open_dataset
+from dpcore.data.shards import ShardSet
+from dpcore.errors import BadInput, Refused
+from dpcore.model.network import PoseNetwork, codec_of
+from dpcore.pose.pckh import PckhState
+from dpcore.train.evaluator import evaluate
+from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
+from dpcore.train.saved import load_model, save_model
+from dpcore.train.stages import public_network
+from dpcore.train.trial_data import open_trial_data
+
+PUBLIC_FIELDS = ("data", "model", "stages", "seed")
+"""The parts of a trial that its public stage reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredModel:
+    """PCKh counts of a model and what was written down when it was trained."""
+
+    state: PckhState
+    meta: Mapping[str, Any]
+
+
+def score_model(folder: Path, data: str, places: Places) -> ScoredModel:
+    """PCKh of the model in `folder` on the dataset `data`.
+
+    Raises:
+        BadInput: no model or no dataset there, or crops of another size than the model's input.
+        Refused: the dataset is protected: a score on it is a release that nobody has paid for.
+        Corrupt: the weights or the shards are not those that were written.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; give the folder of a finished trial or of its model")
+    saved = load_model(folder)
+    dataset = open_dataset(data, places)
+    if dataset.manifest.protected:
+        raise Refused(f"{data} is protected: its score would be a release that no ledger holds; evaluate on PUBLIC data")
+    return ScoredModel(state=_score(saved.network, saved.config, dataset, places), meta=saved.meta)
+
+
+def pretrain_public(values: Mapping[str, Any], places: Places, *, out: Path | None) -> tuple[TrialConfig, PckhState]:
+    """Trains (or finds in the cache) the public stage that a trial's values describe, and scores it on its validation data.
+
+    Args:
+        values: The nested values of a TrialConfig; what the public stage does not read is left aside.
+        places: Where the stage is cached for every later trial.
+        out: Folder that takes the public model; None keeps it in the cache alone.
+    """
+    kept = {field: values[field] for field in PUBLIC_FIELDS if field in values}
+    config = parse_config(TrialConfig, {**kept, "method": "public_only", "start": "public"})
+    data = open_trial_data(config, places)
+    network = public_network(config, data, places=places, runtime=RuntimeFlags())
+    state = _score(network, config, data.validation, places)
+    if out is not None:
+        meta = {
+            "method": "public_only",
+            "epsilon_spent": 0.0,
+            "fingerprint": config.fingerprint(),
+            "pckh_50": state.mean(0.5),
+            "pckh_10": state.mean(0.1),
+        }
+        save_model(out, network, config=config, meta=meta)
+    return config, state
+
+
+def _score(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places) -> PckhState:
+    given = (dataset.manifest.height_px, dataset.manifest.width_px)
+    wanted = (config.model.input_height_px, config.model.input_width_px)
+    if given != wanted:
+        raise BadInput(f"dataset {dataset.manifest.name} has crops of {given[0]}×{given[1]} px, the model takes {wanted[0]}×{wanted[1]}")
+    split = network.split(config.model.freeze)
+    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(RuntimeFlags()))
+    return evaluate(split.tail, builder.of_dataset(dataset, NO_AUGMENTATION), dataset=dataset, codec=codec_of(config.model))

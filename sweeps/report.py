@@ -1,0 +1,193 @@
+"""The report of a sweep: one table, what the sweep cost, what to do next; in the terminal and as Markdown.
+
+Scores are percent here and fractions everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.commands.arguments import DEFAULT_STORAGE
+from sweeps.commands.output import number, percent, render_table
+from sweeps.comparison import Comparison, compare
+from sweeps.figures import draw_comparison, save_figures
+from sweeps.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from sweeps.results import SweepResults
+    from sweeps.spec import SweepSpec
+
+STAND_IN = "stand-in data: ε as it would be"
+NO_GUARANTEE = "no end-to-end guarantee"
+HEADER = ["ε", "winner", "PCKh@0.5 %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPrice:
+    """What choosing cost.
+
+    Attributes:
+        accounting: The regime.
+        composed_epsilon: Composition of every private trial of the sweep, at `delta`.
+        private_trials: How many trials that composes.
+        protected: Whether the private data is real people's.
+    """
+
+    accounting: str
+    composed_epsilon: float
+    private_trials: int
+    delta: float
+    protected: bool
+
+    @property
+    def sweep_epsilon(self) -> float | None:
+        """ε of the whole sweep under its regime; None where the regime promises none."""
+        return self.composed_epsilon if self.accounting == "composed" else None
+
+    def lines(self) -> list[str]:
+        """The price in words."""
+        composed = f"ε = {number(self.composed_epsilon)} at δ = {self.delta:.3g} for {self.private_trials} private trials"
+        if self.accounting == "unaccounted":
+            lines = [f"price of this sweep (unaccounted): {NO_GUARANTEE}; composed would have cost {composed}"]
+        else:
+            lines = [f"price of this sweep ({self.accounting}): {composed}"]
+        return lines if self.protected else [*lines, STAND_IN]
+
+    def caption(self) -> str:
+        """What must stand under a curve over ε."""
+        if self.accounting == "unaccounted":
+            return f"{NO_GUARANTEE}: settings were chosen on private results that nobody paid for"
+        total = number(self.composed_epsilon, 2)
+        text = (
+            f"Choosing cost ε = {total} (δ = {self.delta:.3g}, {self.accounting}): a model here is that private together with its settings."
+        )
+        return text if self.protected else f"{text} {STAND_IN.capitalize()}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """A sweep's report, ready to print or to write."""
+
+    name: str
+    comparisons: tuple[Comparison, ...]
+    price: SweepPrice
+    next_commands: tuple[str, ...]
+
+    def text(self) -> str:
+        """For the terminal."""
+        parts = [
+            f"sweep {self.name}" + (f": {NO_GUARANTEE}" if self.price.accounting == "unaccounted" else ""),
+            render_table(HEADER, [_row(one) for one in self.comparisons]),
+            render_table(*_methods_table(self.comparisons)),
+            "\n".join(_verdict(one) for one in self.comparisons),
+            "\n".join(self.price.lines()),
+            "next:\n" + "\n".join(f"  {command}" for command in self.next_commands),
+        ]
+        return "\n\n".join(parts)
+
+    def markdown(self) -> str:
+        """For report.md."""
+        methods_header, methods_rows = _methods_table(self.comparisons)
+        headline = [f"**{NO_GUARANTEE}**", ""] if self.price.accounting == "unaccounted" else []
+        lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(HEADER, [_row(one) for one in self.comparisons]), ""]
+        lines += ["![PCKh over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
+        lines += ["## Best trial of each method", "", *_markdown_table(methods_header, methods_rows), ""]
+        lines += [
+            "## What it means",
+            "",
+            *[f"- {_verdict(one)}" for one in self.comparisons],
+            *[f"- {line}" for line in self.price.lines()],
+            "",
+        ]
+        lines += ["## Next", "", "```sh", *self.next_commands, "```", "", "## How to read it", "", *NOTES, ""]
+        return "\n".join(lines)
+
+
+NOTES = (
+    "- *winner*: the best private trial; its score is the best of many and so a little too high. *fresh seeds*: the same "
+    "settings trained again with fresh noise, mean; *spread*: highest minus lowest.",
+    "- *floor*: training on the public part alone, to convergence, at no privacy cost. *control*: the best feature-type run "
+    "with its private part off. A private method is of use where it lies above both. *ceiling*: no privacy.",
+    "- *spent ε* is one trial's (PLD accountant); the price is the whole sweep's. The one never replaces the other.",
+)
+
+
+def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
+    """The report of a sweep as its results stand."""
+    price = SweepPrice(
+        accounting=results.accounting,
+        composed_epsilon=results.composed_epsilon,
+        private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
+        delta=results.delta,
+        protected=results.protected,
+    )
+    comparisons = compare(results, spec.space.sweep.epsilons)
+    return SweepReport(name=results.name, comparisons=comparisons, price=price, next_commands=_next_commands(comparisons, spec))
+
+
+def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[str, ...]:
+    won = [one.epsilon for one in comparisons if one.winner is not None]
+    storage = "" if spec.storage == Path(DEFAULT_STORAGE).absolute() else f" --storage {spec.storage}"
+    name = spec.name
+    export = [f"dpsweep best {name} --epsilon {won[0]:g} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
+    uri = tracking_uri(spec)
+    look = f"# MLflow: {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    return (*export, f"dpsweep ledger {name} --verify{storage}", look)
+
+
+def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
+    """Writes report.md and the figures into `folder`, over older ones; returns the figures' paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption())
+    figures = save_figures(figure, folder)
+    (folder / "report.md").write_text(report.markdown())
+    return figures
+
+
+def _row(one: Comparison) -> list[str]:
+    winner = one.winner
+    return [
+        f"{one.epsilon:g}",
+        "–" if winner is None else winner.config.method,
+        percent(None if winner is None else winner.pckh_50),
+        percent(one.seed_mean),
+        percent(one.seed_spread),
+        number(None if winner is None else winner.epsilon_spent),
+        percent(one.floor),
+        percent(one.control),
+        percent(one.ceiling),
+    ]
+
+
+def _methods_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    methods = list(dict.fromkeys(method for one in comparisons for method in one.by_method))
+    header = ["best trial of", "", *[f"ε = {one.epsilon:g}" for one in comparisons]]
+    rows = [
+        [method, "", *[percent(one.by_method[method].pckh_50 if method in one.by_method else None) for one in comparisons]]
+        for method in sorted(methods)
+    ]
+    return header, rows
+
+
+def _verdict(one: Comparison) -> str:
+    where = f"ε = {one.epsilon:g}:"
+    if one.winner is None:
+        return f"{where} no private trial is done"
+    if one.gain is None:
+        return f"{where} no fresh seeds or no floor to compare with"
+    points = f"{100 * one.gain:+.1f} points against the higher of floor and control"
+    if one.seed_spread is None:
+        return f"{where} {points}; one seed alone says nothing about its spread"
+    spread = f"{100 * one.seed_spread:.1f} points between seeds"
+    if one.is_gain_clear:
+        return f"{where} {points}, more than the {spread}: the private data was worth its price"
+    return f"{where} {points}, not more than the {spread}: no clear gain from the private data"
+
+
+def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    kept = [column for column, title in enumerate(header) if title]
+    lines = [[header[column] for column in kept], ["---"] * len(kept), *[[row[column] for column in kept] for row in rows]]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]

@@ -1,0 +1,21 @@
+"""What `ray submit cluster/CLUSTER.yaml sweeps/run.py -- ARGS` runs: `dpsweep run ARGS` on the head of a cluster.
+
+The script starts from the head's home folder with its arguments joined unquoted: imports are absolute, `--storage`
+must be absolute there and `--set` values have no spaces. The sweep joins the cluster that it runs on (`--address auto`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from sweeps.cli import build_parser, execute
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one sweep on the running cluster and returns the exit code."""
+    return execute(build_parser(address="auto"), ["run", *(sys.argv[1:] if argv is None else argv)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

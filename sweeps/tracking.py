@@ -1,0 +1,265 @@
+"""What a sweep tells MLflow, event by event, from the driver alone.
+
+    experiment = sweep ─┬─ epsilon 0.8 ─── one run per trial (search and fresh seeds)
+                        ├─ references  ─── floor, ceiling, control
+                        └─ summary         report, figures
+
+Guarantees: unreachable at the start is an error; after that tracking never stops or fails a trial. Every event is on
+disk before it is sent (`Spool`), one thread sends in order (`Sender`), nothing is doubled (`MlflowStore`). On protected
+data only what the allow-list names leaves, and timestamps carry no durations (they follow the step number).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpcore.config import TrialConfig
+from sweeps.allow_list import allowed_metrics, is_allowed
+from sweeps.export import render_yaml
+from sweeps.mlflow_connection import connect, default_tracking_uri, prepare_mlflow
+from sweeps.mlflow_store import MlflowStore, is_final, outage_types
+from sweeps.sender import Sender
+from sweeps.spool import Spool
+
+if TYPE_CHECKING:
+    from dpcore.data.manifest import Manifest
+    from dpcore.privacy.claim import PrivacyClaim
+    from sweeps.results import CurvePoint, SweepResults, TrialRecord
+    from sweeps.spec import SweepSpec
+
+REFERENCE_ROLES = frozenset({"floor", "ceiling", "control"})
+STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+DRAIN_WITHIN_S = 30.0
+WITHHELD = "withheld"
+
+
+class Tracker:
+    """The driver's voice to MLflow. Call `sweep_started` first and `close` last.
+
+    `sweep_started` is idempotent: a resumed sweep calls it again and goes on in the same runs.
+    """
+
+    def __init__(self, spec: SweepSpec, *, clock: Callable[[], float] = time.time) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._sender: Sender | None = None
+        self._spool: Spool | None = None
+        self._manifests: dict[str, Manifest] = {}
+        self._refused_names: set[str] = set()
+        self._started_ms = 0
+
+    def sweep_started(self) -> None:
+        """Connects, opens the experiment and its parent runs; sends first what an earlier process left in the spool.
+
+        Raises:
+            Unavailable: nothing answers at the tracking URI.
+            Refused: the experiment belongs to another sweep.
+        """
+        spec = self._spec
+        client = connect(tracking_uri(spec))
+        self._identity = self._load_identity()
+        artifacts = spec.storage_dir / "mlartifacts" if spec.tracking_uri is None else None
+        store = MlflowStore(client, sweep=spec.name, sweep_id=self._identity["sweep_id"], artifacts=artifacts)
+        self._started_ms = self._identity["started_ms"]
+        self._spool = Spool(spec.state_dir)
+        self._sender = Sender(self._spool, store.deliver, outages=outage_types(), is_final=is_final)
+        for epsilon in spec.space.sweep.epsilons:
+            self._start_parent(parent_of(epsilon), {"epsilon": f"{epsilon:g}"})
+        self._start_parent("references", {})
+
+    def _load_identity(self) -> dict[str, Any]:
+        path = self._spec.state_dir / "tracking.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"sweep_id": uuid.uuid4().hex, "started_ms": int(self._clock() * 1000)}) + "\n")
+        identity: dict[str, Any] = json.loads(path.read_text())
+        return identity
+
+    def _start_parent(self, key: str, tags: dict[str, str]) -> None:
+        self._send(kind="run", key=key, name=key, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._started_ms)
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
+        config = record.config
+        claim = self._claim_of(config)
+        manifests = self._manifests_of(config)
+        self._send(
+            kind="run",
+            key=record.trial_id,
+            name=record.trial_id,
+            parent="references" if record.role in REFERENCE_ROLES else parent_of(record.epsilon),
+            tags={
+                "trial_id": record.trial_id,
+                "role": record.role,
+                "epsilon": epsilon_tag(config),
+                "method": config.method,
+                "fingerprint": config.fingerprint(),
+                "claim": claim.paragraph(),
+            },
+            params=flat_params(config),
+            texts={"config.yaml": config_yaml(config), "claim.json": claim.model_dump_json(indent=2)},
+            datasets=[dataset_input(part, manifest) for part, manifest in manifests.items()],
+            time_ms=self._time_ms(config, 0),
+        )
+
+    def reported(self, record: TrialRecord, report: CurvePoint) -> None:
+        """One report of a running trial, as one batch of metrics."""
+        protected = self._is_protected(record.config)
+        metrics = allowed_metrics(report.metrics, protected=protected)
+        if protected:
+            self._announce_refused(report.metrics)
+        time_ms = self._time_ms(record.config, report.step)
+        self._send(kind="metrics", key=record.trial_id, step=report.step, metrics=metrics, time_ms=time_ms)
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """Closes the run of a trial: done FINISHED, pruned KILLED, failed FAILED."""
+        tags: dict[str, str] = {"state": record.state}
+        if record.error is not None:
+            # A message may quote a private record: on protected data only its kind leaves.
+            tags["error"] = record.error.split(":")[0][:80] if self._is_protected(record.config) else record.error
+        status = STATUS_OF_STATE[record.state]
+        self._send(kind="end", key=record.trial_id, status=status, tags=tags, time_ms=self._time_ms(record.config, record.steps))
+
+    def summary(self, results: SweepResults, text: str, figures: Sequence[Path]) -> None:
+        """The report, its figures and the best trial per ε: scores, and a model version with its alias."""
+        now_ms = int(self._clock() * 1000)
+        self._send(
+            kind="run",
+            key="summary",
+            name="summary",
+            parent=None,
+            tags={"accounting": self._spec.space.sweep.accounting},
+            params={},
+            texts={"report.md": text},
+            datasets=[],
+            time_ms=self._started_ms,
+        )
+        self._send(kind="files", key="summary", paths=[str(path) for path in figures], folder="figures")
+        for epsilon in self._spec.space.sweep.epsilons:
+            best = results.best(epsilon)
+            if best is not None and best.pckh_50 is not None:
+                scores = {f"best/pckh_50/eps_{epsilon:g}": best.pckh_50}
+                self._send(kind="metrics", key="summary", step=0, metrics=scores, time_ms=now_ms)
+                self._register(best, epsilon)
+        self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
+
+    def _register(self, record: TrialRecord, epsilon: float) -> None:
+        model = self._spec.checkpoint_dir(record.trial_id, record.attempt) / "model"
+        if not model.is_dir():
+            print(f"dpsweep: {model} is not there: no model version for ε = {epsilon:g}", file=sys.stderr)
+            return
+        self._send(
+            kind="model",
+            key=record.trial_id,
+            alias=alias_of(epsilon),
+            model=str(model),
+            config=config_yaml(record.config),
+            height_px=record.config.model.input_height_px,
+            width_px=record.config.model.input_width_px,
+            tags={"trial_id": record.trial_id, "epsilon": f"{epsilon:g}", "fingerprint": record.config.fingerprint()},
+        )
+
+    def close(self, *, interrupted: bool = False) -> None:
+        """Ends every run that is still RUNNING, waits a little for the last events, and stops the thread."""
+        if self._sender is None or self._spool is None:
+            return
+        self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=int(self._clock() * 1000))
+        left = self._sender.close(within_s=DRAIN_WITHIN_S)
+        path = self._spool.path
+        self._spool.close()
+        self._sender = self._spool = None
+        if left:
+            print(f"dpsweep: {left} events wait in {path}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
+
+    def _send(self, **event: Any) -> None:
+        if self._sender is None:
+            raise RuntimeError("Tracker.sweep_started comes before any other event")
+        self._sender.append(event)
+
+    def _announce_refused(self, metrics: Mapping[str, float]) -> None:
+        fresh = {name for name in metrics if not is_allowed(name)} - self._refused_names
+        if fresh:
+            self._refused_names |= fresh
+            print(f"dpsweep: not sent to MLflow (protected data, not on the allow-list): {', '.join(sorted(fresh))}", file=sys.stderr)
+
+    def _time_ms(self, config: TrialConfig, step: int) -> int:
+        """Now; on protected data the start of the sweep and one millisecond a step, because durations are not released."""
+        return self._started_ms + step if self._is_protected(config) else int(self._clock() * 1000)
+
+    def _is_protected(self, config: TrialConfig) -> bool:
+        return any(manifest.protected for manifest in self._manifests_of(config).values())
+
+    def _manifests_of(self, config: TrialConfig) -> dict[str, Manifest]:
+        """Manifest by its part of the config: private, public, validation."""
+        from dpcore.data.catalog import open_dataset
+
+        names = {"private": config.data.private, "public": config.data.public, "validation": config.data.validation}
+        for name in names.values():
+            if name not in self._manifests:
+                self._manifests[name] = open_dataset(name, self._spec.places).manifest
+        return {part: self._manifests[name] for part, name in names.items()}
+
+    def _claim_of(self, config: TrialConfig) -> PrivacyClaim:
+        from dpcore.privacy.accounting import plan_privacy
+        from dpcore.privacy.claim import claim_of
+
+        return claim_of(config, plan_privacy(config, self._spec.places.cache_dir), self._manifests_of(config))
+
+
+def tracking_uri(spec: SweepSpec) -> str:
+    """The store of a sweep: the one asked for, else SQLite beside the sweeps."""
+    return spec.tracking_uri or default_tracking_uri(spec.storage_dir)
+
+
+def check_tracking(uri: str) -> None:
+    """Raises `Unavailable` when nothing answers; for callers that must know before they touch anything."""
+    prepare_mlflow()
+    connect(uri)
+
+
+def parent_of(epsilon: float | None) -> str:
+    """Key and name of the parent run of an ε."""
+    return "references" if epsilon is None else f"epsilon {epsilon:g}"
+
+
+def alias_of(epsilon: float) -> str:
+    """The alias of the best model version at an ε: `best-eps-0_8` (MLflow takes no dots)."""
+    return f"best-eps-{epsilon:g}".replace(".", "_").replace("+", "")
+
+
+def epsilon_tag(config: TrialConfig) -> str:
+    """ε target as a tag: a number, `inf` without privacy, `0` where nothing private is read."""
+    if config.method == "nonprivate":
+        return "inf"
+    return f"{config.epsilon:g}" if config.spends_privacy and config.epsilon is not None else "0"
+
+
+def flat_params(config: TrialConfig) -> dict[str, str]:
+    """Dotted path → value as text; fields that are None are left out."""
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(f"{prefix}.{key}" if prefix else key, value)
+        elif node is not None:
+            flat[prefix] = node if isinstance(node, str) else json.dumps(node)
+
+    walk("", config.model_dump(mode="json"))
+    return flat
+
+
+def config_yaml(config: TrialConfig) -> str:
+    """The config as YAML text."""
+    return render_yaml(config.model_dump(mode="json"))
+
+
+def dataset_input(part: str, manifest: Manifest) -> dict[str, str]:
+    """A dataset as MLflow shows it. A plain digest of protected data is a membership test and is withheld."""
+    return {"context": part, "name": manifest.name, "digest": WITHHELD if manifest.protected else manifest.digest[:36]}
