@@ -1,0 +1,227 @@
+"""Importers: coordinates land where pixels land, and every mistake names its file and record."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from dpcore.data.crops import CropBox
+from dpcore.data.importers import import_coco, import_hrnet, mpii_of_coco
+from dpcore.data.shards import ShardSet, open_shards
+from dpcore.errors import BadInput
+from dpcore.pose.skeleton import COCO_17, JOINTS
+
+DOT = (60, 45)
+FIELDS: dict[str, Any] = {"name": "tiny", "role": "PUBLIC", "protected": False, "height_px": 64, "width_px": 64}
+
+
+def photograph_with_dot(folder: Path, name: str = "a.png") -> None:
+    """A black 120 × 90 photograph with one bright 3 × 3 spot at DOT, 0-based."""
+    folder.mkdir(exist_ok=True)
+    pixels = np.zeros((90, 120, 3), dtype=np.uint8)
+    pixels[DOT[1] - 1 : DOT[1] + 2, DOT[0] - 1 : DOT[0] + 2] = 255
+    Image.fromarray(pixels).save(folder / name)
+
+
+def hrnet_record(first: int = 0, **changes: Any) -> dict[str, Any]:
+    joint = [DOT[0] + first, DOT[1] + first]
+    values = {"image": "a.png", "center": [50.0 + first, 40.0 + first], "scale": 0.32, "joints": [joint] * 16, "joints_vis": [1] * 16}
+    return {**values, **changes}
+
+
+def imported(tmp_path: Path, records: Any, *, one_based: bool = False, **options: Any) -> ShardSet:
+    photograph_with_dot(tmp_path / "images")
+    annotations = tmp_path / "a.json"
+    annotations.write_text(json.dumps(records))
+    fields = {**FIELDS, **{key: options.pop(key) for key in list(options) if key in FIELDS}}
+    import_hrnet(annotations, tmp_path / "images", tmp_path / "out", **fields, one_based=one_based, **options)
+    return open_shards(tmp_path / "out")
+
+
+def centroid(image: np.ndarray[Any, Any]) -> tuple[float, float]:
+    light = image[..., 0].astype(float)
+    y, x = np.mgrid[0 : light.shape[0], 0 : light.shape[1]]
+    return float((light * x).sum() / light.sum()), float((light * y).sum() / light.sum())
+
+
+@pytest.mark.parametrize("one_based", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (128, 96), (32, 48), (200, 200)])
+def test_a_joint_lands_on_its_pixel(tmp_path: Path, one_based: bool, size: tuple[int, int]) -> None:
+    records = [hrnet_record(first=int(one_based))]
+    dataset = imported(tmp_path, records, one_based=one_based, height_px=size[0], width_px=size[1])
+    assert centroid(dataset.images(np.array([0]))[0]) == pytest.approx(tuple(dataset.keypoints[0, 0]), abs=0.1)
+
+
+def test_the_crop_follows_hrnets_affine(tmp_path: Path) -> None:
+    """side = scale · 200 · 1.25 = 80 px onto 64: zoom 0.8; (60, 45) - (50, 40) scaled, plus half the crop."""
+    dataset = imported(tmp_path, [hrnet_record()])
+    np.testing.assert_allclose(dataset.keypoints[0, 0], [10 * 0.8 + 32, 5 * 0.8 + 32], rtol=1e-6)
+
+
+def test_the_mpii_centre_moves_down_by_fifteen_px_times_scale(tmp_path: Path) -> None:
+    dataset = imported(tmp_path, [hrnet_record()], mpii_centre_shift=True)
+    np.testing.assert_allclose(dataset.keypoints[0, 0], [40, (5 - 15 * 0.32) * 0.8 + 32], rtol=1e-6)
+
+
+def test_a_narrow_crop_keeps_the_aspect_and_the_whole_square() -> None:
+    box = CropBox(centre=(50.0, 50.0), box_px=100.0, height_px=256, width_px=192)
+    left, right = box.to_crop(np.array([[0.0, 50.0], [100.0, 50.0]]))
+    assert (left[0], right[0]) == (0.0, 192.0)
+    assert box.zoom == 1.92
+
+
+def test_beyond_the_photograph_the_crop_is_black(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), (255, 255, 255)).save(tmp_path / "white.png")
+    with Image.open(tmp_path / "white.png") as white:
+        crop = CropBox(centre=(0.0, 0.0), box_px=64.0, height_px=64, width_px=64).cut(white)
+    assert crop[:30, :30].max() == 0
+    assert crop[34:, 34:].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [({"head_size": 10.0}, 8.0), ({"head_size": 0}, None), ({}, None), ({"head_box": [0, 0, 30, 40]}, 0.6 * 50 * 0.8)],
+)
+def test_head_size_of_a_record_is_scaled_with_the_crop(tmp_path: Path, fields: dict[str, Any], expected: float | None) -> None:
+    head = float(imported(tmp_path, [hrnet_record(**fields)]).head_size_px[0])
+    assert np.isnan(head) if expected is None else head == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["mat", "npz"])
+def test_head_boxes_of_a_file_give_six_tenths_of_the_diagonal(tmp_path: Path, kind: str) -> None:
+    boxes = np.array([[[0, 0], [30, 40]], [[5, 5], [11, 13]]], dtype=float)
+    path = tmp_path / f"gt_valid.{kind}"
+    if kind == "mat":
+        savemat(path, {"headboxes_src": boxes.transpose(1, 2, 0)})
+    else:
+        np.savez(path, head_box=boxes.reshape(2, 4))
+    dataset = imported(tmp_path, [hrnet_record(), hrnet_record()], head_boxes=path)
+    np.testing.assert_allclose(dataset.head_size_px, [0.6 * 50 * 0.8, 0.6 * 10 * 0.8], rtol=1e-6)
+
+
+def test_head_boxes_of_another_split_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "boxes.npz", head_box=np.zeros((3, 4)))
+    with pytest.raises(BadInput, match="3 boxes for 1 annotations"):
+        imported(tmp_path, [hrnet_record()], head_boxes=tmp_path / "boxes.npz")
+    with pytest.raises(BadInput, match="no such file"):
+        imported(tmp_path, [hrnet_record()], head_boxes=tmp_path / "none.mat")
+
+
+def test_people_of_one_photograph_share_the_image_unit(tmp_path: Path) -> None:
+    dataset = imported(tmp_path, [hrnet_record(), hrnet_record()])
+    assert len(set(dataset.image_ids)) == 1
+    assert len(set(dataset.person_ids)) == 2
+
+
+def test_no_machine_path_is_stored(tmp_path: Path) -> None:
+    dataset = imported(tmp_path, [hrnet_record()])
+    assert str(tmp_path) not in dataset.source_ids[0] + dataset.manifest.origin
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({k: v for k, v in hrnet_record().items() if k != "scale"}, "key 'scale' is missing"),
+        (hrnet_record(scale=0), "scale must be above 0"),
+        (hrnet_record(center=[1.0, float("nan")]), "center must be finite"),
+        (hrnet_record(joints=[[float("nan"), 1.0]] * 16), "r_ankle is labelled but"),
+        (hrnet_record(joints=[[1.0, 1.0]] * 14), r"joints must have the shape \(16, 2\), given \(14, 2\)"),
+        (hrnet_record(joints="none"), "joints must be numbers"),
+        (hrnet_record(image="b.png"), r"image .*b\.png is not there"),
+        (hrnet_record(image=3), "image must be a name"),
+        ([1, 2], "expected an object with keys"),
+    ],
+)
+def test_a_wrong_record_is_named_and_nothing_is_left(tmp_path: Path, record: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=rf"a\.json, record 1\b.*{said}"):
+        imported(tmp_path, [hrnet_record(), record])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "images"]
+
+
+@pytest.mark.parametrize(("document", "said"), [([], "no record in it"), ({"images": []}, "expected a list")])
+def test_an_annotation_file_without_records_is_refused(tmp_path: Path, document: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=rf"a\.json: {said}"):
+        imported(tmp_path, document)
+
+
+def test_what_is_no_json_no_image_and_no_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(BadInput, match=r"bad\.json: not readable as JSON"):
+        import_hrnet(tmp_path / "bad.json", tmp_path, tmp_path / "out", **FIELDS, one_based=False)
+    (tmp_path / "good.json").write_text(json.dumps([hrnet_record(image="broken.jpg")]))
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
+    with pytest.raises(BadInput, match=r"broken\.jpg cannot be read"):
+        import_hrnet(tmp_path / "good.json", tmp_path, tmp_path / "out", **FIELDS, one_based=False)
+    with pytest.raises(BadInput, match="no such folder"):
+        import_hrnet(tmp_path / "good.json", tmp_path / "none", tmp_path / "out", **FIELDS, one_based=False)
+    with pytest.raises(BadInput, match=r"dataset\.height_px"):
+        import_hrnet(tmp_path / "good.json", tmp_path, tmp_path / "out", **{**FIELDS, "height_px": 0}, one_based=False)
+
+
+def coco_document(labels: list[int], **changes: Any) -> dict[str, Any]:
+    keypoints = [value for index, label in enumerate(labels) for value in (10.0 + index, 20.0, label)]
+    person = {"id": 5, "image_id": 1, "keypoints": keypoints, "bbox": [20, 10, 40, 60], "iscrowd": 0, **changes}
+    return {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [person]}
+
+
+def imported_coco(tmp_path: Path, document: Any) -> ShardSet:
+    photograph_with_dot(tmp_path / "images")
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    import_coco(tmp_path / "coco.json", tmp_path / "images", tmp_path / "out", **FIELDS)
+    return open_shards(tmp_path / "out")
+
+
+def test_coco_joints_keep_sides_and_derive_pelvis_and_thorax_from_both_parents() -> None:
+    points = np.random.default_rng(0).uniform(0, 50, size=(17, 2))
+    labelled = np.ones(17, dtype=bool)
+    labelled[COCO_17.index("l_hip")] = False
+    joints, visible = mpii_of_coco(points, labelled)
+    np.testing.assert_array_equal(joints[JOINTS["l_wrist"]], points[COCO_17.index("l_wrist")])
+    np.testing.assert_allclose(joints[JOINTS["thorax"]], points[[5, 6]].mean(axis=0))
+    names = [name for name, index in JOINTS.items() if not visible[index]]
+    assert sorted(names) == ["head_top", "l_hip", "pelvis", "upper_neck"]
+
+
+def test_coco_people_have_no_head_size_and_their_box_is_centred(tmp_path: Path) -> None:
+    dataset = imported_coco(tmp_path, coco_document([2] * 17))
+    assert np.isnan(dataset.head_size_px).all()
+    # box middle (39.5, 39.5), side 60 · 1.25 = 75 px onto 64; r_ankle is COCO's joint 16
+    np.testing.assert_allclose(dataset.keypoints[0, 0], (np.array([26.0, 20.0]) - 39.5) * 64 / 75 + 32, rtol=1e-5)
+
+
+def test_crowds_and_people_with_few_keypoints_are_left_out(tmp_path: Path) -> None:
+    for document in (coco_document([2] * 9 + [0] * 8), coco_document([2] * 17, iscrowd=1)):
+        with pytest.raises(BadInput, match="no record to write"):
+            imported_coco(tmp_path, document)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (coco_document([2] * 17, bbox=[0, 0, 0, 0]), "annotation 0: bbox must be finite and not empty"),
+        (coco_document([2] * 17, image_id=9), "annotation 0: image_id 9 is not among"),
+        (coco_document([2] * 16), r"annotation 0: keypoints must have the shape \(51,\)"),
+        ({"images": []}, "key 'annotations' is missing"),
+        ({"images": [], "annotations": []}, "no record in it"),
+    ],
+)
+def test_wrong_coco_files_are_named(tmp_path: Path, document: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=rf"coco\.json.*{said}"):
+        imported_coco(tmp_path, document)
+
+
+def test_lspet_records_import_with_their_head_sizes(tmp_path: Path, shared_data: Path) -> None:
+    records = json.loads((shared_data / "lspet" / "val.json").read_text())[:20]
+    annotations = tmp_path / "val.json"
+    annotations.write_text(json.dumps(records))
+    fields = {**FIELDS, "height_px": 192, "width_px": 192}
+    import_hrnet(annotations, shared_data / "lspet" / "images", tmp_path / "out", **fields, one_based=False)
+    dataset = open_shards(tmp_path / "out")
+    zoom = 192 / (np.array([record["scale"] for record in records]) * 250)
+    np.testing.assert_allclose(dataset.head_size_px, [r["head_size"] for r in records] * zoom, rtol=1e-5)
+    inside = (dataset.keypoints[dataset.visible] > -1) & (dataset.keypoints[dataset.visible] < 193)
+    assert inside.all()
