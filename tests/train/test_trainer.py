@@ -1,0 +1,217 @@
+"""A whole trial: what it reports, that it can be interrupted anywhere, what it refuses."""
+
+import json
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.errors import BadInput, Corrupt, Refused
+from dpcore.privacy.randomness import SweepKey
+from dpcore.train.checkpoint import open_trial_folder
+from dpcore.train.saved import load_model
+from dpcore.train.trainer import Report, run_trial
+
+Make = Callable[..., TrialConfig]
+METHODS = ("dpsgd", "projected", "feature", "feature_projected", "nonprivate", "public_only")
+
+
+def _run(
+    config: TrialConfig, runtime: RuntimeFlags, places: Places, *, key: SweepKey | None, folder: Path | None = None, attempt: int = 0
+) -> list[Report]:
+    return list(run_trial(config, runtime, places=places, trial_id="t", key=key, folder=folder, attempt=attempt))
+
+
+def _digests(reports: list[Report]) -> list[tuple[int, str]]:
+    return [(report.step, report.weights_digest) for report in reports]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_to_a_report_with_all_its_metrics(
+    method: str, train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey
+) -> None:
+    reports = _run(make_config(method), runtime, train_places, key=key)
+    last = reports[-1]
+    assert [report.done for report in reports] == [False] * (len(reports) - 1) + [True]
+    assert [report.step for report in reports] == ([0] if method == "public_only" else [2, 4, 6])
+    assert {"val/pckh_50", "val/pckh_10", "val/pckh_50/l_wrist"} <= set(last.metrics)
+    spends = method in ("dpsgd", "projected", "feature", "feature_projected")
+    assert ("privacy/epsilon_spent" in last.metrics) == spends
+    if spends:
+        assert 0 < last.metrics["privacy/epsilon_spent"] <= 8.0
+        assert reports[0].metrics["privacy/epsilon_spent"] < last.metrics["privacy/epsilon_spent"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+@pytest.mark.parametrize(("method", "every"), [("dpsgd", 2), ("feature_projected", 3), ("feature", 1)])
+def test_interrupted_run_equals_the_undisturbed_one_bit_for_bit(
+    method: str,
+    every: int,
+    stop_after: int,
+    train_places: Places,
+    make_config: Make,
+    runtime: RuntimeFlags,
+    key: SweepKey,
+    trial_folder: Path,
+) -> None:
+    config = make_config(method, ema_decay=0.5, start="public_view" if method.startswith("feature") else "public", **_view_stage(method))
+    flags = runtime.model_copy(update={"checkpoint_every_steps": every})
+    undisturbed = _run(config, flags, train_places, key=key)
+    interrupted = run_trial(config, flags, places=train_places, trial_id="t", key=key, folder=trial_folder)
+    list(islice(interrupted, stop_after))
+    interrupted.close()  # type: ignore[attr-defined]
+    resumed = _run(config, flags, train_places, key=key, folder=trial_folder)
+    assert _digests(resumed) == _digests(undisturbed)
+    assert [r.metrics["val/pckh_50"] for r in resumed] == [r.metrics["val/pckh_50"] for r in undisturbed]
+
+
+def _view_stage(method: str) -> dict[str, object]:
+    return {"stages__public_view": {"steps": 3, "batch_size": 8}} if method.startswith("feature") else {}
+
+
+def test_replay_that_reaches_other_weights_is_refused_and_writes_nothing(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
+) -> None:
+    config = make_config("dpsgd")
+    first = run_trial(config, runtime, places=train_places, trial_id="t", key=key, folder=trial_folder)
+    list(islice(first, 2))
+    first.close()  # type: ignore[attr-defined]
+    path = trial_folder / "digests.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[-1]["weights_digest"] = "0" * 32
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = path.read_text()
+    with pytest.raises(Refused, match="does not repeat the run bit for bit"):
+        _run(config, runtime, train_places, key=key, folder=trial_folder)
+    assert path.read_text() == before
+    assert not (trial_folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("change", ["clip_norm", "key", "physical_batch_size"])
+def test_a_folder_of_another_trial_is_refused_naming_what_differs(
+    change: str, train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
+) -> None:
+    list(islice(run_trial(make_config(), runtime, places=train_places, trial_id="t", key=key, folder=trial_folder), 1))
+    config = make_config(clip_norm=0.7) if change == "clip_norm" else make_config()
+    other_key = SweepKey(bytes(32)) if change == "key" else key
+    flags = runtime.model_copy(update={"physical_batch_size": 8}) if change == "physical_batch_size" else runtime
+    named = {"clip_norm": "config", "key": "key", "physical_batch_size": "runtime"}[change]
+    with pytest.raises(Refused, match=f"{named}: .* there, .* now"):
+        _run(config, flags, train_places, key=other_key, folder=trial_folder)
+
+
+def test_a_new_attempt_continues_from_the_checkpoint_under_fresh_noise(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
+) -> None:
+    config = make_config("dpsgd")
+    undisturbed = _run(config, runtime, train_places, key=key)
+    first = run_trial(config, runtime, places=train_places, trial_id="t", key=key, folder=trial_folder)
+    list(islice(first, 2))
+    first.close()  # type: ignore[attr-defined]
+    again = _run(config, runtime, train_places, key=key, folder=trial_folder, attempt=1)
+    assert _digests(again)[0] == _digests(undisturbed)[0]
+    assert all(mine != theirs for mine, theirs in zip(_digests(again)[1:], _digests(undisturbed)[1:], strict=True))
+    with pytest.raises(Refused, match="attempt"):
+        _run(config, runtime, train_places, key=key, folder=trial_folder, attempt=0)
+
+
+def test_trial_id_and_key_change_the_noise_and_the_seed_does_not_have_to(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey
+) -> None:
+    config = make_config("dpsgd")
+    ours = _run(config, runtime, train_places, key=key)[-1]
+    other_key = _run(config, runtime, train_places, key=SweepKey(bytes(32)))[-1]
+    other_id = list(run_trial(config, runtime, places=train_places, trial_id="u", key=key, folder=None))[-1]
+    assert len({ours.weights_digest, other_key.weights_digest, other_id.weights_digest}) == 3
+
+
+def test_finished_folder_repeats_its_reports_and_holds_the_scored_model(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
+) -> None:
+    config = make_config("dpsgd", ema_decay=0.9)
+    reports = _run(config, runtime, train_places, key=key, folder=trial_folder)
+    result = json.loads((trial_folder / "result.json").read_text())
+    stamp = (trial_folder / "model" / "model.safetensors").stat().st_mtime_ns
+    assert _digests(_run(config, runtime, train_places, key=key, folder=trial_folder)) == _digests(reports)
+    assert (trial_folder / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert result["pckh_50"] == reports[-1].metrics["val/pckh_50"]
+    assert load_model(trial_folder).config == config
+    assert not list(trial_folder.glob("checkpoint-*"))
+
+
+def test_saved_model_with_a_flipped_byte_is_corrupt(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, trial_folder: Path
+) -> None:
+    _run(make_config("public_only"), runtime, train_places, key=None, folder=trial_folder)
+    path = trial_folder / "model" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(Corrupt, match="not those that"):
+        load_model(trial_folder)
+
+
+def test_damaged_checkpoint_is_corrupt(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
+) -> None:
+    first = run_trial(make_config(), runtime, places=train_places, trial_id="t", key=key, folder=trial_folder)
+    list(islice(first, 2))
+    first.close()  # type: ignore[attr-defined]
+    path = next(trial_folder.glob("checkpoint-*")) / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(Corrupt, match=r"state\.safetensors"):
+        _run(make_config(), runtime, train_places, key=key, folder=trial_folder)
+
+
+def test_running_trial_holds_its_folder_against_a_second_one(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
+) -> None:
+    with open_trial_folder(trial_folder), pytest.raises(Refused, match="in use"):
+        _run(make_config(), runtime, train_places, key=key, folder=trial_folder)
+
+
+def test_private_method_without_a_key_is_refused_before_anything_is_read(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags
+) -> None:
+    with pytest.raises(BadInput, match="sweep key"):
+        _run(make_config(), runtime, train_places, key=None)
+
+
+def test_control_reads_no_private_pixel_and_needs_no_key(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("feature", private_weight=0.0, epsilon=None, delta=None, clip_norm=None)
+    _run(config, runtime, train_places, key=None)  # views exist from here on
+
+    def refuse(self: object, indices: object) -> None:
+        raise AssertionError("a control asked for crops")
+
+    from dpcore.data.shards import ShardSet
+
+    monkeypatch.setattr(ShardSet, "images", refuse)
+    reports = _run(config, runtime, train_places, key=None)
+    assert "privacy/epsilon_spent" not in reports[-1].metrics
+
+
+def test_one_thread_is_set_for_the_process(train_places: Places, make_config: Make, runtime: RuntimeFlags) -> None:
+    _run(make_config("public_only"), runtime, train_places, key=None)
+    assert torch.get_num_threads() == 1
+
+
+def test_reports_of_protected_data_hold_no_fact_of_a_private_batch(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dpcore.train.trial_data import TrialData
+
+    open_reports = _run(make_config(), runtime, train_places, key=key)
+    monkeypatch.setattr(TrialData, "protected", property(lambda self: True))
+    sealed_reports = _run(make_config(), runtime, train_places, key=key)
+    private_facts = {"train/loss", "train/clipped_frac", "time/step_s"}
+    assert all(private_facts <= set(report.metrics) for report in open_reports)
+    assert all(not private_facts & set(report.metrics) for report in sealed_reports)
+    assert _digests(sealed_reports) == _digests(open_reports)
