@@ -30,7 +30,7 @@ from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import Spending
 from dpcore.privacy.clipping import BoundedSum, clip_rows
 from dpcore.privacy.noise import add_noise
-from dpcore.privacy.per_example import Batch, GradientEngine, RowsAndLosses
+from dpcore.privacy.per_example import GradientEngine, RowsAndLosses
 from dpcore.privacy.randomness import Indices, choose_without_replacement, poisson_sample
 from dpcore.privacy.sources import Draw, ExampleSource, Randomness, RecordSource, Sources
 from dpcore.privacy.subspace import SubspaceBasis, fit_basis

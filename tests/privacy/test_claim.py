@@ -1,0 +1,115 @@
+"""A claim says what was promised, under the weakest relation that went in, and never a number where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from dpcore.config import TrialConfig, parse_config
+from dpcore.errors import BadInput
+from dpcore.privacy.accounting import PrivacyPlan
+from dpcore.privacy.claim import PrivacyClaim, claim_of
+
+PLAN = PrivacyPlan(sampling_prob=0.06, steps=40, noise_multiplier=2.1, delta=1e-4, epsilon_target=0.8, epsilon_planned=0.7999)
+SPLIT = {"name": "blur_10", "transform": "gaussian_blur", "sigma_px": 10}
+
+
+@dataclass(frozen=True)
+class Facts:
+    name: str
+    role: str
+    protected: bool = False
+
+
+def claim(method: str, plan: PrivacyPlan | None, *, protected: bool = True, **changes: Any) -> PrivacyClaim:
+    values: dict[str, Any] = {
+        "method": method,
+        "data": {"private": "clinic", "public": "coco", "validation": "val", "nominal_examples": 1000},
+        "stages": {"private": {"steps": 40, "expected_batch_size": 60}, "public_view": {"steps": 5}},
+    }
+    if plan is not None:
+        values |= {"epsilon": 0.8, "delta": 1e-4, "clip_norm": 1.0}
+    manifests = {"private": Facts("clinic", "PRIVATE", protected), "public": Facts("coco", "PUBLIC"), "validation": Facts("val", "PUBLIC")}
+    return claim_of(parse_config(TrialConfig, values | changes), plan, manifests)
+
+
+def test_plain_dp_sgd_protects_the_whole_record() -> None:
+    made = claim("dpsgd", PLAN)
+    assert made.relation == "add_remove_record"
+    assert (made.epsilon, made.delta) == (0.7999, 1e-4)
+    text = made.paragraph()
+    for said in (
+        "ε = 0.7999",
+        "δ = 0.0001",
+        "one image with its labels",
+        "added or removed",
+        "probability 0.06",
+        "40 releases",
+        "Philox",
+        "PLD",
+    ):
+        assert said in text
+    assert "ψ" not in text
+    assert "Stand-in" not in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "feature", "split": SPLIT},
+        {"method": "dpsgd", "split": SPLIT, "start": "public_view"},
+        {"method": "feature_projected", "split": SPLIT, "subspace": {"rank": 4, "examples": 8, "source": "public_view"}},
+    ],
+)
+def test_anything_that_read_public_views_makes_it_a_feature_claim(changes: dict[str, Any]) -> None:
+    made = claim(changes.pop("method"), PLAN, **changes)
+    assert made.relation == "add_remove_given_public_view"
+    text = made.paragraph()
+    for said in ("private part of one image", "blur_10", "labels: public", "which images exist", "what ψ itself shows"):
+        assert said in text
+
+
+def test_a_control_read_nothing_private() -> None:
+    made = claim("feature", None, split=SPLIT, private_weight=0.0)
+    assert made.epsilon == 0.0
+    assert "Nothing about the private part of one image was read" in made.paragraph()
+    assert "nothing private" in made.headline()
+
+
+def test_no_guarantee_is_never_a_number() -> None:
+    made = claim("nonprivate", None, protected=False)
+    assert made.epsilon is None
+    assert made.delta is None
+    assert made.paragraph().startswith("No privacy guarantee: method nonprivate")
+    assert made.headline() == "no guarantee"
+
+
+def test_stand_in_data_says_so() -> None:
+    assert claim("dpsgd", PLAN, protected=False).paragraph().endswith("Stand-in data: ε as it would be.")
+    assert claim("nonprivate", None, protected=False).paragraph().endswith("Stand-in data: ε as it would be.")
+
+
+def test_public_validation_is_listed() -> None:
+    made = claim("dpsgd", PLAN)
+    assert "dataset coco (public)" in made.public
+    assert any("val" in line and "declared public" in line for line in made.not_covered)
+
+
+def test_a_claim_survives_json() -> None:
+    made = claim("feature", PLAN, split=SPLIT)
+    assert PrivacyClaim.model_validate_json(made.model_dump_json()) == made
+
+
+def test_plan_and_config_must_agree() -> None:
+    values = {
+        "method": "nonprivate",
+        "data": {"private": "a", "public": "b", "validation": "c", "nominal_examples": 10},
+        "stages": {"private": {"steps": 1, "expected_batch_size": 1}},
+    }
+    config = parse_config(TrialConfig, values)
+    with pytest.raises(BadInput, match="has no privacy plan"):
+        claim_of(config, PLAN, {"private": Facts("a", "PRIVATE")})
+    with pytest.raises(BadInput, match=r"manifests\['private'\]"):
+        claim_of(config, None, {})

@@ -1,0 +1,238 @@
+"""Per-example gradients against a loop of single examples; pairs as one row; nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpcore.errors import BadInput
+from dpcore.privacy.feature_split import merge_pair_rows, pair_weights
+from dpcore.privacy.per_example import Batch, GradientEngine
+
+
+class SharedHead(nn.Module):
+    """Real layers, and a Linear that is used twice in a forward, as the SimCC head does for x and y."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(2, 4)
+        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.shared = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.depthwise(torch.relu(self.norm(self.conv(images))))
+        return self.shared(maps.mean(2).transpose(1, 2)), self.shared(maps.mean(3).transpose(1, 2))
+
+
+def coordinate_loss(module: nn.Module, batch: Batch) -> Tensor:
+    x, y = module(batch.inputs)
+    return ((x.mean(1) - batch.keypoints[:, :, 0]) ** 2).sum(1) + ((y.mean(1) - batch.keypoints[:, :, 1]) ** 2 * batch.visible).sum(1)
+
+
+def random_batch(count: int, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    visible = torch.rand(count, 5, generator=generator) > 0.3
+    return Batch(torch.randn(count, 3, 8, 8, generator=generator), torch.randn(count, 5, 2, generator=generator), visible)
+
+
+@pytest.fixture
+def engine() -> GradientEngine:
+    torch.manual_seed(0)
+    return GradientEngine(SharedHead(), coordinate_loss)
+
+
+def one_by_one(engine: GradientEngine, batch: Batch) -> Tensor:
+    """The oracle: a plain backward pass for each example alone."""
+    return torch.stack([engine.sum_gradient(batch[i : i + 1]) for i in range(len(batch))])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_rows_equal_a_loop_of_single_examples(engine: GradientEngine, count: int) -> None:
+    batch = random_batch(count)
+    rows = engine.rows(batch)
+    assert rows.shape == (count, engine.parameter_count)
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows, one_by_one(engine, batch), atol=1e-6, rtol=1e-5)
+
+
+def test_an_empty_batch_has_no_rows(engine: GradientEngine) -> None:
+    empty = random_batch(3)[0:0]
+    assert engine.rows(empty).shape == (0, engine.parameter_count)
+    assert engine.residual_rows(empty, empty, 0.5).shape == (0, engine.parameter_count)
+    assert not engine.sum_gradient(empty).any()
+    with pytest.raises(BadInput, match="empty batch"):
+        engine.mean_gradient(empty)
+
+
+@pytest.mark.parametrize("public_weight", [0.25, 1.0])
+def test_a_pair_is_one_row_the_weighted_difference(engine: GradientEngine, public_weight: float) -> None:
+    batch, views = random_batch(5), random_batch(5, seed=1)
+    residual = engine.residual_rows(batch, views, public_weight)
+    expected = one_by_one(engine, batch) - public_weight * one_by_one(engine, views)
+    assert residual.shape == (5, engine.parameter_count)
+    torch.testing.assert_close(residual, expected, atol=2e-6, rtol=1e-5)
+
+
+def test_a_pair_with_weight_zero_is_the_plain_row_bit_for_bit(engine: GradientEngine) -> None:
+    batch = random_batch(5)
+    assert torch.equal(engine.residual_rows(batch, random_batch(5, seed=1), 0.0), engine.rows(batch))
+
+
+def test_a_pair_whose_halves_are_equal_cancels_at_weight_one(engine: GradientEngine) -> None:
+    batch = random_batch(4)
+    assert engine.residual_rows(batch, batch, 1.0).abs().max() < 1e-6
+
+
+def test_a_row_depends_on_its_own_example_alone(engine: GradientEngine) -> None:
+    batch, others = random_batch(4), random_batch(4, seed=9)
+    swapped = Batch(*(torch.cat([getattr(batch, f)[:1], getattr(others, f)[1:]]) for f in ("inputs", "keypoints", "visible")))
+    torch.testing.assert_close(engine.rows(batch)[0], engine.rows(swapped)[0], atol=1e-7, rtol=1e-6)
+
+
+def test_a_nan_example_spoils_its_own_row_alone(engine: GradientEngine) -> None:
+    batch = random_batch(4)
+    clean = engine.rows(batch)
+    batch.inputs[2, 0, 0, 0] = float("nan")
+    rows = engine.rows(batch)
+    assert not torch.isfinite(rows[2]).all()
+    torch.testing.assert_close(rows[[0, 1, 3]], clean[[0, 1, 3]])
+
+
+def test_the_mean_gradient_is_the_mean_of_the_rows_and_leaves_no_rows(engine: GradientEngine) -> None:
+    batch = random_batch(6)
+    mean = engine.mean_gradient(batch)
+    for parameter in engine.module.parameters():
+        assert parameter.grad is None
+        assert getattr(parameter, "grad_sample", None) is None
+    torch.testing.assert_close(mean, engine.rows(batch).mean(0), atol=1e-6, rtol=1e-5)
+
+
+def test_a_public_pass_between_private_ones_adds_no_row(engine: GradientEngine) -> None:
+    batch = random_batch(3)
+    before = engine.rows(batch)
+    engine.mean_gradient(random_batch(8, seed=2))
+    engine.module(random_batch(8, seed=3).inputs)
+    assert torch.equal(engine.rows(batch), before)
+
+
+def test_an_error_in_a_pass_leaves_the_engine_usable() -> None:
+    torch.manual_seed(0)
+    fail = [True]
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        losses = coordinate_loss(module, batch)
+        if fail[0]:
+            raise ValueError("stop in the middle of a pass")
+        return losses
+
+    engine = GradientEngine(SharedHead(), loss)
+    batch = random_batch(3)
+    with pytest.raises(ValueError, match="in the middle"):
+        engine.rows(batch)
+    fail[0] = False
+    torch.testing.assert_close(engine.rows(batch), one_by_one(engine, batch), atol=1e-6, rtol=1e-5)
+
+
+def test_losses_come_with_the_rows_and_belong_to_the_private_halves(engine: GradientEngine) -> None:
+    batch = random_batch(4)
+    expected = coordinate_loss(engine.module, batch).detach()
+    torch.testing.assert_close(engine.rows_and_losses(batch).losses, expected)
+    both = engine.residual_rows_and_losses(batch, random_batch(4, seed=1), 0.5)
+    torch.testing.assert_close(both.losses, expected)
+
+
+def test_frozen_parameters_have_no_columns() -> None:
+    module = SharedHead()
+    module.conv.requires_grad_(False)
+    engine = GradientEngine(module, coordinate_loss)
+    assert engine.parameter_count == sum(p.numel() for p in module.parameters()) - sum(p.numel() for p in module.conv.parameters())
+    assert engine.rows(random_batch(2)).shape == (2, engine.parameter_count)
+
+
+def test_flat_weights_round_trip(engine: GradientEngine) -> None:
+    weights = engine.flat_weights()
+    engine.set_flat_weights(weights * 2)
+    assert torch.equal(engine.flat_weights(), weights * 2)
+    with pytest.raises(BadInput, match="weights"):
+        engine.set_flat_weights(weights[1:])
+
+
+def test_columns_follow_the_flat_weights(engine: GradientEngine) -> None:
+    batch, weights = random_batch(1), engine.flat_weights()
+    row = engine.rows(batch)[0]
+    step = 1e-3 * row / row.norm()
+    losses = []
+    for sign in (1, -1):
+        engine.set_flat_weights(weights + sign * step)
+        losses.append(float(coordinate_loss(engine.module, batch).detach()))
+    assert losses[0] - losses[1] == pytest.approx(2e-3 * float(row.norm()), rel=1e-2)
+
+
+def test_a_mean_loss_is_refused() -> None:
+    engine = GradientEngine(SharedHead(), lambda m, b: coordinate_loss(m, b).mean())
+    with pytest.raises(BadInput, match="one value an example"):
+        engine.rows(random_batch(3))
+
+
+class BypassedLayer(nn.Module):
+    """Reads the weight without the layer's own forward, which the hooks cannot see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.unseen = nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.seen(inputs) @ self.unseen.weight.T
+
+
+def test_a_parameter_that_the_hooks_miss_is_named_not_skipped() -> None:
+    engine = GradientEngine(BypassedLayer(), lambda m, b: m(b.inputs)[:, 0])
+    batch = Batch(torch.ones(2, 4), torch.zeros(2, 1, 2), torch.ones(2, 1, dtype=torch.bool))
+    with pytest.raises(BadInput, match=r"unseen\.weight"):
+        engine.rows(batch)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "BatchNorm2d"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.1)), "Dropout"),
+        (nn.Conv2d(3, 4, 3).requires_grad_(False), "no trainable parameter"),
+    ],
+)
+def test_layers_that_couple_examples_or_draw_by_themselves_are_refused(module: nn.Module, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        GradientEngine(module, coordinate_loss)
+
+
+def test_frozen_batch_norm_is_refused_too() -> None:
+    # in train mode it would absorb private statistics whether or not its weights are trained
+    module = nn.Sequential(nn.BatchNorm1d(4).requires_grad_(False), nn.Linear(4, 1))
+    with pytest.raises(BadInput, match="BatchNorm1d"):
+        GradientEngine(module, coordinate_loss)
+
+
+def test_a_closed_engine_frees_its_module() -> None:
+    module = SharedHead()
+    GradientEngine(module, coordinate_loss).close()
+    assert GradientEngine(module, coordinate_loss).rows(random_batch(2)).shape[0] == 2
+
+
+def test_batches_have_one_length_and_slice_whole() -> None:
+    batch = random_batch(5)
+    assert [len(part) for part in batch.chunks(2)] == [2, 2, 1]
+    assert len(batch.followed_by(batch[1:3])) == 7
+    with pytest.raises(BadInput, match="one length"):
+        Batch(batch.inputs, batch.keypoints[1:], batch.visible)
+
+
+def test_pair_halves_must_match(engine: GradientEngine) -> None:
+    with pytest.raises(BadInput, match="3 examples and 2 views"):
+        engine.residual_rows(random_batch(3), random_batch(2), 0.5)
+    with pytest.raises(BadInput, match="public_weight"):
+        engine.residual_rows(random_batch(3), random_batch(3), 1.5)
+    with pytest.raises(BadInput, match="even number"):
+        merge_pair_rows(torch.zeros(3, 2))
+    assert pair_weights(2, 0.25, like=torch.zeros(1)).tolist() == [1.0, 1.0, -0.25, -0.25]

@@ -1,0 +1,96 @@
+"""The subspace is orthonormal, holds the leading public directions, and is never clamped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpcore.errors import BadInput
+from dpcore.privacy.subspace import SubspaceBasis, fit_basis, orthonormality_error
+
+
+def random_rows(count: int, size: int, *, decay: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    scales = decay ** torch.arange(count, dtype=torch.float64)
+    left = torch.linalg.qr(torch.randn(count, count, generator=generator, dtype=torch.float64))[0]
+    right = torch.linalg.qr(torch.randn(size, count, generator=generator, dtype=torch.float64))[0]
+    return (left * scales) @ right.T
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.8, 0.3])
+def test_columns_are_orthonormal_on_any_spectrum(decay: float) -> None:
+    basis = fit_basis(random_rows(40, 900, decay=decay).float(), 40)
+    assert basis.matrix is not None
+    assert basis.matrix.dtype == torch.float32
+    assert orthonormality_error(basis.matrix) <= 1e-5
+
+
+def test_a_gram_basis_without_qr_is_refused() -> None:
+    # mutant: V = Gᵀ U Λ^(-1/2) in float32, not orthonormal where the spectrum decays
+    rows = random_rows(40, 900, decay=0.5).float()
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    matrix = rows.T @ vectors / values.abs().sqrt().clamp_min(1e-12)
+    assert orthonormality_error(matrix) > 1e-2
+    with pytest.raises(BadInput, match=r"‖VᵀV − I‖ is"):
+        SubspaceBasis(matrix=matrix, parameter_count=900)
+
+
+def test_the_basis_spans_the_leading_directions() -> None:
+    rows = random_rows(30, 200, decay=0.5)
+    basis = fit_basis(rows.float(), 6)
+    leading = torch.linalg.svd(rows, full_matrices=False)[2][:6].T
+    assert basis.matrix is not None
+    overlap = torch.linalg.svdvals(leading.T @ basis.matrix.double())
+    torch.testing.assert_close(overlap, torch.ones(6, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_projection_agrees_with_a_dense_one_and_raises_no_norm() -> None:
+    basis = fit_basis(random_rows(20, 100).float(), 7)
+    rows = torch.randn(9, 100, generator=torch.Generator().manual_seed(1))
+    assert basis.matrix is not None
+    dense = rows @ (basis.matrix @ basis.matrix.T)
+    coordinates = basis.project(rows)
+    assert coordinates.shape == (9, 7)
+    torch.testing.assert_close(torch.stack([basis.lift(row) for row in coordinates]), dense, atol=1e-5, rtol=1e-5)
+    assert (coordinates.norm(dim=1) <= rows.norm(dim=1) * (1 + 1e-5)).all()
+    torch.testing.assert_close(basis.diagonal(), torch.diagonal(basis.matrix @ basis.matrix.T))
+
+
+def test_rank_above_the_number_of_gradients_names_both() -> None:
+    with pytest.raises(BadInput, match=r"rank 8 .* 4 gradients of 100 parameters"):
+        fit_basis(torch.randn(4, 100), 8)
+    with pytest.raises(BadInput, match=r"rank 5 .* 3 parameters"):
+        fit_basis(torch.randn(9, 3), 5)
+    with pytest.raises(BadInput, match="rank 0"):
+        fit_basis(torch.randn(4, 100), 0)
+
+
+def test_missing_directions_are_completed_not_clamped() -> None:
+    rows = torch.randn(1, 50, generator=torch.Generator().manual_seed(2)).expand(6, 50)
+    basis = fit_basis(rows, 4)
+    assert basis.rank == 4
+    assert float(basis.project(rows[:1]).norm()) == pytest.approx(float(rows[0].norm()), rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_public_gradients_must_be_finite_and_not_all_zero(bad: float) -> None:
+    with pytest.raises(BadInput, match="zero"):
+        fit_basis(torch.zeros(4, 10), 2)
+    rows = torch.ones(4, 10)
+    rows[1, 3] = bad
+    with pytest.raises(BadInput, match="not finite"):
+        fit_basis(rows, 2)
+
+
+def test_the_full_space_is_the_identity_bit_for_bit() -> None:
+    basis, rows = SubspaceBasis.full(5), torch.randn(3, 5)
+    assert basis.rank == 5
+    assert basis.project(rows) is rows
+    assert basis.lift(rows[0]).equal(rows[0])
+    assert basis.diagonal().tolist() == [1.0] * 5
+
+
+def test_a_basis_of_another_size_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"\(6, R\)"):
+        SubspaceBasis(matrix=torch.eye(5), parameter_count=6)
