@@ -1,0 +1,55 @@
+"""Optimizer steps on flat weights, against torch's own."""
+
+import pytest
+import torch
+
+from dpcore.config import OptimizerConfig
+from dpcore.errors import Corrupt
+from dpcore.train.optimizer import OptimizerState, averaged, learning_rate_at, updated
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_steps_equal_those_of_torch(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(5, generator=generator)
+    config = OptimizerConfig(name=name, learning_rate=0.1, momentum=0.8, schedule="constant")  # type: ignore[arg-type]
+    parameter = torch.nn.Parameter(start.clone())
+    if name == "sgd":
+        theirs: torch.optim.Optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.8)
+    else:
+        theirs = torch.optim.Adam([parameter], lr=0.1, betas=(0.8, 0.999))
+    weights, state = start, OptimizerState.zero(start)
+    for step in range(6):
+        direction = torch.randn(5, generator=generator)
+        parameter.grad = direction.clone()
+        theirs.step()
+        weights, state = updated(config, weights, direction=direction, state=state, step=step, steps=6)
+    torch.testing.assert_close(weights, parameter.detach())
+
+
+def test_weight_decay_is_decoupled_from_the_direction() -> None:
+    config = OptimizerConfig(name="adam", learning_rate=0.1, weight_decay=0.5, schedule="constant")
+    weights, _ = updated(config, torch.ones(2), direction=torch.zeros(2), state=OptimizerState.zero(torch.ones(2)), step=0, steps=1)
+    torch.testing.assert_close(weights, torch.full((2,), 0.95))
+
+
+def test_cosine_goes_from_the_learning_rate_to_almost_nothing() -> None:
+    config = OptimizerConfig(learning_rate=0.4, schedule="cosine")
+    rates = [learning_rate_at(config, step, 100) for step in range(100)]
+    assert rates[0] == 0.4
+    assert rates[50] == pytest.approx(0.2)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_state_survives_a_checkpoint_and_a_missing_moment_is_corrupt() -> None:
+    state = OptimizerState(torch.ones(2), torch.full((2,), 3.0))
+    again = OptimizerState.of_tensors(state.tensors())
+    assert torch.equal(again.first, state.first)
+    assert torch.equal(again.second, state.second)
+    with pytest.raises(Corrupt, match="second"):
+        OptimizerState.of_tensors({"optimizer.first": torch.ones(2)})
+
+
+def test_average_moves_by_the_rest_of_its_decay() -> None:
+    torch.testing.assert_close(averaged(torch.zeros(1), torch.ones(1), 0.9), torch.tensor([0.1]))

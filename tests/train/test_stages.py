@@ -1,0 +1,113 @@
+"""Public stages: cached by content, deterministic, converged on a held-out tenth."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.model.network import codec_of, weights_digest
+from dpcore.privacy.randomness import PublicStreams
+from dpcore.train import public_training, stages
+from dpcore.train.evaluator import mean_loss
+from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder
+from dpcore.train.public_training import PublicFit, train_to_convergence
+from dpcore.train.stages import held_out_tenth, public_network, started_network
+from dpcore.train.trial_data import open_trial_data
+
+Make = Callable[..., TrialConfig]
+
+
+def _elsewhere(places: Places, tmp_path: Path) -> Places:
+    return Places(data_dir=places.data_dir, cache_dir=tmp_path / "cache")
+
+
+def test_public_stage_is_trained_once_and_equal_in_another_cache(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("public_only")
+    data = open_trial_data(config, train_places)
+    first = weights_digest(public_network(config, data, places=train_places, runtime=runtime).state_dict())
+    elsewhere = _elsewhere(train_places, tmp_path)
+    assert weights_digest(public_network(config, data, places=elsewhere, runtime=runtime).state_dict()) == first
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise AssertionError("the stage was trained again")
+
+    monkeypatch.setattr(stages, "train_steps", refuse)
+    assert weights_digest(public_network(config, data, places=train_places, runtime=runtime).state_dict()) == first
+
+
+def test_trials_share_a_public_stage_unless_something_that_moves_it_differs(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags
+) -> None:
+    base = make_config("public_only")
+    data = open_trial_data(base, train_places)
+
+    def start_of(config: TrialConfig) -> str:
+        return weights_digest(public_network(config, data, places=train_places, runtime=runtime).state_dict())
+
+    start = start_of(base)
+    assert start_of(make_config("dpsgd", clip_norm=3.0, model__freeze="early", optimizer__learning_rate=0.5)) == start
+    for change in ({"seed": 1}, {"stages__public__learning_rate": 1e-2}, {"stages__public__steps": 5}, {"model__label_sigma_bins": 2.0}):
+        assert start_of(make_config("public_only", **change)) != start
+
+
+def test_view_stage_trains_the_tail_alone_and_moves_with_the_split(train_places: Places, make_config: Make, runtime: RuntimeFlags) -> None:
+    stage = {"start": "public_view", "stages__public_view": {"steps": 3, "batch_size": 8}}
+    fine = make_config("public_only", **stage, split={"name": "fine", "transform": "pixelate", "cell_px": 4})
+    coarse = make_config("public_only", **stage, split={"name": "coarse", "transform": "pixelate", "cell_px": 16})
+    states = []
+    for config in (fine, coarse):
+        data = open_trial_data(config, train_places)
+        public = public_network(config, data, places=train_places, runtime=runtime).state_dict()
+        started = started_network(config, data, places=train_places, runtime=runtime).state_dict()
+        changed = {name.split(".")[1] for name in public if not torch.equal(public[name], started[name])}
+        assert changed == {"head"}
+        states.append(weights_digest(started))
+    assert states[0] != states[1]
+
+
+def test_held_out_tenth_follows_the_content_and_not_the_order() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, size=(55, 4, 4, 3), dtype=np.uint8)
+    order = rng.permutation(55)
+
+    class Stack:
+        def __init__(self, images: np.ndarray) -> None:
+            self._images = images
+
+        def __len__(self) -> int:
+            return len(self._images)
+
+        def images(self, indices: np.ndarray) -> np.ndarray:
+            return self._images[indices]
+
+    here, shuffled = held_out_tenth(Stack(pixels)), held_out_tenth(Stack(pixels[order]))
+    assert len(here) == 6
+    assert set(order[shuffled]) == set(here)
+
+
+def test_training_to_convergence_returns_the_best_weights_and_stops_by_itself(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(public_training, "EVALUATE_EVERY_STEPS", 2)
+    monkeypatch.setattr(public_training, "PATIENCE", 2)
+    config = make_config("public_only")
+    data = open_trial_data(config, train_places)
+    split = public_network(config, data, places=train_places, runtime=runtime).split("backbone")
+    device = torch.device("cpu")
+    builder = InputBuilder.for_split(split, model=config.model, places=train_places, device=device)
+    examples = builder.examples(data.public, NO_AUGMENTATION)
+    held_out, codec = held_out_tenth(data.public), codec_of(config.model)
+    before = mean_loss(split.tail, examples, indices=held_out, codec=codec)
+    fit = PublicFit(
+        tail=split.tail, examples=examples, codec=codec, streams=PublicStreams(0), name="public", batch_size=8, learning_rate=0.3
+    )
+    outcome = train_to_convergence(fit, held_out=held_out, max_steps=400)
+    assert outcome.converged
+    assert outcome.steps < 400
+    assert outcome.holdout_loss == pytest.approx(mean_loss(split.tail, examples, indices=held_out, codec=codec))
+    assert outcome.holdout_loss <= before
