@@ -1,0 +1,313 @@
+"""Runs a sweep from its spec to its results, and takes one up again after whatever ended it.
+
+Order of a run: check everything (space, data, roles, price, Ray, tracker), then make the folder, then run. A bad request
+leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpcore.config import Places, TrialConfig
+from dpcore.errors import BadInput, DpsweepError, Refused
+from sweeps.ledger import Ledger
+from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, sweep_price
+from sweeps.progress import progress_line
+from sweeps.ray_session import ray_session, run_tune
+from sweeps.reservations import Reservations
+from sweeps.results import SweepResults, TrialRecord
+from sweeps.schedule import Schedule
+from sweeps.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker
+from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from dpcore.privacy.randomness import SweepKey
+
+WRITE_EVERY_TRIALS = 5
+
+
+class Interrupted(DpsweepError):  # noqa: N818 - it is no mistake
+    """Ctrl-C or SIGTERM: ended cleanly, to be resumed."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What a sweep must know of its private dataset: which one to charge, and whether it is of people to protect."""
+
+    digest: str
+    protected: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a sweep leans on; tests and simulations give others.
+
+    Attributes:
+        accountant: plans and composes. tracker: one for the sweep.
+        dataset: checks the datasets of a config and describes the private one.
+        say: takes a progress line.
+    """
+
+    accountant: Accountant
+    tracker: Callable[[SweepSpec], SweepTracker]
+    dataset: Callable[[SweepSpec], DatasetFacts]
+    say: Callable[[str], None]
+
+
+def default_surroundings() -> Surroundings:
+    """dp-accounting, MLflow, the data catalog, stderr."""
+    from sweeps.tracking import Tracker
+
+    return Surroundings(
+        accountant=dp_accountant(), tracker=Tracker, dataset=describe_dataset, say=lambda line: print(line, file=sys.stderr)
+    )
+
+
+def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepPlan:
+    """What `--dry-run` shows, refused like the run itself; nothing is written but caches.
+
+    Raises:
+        BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
+    """
+    around = surroundings or default_surroundings()
+    return _checked_plan(spec, around)[0]
+
+
+def run_sweep(
+    spec: SweepSpec, surroundings: Surroundings | None = None, *, summarize: Callable[[SweepResults, Any], None] | None = None
+) -> SweepResults:
+    """Runs a new sweep to its end.
+
+    Args:
+        spec: what to run.
+        surroundings: None for the real ones.
+        summarize: called with the results and the open tracker before it is closed (the report's place).
+
+    Raises:
+        BadInput, Refused, Unavailable: nothing was begun. Interrupted: stopped by Ctrl-C; `resume_sweep` goes on.
+    """
+    around = surroundings or default_surroundings()
+    _, facts = _checked_plan(spec, around)
+    with ray_session(spec) as concurrency, _new_folder(spec), _locked(spec):
+        key = _new_key(spec)
+        spec.save()
+        return _Run(spec, around, facts, key=key, key_lost=False).to_the_end(concurrency, summarize)
+
+
+def resume_sweep(
+    name: str, storage: Path, surroundings: Surroundings | None = None, *, summarize: Callable[[SweepResults, Any], None] | None = None
+) -> SweepResults:
+    """Takes a sweep up where its driver ended, however it ended; a finished one only writes its results again.
+
+    With the key lost, trials without an end are charged in full, marked failed and replaced under a new key.
+
+    Raises:
+        BadInput: no such sweep. Refused: another driver runs it. Interrupted: stopped again.
+    """
+    spec = SweepSpec.load(name, storage)
+    around = surroundings or default_surroundings()
+    facts = around.dataset(spec)
+    with _locked(spec):
+        key, lost = _found_key(spec)
+        with ray_session(spec) as concurrency:
+            return _Run(spec, around, facts, key=key, key_lost=lost).to_the_end(concurrency, summarize)
+
+
+def describe_dataset(spec: SweepSpec) -> DatasetFacts:
+    """Opens and verifies the datasets of a sweep.
+
+    Raises:
+        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong.
+    """
+    from dpcore.data.catalog import check_roles, open_dataset
+
+    places: Places = spec.places
+    data = any_config(spec).data
+    private, public, validation = (open_dataset(name, places) for name in (data.private, data.public, data.validation))
+    check_roles(private, public, validation)
+    return DatasetFacts(digest=private.manifest.digest, protected=private.manifest.protected)
+
+
+def any_config(spec: SweepSpec) -> TrialConfig:
+    """Some admissible config of the space: its data are those of all."""
+    import random
+
+    generator = random.Random(0)
+    space, epsilon = spec.space, spec.space.sweep.epsilons[0]
+    refusal: BadInput | None = None
+    for _ in range(200):
+        try:
+            return space.trial_config(epsilon, space.draw(epsilon, generator))
+        except BadInput as error:
+            refusal = error
+    raise BadInput(f"no draw of the space is admissible: {refusal}")
+
+
+def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, DatasetFacts]:
+    if spec.sweep_dir.exists():
+        raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
+    facts = around.dataset(spec)
+    if facts.protected and spec.space.references.ceiling:
+        raise Refused("references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false")
+    plan = plan_sweep(spec.space, around.accountant, cache_dir=spec.places.cache_dir)
+    ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
+    check_cap(plan, ledger, dataset_digest=facts.digest, accountant=around.accountant)
+    return plan, facts
+
+
+def _ledger_is_there(spec: SweepSpec) -> bool:
+    return spec.ledger_url is not None or (spec.storage_dir / "ledger.sqlite").is_file()
+
+
+class _Run:
+    """A sweep while it runs: schedule, tracker, results."""
+
+    def __init__(self, spec: SweepSpec, around: Surroundings, facts: DatasetFacts, *, key: SweepKey, key_lost: bool) -> None:
+        self._spec = spec
+        self._around = around
+        self._facts = facts
+        self._key = key
+        self._tracker = around.tracker(spec)
+        self._tracker.sweep_started()  # before anything else is written: it may be unreachable
+        self._ledger = Ledger(spec.resolved_ledger_url)
+        reservations = Reservations(spec, self._ledger, around.accountant, dataset_digest=facts.digest, key_id=key.key_id())
+        self._schedule = Schedule(spec, around.accountant, reservations)
+        self._schedule.restore(key_lost=key_lost)
+        self._since_written = 0
+
+    def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None) -> SweepResults:
+        tracker = self._tracker
+        searcher = ScheduleSearcher(self._spec, self._schedule, max_concurrent=concurrency)
+        callback = ScheduleCallback(self._schedule, searcher, tracker, ended=self._trial_ended)
+        finished = False
+        try:
+            self._tell_again(tracker)
+            with _stop_signals(callback, self._spec.name):
+                run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
+            results = self._write()
+            finished = True
+            if summarize is not None:
+                summarize(results, tracker)
+            return results
+        finally:
+            if not finished:
+                self._write()
+            tracker.close(interrupted=not finished)
+            self._ledger.close()
+
+    def _tell_again(self, tracker: SweepTracker) -> None:
+        """What the tracker may have missed when the last driver was killed; it skips what it has."""
+        for record in self._schedule.records:
+            if record.is_finished:
+                tracker.trial_started(record)
+                for point in record.curve:
+                    tracker.reported(record, point)
+                tracker.trial_ended(record)
+
+    def _trial_ended(self, record: TrialRecord) -> None:
+        self._around.say(progress_line(record, finished=self._schedule.finished, planned=self._schedule.planned))
+        self._since_written += 1
+        if self._since_written >= WRITE_EVERY_TRIALS:
+            self._write()
+
+    def _write(self) -> SweepResults:
+        self._since_written = 0
+        results = self._results()
+        results.write_parquet(self._spec.sweep_dir / "results")
+        return results
+
+    def _results(self) -> SweepResults:
+        space, schedule = self._spec.space, self._schedule
+        composed = sweep_price(self._ledger, self._spec.name, space.delta, self._around.accountant)
+        return SweepResults(
+            name=self._spec.name,
+            records=schedule.records,
+            accounting=space.sweep.accounting,
+            delta=space.delta,
+            sweep_epsilon=composed if space.sweep.accounting == "composed" else None,
+            composed_epsilon=composed,
+            planned=schedule.planned,
+            stopped_by=schedule.stopped_by,
+            protected=self._facts.protected,
+        )
+
+
+@contextlib.contextmanager
+def _new_folder(spec: SweepSpec) -> Iterator[None]:
+    """Makes the sweep's folders; takes them away again when the sweep fails before its first trial was handed out."""
+    made: list[Path] = [] if spec.storage_dir.exists() else [spec.storage_dir]
+    spec.storage_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        for folder in dict.fromkeys((spec.sweep_dir, spec.state_dir)):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            made.append(folder)
+        yield
+    except FileExistsError as error:
+        raise Refused(f"{error.filename} exists: another run took the name {spec.name}; give another --name") from None
+    finally:
+        if not (spec.sweep_dir / "results").exists():
+            for folder in reversed(made):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(spec: SweepSpec) -> Iterator[None]:
+    """One driver per sweep. The lock ends with its process, whatever ends that."""
+    with (spec.state_dir / "sweep.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"sweep {spec.name} is being run by another process; `dpsweep status {spec.name}` shows how far it is") from None
+        yield
+
+
+def _new_key(spec: SweepSpec) -> SweepKey:
+    """A fresh key in the sweep's state; one that DPSWEEP_KEY_FILE names is used when it is there."""
+    from dpcore.privacy.randomness import SweepKey
+
+    if spec.key_path.exists():
+        return SweepKey.load(spec.key_path)
+    key = SweepKey.fresh()
+    key.save(spec.key_path)
+    return key
+
+
+def _found_key(spec: SweepSpec) -> tuple[SweepKey, bool]:
+    """The sweep's key and whether it had to be made anew because the old one is lost."""
+    from dpcore.privacy.randomness import SweepKey
+
+    lost = not spec.key_path.exists()
+    return (_new_key(spec) if lost else SweepKey.load(spec.key_path)), lost
+
+
+@contextlib.contextmanager
+def _stop_signals(callback: ScheduleCallback, name: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the sweep at the next safe place; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, _frame: Any) -> None:
+        callback.stop_requested = Interrupted(f"interrupted; finished trials are kept, go on with `dpsweep resume {name}`")
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

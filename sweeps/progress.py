@@ -1,0 +1,23 @@
+"""The lines that a person sees while a sweep runs."""
+
+from __future__ import annotations
+
+from sweeps.results import TrialRecord
+
+
+def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
+    """One trial's end: id, method, score, ε spent, seconds, and how far the sweep is."""
+    parts = [f"[{finished}/{planned}]", f"{record.trial_id:<16}", f"{record.config.method:<17}"]
+    if record.state == "done" and record.pckh_50 is not None:
+        parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}", f"{record.seconds:.1f} s"]
+    elif record.state == "failed":
+        parts.append(f"failed: {record.error}")
+    else:
+        parts.append("its worker died; it goes on from its checkpoint")
+    return "  ".join(parts)
+
+
+def _spent(record: TrialRecord) -> str:
+    if record.config.method == "nonprivate":
+        return "∞"
+    return "0" if not record.epsilon_spent else f"{record.epsilon_spent:.3f}"

@@ -1,0 +1,126 @@
+"""Ray, quiet: a cluster of our own or a connection to a running one, and Tune on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dpcore.errors import BadInput, Unavailable
+from sweeps.spec import SweepSpec
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+}
+"""Read by Ray at import or at start: no telemetry, no progress tables, no log files of its own, Ctrl-C is ours."""
+
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Trials share data through memory-mapped files; Ray's store carries one key and small results."""
+
+CONNECT_WITHIN_S = 5.0
+RAY_FOLDER = ".ray"
+
+
+@contextlib.contextmanager
+def ray_session(spec: SweepSpec) -> Iterator[int]:
+    """Ray for the length of a block; gives the number of trials that can run at once.
+
+    Raises:
+        Unavailable: nothing answers at `spec.address`.
+        BadInput: no machine of our own Ray has what one trial asks for.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    if spec.address is not None:
+        _check_address(spec.address)
+    import ray
+
+    if ray.is_initialized():
+        raise Unavailable("this process is connected to a Ray already; end that session first (ray.shutdown())")
+    _silence()
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if spec.address is None:
+        arguments.update(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+    try:
+        ray.init(address=spec.address or "local", **arguments)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise Unavailable(f"Ray does not start at {spec.address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    try:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield _concurrency(spec, resources)
+    finally:
+        ray.shutdown()
+
+
+def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None:
+    """One Tune run over everything that the searcher hands out. Needs an open `ray_session`.
+
+    Ray's own bookkeeping goes to a folder that is removed afterwards: resuming is ours.
+    """
+    from ray import tune
+
+    from sweeps.trainable import TrialTrainable
+
+    _silence()
+    trainable = tune.with_parameters(TrialTrainable, key=key, runtime=spec.runtime.model_dump(mode="json"))
+    bundle = {"CPU": spec.cpus_per_trial, **({"GPU": spec.gpus_per_trial} if spec.gpus_per_trial else {})}
+    folder = spec.state_dir / RAY_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        # Not tune.Tuner: it pickles and copies searcher and callbacks at birth, and ours hold the open study and ledger.
+        tune.run(
+            trainable,
+            name="tune",
+            storage_path=str(folder),
+            resources_per_trial=tune.PlacementGroupFactory([bundle]),
+            search_alg=searcher,
+            callbacks=[callback],
+            num_samples=-1,
+            max_concurrent_trials=searcher.max_concurrent,
+            max_failures=0,  # retries are the schedule's: one path for a retry and a resume
+            raise_on_failed_trial=False,
+            reuse_actors=True,
+            verbose=0,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _concurrency(spec: SweepSpec, resources: dict[str, float]) -> int:
+    fits = [int(resources.get(kind, 0) / wanted) for kind, wanted in (("CPU", spec.cpus_per_trial), ("GPU", spec.gpus_per_trial)) if wanted]
+    if spec.address is None and min(fits) < 1:
+        raise BadInput(
+            f"one trial asks for {spec.cpus_per_trial:g} CPUs and {spec.gpus_per_trial:g} GPUs, this machine has "
+            f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}; lower --cpus-per-trial or --gpus-per-trial"
+        )
+    return spec.max_concurrent or max(1, min(fits))
+
+
+def _check_address(address: str) -> None:
+    """Knocks first: Ray's own connection waits a minute, and then ends the process."""
+    if address in ("auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadInput(f"--address {address}: expected auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN_S).close()
+    except OSError as error:
+        raise Unavailable(f"no Ray answers at {address} ({error}); start one with `ray start --head`, or leave --address out") from None
+
+
+def _silence() -> None:
+    """Ray's loggers speak of its own restore and of failures that we report ourselves."""
+    for name in ("ray", "ray.tune", "ray.air", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,62 @@
+"""A sweep's side of the ledger: what each of its trials reserves, and under which cap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweeps.ledger import Ledger, Reservation
+from sweeps.pricing import Accountant
+from sweeps.results import TrialRecord
+from sweeps.spec import SweepSpec
+
+
+class Reservations:
+    """Reserves and settles the trials of one sweep on one private dataset. Trials that spend nothing leave no line."""
+
+    def __init__(self, spec: SweepSpec, ledger: Ledger, accountant: Accountant, *, dataset_digest: str, key_id: str) -> None:
+        self._spec = spec
+        self._ledger = ledger
+        self._accountant = accountant
+        self._dataset_digest = dataset_digest
+        self._key_id = key_id
+
+    def reserve(self, record: TrialRecord) -> None:
+        """Writes the trial's whole planned spending down, before it starts. The same attempt again is the same line.
+
+        Raises:
+            Refused: `epsilon_total` would be passed.
+            Unavailable: the ledger does not answer.
+        """
+        reservation = self._reservation(record)
+        if reservation is not None:
+            self._ledger.reserve(reservation, cap=self._spec.space.sweep.epsilon_total, compose=self._accountant.compose)
+
+    def settle(self, record: TrialRecord) -> None:
+        """Writes down how a trial ended; a trial that was never reserved (it spends nothing, or was not started) has no end."""
+        reservation = self._reservation(record)
+        if reservation is not None and self._stands(record):
+            self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
+
+    def _stands(self, record: TrialRecord) -> bool:
+        open_lines = self._ledger.open_reservations(self._spec.name)
+        return any((line.trial_id, line.attempt) == (record.trial_id, record.attempt) for line in open_lines)
+
+    def _reservation(self, record: TrialRecord) -> Reservation | None:
+        cache_dir: Path = self._spec.places.cache_dir
+        plan = self._accountant.plan(record.config, cache_dir)
+        if plan is None:
+            return None
+        return Reservation(
+            sweep=self._spec.name,
+            trial_id=record.trial_id,
+            attempt=record.attempt,
+            dataset=record.config.data.private,
+            dataset_digest=self._dataset_digest,
+            sampling_prob=plan.sampling_prob,
+            noise_multiplier=plan.noise_multiplier,
+            steps=plan.steps,
+            epsilon=plan.epsilon_planned,
+            delta=plan.delta,
+            fingerprint=record.fingerprint,
+            key_id=self._key_id,
+        )

@@ -1,0 +1,268 @@
+"""What runs next, what has come back, and when the sweep is over. Knows neither Ray nor MLflow.
+
+    resumed and retried → floors, ceiling → search, ε by ε in turn → per ε, once its search has ended: control, winner's seeds
+
+Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
+however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt with a
+reservation of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from dpcore.config import TrialConfig
+from dpcore.errors import Refused
+from sweeps.pricing import Accountant, trials_at
+from sweeps.references import ceiling_config, control_config, floor_config, seed_config
+from sweeps.reports_file import ReportsFile
+from sweeps.reservations import Reservations
+from sweeps.results import CurvePoint, Role, TrialRecord, best_of
+from sweeps.spec import SweepSpec
+from sweeps.studies import Studies
+
+AGAIN = ".again"
+Reference = tuple[str, Role, Callable[[], TrialConfig]]
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A trial that has been handed out, and since when it runs."""
+
+    since: float
+
+
+class Schedule:
+    """The state of a running sweep. All calls come from the driver's one thread."""
+
+    def __init__(
+        self, spec: SweepSpec, accountant: Accountant, reservations: Reservations, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._spec = spec
+        self._accountant = accountant
+        self._reservations = reservations
+        self._clock = clock
+        self._studies = Studies(spec)
+        self._reports = ReportsFile(spec.reports_path)
+        self._records: dict[str, TrialRecord] = {}
+        self._replaced: set[str] = set()
+        self._again: deque[str] = deque()
+        self._live: dict[str, Handed] = {}
+        self._failures: dict[str, int] = {}
+        self.stopped_by: str | None = None
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """All records, in the order of hand-out; after a resume grouped by study."""
+        return tuple(self._records.values())
+
+    @property
+    def live(self) -> int:
+        """How many trials are on workers now."""
+        return len(self._live)
+
+    @property
+    def finished(self) -> int:
+        """How many planned trials have ended."""
+        return sum(record.is_finished for record in self._counted())
+
+    @property
+    def planned(self) -> int:
+        """How many trials the sweep has in all. Falls when a control turns out to be impossible (no feature trial ended well)."""
+        free = len(self._free_references())
+        return free + sum(self._planned_at(epsilon) for epsilon in self._spec.space.sweep.epsilons)
+
+    def restore(self, *, key_lost: bool) -> None:
+        """Takes up what studies and reports remember. Trials without an end are handed out again, or, when the key is
+        lost, charged in full and replaced (their randomness cannot be repeated)."""
+        reports = self._reports.read()
+        for record, replaced in self._studies.records():
+            curve = reports.get((record.trial_id, record.attempt), ())
+            for point in curve:
+                ended = record.state
+                record = replace(record.with_point(point), state=ended)
+            record = self._with_plan(record)
+            self._records[record.trial_id] = record
+            if replaced:
+                self._replaced.add(record.trial_id)
+            if not record.is_finished and not key_lost:
+                self._take_up(record)
+            elif not record.is_finished:
+                self._replace(record)
+        for trial_id in self._records:
+            if self._records[trial_id].is_finished:
+                self._reservations.settle(self._records[trial_id])
+
+    def next(self) -> TrialRecord | None:
+        """The next trial to run, its spending reserved; None when there is none now (`is_over` tells for good or not)."""
+        while True:
+            record = self._again_next() or self._reference_next() or self._search_next() or self._followup_next()
+            if record is None:
+                return None
+            try:
+                self._reservations.reserve(record)
+            except Refused as refusal:
+                self._stop(record, str(refusal))
+                continue
+            self._records[record.trial_id] = replace(record, state="running")
+            self._live[record.trial_id] = Handed(self._clock())
+            return self._records[record.trial_id]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs and nothing will. Ask after `next` gave None."""
+        return not self._live
+
+    def started(self, trial_id: str) -> TrialRecord:
+        """A worker has the trial: its seconds count from here."""
+        self._live[trial_id] = replace(self._live[trial_id], since=self._clock())
+        return self._records[trial_id]
+
+    def report(self, trial_id: str, point: CurvePoint) -> TrialRecord:
+        """Takes a report in; one that is there already (a replay) changes nothing."""
+        before = self._records[trial_id]
+        record = before.with_point(point)
+        if record is not before:
+            self._records[trial_id] = record
+            self._reports.append(record, point)
+            self._studies.report(record)
+        return record
+
+    def end(self, trial_id: str, *, error: str | None = None) -> TrialRecord:
+        """The end of a trial, told once to study and ledger."""
+        handed = self._live.pop(trial_id)
+        record = self._records[trial_id].ended(seconds=self._clock() - handed.since, error=error)
+        self._records[trial_id] = record
+        self._studies.tell(record)
+        self._reservations.settle(record)
+        return record
+
+    def worker_died(self, trial_id: str, error: str) -> TrialRecord:
+        """Hands the trial out again, `max_failures` times; after that it is failed.
+
+        On a CPU the retry replays from our checkpoint. Elsewhere arithmetic is not bit-exact: a new attempt, other noise.
+        """
+        failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
+        if failures > self._spec.max_failures:
+            return self.end(trial_id, error=f"{error} (after {failures} tries)")
+        self._live.pop(trial_id)
+        self._take_up(self._records[trial_id])
+        return self._records[trial_id]
+
+    def _take_up(self, record: TrialRecord) -> None:
+        if self._spec.runtime.device != "cpu":
+            record = replace(record, attempt=record.attempt + 1, curve=(), steps=0, pckh_50=None, pckh_10=None)
+            self._records[record.trial_id] = record
+            self._studies.new_attempt(record)
+        self._again.append(record.trial_id)
+
+    def _replace(self, record: TrialRecord) -> None:
+        self._replaced.add(record.trial_id)
+        failed = replace(record, state="failed", error="the sweep key was lost: charged in full, a replacement runs under a new key")
+        self._records[record.trial_id] = failed
+        self._studies.tell(failed, replaced=True)
+        self._reservations.settle(failed)
+
+    def _stop(self, record: TrialRecord, reason: str) -> None:
+        self.stopped_by = reason
+        stopped = replace(record, state="failed", error=f"not started: {reason}")
+        self._records[record.trial_id] = stopped
+        self._replaced.add(record.trial_id)
+        self._studies.tell(stopped, replaced=True)
+
+    def _counted(self) -> Iterable[TrialRecord]:
+        return (record for record in self._records.values() if record.trial_id not in self._replaced)
+
+    def _searched(self, epsilon: float) -> list[TrialRecord]:
+        return [r for r in self._counted() if r.role == "search" and r.epsilon == epsilon]
+
+    def _again_next(self) -> TrialRecord | None:
+        return self._records[self._again.popleft()] if self._again else None
+
+    def _free_references(self) -> list[Reference]:
+        space, seed, wanted = self._spec.space, self._spec.seed, self._spec.space.references
+        floors: list[Reference] = [(f"floor-{s.name}", "floor", partial(floor_config, space, s, seed=seed)) for s in space.splits_in_use]
+        ceiling: list[Reference] = [("ceiling", "ceiling", partial(ceiling_config, space, seed=seed))]
+        return [*(floors if wanted.floor else []), *(ceiling if wanted.ceiling else [])]
+
+    def _reference_next(self) -> TrialRecord | None:
+        for number, (name, role, config) in enumerate(self._free_references()):
+            record = self._reference(name, role, number, None, config)
+            if record is not None:
+                return record
+        return None
+
+    def _search_next(self) -> TrialRecord | None:
+        """The ε with the fewest trials so far asks for one, so that the studies advance side by side."""
+        if self.stopped_by is not None:
+            return None
+        space = self._spec.space
+        wanting = [e for e in space.sweep.epsilons if len(self._searched(e)) < trials_at(space, e)]
+        if not wanting:
+            return None
+        epsilon = min(wanting, key=lambda e: len(self._searched(e)))
+        number = sum(record.role == "search" and record.epsilon == epsilon for record in self._records.values())
+        return self._with_plan(self._studies.ask(epsilon, number))
+
+    def _followup_next(self) -> TrialRecord | None:
+        for epsilon in self._spec.space.sweep.epsilons:
+            if not self._search_over(epsilon):
+                continue
+            feature, winner = self._control_source(epsilon), best_of(self._searched(epsilon))
+            record = None
+            if feature is not None:
+                record = self._reference(f"control-e{epsilon:g}", "control", 0, epsilon, partial(control_config, feature))
+            for rerun in range(1, self._seeds_at(epsilon) + 1):
+                if record is None and winner is not None and self.stopped_by is None:
+                    record = self._reference(f"seed-e{epsilon:g}-{rerun}", "seed", rerun, epsilon, partial(seed_config, winner, rerun))
+            if record is not None:
+                return record
+        return None
+
+    def _reference(
+        self, name: str, role: Role, number: int, epsilon: float | None, config: Callable[[], TrialConfig]
+    ) -> TrialRecord | None:
+        """The record of a reference, unless it has been handed out. One that was replaced comes again under a longer name."""
+        while name in self._replaced:
+            name += AGAIN
+        if name in self._records:
+            return None
+        record = self._with_plan(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config()))
+        self._studies.add_reference(record)
+        return record
+
+    def _search_over(self, epsilon: float) -> bool:
+        searched = self._searched(epsilon)
+        enough = self.stopped_by is not None or len(searched) >= trials_at(self._spec.space, epsilon)
+        return enough and all(record.is_finished for record in searched)
+
+    def _control_source(self, epsilon: float) -> TrialRecord | None:
+        if not self._spec.space.references.control:
+            return None
+        return best_of(self._searched(epsilon), feature_only=True)
+
+    def _seeds_at(self, epsilon: float) -> int:
+        return self._spec.space.references.winner_seeds
+
+    def _planned_at(self, epsilon: float) -> int:
+        """Search, control and seeds of an ε; what turned out to be impossible is left out once the search is over."""
+        space = self._spec.space
+        if not self._search_over(epsilon):
+            return trials_at(space, epsilon) + self._seeds_at(epsilon) + int(space.references.control and space.has_feature_methods)
+        control = int(self._control_source(epsilon) is not None)
+        if self.stopped_by is not None:
+            seeds = sum(r.role == "seed" and r.epsilon == epsilon for r in self._counted())
+        else:
+            seeds = self._seeds_at(epsilon) if best_of(self._searched(epsilon)) is not None else 0
+        return len(self._searched(epsilon)) + seeds + control
+
+    def _with_plan(self, record: TrialRecord) -> TrialRecord:
+        """The record with what it is going to spend: 0 where no private data are read, None for an infinite ε."""
+        plan = self._accountant.plan(record.config, self._spec.places.cache_dir)
+        if plan is None:
+            return record if record.config.method == "nonprivate" else replace(record, epsilon_spent=0.0)
+        return replace(record, delta=plan.delta, noise_multiplier=plan.noise_multiplier, sampling_prob=plan.sampling_prob)

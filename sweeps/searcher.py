@@ -1,0 +1,158 @@
+"""Our side of Ray Tune: a Searcher that hands out what the schedule says, and the callback that takes results back.
+
+Ray's OptunaSearch is not used: it tells stopped trials COMPLETE, leaves NaN RUNNING and doubles warm starts
+(REFERENCE 6). Here ends are told by the callback, which alone sees why a trial ended; the searcher only suggests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from sweeps.results import CurvePoint, TrialRecord
+from sweeps.schedule import Schedule
+from sweeps.spec import SweepSpec
+
+
+class SweepTracker(Protocol):
+    """What the driver tells an experiment tracker (`sweeps.tracking.Tracker`)."""
+
+    def sweep_started(self) -> None:
+        """Before the first trial, and again on a resume."""
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """A trial was handed out; again after a resume."""
+
+    def reported(self, record: TrialRecord, report: Any) -> None:
+        """A report came in, possibly one that is there already."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial has come to its end."""
+
+    def close(self, *, interrupted: bool = False) -> None:
+        """Nothing more will come."""
+
+
+class ScheduleSearcher(Searcher):
+    """Asks the schedule. None while it waits for running trials, FINISHED when there is nothing left.
+
+    Ray asks in blocks of one second when nothing runs and nothing comes; that cannot happen here, as None is only given
+    while a trial runs.
+    """
+
+    def __init__(self, spec: SweepSpec, schedule: Schedule, *, max_concurrent: int) -> None:
+        super().__init__()
+        self._spec = spec
+        self._schedule = schedule
+        self.max_concurrent = max_concurrent
+        self.broken: BaseException | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial as a Tune config, None or FINISHED.
+
+        Raises:
+            BaseException: what broke in the callback, where Ray would take it for a failure of the trial.
+        """
+        if self.broken is not None:
+            raise self.broken
+        if self._schedule.live >= self.max_concurrent:
+            return None
+        record = self._schedule.next()
+        if record is not None:
+            return {"trial": assignment(self._spec, record)}
+        return str(Searcher.FINISHED) if self._schedule.is_over else None
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Tells Ray that the limit is ours: its own would count trials that are only being retried."""
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the callback tells ends."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the studies are the memory, Tuner.restore is not used."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see `save`."""
+
+
+def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
+    """What a worker must know of a trial; the key is not in it."""
+    return {
+        "trial_id": record.trial_id,
+        "attempt": record.attempt,
+        "config": record.config.model_dump(mode="json"),
+        "folder": str(spec.checkpoint_dir(record.trial_id, record.attempt)),
+        "places": spec.places.model_dump(mode="json"),
+        "function": spec.trial_function,
+    }
+
+
+class ScheduleCallback(Callback):
+    """Brings starts, reports and ends from Ray to the schedule, then to the tracker and the terminal."""
+
+    def __init__(
+        self, schedule: Schedule, searcher: ScheduleSearcher, tracker: SweepTracker, *, ended: Callable[[TrialRecord], None]
+    ) -> None:
+        self._schedule = schedule
+        self._searcher = searcher
+        self._tracker = tracker
+        self._ended = ended
+        self.stop_requested: BaseException | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """The safe place to stop: no result is half taken in."""
+        if self.stop_requested is not None:
+            raise self.stop_requested
+        if self._searcher.broken is not None:
+            raise self._searcher.broken
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has the trial."""
+        self._guard(lambda: self._tracker.trial_started(self._schedule.started(trial.config["trial"]["trial_id"])))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """A report, if the result has one."""
+        report = result.get("report")
+        if report is not None:
+            point = CurvePoint(int(report["step"]), dict(report["metrics"]), str(report["weights_digest"]))
+            self._guard(lambda: self._take_in(trial.config["trial"]["trial_id"], point))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial said that it is done, or why it cannot be."""
+        error = (trial.last_result or {}).get("error")
+        self._guard(lambda: self._finish(self._schedule.end(trial.config["trial"]["trial_id"], error=error)))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The worker died or crashed: perhaps the trial is handed out again."""
+        self._guard(lambda: self._finish(self._schedule.worker_died(trial.config["trial"]["trial_id"], _last_line(trial))))
+
+    def _take_in(self, trial_id: str, point: CurvePoint) -> None:
+        self._tracker.reported(self._schedule.report(trial_id, point), point)
+
+    def _finish(self, record: TrialRecord) -> None:
+        if record.is_finished:
+            self._tracker.trial_ended(record)
+        self._ended(record)
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        """Ray takes an exception in some callbacks for a failure of the trial; keep it, so that the sweep ends with it."""
+        try:
+            call()
+        except BaseException as error:
+            if self._searcher.broken is not None:
+                raise self._searcher.broken from None
+            self._searcher.broken = error
+            raise
+
+
+def _last_line(trial: Any) -> str:
+    """The last line of a worker's traceback: what went wrong, without the stack."""
+    if trial.error_file is None:
+        return "the worker died"
+    with open(trial.error_file, encoding="utf-8") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    return lines[-1] if lines else "the worker died"

@@ -1,0 +1,209 @@
+"""The memory of a search: one Optuna study per ε and one of the references, in a journal file of the sweep.
+
+Every trial that is handed out is a trial of a study, with its record's plan as user attributes, so that a resume needs
+no other source. Told once: COMPLETE with its PCKh, FAIL, or PRUNED (a draw that TrialConfig refused: never scheduled,
+never counted).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from dpcore.config import TrialConfig, parse_config
+from dpcore.errors import BadInput
+from search_spaces.admission import admissible_grid
+from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
+from sweeps.pricing import trials_at
+from sweeps.results import TrialRecord
+from sweeps.spec import SweepSpec
+
+REDRAWS = 50
+REFERENCES = "references"
+
+
+class Studies:
+    """All studies of a sweep. One process at a time: the driver that holds the sweep's lock."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._spec = spec
+        clear_journal(spec.study_path)
+        self._storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
+        self._studies = {epsilon: self._open(epsilon) for epsilon in (*spec.space.sweep.epsilons, None)}
+        self._places = {
+            trial.user_attrs["trial_id"]: (study, trial.number)
+            for study in self._studies.values()
+            for trial in study.get_trials(deepcopy=False)
+            if "record" in trial.user_attrs
+        }
+
+    def ask(self, epsilon: float, number: int) -> TrialRecord:
+        """A new draw at `epsilon` as a planned record.
+
+        Raises:
+            BadInput: 50 draws in a row were refused by TrialConfig; the message is the last rule.
+        """
+        study, rule = self._studies[epsilon], ""
+        for _ in range(REDRAWS):
+            trial = study.ask()
+            draw = self._suggest(trial, epsilon)
+            try:
+                config = self._spec.space.trial_config(epsilon, draw, overrides=self._seed())
+            except BadInput as refusal:
+                trial.set_constraint("trial_config", 1.0)
+                trial.set_user_attr("refused", str(refusal))
+                study.tell(trial, state=TrialState.PRUNED)
+                rule = str(refusal)
+                continue
+            record = TrialRecord(trial_id=f"e{epsilon:g}-{number:03d}", role="search", number=number, epsilon=epsilon, config=config)
+            self._remember(study, trial.number, record)
+            return record
+        raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
+
+    def add_reference(self, record: TrialRecord) -> None:
+        """Remembers a run outside the search."""
+        study = self._studies[None]
+        self._remember(study, study.ask().number, record)
+
+    def report(self, record: TrialRecord) -> None:
+        """The last point of the record's curve as an intermediate value; a score that is no number is left out."""
+        if record.pckh_50 is not None and math.isfinite(record.pckh_50):
+            self._storage.set_trial_intermediate_value(self._storage_id(record), record.steps, record.pckh_50)
+
+    def new_attempt(self, record: TrialRecord) -> None:
+        """Remembers that the record starts over with other randomness."""
+        self._storage.set_trial_user_attr(self._storage_id(record), "attempt", record.attempt)
+
+    def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:
+        """The end of a record: COMPLETE with its score, else FAIL. `replaced`: it no longer counts, another takes its place."""
+        study, number = self._places[record.trial_id]
+        for name, value in (("seconds", record.seconds), ("error", record.error), ("replaced", replaced)):
+            self._storage.set_trial_user_attr(self._storage_id(record), name, value)
+        if record.state == "done":
+            study.tell(number, record.pckh_50)
+        else:
+            study.tell(number, state=TrialState.FAIL)
+
+    def records(self) -> Iterator[tuple[TrialRecord, bool]]:
+        """What the studies remember, in the order of hand-out within a study, each with whether it was replaced.
+
+        Curves are not here. A trial that was asked but never became a record (a crash in between) is told FAIL.
+        """
+        for study in self._studies.values():
+            for trial in study.get_trials(deepcopy=False):
+                if "record" in trial.user_attrs:
+                    yield _record(trial), bool(trial.user_attrs.get("replaced"))
+                elif trial.state == TrialState.RUNNING:
+                    study.tell(trial.number, state=TrialState.FAIL)
+
+    def _open(self, epsilon: float | None) -> Study:
+        name = f"{self._spec.name}/{REFERENCES if epsilon is None else f'epsilon-{epsilon:g}'}"
+        there = name in {study.study_name for study in self._storage.get_all_studies()}
+        if not there:
+            optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
+        count = len(optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler()).trials)
+        study = optuna.load_study(study_name=name, storage=self._storage, sampler=self._sampler(name, count, search=epsilon is not None))
+        if epsilon is not None and not there and self._spec.space.sweep.sampler == "grid":
+            for draw in self._grid(epsilon):
+                study.enqueue_trial(dict(draw))
+        return study
+
+    def _sampler(self, name: str, count: int, *, search: bool) -> BaseSampler:
+        """Seeded by study and by how many trials it has, so that a resumed search does not draw its first draws again."""
+        digest = hashlib.sha256(f"{self._spec.seed}|{name}|{count}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
+        if not search or self._spec.space.sweep.sampler != "tpe":
+            return RandomSampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are experimental in optuna 5
+            return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+
+    def _grid(self, epsilon: float) -> list[Draw]:
+        points = admissible_grid(self._spec.space, epsilon)
+        random.Random(self._spec.seed).shuffle(points)
+        return points[: trials_at(self._spec.space, epsilon)]
+
+    def _suggest(self, trial: optuna.Trial, epsilon: float) -> Draw:
+        space, draw = self._spec.space, Draw()
+        for path, parameter in space.parameters_at(epsilon).items():
+            if space.is_active(parameter, draw):
+                draw[path] = suggest(trial, path, parameter)
+        return draw
+
+    def _seed(self) -> dict[str, int]:
+        return {} if value_at(self._spec.space.trial, "seed") is not None else {"seed": self._spec.seed}
+
+    def _remember(self, study: Study, number: int, record: TrialRecord) -> None:
+        plan = {
+            "trial_id": record.trial_id,
+            "role": record.role,
+            "number": record.number,
+            "epsilon": record.epsilon,
+            "config": record.config.model_dump(mode="json"),
+        }
+        self._places[record.trial_id] = (study, number)
+        self._storage.set_trial_user_attr(self._storage_id(record), "trial_id", record.trial_id)
+        self._storage.set_trial_user_attr(self._storage_id(record), "record", json.dumps(plan))
+
+    def _storage_id(self, record: TrialRecord) -> int:
+        study, number = self._places[record.trial_id]
+        study_id = self._storage.get_study_id_from_name(study.study_name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
+    """A parameter's value from Optuna."""
+    if isinstance(parameter, Choice):
+        chosen: Scalar = trial.suggest_categorical(path, parameter.choice)
+        return chosen
+    if isinstance(parameter, FloatRange):
+        return trial.suggest_float(path, *parameter.bounds, log=parameter.log)
+    return trial.suggest_int(path, *parameter.bounds, log=parameter.log)
+
+
+def clear_journal(path: Path) -> None:
+    """Makes a journal writable after a kill: a lock that nobody holds and a half-written last line are removed.
+
+    Only for the holder of the sweep's lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for lock in path.parent.glob(f"{path.name}.lock*"):
+        lock.unlink(missing_ok=True)
+    drop_partial_line(path)
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cuts a last line without its line break: what a kill in mid-write leaves."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) != len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    plan: dict[str, Any] = json.loads(trial.user_attrs["record"])
+    config = parse_config(TrialConfig, plan.pop("config"))
+    record = TrialRecord(config=config, attempt=int(trial.user_attrs.get("attempt", 0)), **plan)
+    if trial.state == TrialState.RUNNING:
+        return replace(record, state="running")
+    state: Any = "done" if trial.state == TrialState.COMPLETE else "failed"
+    return replace(record, state=state, seconds=float(trial.user_attrs.get("seconds", 0.0)), error=trial.user_attrs.get("error"))

@@ -1,0 +1,133 @@
+"""A trial on a Ray worker: one `step` is one report of the trial function.
+
+A class with `reset_config`, so that actors are reused: 0.06 s a trial against 2.6 s for a function in a fresh worker.
+Ray's checkpoints are not used; the trial function keeps its own under its folder and replays from them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
+from dpcore.errors import BadInput, DpsweepError, Unavailable
+
+LOCK_FILE = "trial.lock"
+LOCK_WAIT_S = 90.0
+"""How long a worker of a dead driver may take to notice that it is alone."""
+
+TrialFunction = Callable[..., Iterator[Any]]
+
+
+class TrialTrainable(tune.Trainable):
+    """Runs what stands in `config["trial"]`; the key comes as a parameter and stands in no config.
+
+    A DpsweepError is an answer, not a crash: the last result says `error`. Anything else crashes the worker, and the
+    driver decides whether to try again. `Unavailable` (a device or file that may come back) is a crash in that sense.
+    """
+
+    _reports: Iterator[Any] | None = None
+
+    def setup(self, config: dict[str, Any], key: Any = None, runtime: dict[str, Any] | None = None) -> None:
+        """Sets the threads before torch is imported, then begins the trial."""
+        self._key = key
+        self._runtime = parse_config(RuntimeFlags, runtime or {})
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[variable] = str(self._runtime.threads)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another trial in the same process."""
+        self._end()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next report as a result."""
+        try:
+            if self._reports is None:
+                self._reports = self._start()
+            report = next(self._reports, None)
+        except Unavailable:
+            raise
+        except DpsweepError as error:
+            return {"done": True, "error": f"{type(error).__name__}: {error}"}
+        if report is None:
+            return {"done": True, "error": "the trial ended without a last report"}
+        metrics = {name: float(value) for name, value in report.metrics.items() if not math.isinf(value)}
+        return {
+            "done": bool(report.done),
+            "report": {"step": int(report.step), "metrics": metrics, "weights_digest": str(report.weights_digest)},
+        }
+
+    def cleanup(self) -> None:
+        """Closes the trial, so that its folder's lock is free."""
+        self._end()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._trial: dict[str, Any] = config["trial"]
+        self._reports = None
+
+    def _start(self) -> Iterator[Any]:
+        trial = self._trial
+        function = load_function(trial["function"])
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(self._runtime.threads)
+        folder = Path(trial["folder"])
+        wait_for_lock(folder, within_s=LOCK_WAIT_S)
+        return function(
+            parse_config(TrialConfig, trial["config"]),
+            self._runtime,
+            places=parse_config(Places, trial["places"]),
+            trial_id=trial["trial_id"],
+            key=self._key,
+            folder=folder,
+            attempt=trial["attempt"],
+        )
+
+    def _end(self) -> None:
+        close = getattr(self._reports, "close", None)
+        self._reports = None
+        if close is not None:
+            close()
+
+
+def load_function(name: str) -> TrialFunction:
+    """The function behind `module:function`.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found: TrialFunction = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"trial function {name} cannot be imported ({error}); expected module:function") from error
+    return found
+
+
+def wait_for_lock(folder: Path, *, within_s: float) -> None:
+    """Waits until no other process holds a trial's folder: workers of a killed driver need a moment to notice.
+
+    Raises:
+        Unavailable: it is still held after `within_s` seconds.
+    """
+    path, end = folder / LOCK_FILE, time.monotonic() + within_s
+    while path.is_file():
+        with path.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise Unavailable(f"{path} is held by another process since {within_s:g} s; end that one first") from None
+        time.sleep(0.2)
