@@ -26,10 +26,10 @@ from sweeps.mlflow_connection import connect, default_tracking_uri, prepare_mlfl
 from sweeps.mlflow_store import MlflowStore, is_final, outage_types
 from sweeps.sender import Sender
 from sweeps.spool import Spool
+from sweeps.trial_facts import CatalogFacts, TrialFacts
 
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest
-    from dpcore.privacy.claim import PrivacyClaim
     from sweeps.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -45,12 +45,12 @@ class Tracker:
     `sweep_started` is idempotent: a resumed sweep calls it again and goes on in the same runs.
     """
 
-    def __init__(self, spec: SweepSpec, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, spec: SweepSpec, *, facts: TrialFacts | None = None, clock: Callable[[], float] = time.time) -> None:
         self._spec = spec
+        self._facts = facts if facts is not None else CatalogFacts(spec.places)
         self._clock = clock
         self._sender: Sender | None = None
         self._spool: Spool | None = None
-        self._manifests: dict[str, Manifest] = {}
         self._refused_names: set[str] = set()
         self._started_ms = 0
 
@@ -62,6 +62,7 @@ class Tracker:
             Refused: the experiment belongs to another sweep.
         """
         spec = self._spec
+        spec.storage_dir.mkdir(parents=True, exist_ok=True)
         client = connect(tracking_uri(spec))
         self._identity = self._load_identity()
         artifacts = spec.storage_dir / "mlartifacts" if spec.tracking_uri is None else None
@@ -87,8 +88,8 @@ class Tracker:
     def trial_started(self, record: TrialRecord) -> None:
         """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
         config = record.config
-        claim = self._claim_of(config)
-        manifests = self._manifests_of(config)
+        claim = self._facts.claim(config)
+        manifests = self._facts.manifests(config)
         self._send(
             kind="run",
             key=record.trial_id,
@@ -193,23 +194,7 @@ class Tracker:
         return self._started_ms + step if self._is_protected(config) else int(self._clock() * 1000)
 
     def _is_protected(self, config: TrialConfig) -> bool:
-        return any(manifest.protected for manifest in self._manifests_of(config).values())
-
-    def _manifests_of(self, config: TrialConfig) -> dict[str, Manifest]:
-        """Manifest by its part of the config: private, public, validation."""
-        from dpcore.data.catalog import open_dataset
-
-        names = {"private": config.data.private, "public": config.data.public, "validation": config.data.validation}
-        for name in names.values():
-            if name not in self._manifests:
-                self._manifests[name] = open_dataset(name, self._spec.places).manifest
-        return {part: self._manifests[name] for part, name in names.items()}
-
-    def _claim_of(self, config: TrialConfig) -> PrivacyClaim:
-        from dpcore.privacy.accounting import plan_privacy
-        from dpcore.privacy.claim import claim_of
-
-        return claim_of(config, plan_privacy(config, self._spec.places.cache_dir), self._manifests_of(config))
+        return any(manifest.protected for manifest in self._facts.manifests(config).values())
 
 
 def tracking_uri(spec: SweepSpec) -> str:

@@ -1,0 +1,46 @@
+"""What a tracker must know of a trial beyond its config: the datasets that it reads, and its claim."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from dpcore.config import Places, TrialConfig
+
+if TYPE_CHECKING:
+    from dpcore.data.manifest import Manifest
+    from dpcore.privacy.claim import PrivacyClaim
+
+
+class TrialFacts(Protocol):
+    """Answers about a trial's data and claim."""
+
+    def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
+        """Manifest by its part of the config: private, public, validation."""
+
+    def claim(self, config: TrialConfig) -> PrivacyClaim:
+        """The claim of a run as planned."""
+
+
+class CatalogFacts:
+    """The answers of the data catalog and the accountant; each dataset is opened once."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._opened: dict[str, Manifest] = {}
+
+    def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
+        """Manifest by its part of the config: private, public, validation."""
+        from dpcore.data.catalog import open_dataset
+
+        names = {"private": config.data.private, "public": config.data.public, "validation": config.data.validation}
+        for name in names.values():
+            if name not in self._opened:
+                self._opened[name] = open_dataset(name, self._places).manifest
+        return {part: self._opened[name] for part, name in names.items()}
+
+    def claim(self, config: TrialConfig) -> PrivacyClaim:
+        """The claim of a run as planned; the calibrated noise comes from the cache after the first time."""
+        from dpcore.privacy.accounting import plan_privacy
+        from dpcore.privacy.claim import claim_of
+
+        return claim_of(config, plan_privacy(config, self._places.cache_dir), self.manifests(config))

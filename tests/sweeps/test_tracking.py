@@ -1,0 +1,249 @@
+"""The tracker against a real MLflow store in SQLite, with fakes for what a trial is."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+
+from dpcore.config import Places, TrialConfig
+from dpcore.data.manifest import FileEntry, Manifest
+from dpcore.errors import BadInput, Refused, Unavailable
+from dpcore.train.saved import WEIGHTS_FILE
+from search_spaces.loader import load_space
+from sweeps import mlflow_connection
+from sweeps.allow_list import allowed_metrics
+from sweeps.mlflow_connection import take_credentials
+from sweeps.results import CurvePoint, SweepResults, TrialRecord
+from sweeps.spec import SweepSpec
+from sweeps.tracking import Tracker, alias_of, check_tracking
+
+DIGEST = "a" * 64
+DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}
+
+
+class FakeFacts:
+    """Three small datasets; the private one is protected or not."""
+
+    def __init__(self, *, protected: bool) -> None:
+        self._protected = protected
+
+    def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
+        return {
+            part: Manifest(
+                name=getattr(config.data, part),
+                role="PRIVATE" if part == "private" else "PUBLIC",
+                protected=part == "private" and self._protected,
+                height_px=64,
+                width_px=64,
+                origin="test",
+                count=1,
+                files=(FileEntry(name="s.arrow", sha256=DIGEST, rows=1),),
+                digest=DIGEST,
+            )
+            for part in ("private", "public", "validation")
+        }
+
+    def claim(self, config: TrialConfig) -> SimpleNamespace:
+        return SimpleNamespace(paragraph=lambda: "a claim", model_dump_json=lambda indent: json.dumps({"epsilon": 0.8}))
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables take two seconds to make: made once, copied for each test."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    check_tracking(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def spec(tmp_path: Path, places: Places, empty_store: Path) -> SweepSpec:
+    (tmp_path / "storage").mkdir()
+    for copy in (tmp_path / "storage" / "mlflow.db", tmp_path / "shared.db"):
+        shutil.copyfile(empty_store, copy)
+    return SweepSpec(name="tried", space=load_space("quick", epsilons=[0.8]), places=places, storage=tmp_path / "storage")
+
+
+def record_of(trial_id: str = "e0.8-000", **changes: object) -> TrialRecord:
+    config = TrialConfig(
+        method="dpsgd", data=DATA, stages={"private": {"steps": 4, "expected_batch_size": 10}}, epsilon=0.8, delta=1e-3, clip_norm=1.0
+    )
+    record = TrialRecord(trial_id=trial_id, role="search", number=0, config=config, epsilon=0.8)
+    return replace(record, **changes)
+
+
+def run_one_trial(tracker: Tracker, record: TrialRecord, steps: tuple[int, ...] = (2, 4)) -> None:
+    tracker.sweep_started()
+    tracker.trial_started(record)
+    for step in steps:
+        metrics = {"val/pckh_50": step / 10, "privacy/epsilon_spent": step / 5, "train/loss": 3.0, "time/step_s": 0.1}
+        tracker.reported(record, CurvePoint(step, metrics, "d"))
+
+
+def opened(spec: SweepSpec) -> tuple[MlflowClient, dict[str, object]]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{spec.storage}/mlflow.db")
+    experiment = client.get_experiment_by_name(spec.name)
+    runs = client.search_runs([experiment.experiment_id])
+    assert len({run.info.run_name for run in runs}) == len(runs)
+    return client, {run.info.run_name: run for run in runs}
+
+
+def test_a_trial_is_a_child_with_params_metrics_claim_and_datasets(spec: SweepSpec) -> None:
+    tracker, record = Tracker(spec, facts=FakeFacts(protected=False)), record_of()
+    run_one_trial(tracker, record)
+    tracker.trial_ended(replace(record, state="done", pckh_50=0.4))
+    tracker.close()
+    client, runs = opened(spec)
+    child = runs["e0.8-000"]
+    assert child.data.tags["mlflow.parentRunId"] == runs["epsilon 0.8"].info.run_id
+    assert {child.data.tags[key] for key in ("sweep", "epsilon", "method", "trial_id", "claim", "state")} == {
+        "tried", "0.8", "dpsgd", "e0.8-000", "a claim", "done",
+    }  # fmt: skip
+    assert child.data.tags["fingerprint"] == record.fingerprint
+    assert child.data.params["stages.private.steps"] == "4"
+    assert [(m.step, m.value) for m in client.get_metric_history(child.info.run_id, "val/pckh_50")] == [(2, 0.2), (4, 0.4)]
+    assert child.data.metrics["train/loss"] == 3.0
+    assert {d.dataset.name: d.tags[0].value for d in child.inputs.dataset_inputs} == {"p": "private", "q": "public", "v": "validation"}
+    assert {a.path for a in client.list_artifacts(child.info.run_id)} == {"config.yaml", "claim.json"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+def test_statuses_follow_the_state_and_nothing_is_left_running(spec: SweepSpec) -> None:
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    for trial_id, state in (("a", "done"), ("b", "failed"), ("c", "pruned"), ("d", None)):
+        tracker.trial_started(record_of(trial_id))
+        if state is not None:
+            tracker.trial_ended(record_of(trial_id, state=state, error="Boom: why" if state == "failed" else None))
+    tracker.close()
+    _, runs = opened(spec)
+    assert {name: runs[name].info.status for name in "abcd"} == {"a": "FINISHED", "b": "FAILED", "c": "KILLED", "d": "KILLED"}
+    assert runs["b"].data.tags["error"] == "Boom: why"
+    assert runs["references"].info.status == "FINISHED"
+
+
+def test_a_resumed_sweep_continues_its_runs_and_doubles_nothing(spec: SweepSpec) -> None:
+    record = record_of()
+    first = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(first, record, steps=(2,))
+    first.close(interrupted=True)
+    second = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(second, record, steps=(2, 4))
+    second.trial_ended(replace(record, state="done", pckh_50=0.4))
+    second.close()
+    client, runs = opened(spec)
+    assert set(runs) == {"epsilon 0.8", "references", "e0.8-000"}
+    history = client.get_metric_history(runs["e0.8-000"].info.run_id, "val/pckh_50")
+    assert [point.step for point in history] == [2, 4]
+    assert runs["e0.8-000"].info.status == "FINISHED"
+
+
+def test_events_survive_a_killed_process_and_are_sent_by_the_next(spec: SweepSpec) -> None:
+    record = record_of()
+    first = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(first, record, steps=(2,))
+    first.close()
+    # A kill between the answer and the saved offset: everything is sent again.
+    (spec.state_dir / "tracking.offset").write_text("0\n")
+    second = Tracker(spec, facts=FakeFacts(protected=False))
+    second.sweep_started()
+    second.close()
+    client, runs = opened(spec)
+    assert len(client.get_metric_history(runs["e0.8-000"].info.run_id, "val/pckh_50")) == 1
+
+
+def test_protected_data_lets_only_the_allow_list_out_and_no_durations(spec: SweepSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    ticks = iter(range(1000, 100_000, 777))
+    tracker, record = Tracker(spec, facts=FakeFacts(protected=True), clock=lambda: next(ticks)), record_of()
+    run_one_trial(tracker, record)
+    tracker.trial_ended(replace(record, state="failed", steps=4, error="ValueError: record im007.jpg is odd"))
+    tracker.close()
+    client, runs = opened(spec)
+    child = runs["e0.8-000"]
+    assert set(child.data.metrics) == {"val/pckh_50", "privacy/epsilon_spent"}
+    assert child.data.tags["error"] == "ValueError"
+    history = client.get_metric_history(child.info.run_id, "val/pckh_50")
+    assert history[1].timestamp - history[0].timestamp == 2
+    assert child.info.end_time - child.info.start_time == 4
+    assert {d.dataset.name: d.dataset.digest for d in child.inputs.dataset_inputs}["p"] == "withheld"
+    spooled = (spec.state_dir / "tracking.spool.jsonl").read_text()
+    assert "train/loss" not in spooled
+    assert "im007" not in spooled
+    assert "train/loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train/loss", "train/clipped_frac", "time/step_s", "data/batch_size", "val/pckh_50x"])
+def test_a_metric_outside_the_allow_list_stays_inside(name: str) -> None:
+    assert allowed_metrics({name: 1.0, "val/pckh_50": 0.5}, protected=True) == {"val/pckh_50": 0.5}
+    assert name in allowed_metrics({name: 1.0}, protected=False)
+
+
+def test_infinite_metrics_never_leave() -> None:
+    assert allowed_metrics({"privacy/epsilon_spent": float("inf"), "val/pckh_50": float("nan")}, protected=False) == {}
+
+
+def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, tmp_path: Path) -> None:
+    record = record_of(state="done", pckh_50=0.4)
+    model = spec.checkpoint_dir(record.trial_id) / "model"
+    model.mkdir(parents=True)
+    (model / WEIGHTS_FILE).write_bytes(b"weights")
+    figure = tmp_path / "figure.png"
+    figure.write_bytes(b"png")
+    results = SweepResults(name="tried", records=(record,), accounting="composed", delta=1e-5)
+    for _ in range(2):
+        tracker = Tracker(spec, facts=FakeFacts(protected=False))
+        run_one_trial(tracker, record)
+        tracker.trial_ended(record)
+        tracker.summary(results, "# report", [figure])
+        tracker.close()
+    client, runs = opened(spec)
+    version = client.get_model_version_by_alias("tried", "best-eps-0_8")
+    assert (version.version, version.run_id) in {("1", runs["e0.8-000"].info.run_id), (1, runs["e0.8-000"].info.run_id)}
+    assert len(client.search_model_versions("name = 'tried'")) == 1
+    assert {a.path for a in client.list_artifacts(version.run_id, "model")} == {
+        f"model/{n}" for n in ("MLmodel", WEIGHTS_FILE, "config.yaml")
+    }
+    summary = runs["summary"]
+    assert summary.info.status == "FINISHED"
+    assert {a.path for a in client.list_artifacts(summary.info.run_id, "figures")} == {"figures/figure.png"}
+    assert summary.data.metrics == {"best/pckh_50/eps_0.8": 0.4}
+
+
+def test_an_experiment_of_another_sweep_is_refused(spec: SweepSpec, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/shared.db"
+    first = spec.model_copy(update={"tracking_uri": uri})
+    second = first.model_copy(update={"storage": tmp_path / "elsewhere"})
+    tracker = Tracker(first, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    tracker.close()
+    with pytest.raises(Refused, match="of another sweep"):
+        Tracker(second, facts=FakeFacts(protected=False)).sweep_started()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/at/all/mlflow.db"])
+def test_an_unreachable_store_is_said_in_seconds(uri: str) -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        check_tracking(uri)
+
+
+def test_credentials_leave_the_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_connection.os, "environ", environment := {})
+    assert take_credentials("https://ann:secret@host:5000/mlflow") == "https://host:5000/mlflow"
+    assert environment == {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "secret"}
+    with pytest.raises(BadInput) as error:
+        take_credentials("postgresql://ann:secret@host/db")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "ftp://host"])
+def test_a_store_that_mlflow_refuses_is_bad_input(uri: str) -> None:
+    with pytest.raises(BadInput, match="expected http"):
+        take_credentials(uri)
+
+
+def test_alias_has_no_dots() -> None:
+    assert alias_of(0.8) == "best-eps-0_8"
+    assert alias_of(8.0) == "best-eps-8"
