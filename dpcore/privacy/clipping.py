@@ -121,7 +121,8 @@ def clip_rows(rows: Tensor, clip_norm: float) -> ClippedRows:
     kept = torch.where(finite[:, None], rows, torch.zeros((), dtype=rows.dtype, device=rows.device))
     over = finite & (norms > limit)
     factors = torch.where(over, limit / norms, torch.ones_like(norms))
-    return ClippedRows(rows=kept * factors[:, None], l2_bound=clip_norm, clipped=over, nonfinite=~finite)
+    # in place: `kept` is a fresh copy, and a third one of 64 × 275,000 numbers costs 80 ms.
+    return ClippedRows(rows=kept.mul_(factors[:, None]), l2_bound=clip_norm, clipped=over, nonfinite=~finite)
 
 
 def _checked(clip_norm: float) -> float:
