@@ -103,6 +103,7 @@ def assemble_network(config: ModelConfig, features: FoldedFeatures | None) -> Po
         width_px=config.input_width_px,
         bins_x=codec.bins_x,
         bins_y=codec.bins_y,
+        sharpness=config.marginal_sharpness,
     )
     return PoseNetwork({**parts, "head": build_head(config.head, shape)})
 

@@ -32,7 +32,7 @@ from dpcore.train.trial_data import TrialData
 STAGES_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
 HELD_OUT_FRAC = 0.1
-_HEAD_FIELDS = {"freeze", "weights", "head_start"}
+_HELD_BY_THE_START = {"freeze", "weights", "head_start"}
 """Fields of the model that say nothing of a stage's result beyond the digest of the weights it starts from."""
 
 
@@ -118,7 +118,7 @@ def _key(config: TrialConfig, network: PoseNetwork, inputs: dict[str, Any], runt
     document = {
         "version": STAGES_VERSION,
         "start": weights_digest(network.state_dict()),
-        "model": config.model.model_dump(mode="json", exclude=_HEAD_FIELDS),
+        "model": config.model.model_dump(mode="json", exclude=_HELD_BY_THE_START),
         "seed": config.seed,
         "rounding": {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__},
         **inputs,

@@ -21,6 +21,7 @@ from dpcore.errors import BadInput
 from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
+from dpcore.privacy.mechanism import Mechanism
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
@@ -166,7 +167,7 @@ class _Trial:
             if self._store is not None and progress.step % runtime.checkpoint_every_steps == 0:
                 self._store.save_checkpoint(private.checkpoint(progress))
 
-    def _mechanism(self) -> Any:
+    def _mechanism(self) -> Mechanism:
         prepared = self._prepared
         return build_mechanism(
             self._config,

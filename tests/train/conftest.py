@@ -39,7 +39,7 @@ def make_config() -> Callable[..., TrialConfig]:
             },
         }
         if method not in ("public_only", "nonprivate"):
-            values |= {"epsilon": 8.0, "delta": 1e-3, "clip_norm": 0.5}
+            values |= {"epsilon": 1.0, "delta": 1e-3, "clip_norm": 0.5}
         if method.startswith("feature"):
             values |= {"split": PIXELATE, "public_batch_size": 8}
         if method.endswith("projected"):

@@ -41,7 +41,7 @@ def test_every_method_runs_to_a_report_with_all_its_metrics(
     spends = method in ("dpsgd", "projected", "feature", "feature_projected")
     assert ("privacy/epsilon_spent" in last.metrics) == spends
     if spends:
-        assert 0 < last.metrics["privacy/epsilon_spent"] <= 8.0
+        assert 0 < last.metrics["privacy/epsilon_spent"] <= 1.0
         assert reports[0].metrics["privacy/epsilon_spent"] < last.metrics["privacy/epsilon_spent"]
 
 
