@@ -56,6 +56,7 @@ class ModelConfig(Part):
     freeze: Literal["none", "early", "backbone"] = "early"
     input_height_px: int = Field(default=64, ge=16)
     input_width_px: int = Field(default=64, ge=16)
+    marginal_sharpness: float = Field(default=1.0, gt=0, description="β of the marginal head's (1/β)·log-mean-exp(β·)")
     split_ratio: float = Field(default=2.0, gt=0, le=8)
     label_sigma_bins: float = Field(default=3.0, gt=0)
 
@@ -65,23 +66,27 @@ class ModelConfig(Part):
             raise ValueError("model.backbone folded needs model.weights and model.feature_layers")
         if self.backbone != "folded" and (self.weights is not None or self.feature_layers or self.head_start != "random"):
             raise ValueError("model.weights, model.feature_layers and model.head_start belong to model.backbone folded")
+        if self.head != "marginal" and self.marginal_sharpness != 1.0:
+            raise ValueError("model.marginal_sharpness belongs to model.head marginal")
         if self.backbone == "folded" and self.freeze == "early":
             raise ValueError("model.freeze early is for the small backbone; with a folded one give backbone or none")
         return self
 
 
 class AugmentationConfig(Part):
-    """Random geometry of the training images. A pair of an example and its public view shares one draw."""
+    """Random geometry and light of the training images. A pair of an example and its public view shares one draw."""
 
     flip_prob: float = Field(default=0.0, ge=0, le=1)
     scale_frac: float = Field(default=0.0, ge=0, lt=1)
     rotate_deg: float = Field(default=0.0, ge=0, le=180)
     rotate_prob: float = Field(default=0.0, ge=0, le=1)
+    photometric_frac: float = Field(default=0.0, ge=0, le=1, description="contrast and gains in 1 ± this, clutter up to half of it")
 
     @property
     def is_identity(self) -> bool:
         """Whether every draw leaves the image as it is, so that features of frozen layers can be cached."""
-        return self.flip_prob == 0 and self.scale_frac == 0 and (self.rotate_deg == 0 or self.rotate_prob == 0)
+        turns = self.rotate_deg > 0 and self.rotate_prob > 0
+        return not (turns or self.flip_prob or self.scale_frac or self.photometric_frac)
 
 
 class SplitConfig(Part):

@@ -1,4 +1,4 @@
-"""Random geometry of training images, and the way from stored bytes to the network's input.
+"""Random geometry and photometry of training images, and the way from stored bytes to the network's input.
 
 One draw is applied to an example and to its public view alike, so that a pair stays a pair.
 """
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from dpcore.config import AugmentationConfig
+from dpcore.data.photometric import NUMBERS_PER_EXAMPLE, PhotometricDraw
 from dpcore.errors import BadInput
 from dpcore.pose.skeleton import FLIP_PAIRS
 
@@ -34,13 +35,17 @@ class UniformSource(Protocol):
 class GeometryDraw:
     """Geometry of B examples: each is mirrored if `flip`, then mapped by `affine` about the crop's centre.
 
+    Photometry, where there is any, acts first, so that the border stays constant.
+
     Attributes:
         affine: (B, 2, 3) float64, from centred input px to centred output px.
         flip: (B,) bool.
+        photometric: Light and clutter of the B examples; None leaves them.
     """
 
     affine: NDArray[np.float64]
     flip: NDArray[np.bool_]
+    photometric: PhotometricDraw | None = None
 
     @classmethod
     def identity(cls, count: int) -> GeometryDraw:
@@ -52,12 +57,13 @@ class GeometryDraw:
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> GeometryDraw:
         """The draw of some of the examples: for physical batches."""
-        return GeometryDraw(affine=self.affine[rows], flip=self.flip[rows])
+        photometric = None if self.photometric is None else self.photometric[rows]
+        return GeometryDraw(affine=self.affine[rows], flip=self.flip[rows], photometric=photometric)
 
     def apply_to_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Images (B, H, W, 3) uint8 under the draw, bilinear, `BORDER` outside."""
         self._check_count(len(images))
-        out = images.copy()
+        out = images.copy() if self.photometric is None else self.photometric.apply_to_images(images)
         out[self.flip] = out[self.flip, :, ::-1]
         for row in np.flatnonzero((self.affine != np.eye(2, 3)).any(axis=(1, 2))):
             out[row] = _warp(out[row], self.affine[row])
@@ -90,10 +96,11 @@ class GeometryDraw:
 
 
 def draw_geometry(config: AugmentationConfig, count: int, source: UniformSource) -> GeometryDraw:
-    """Draws flip, scale and rotation of `count` examples.
+    """Draws flip, scale, rotation and photometry of `count` examples.
 
     Scale is uniform in 1 ± scale_frac, the angle uniform in ± rotate_deg with probability rotate_prob. Every draw reads
-    4 · count numbers in one fixed order, whatever the config, so that changing one setting leaves the other draws alone.
+    4 · count numbers in one fixed order, whatever the config, so that changing one setting leaves the other draws alone;
+    photometry reads its own after them.
     """
     flips, scales, turned, angles = source.uniform(4 * count).reshape(4, count)
     scale = 1 + config.scale_frac * (2 * scales - 1)
@@ -102,7 +109,11 @@ def draw_geometry(config: AugmentationConfig, count: int, source: UniformSource)
     affine[:, 0, 0] = affine[:, 1, 1] = scale * np.cos(angle)
     affine[:, 1, 0] = scale * np.sin(angle)
     affine[:, 0, 1] = -affine[:, 1, 0]
-    return GeometryDraw(affine=affine, flip=flips < config.flip_prob)
+    photometric = None
+    if config.photometric_frac > 0:
+        numbers = source.uniform(NUMBERS_PER_EXAMPLE * count).reshape(count, NUMBERS_PER_EXAMPLE)
+        photometric = PhotometricDraw.of(numbers, config.photometric_frac)
+    return GeometryDraw(affine=affine, flip=flips < config.flip_prob, photometric=photometric)
 
 
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:
