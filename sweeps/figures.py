@@ -52,7 +52,8 @@ def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: s
     axes.set_ylabel("PCKh@0.5 on validation, %")
     axes.set_title(title, loc="left")
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
     figure.supxlabel(caption, fontsize="x-small", x=0.02, ha="left", wrap=True)
     return figure
 

@@ -35,7 +35,7 @@ class Spool:
         self._offset_path = folder / "tracking.offset"
         self._end = self._cut_half_line()
         self._offset = self._load_offset()
-        self._file = self.path.open("ab")
+        self.path.touch()
 
     def _cut_half_line(self) -> int:
         if not self.path.exists():
@@ -60,8 +60,8 @@ class Spool:
     def append(self, event: Event) -> None:
         """Puts `event` at the end. NaN and infinity are refused: JSON has neither."""
         line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
+        with self.path.open("ab") as file:
+            file.write(line)
         self._end += len(line)
 
     def next(self) -> tuple[Event, int] | None:
@@ -85,7 +85,3 @@ class Spool:
         with self.path.open("rb") as file:
             file.seek(self._offset)
             return sum(1 for _ in file)
-
-    def close(self) -> None:
-        """Closes the file; unanswered events stay in it."""
-        self._file.close()

@@ -173,7 +173,6 @@ class Tracker:
         self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=int(self._clock() * 1000))
         left = self._sender.close(within_s=DRAIN_WITHIN_S)
         path = self._spool.path
-        self._spool.close()
         self._sender = self._spool = None
         if left:
             print(f"dpsweep: {left} events wait in {path}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
