@@ -27,15 +27,26 @@ def admission_mistakes(space: SpaceFile) -> Iterator[str]:
     if field_mistakes:
         yield from field_mistakes
         return
+    yield from _refused_everywhere(space)
+    if space.sweep.sampler == "grid":
+        for epsilon in space.sweep.epsilons:
+            yield from _grid_mistakes(space, epsilon)
+
+
+def _refused_everywhere(space: SpaceFile) -> Iterator[str]:
+    """One line per choice value whose every draw is refused, with the ε where that is so; one line in all for a space of which nothing
+    is left."""
+    found: dict[tuple[str, str], list[str]] = {}
     for epsilon in space.sweep.epsilons:
         refused = {where: _always_refused(space, epsilon, forced) for where, forced in _forced_values(space, epsilon)}
         rules = {rule for rule in refused.values() if rule is not None}
         if len(rules) == 1 and None not in refused.values():
-            yield f"trial: no draw is admissible at epsilon {epsilon:g}: {rules.pop()}"
-        else:
-            yield from (f"{where}: no draw is admissible at epsilon {epsilon:g}: {rule}" for where, rule in refused.items() if rule)
-        if space.sweep.sampler == "grid":
-            yield from _grid_mistakes(space, epsilon)
+            refused = {"trial": rules.pop()}
+        for where, rule in refused.items():
+            if rule is not None:
+                found.setdefault((where, rule), []).append(f"{epsilon:g}")
+    for (where, rule), epsilons in found.items():
+        yield f"{where}: no draw is admissible at epsilon {', '.join(epsilons)}: {rule}"
 
 
 def admissible_grid(space: SpaceFile, epsilon: float) -> list[Draw]:

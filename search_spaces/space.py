@@ -90,7 +90,7 @@ class IntRange(_Range):
         """The value at `fraction` ∈ [0, 1) of the range, on a log scale where `log`."""
         low, high = self.bounds
         if self.log:
-            return min(high, int(math.exp(math.log(low) + fraction * (math.log(high + 1) - math.log(low)))))
+            return min(high, max(low, int(math.exp(math.log(low) + fraction * (math.log(high + 1) - math.log(low))))))
         return low + int(fraction * (high - low + 1))
 
     def contains(self, value: Scalar) -> bool:

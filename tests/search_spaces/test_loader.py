@@ -1,0 +1,136 @@
+"""Each mistake in a space file is one line with its path; a good file loads without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dpcore.errors import BadInput
+from search_spaces.loader import load_space
+from search_spaces.presets import preset_names
+from search_spaces.space import Choice, FloatRange
+
+GOOD = """
+sweep: {epsilons: [0.2, 0.8], delta: 1e-5, trials_per_epsilon: 4, accounting: composed}
+splits: {blur_10: {transform: gaussian_blur, sigma_px: 10}}
+trial:
+  data: {private: p, public: q, validation: v, nominal_examples: 1000}
+  stages: {public_view: {until: converged}, private: {steps: 10, expected_batch_size: 50}}
+search:
+  method: {choice: [dpsgd, projected, feature]}
+  clip_norm: {float: [1e-3, 10.0], log: true}
+  subspace.rank: {int: [4, 64], log: true, when: {method: projected}}
+  split: {choice: [blur_10], when: {method: [feature]}}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(tmp_path: Path, old: str, new: str, **given: object) -> list[str]:
+    assert old in GOOD
+    with pytest.raises(BadInput) as caught:
+        load_space(write(tmp_path, GOOD.replace(old, new)), **given)
+    return str(caught.value).splitlines()
+
+
+def test_a_good_file_loads_with_yaml_1_2_numbers(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, GOOD))
+    assert space.delta == 1e-5
+    assert space.search["clip_norm"] == FloatRange(bounds=(1e-3, 10.0), log=True)
+    assert space.search["subspace.rank"].when == {"method": ("projected",)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("clip_norm:", "clip_nrom:", "search.clip_nrom: unknown key clip_nrom; did you mean clip_norm?"),
+        ("steps: 10", "stesp: 10", "trial.stages.private.stesp: unknown key; did you mean steps?"),
+        ("delta: 1e-5", "dleta: 1e-5", "sweep.dleta: unknown key; did you mean delta?"),
+        ("splits:", "split:", "split: unknown key; did you mean splits?"),
+        ("[1e-3, 10.0]", "[10.0, 1e-3]", "bounds are reversed"),
+        ("[1e-3, 10.0]", "[0.0, 10.0]", "log: true needs a lower bound"),
+        ("[4, 64]", "[0, 64]", "log: true needs a lower bound of at least 1"),
+        ("[4, 64]", "[400, 900]", "is more than the 256 public examples"),
+        ("[0.2, 0.8]", "[0.2, -1]", "every epsilon must be greater than 0, given -1"),
+        ("[0.2, 0.8]", "[0.2, 0]", "every epsilon must be greater than 0, given 0"),
+        ("[0.2, 0.8]", "[0.2, .nan]", "finite"),
+        ("choice: [blur_10]", "choice: [blur_11]", "search.split: unknown split blur_11; did you mean blur_10?"),
+        ("accounting: composed", "accounting: public_proxy", "public_proxy is not yet"),
+        ("accounting: composed", "accounting: private_selection", "private_selection is not yet"),
+        (", accounting: composed", "", "sweep.accounting: missing"),
+        ("accounting: composed", "accounting: composed, stopper: asha", "asha is not yet there"),
+        ("steps: 10, expected", "expected", "trial.stages.private.steps: missing"),
+        ("steps: 10", "steps: ten", "trial.stages.private.steps: input should be a valid integer"),
+        ("method: projected}", "method: projceted}", "projceted is not among the choices of method; did you mean projected?"),
+        ("when: {method: projected}", "when: {start: public}", "neither a searched choice nor fixed in trial"),
+        ("search:", "search:\n  epsilon: {float: [0.1, 1.0]}", "search.epsilon: the sweep sets it"),
+        ("search:", "search:\n  stages.private.steps: {int: [5, 10]}", "also fixed in trial"),
+        ("clip_norm: {float", "clip_norm: {flaot", "search.clip_norm.flaot: unknown key; did you mean float?"),
+        ("search:", "search_at: {0.3: {clip_norm: {float: [0.1, 1.0]}}}\nsearch:", "search_at.0.3: no such epsilon in sweep.epsilons"),
+        ("search:", "search_at: {0.2: {clip: {float: [0.1, 1.0]}}}\nsearch:", "search_at.0.2.clip: not under search"),
+        ("p, public", "!!python/object/apply:os.system [true], public", "tags are refused"),
+        ("delta: 1e-5", "delta: 1e-5, delta: 1e-6", "duplicate key delta"),
+        ("trial:\n", "trial: [\n", "not YAML"),
+        ("[4, 64], log: true", "[4, 64], log: true, float: [1, 2]", "expected exactly one of choice, int, float"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_where_and_what_was_expected(tmp_path: Path, old: str, new: str, message: str) -> None:
+    lines = refusal(tmp_path, old, new)
+    assert len([line for line in lines if message in line]) == 1, lines
+    assert all(": " in line for line in lines)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    lines = refusal(tmp_path, "clip_norm: {float: [1e-3, 10.0]", "clipnorm: {float: [1e-3, 10.0]", epsilons=[-1.0])
+    assert len(lines) == 2
+
+
+def test_composed_refuses_a_searched_horizon_and_unaccounted_takes_it(tmp_path: Path) -> None:
+    searched = GOOD.replace("steps: 10, ", "").replace("search:", "search:\n  stages.private.steps: {int: [5, 10]}")
+    with pytest.raises(BadInput, match="accounting composed needs it fixed"):
+        load_space(write(tmp_path, searched))
+    load_space(write(tmp_path, searched.replace("composed", "unaccounted")))
+
+
+def test_narrowed_epsilons_drop_what_search_at_says_of_others(tmp_path: Path) -> None:
+    text = GOOD.replace("search:", "search_at: {0.8: {clip_norm: {float: [0.1, 1.0]}}}\nsearch:")
+    assert load_space(write(tmp_path, text), epsilons=[0.2]).sweep.epsilons == (0.2,)
+    assert load_space(write(tmp_path, text)).parameters_at(0.8)["clip_norm"] == FloatRange(bounds=(0.1, 1.0))
+
+
+def test_set_fixes_a_path_and_ends_its_search(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, GOOD), assignments=["clip_norm=0.5", "subspace.rank=16", "sweep.trials_per_epsilon=2"])
+    assert "clip_norm" not in space.search
+    assert space.trial["clip_norm"] == 0.5
+    assert space.search["subspace.rank"] == Choice(choice=(16,), when={"method": ("projected",)})
+    assert space.sweep.trials_per_epsilon == 2
+
+
+@pytest.mark.parametrize("text", ["clip_norm", "=3", "clip_nrom=1", "stages.private.stesp=3"])
+def test_a_wrong_assignment_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadInput, match="--set"):
+        load_space(write(tmp_path, GOOD), assignments=[text])
+
+
+def test_a_missing_file_and_an_unknown_preset_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not there"):
+        load_space(tmp_path / "no.yaml")
+    with pytest.raises(BadInput, match="did you mean quick"):
+        load_space("quikc")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_round_trips(name: str) -> None:
+    space = load_space(name)
+    assert type(space).model_validate(space.document()) == space
+    assert space.sweep.accounting == "composed"
+
+
+def test_loading_needs_neither_torch_nor_optuna() -> None:
+    code = "import sys; from search_spaces.loader import load_space as load; load('quick'); assert not {'torch', 'optuna', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

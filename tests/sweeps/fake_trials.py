@@ -1,0 +1,124 @@
+"""Trials of milliseconds with the trainer's signature: they keep their reports in the folder and replay from there."""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from dpcore.config import TrialConfig
+from dpcore.errors import BadInput
+from dpcore.privacy.accounting import PrivacyPlan
+from sweeps.driver import DatasetFacts, Surroundings
+from sweeps.pricing import Accountant
+
+
+def score_of(config: TrialConfig) -> float:
+    """Best at clip norm 0.1; privacy, floors and controls cost a little."""
+    base = {"public_only": 0.5, "nonprivate": 0.9}.get(config.method, 0.7)
+    if config.clip_norm is not None:
+        base -= 0.05 * abs(math.log10(config.clip_norm / 0.1))
+    return base - (0.1 if config.is_control else 0.0) + 0.001 * config.seed
+
+
+def run_trial(config, runtime, *, places, trial_id, key, folder, attempt=0) -> Iterator[SimpleNamespace]:
+    """Three reports; each is written down before it is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "reports.json"
+    reports = json.loads(done.read_text()) if done.exists() else []
+    with (folder / "starts.txt").open("a") as file:
+        file.write(f"{key.key_id()} {attempt}\n")
+    for step in (1, 2, 3):
+        if step > len(reports):
+            metrics = {"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1}
+            if config.spends_privacy:
+                metrics["privacy/epsilon_spent"] = config.epsilon * step / 3
+            reports.append(metrics)
+            done.write_text(json.dumps(reports))
+        yield SimpleNamespace(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=f"{trial_id}-{step}")
+
+
+def slow_trial(config, runtime, **given) -> Iterator[SimpleNamespace]:
+    """The same, a second a report."""
+    for report in run_trial(config, runtime, **given):
+        time.sleep(1.0)
+        yield report
+
+
+def dying_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:
+    """The worker of the second search trial is killed once after its first report; the third diverges, the fourth is refused."""
+    for report in run_trial(config, runtime, folder=folder, **given):
+        number = given["trial_id"].rpartition("-")[2]
+        if given["trial_id"].startswith("e") and number == "002":
+            report.metrics = {**report.metrics, "val/pckh_50": math.nan}
+        if given["trial_id"].startswith("e") and number == "003":
+            raise BadInput("the data do not fit")
+        yield report
+        if given["trial_id"].startswith("e") and number == "001" and not (folder / "died").exists():
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def plan(config: TrialConfig, cache_dir: Path | None) -> PrivacyPlan | None:
+    """Instead of seconds of calibration: the noise is 1 / ε."""
+    if not config.spends_privacy:
+        return None
+    return PrivacyPlan(
+        sampling_prob=config.sampling_prob,
+        steps=config.stages.private.steps,
+        noise_multiplier=1 / config.epsilon,
+        delta=config.delta,
+        epsilon_target=config.epsilon,
+        epsilon_planned=config.epsilon,
+    )
+
+
+def compose(spendings, delta: float) -> float:
+    """Plain addition of 1 / noise."""
+    return sum(count / spending.noise_multiplier for spending, count in spendings)
+
+
+@dataclass
+class Tracker:
+    """Remembers what it was told."""
+
+    spec: object
+
+    def __post_init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def sweep_started(self) -> None:
+        self.events.append(("sweep", ""))
+
+    def trial_started(self, record) -> None:
+        self.events.append(("started", record.trial_id))
+
+    def reported(self, record, report) -> None:
+        self.events.append(("reported", f"{record.trial_id} {report.step}"))
+
+    def trial_ended(self, record) -> None:
+        self.events.append(("ended", record.trial_id))
+
+    def close(self, *, interrupted: bool = False) -> None:
+        self.events.append(("closed", str(interrupted)))
+
+
+def surroundings(lines: list[str] | None = None, trackers: list[Tracker] | None = None, *, protected: bool = False) -> Surroundings:
+    """All fakes together; says its lines into `lines`."""
+
+    def tracker(spec) -> Tracker:
+        made = Tracker(spec)
+        if trackers is not None:
+            trackers.append(made)
+        return made
+
+    return Surroundings(
+        accountant=Accountant(plan=plan, compose=compose),
+        tracker=tracker,
+        dataset=lambda spec: DatasetFacts(digest="d" * 8, protected=protected),
+        say=(lambda line: None) if lines is None else lines.append,
+    )

@@ -1,0 +1,136 @@
+"""Whole sweeps on a real Ray with trials of milliseconds: worker deaths, a killed driver, and requests that leave nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import fake_trials
+import spaces
+
+from dpcore.config import Places
+from dpcore.errors import BadInput, Refused, Unavailable
+from sweeps.driver import plan_of, resume_sweep, run_sweep
+from sweeps.ledger import Ledger
+from sweeps.results import read_results
+from sweeps.spec import SweepSpec
+
+SWEEP = """
+import sys
+import fake_trials
+from pathlib import Path
+from sweeps.driver import run_sweep
+from sweeps.spec import SweepSpec
+run_sweep(SweepSpec.model_validate_json(Path(sys.argv[1]).read_text()), fake_trials.surroundings())
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
+    """A sweep of 16 fake trials, whose functions Ray's workers can import."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
+    places = Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    return SweepSpec(name="s", space=spaces.space(), places=places, storage=tmp_path / "store", trial_function="fake_trials:run_trial")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning:ray")  # ray leaves its log files and sockets to the end of the process
+def test_a_sweep_outlives_dying_workers_and_failing_trials(spec: SweepSpec) -> None:
+    lines: list[str] = []
+    trackers: list[fake_trials.Tracker] = []
+    dying = spec.model_copy(update={"trial_function": "fake_trials:dying_trial", "max_concurrent": 2})
+    results = run_sweep(dying, fake_trials.surroundings(lines, trackers))
+    states = {record.trial_id: record.state for record in results.records}
+    assert len(states) == results.planned == 16
+    assert {name for name, state in states.items() if state == "failed"} == {"e0.5-002", "e0.5-003", "e2-002", "e2-003"}
+    assert (dying.checkpoint_dir("e2-001") / "starts.txt").read_text().count("\n") == 2
+    assert [event for event in trackers[0].events if event[0] == "ended"] == [("ended", e) for _, e in trackers[0].events if _ == "ended"]
+    assert len({name for kind, name in trackers[0].events if kind == "ended"}) == 16
+    assert trackers[0].events[-1] == ("closed", "False")
+    assert lines[-1].startswith("[16/16]")
+    again = read_results(dying.sweep_dir)
+    assert again == results
+    assert len([line for line in Ledger(dying.resolved_ledger_url).lines() if line.kind == "reserve"]) == 12
+    assert again.sweep_epsilon == pytest.approx(6 * 0.5 + 6 * 2.0)
+    key = (dying.state_dir / "sweep.key").read_text().strip()
+    public = [path for path in dying.storage.rglob("*") if path.is_file() and path.name != "sweep.key"]
+    assert not [path for path in public if key.encode() in path.read_bytes() or bytes.fromhex(key) in path.read_bytes()]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning:ray")
+def test_a_killed_driver_is_resumed_to_the_exact_plan(spec: SweepSpec, tmp_path: Path) -> None:
+    slow = spec.model_copy(update={"trial_function": "fake_trials:slow_trial", "max_concurrent": 2, "cpus_per_trial": 0.5})
+    path = tmp_path / "spec.json"
+    path.write_text(slow.model_dump_json(by_alias=True))
+    driver = subprocess.Popen([sys.executable, "-c", SWEEP, str(path)], start_new_session=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and (not slow.reports_path.is_file() or slow.reports_path.read_text().count("\n") < 4):
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    fast = slow.model_copy(update={"trial_function": "fake_trials:run_trial"})
+    fast.save()
+    results = resume_sweep("s", slow.storage, fake_trials.surroundings())
+    assert len(results.records) == results.planned == 16
+    assert {record.state for record in results.records} == {"done"}
+    assert {tuple(point.step for point in record.curve) for record in results.records} == {(1, 2, 3)}
+    lines = Ledger(slow.resolved_ledger_url).lines()
+    assert len([line for line in lines if line.kind == "reserve"]) == len([line for line in lines if line.kind == "settle"]) == 12
+    assert Ledger(slow.resolved_ledger_url).verify(lambda spending, delta: 1 / spending.noise_multiplier) == ()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_an_unreachable_ray_leaves_nothing_behind(spec: SweepSpec, address: str) -> None:
+    with pytest.raises(Unavailable, match="no Ray answers"):
+        run_sweep(spec.model_copy(update={"address": address}), fake_trials.surroundings())
+    assert not spec.storage.exists()
+
+
+def test_an_address_that_is_none_is_bad_input(spec: SweepSpec) -> None:
+    with pytest.raises(BadInput, match="expected auto or HOST:PORT"):
+        run_sweep(spec.model_copy(update={"address": "somewhere"}), fake_trials.surroundings())
+
+
+def test_a_name_that_exists_is_refused_and_resume_is_named(spec: SweepSpec) -> None:
+    spec.sweep_dir.mkdir(parents=True)
+    with pytest.raises(Refused, match="dpsweep resume s"):
+        run_sweep(spec, fake_trials.surroundings())
+
+
+def test_an_unknown_sweep_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no sweep nope"):
+        resume_sweep("nope", tmp_path, fake_trials.surroundings())
+
+
+def test_a_ceiling_on_protected_data_is_refused(spec: SweepSpec) -> None:
+    with pytest.raises(Refused, match="references.ceiling"):
+        run_sweep(spec, fake_trials.surroundings(protected=True))
+    assert not spec.storage.exists()
+
+
+def test_the_plan_counts_and_prices_every_trial_and_touches_nothing(spec: SweepSpec) -> None:
+    plan = plan_of(spec, fake_trials.surroundings())
+    assert plan.trials == 16
+    assert plan.references == ("floor-blur", "ceiling")
+    assert plan.sweep_epsilon == plan.composed_epsilon == pytest.approx(6 * 0.5 + 6 * 2.0)
+    assert not spec.storage.exists()
+
+
+def test_a_plan_over_the_cap_is_refused_before_anything_is_touched(spec: SweepSpec) -> None:
+    capped = spec.model_copy(update={"space": spaces.space(sweep={"epsilon_total": 10.0})})
+    with pytest.raises(Refused, match="would bring the dataset to 15"):
+        run_sweep(capped, fake_trials.surroundings())
+    assert not spec.storage.exists()
+
+
+def test_unaccounted_says_so_and_what_composed_would_have_cost(spec: SweepSpec) -> None:
+    plan = plan_of(spec.model_copy(update={"space": spaces.space(sweep={"accounting": "unaccounted"})}), fake_trials.surroundings())
+    assert plan.sweep_epsilon is None
+    assert plan.headline.startswith("no end-to-end guarantee")
+    assert "composed would be epsilon 15" in plan.headline

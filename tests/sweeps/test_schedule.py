@@ -1,0 +1,232 @@
+"""The schedule alone, without Ray: what runs next, once, in which order, and after a crash."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fake_trials
+import spaces
+
+from dpcore.config import Places, RuntimeFlags
+from dpcore.errors import BadInput
+from sweeps.ledger import Ledger
+from sweeps.pricing import Accountant
+from sweeps.reservations import Reservations
+from sweeps.results import CurvePoint, TrialRecord
+from sweeps.schedule import Schedule
+from sweeps.spec import SweepSpec
+from sweeps.studies import Studies, clear_journal
+
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+
+
+def spec_of(tmp_path: Path, *, device: str = "cpu", **sections: object) -> SweepSpec:
+    places = Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    runtime = RuntimeFlags(device=device)
+    return SweepSpec(name="s", space=spaces.space(**sections), places=places, storage=tmp_path / "store", runtime=runtime)
+
+
+def schedule_of(spec: SweepSpec, *, key_id: str = "k", key_lost: bool = False) -> Schedule:
+    ledger = Ledger(spec.resolved_ledger_url)
+    schedule = Schedule(spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, dataset_digest="dd", key_id=key_id))
+    schedule.restore(key_lost=key_lost)
+    return schedule
+
+
+def finish(schedule: Schedule, record: TrialRecord) -> TrialRecord:
+    for step in (1, 2, 3):
+        schedule.report(record.trial_id, CurvePoint(step, {"val/pckh_50": fake_trials.score_of(record.config) * step / 3}))
+    return schedule.end(record.trial_id)
+
+
+def run_all(schedule: Schedule) -> list[str]:
+    handed = []
+    while (record := schedule.next()) is not None:
+        handed.append(record.trial_id)
+        finish(schedule, record)
+    assert schedule.is_over
+    return handed
+
+
+def test_references_come_first_then_the_epsilons_in_turn_then_control_and_seeds(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path))
+    assert schedule.planned == 16
+    handed = run_all(schedule)
+    assert handed[:6] == ["floor-blur", "ceiling", "e0.5-000", "e2-000", "e0.5-001", "e2-001"]
+    assert sorted(handed[-6:]) == ["control-e0.5", "control-e2", "seed-e0.5-1", "seed-e0.5-2", "seed-e2-1", "seed-e2-2"]
+    assert len(set(handed)) == schedule.planned == schedule.finished == 16
+
+
+def test_winner_reruns_differ_in_the_seed_alone_and_the_control_in_the_private_weight(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path))
+    run_all(schedule)
+    records = {record.trial_id: record for record in schedule.records}
+    winner = max((r for r in schedule.records if r.role == "search" and r.epsilon == 2.0), key=lambda r: r.pckh_50)
+    assert records["seed-e2-1"].config == winner.config.changed(seed=winner.config.seed + 1)
+    control = records["control-e2"]
+    assert control.config.private_weight == 0
+    assert control.epsilon_spent == 0.0
+
+
+def test_every_private_trial_is_reserved_before_it_is_handed_out(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    schedule, ledger = schedule_of(spec), Ledger(spec.resolved_ledger_url)
+    while (record := schedule.next()) is not None:
+        reserved = {line.trial_id for line in ledger.open_reservations("s")}
+        assert (record.trial_id in reserved) == record.config.spends_privacy
+        finish(schedule, record)
+    assert ledger.open_reservations("s") == ()
+    assert len(ledger.lines()) == 2 * (8 + 4)
+
+
+def test_the_sweep_waits_for_running_trials_before_control_and_seeds(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path))
+    running = [schedule.next() for _ in range(10)]
+    assert schedule.next() is None
+    assert not schedule.is_over
+    for record in running:
+        finish(schedule, record)
+    assert schedule.next().role in ("control", "seed")
+
+
+def test_a_resume_hands_out_running_trials_again_under_their_reservations(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    first = schedule_of(spec)
+    handed = [first.next() for _ in range(6)]
+    for record in handed[:4]:
+        finish(first, record)
+    first.report(handed[4].trial_id, CurvePoint(1, {"val/pckh_50": 0.2}))
+    second = schedule_of(spec)
+    again = [second.next(), second.next()]
+    assert {record.trial_id for record in again} == {record.trial_id for record in handed[4:]}
+    assert {record.trial_id: record.config for record in again} == {record.trial_id: record.config for record in handed[4:]}
+    for record in again:
+        finish(second, record)
+    rest = run_all(second)
+    assert len(rest) == 10
+    assert second.finished == second.planned == 16
+    lines = Ledger(spec.resolved_ledger_url).lines()
+    assert len([line for line in lines if line.kind == "reserve"]) == 12
+    assert {record.trial_id: len(record.curve) for record in second.records} == dict.fromkeys([r.trial_id for r in second.records], 3)
+
+
+def test_with_the_key_lost_open_trials_are_charged_and_replaced(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    first = schedule_of(spec)
+    open_ids = {first.next().trial_id for _ in range(4)}
+    second = schedule_of(spec, key_id="new", key_lost=True)
+    records = {record.trial_id: record for record in second.records}
+    assert {records[trial_id].state for trial_id in open_ids} == {"failed"}
+    handed = run_all(second)
+    assert not open_ids & set(handed)
+    assert {"floor-blur.again", "ceiling.again"} <= set(handed)
+    assert second.finished == second.planned == 16
+    reserved = [line for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "reserve"]
+    assert len(reserved) == 12 + 2
+
+
+@pytest.mark.parametrize(("device", "attempts"), [("cpu", [0, 0]), ("cuda", [0, 1])])
+def test_a_retry_replays_on_a_cpu_and_is_a_new_attempt_elsewhere(tmp_path: Path, device: str, attempts: list[int]) -> None:
+    spec = spec_of(tmp_path, device=device, references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    record = schedule.next()
+    schedule.report(record.trial_id, CurvePoint(1, {"val/pckh_50": 0.2}))
+    assert not schedule.worker_died(record.trial_id, "killed").is_finished
+    again = schedule.next()
+    assert [record.attempt, again.attempt] == attempts
+    assert len(again.curve) == 1 - attempts[1]
+    assert len(Ledger(spec.resolved_ledger_url).lines()) == 1 + attempts[1]
+
+
+def test_a_trial_that_keeps_dying_fails_and_is_counted_once(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path))
+    ends = []
+    for _ in range(3):
+        record = schedule.next()
+        assert record.trial_id == "floor-blur"
+        ends.append(schedule.worker_died(record.trial_id, "killed").state)
+    assert ends == ["running", "running", "failed"]
+    assert schedule.finished == 1
+
+
+def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path))
+    record = schedule.next()
+    schedule.report(record.trial_id, CurvePoint(1, {"val/pckh_50": float("nan")}))
+    assert schedule.end(record.trial_id).state == "failed"
+
+
+def test_the_cap_stops_the_search_and_says_so(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path, sweep={"epsilon_total": 6.0}))
+    handed = run_all(schedule)
+    assert "epsilon_total 6" in schedule.stopped_by
+    assert not [name for name in handed if name.startswith("seed")]
+    spent = sum(r.epsilon for r in schedule.records if r.role == "search" and r.state == "done")
+    assert spent <= 6.0
+    assert schedule.finished == schedule.planned
+
+
+def test_draws_that_the_config_refuses_are_pruned_and_never_counted(tmp_path: Path) -> None:
+    search = {
+        "method": {"choice": ["projected"]},
+        "clip_norm": {"float": [0.1, 1.0]},
+        "subspace.rank": {"int": [1, 600]},
+    }
+    spec = spec_of(tmp_path, search=search, references={"floor": False, "ceiling": False, "winner_seeds": 0})
+    clear_journal(spec.study_path)
+    studies = Studies(spec)
+    records = [studies.ask(2.0, number) for number in range(12)]
+    assert all(record.config.subspace.rank <= 256 for record in records)
+    assert len(list(studies.records())) == 12
+    states = [trial.state.name for trial in studies._studies[2.0].trials]
+    assert states.count("PRUNED") > 0
+    assert states.count("RUNNING") == 12
+
+
+def test_fifty_refusals_end_with_the_rule(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    search = {**spec.space.search, "subspace.rank": type(spec.space.search["clip_norm"]).model_validate({"float": [1, 2]})}
+    broken = spec.model_copy(update={"space": spec.space.model_copy(update={"search": search})})
+    with pytest.raises(BadInput, match="50 draws in a row were refused"):
+        Studies(broken).ask(0.5, 0)
+
+
+def test_a_resumed_study_does_not_draw_its_first_draws_again(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    norms = [Studies(spec).ask(0.5, number).config.clip_norm for number in range(6)]
+    assert len(set(norms)) == 6
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_search_is_reproducible_from_its_seed(tmp_path: Path, sampler: str) -> None:
+    runs = []
+    for which in ("a", "b"):
+        schedule = schedule_of(spec_of(tmp_path / which, sweep={"sampler": sampler}))
+        run_all(schedule)
+        runs.append({record.trial_id: record.config for record in schedule.records})
+    assert runs[0] == runs[1]
+
+
+def test_a_grid_runs_each_point_once(tmp_path: Path) -> None:
+    search = {"method": {"choice": ["dpsgd"]}, "clip_norm": {"choice": [0.1, 0.2, 0.3]}, "optimizer.momentum": {"choice": [0.0, 0.9]}}
+    spec = spec_of(tmp_path, sweep={"sampler": "grid", "trials_per_epsilon": None}, search=search)
+    schedule = schedule_of(spec)
+    run_all(schedule)
+    points = [(r.config.clip_norm, r.config.optimizer.momentum) for r in schedule.records if r.role == "search" and r.epsilon == 2.0]
+    assert sorted(points) == sorted(itertools.product([0.1, 0.2, 0.3], [0.0, 0.9]))
+
+
+def test_half_a_line_of_journal_or_reports_is_dropped(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    first = schedule_of(spec)
+    finish(first, first.next())
+    for path in (spec.study_path, spec.reports_path):
+        with path.open("a") as file:
+            file.write('{"half')
+    second = schedule_of(spec)
+    assert second.finished == 1
+    assert len(run_all(second)) == 15
