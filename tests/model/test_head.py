@@ -1,5 +1,7 @@
 """SimCC heads."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -36,6 +38,16 @@ def test_marginals_are_log_mean_exp_over_rows_and_columns() -> None:
     logits_x, logits_y = head(maps)
     torch.testing.assert_close(logits_x[0, 0], maps[0, 0].exp().mean(dim=0).log())
     torch.testing.assert_close(logits_y[0, 0], maps[0, 0].exp().mean(dim=1).log())
+
+
+def test_a_sharp_marginal_is_nearly_the_maximum() -> None:
+    head = MarginalHead(dataclasses.replace(_shape(channels=16, bins_x=24, bins_y=24), sharpness=1000.0))
+    with torch.no_grad():
+        head.to_maps.weight.copy_(torch.eye(16)[:, :, None, None])
+        head.to_maps.bias.zero_()  # type: ignore[union-attr]
+    head.start_interpolating()
+    maps = torch.randn(1, 16, 24, 24, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(head(maps)[0], maps.amax(dim=2), atol=0.01, rtol=0)
 
 
 def test_interpolation_rows_sum_to_one_and_keep_a_ramp() -> None:
