@@ -22,6 +22,7 @@ from dpcore.config import Places, TrialConfig
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.privacy.accounting import compose, plan_privacy
 from dpcore.privacy.randomness import SweepKey
+from dpcore.train.checkpoint import IDENTITY_FILE as TRIAL_IDENTITY_FILE
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from sweeps.export import ExportedConfig
@@ -185,12 +186,22 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
         parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".dpsweep-replay-") as temporary:
         folder = Path(temporary) / "trial"
+        _take_identity(spec.checkpoint_dir(record.trial_id, record.attempt), folder)
         expected = {point.step: point.weights_digest for point in record.curve}
         last = _run(request, trial_id=record.trial_id, key=key, folder=folder, attempt=record.attempt, expected=expected)
         _check_score(record, last)
         if keep:
             shutil.move(folder, request.out)
     return _result(request.config, record.trial_id, last)
+
+
+def _take_identity(recorded: Path, folder: Path) -> None:
+    """Lets the trainer hold data, starting weights, libraries and machine against the recorded ones before its first step:
+    two runs with one noise and different sums would reveal their difference."""
+    identity = recorded / TRIAL_IDENTITY_FILE
+    if identity.is_file():
+        folder.mkdir()
+        shutil.copyfile(identity, folder / TRIAL_IDENTITY_FILE)
 
 
 def _run(request: TrainRequest, *, trial_id: str, key: SweepKey, folder: Path, attempt: int, expected: dict[int, str]) -> Report:
