@@ -89,14 +89,19 @@ class TrialRecord:
 
     def ended(self, *, seconds: float, error: str | None = None) -> TrialRecord:
         """The record at its end: done, or failed with the reason (a score that is no number is a failure)."""
-        if error is None and (self.pckh_50 is None or not math.isfinite(self.pckh_50)):
-            error = f"{PCKH_50} is {self.pckh_50}: the weights diverged; try a smaller learning rate"
+        if error is None and self.pckh_50 is None:
+            error = f"{PCKH_50} is no number: the weights diverged; try a smaller learning rate"
         return replace(self, state="done" if error is None else "failed", seconds=seconds, error=error)
 
 
 def _scores(metrics: dict[str, float]) -> dict[str, Any]:
-    named = {PCKH_50: "pckh_50", PCKH_10: "pckh_10", EPSILON_SPENT: "epsilon_spent", NOISE_MULTIPLIER: "noise_multiplier"}
-    return {field: metrics[metric] for metric, field in named.items() if metric in metrics}
+    """The scores of a report; a PCKh that is absent or no number is None: the weights of that step have no score."""
+    named = {EPSILON_SPENT: "epsilon_spent", NOISE_MULTIPLIER: "noise_multiplier"}
+    scores: dict[str, Any] = {field: metrics[metric] for metric, field in named.items() if metric in metrics}
+    for metric, field in ((PCKH_50, "pckh_50"), (PCKH_10, "pckh_10")):
+        value = metrics.get(metric, math.nan)
+        scores[field] = value if math.isfinite(value) else None
+    return scores
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 import warnings
 from collections.abc import Iterator
@@ -83,7 +82,7 @@ class Studies:
 
     def report(self, record: TrialRecord) -> None:
         """The last point of the record's curve as an intermediate value; a score that is no number is left out."""
-        if record.pckh_50 is not None and math.isfinite(record.pckh_50):
+        if record.pckh_50 is not None:
             self._storage.set_trial_intermediate_value(self._storage_id(record), record.steps, record.pckh_50)
 
     def new_attempt(self, record: TrialRecord) -> None:

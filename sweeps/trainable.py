@@ -63,7 +63,7 @@ class TrialTrainable(tune.Trainable):
             return {"done": True, "error": f"{type(error).__name__}: {error}"}
         if report is None:
             return {"done": True, "error": "the trial ended without a last report"}
-        metrics = {name: float(value) for name, value in report.metrics.items() if not math.isinf(value)}
+        metrics = {name: float(value) for name, value in report.metrics.items() if math.isfinite(value)}
         return {
             "done": bool(report.done),
             "report": {"step": int(report.step), "metrics": metrics, "weights_digest": str(report.weights_digest)},

@@ -132,5 +132,8 @@ def test_every_preset_loads_and_round_trips(name: str) -> None:
 
 
 def test_loading_needs_neither_torch_nor_optuna() -> None:
-    code = "import sys; from search_spaces.loader import load_space as load; load('quick'); assert not {'torch', 'optuna', 'ray'} & set(sys.modules)"
+    code = (
+        "import sys; from search_spaces.loader import load_space; load_space('quick');"
+        "assert not {'torch', 'optuna', 'ray'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
