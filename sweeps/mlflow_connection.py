@@ -86,7 +86,8 @@ def connect(uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # requests nests its reasons; the innermost one is what a person needs.
+        reason = str(error).strip().splitlines()[0].rpartition("(Caused by ")[2]
         raise Unavailable(
             f"MLflow does not answer at {uri}: {reason}\n  start it, or leave --tracking-uri out to use SQLite beside the sweep"
         ) from None
