@@ -18,8 +18,8 @@ class Comparison:
         epsilon: target of each trial.
         winner: the best private trial.
         seed_scores: the winner's settings with fresh seeds and fresh noise.
-        floor: what the public part alone gives, at no privacy cost: on the winner's own split, or the best of all
-            splits where the winner reads no public view.
+        floor: what the public part alone gives, at no privacy cost: the higher of the public start and the floor of the
+            winner's own split, or the best of all splits where the winner reads no public view.
         ceiling: no privacy.
         control: the winning feature-type run with its private part off.
         by_method: the best trial of each method.
@@ -82,8 +82,8 @@ def _compare_at(results: SweepResults, epsilon: float) -> Comparison:
 def _floor_of(results: SweepResults, winner: TrialRecord | None) -> float | None:
     split = None if winner is None else winner.config.split
     floors = results.of_role("floor")
-    own = [record for record in floors if split is not None and record.config.split == split]
-    return _highest(own or floors)
+    own = [record for record in floors if split is None or record.config.split in (split, None)]
+    return _highest(own)
 
 
 def _highest(records: Sequence[TrialRecord]) -> float | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan, Spending
 
 NO_GUARANTEE = "no end-to-end guarantee"
+PUBLIC_START = "public-start"
+"""The trial id of the floor that reads no public view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +158,8 @@ def trials_at(space: SpaceFile, epsilon: float) -> int:
 
 
 def reference_ids(space: SpaceFile) -> tuple[str, ...]:
-    """The free runs that need no search result: a floor per split and the ceiling."""
-    floors = [f"floor-{split.name}" for split in space.splits_in_use] if space.references.floor else []
+    """The free runs that need no search result: the public start, a floor per split and the ceiling."""
+    floors = [PUBLIC_START, *(f"floor-{split.name}" for split in space.splits_in_use)] if space.references.floor else []
     return (*floors, *(["ceiling"] if space.references.ceiling else []))
 
 

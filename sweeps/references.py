@@ -23,6 +23,13 @@ def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialCon
     return parse_config(TrialConfig, values, where="references.floor")
 
 
+def public_start_config(space: SpaceFile, *, seed: int) -> TrialConfig:
+    """The public model before any view or private record: the floor of whoever reads no view, and often above the others."""
+    values = _without_private(space, seed)
+    values.update(method="public_only", start="public", split=None)
+    return parse_config(TrialConfig, values, where="references.floor")
+
+
 def ceiling_config(space: SpaceFile, *, seed: int) -> TrialConfig:
     """The same training without privacy."""
     values = _without_private(space, seed)
@@ -35,9 +42,10 @@ def control_config(best: TrialRecord) -> TrialConfig:
     return best.config.changed(private_weight=0.0)
 
 
-def seed_config(winner: TrialRecord, rerun: int) -> TrialConfig:
-    """The winner with another seed; noise and sampling differ by themselves, as they follow the trial id."""
-    return winner.config.changed(seed=winner.config.seed + rerun)
+def seed_config(winner: TrialRecord) -> TrialConfig:
+    """The winner again. Its private sampling and noise are fresh, as they follow the trial id; the public stages, which cost
+    nothing and are no part of the choice, are those of the sweep."""
+    return winner.config
 
 
 def _without_private(space: SpaceFile, seed: int) -> dict[str, Any]:

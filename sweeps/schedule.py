@@ -1,6 +1,6 @@
 """What runs next, what has come back, and when the sweep is over. Knows neither Ray nor MLflow.
 
-    resumed and retried → floors, ceiling → search, ε by ε in turn → per ε, once its search has ended: control, winner's seeds
+    resumed and retried → public start, floors, ceiling → search, ε by ε in turn → per ε, once its search has ended: control, winner's seeds
 
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
 however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt with a
@@ -17,8 +17,8 @@ from functools import partial
 
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
-from sweeps.pricing import Accountant, trials_at
-from sweeps.references import ceiling_config, control_config, floor_config, seed_config
+from sweeps.pricing import PUBLIC_START, Accountant, trials_at
+from sweeps.references import ceiling_config, control_config, floor_config, public_start_config, seed_config
 from sweeps.reports_file import ReportsFile
 from sweeps.reservations import Reservations
 from sweeps.results import CurvePoint, Role, TrialRecord, best_of
@@ -185,7 +185,9 @@ class Schedule:
 
     def _free_references(self) -> list[Reference]:
         space, seed, wanted = self._spec.space, self._spec.seed, self._spec.space.references
-        floors: list[Reference] = [(f"floor-{s.name}", "floor", partial(floor_config, space, s, seed=seed)) for s in space.splits_in_use]
+        start: Reference = (PUBLIC_START, "floor", partial(public_start_config, space, seed=seed))
+        floors: list[Reference] = [start]
+        floors += [(f"floor-{s.name}", "floor", partial(floor_config, space, s, seed=seed)) for s in space.splits_in_use]
         ceiling: list[Reference] = [("ceiling", "ceiling", partial(ceiling_config, space, seed=seed))]
         return [*(floors if wanted.floor else []), *(ceiling if wanted.ceiling else [])]
 
@@ -218,7 +220,7 @@ class Schedule:
                 record = self._reference(f"control-e{epsilon:g}", "control", 0, epsilon, partial(control_config, feature))
             for rerun in range(1, self._seeds_at(epsilon) + 1):
                 if record is None and winner is not None and self.stopped_by is None:
-                    record = self._reference(f"seed-e{epsilon:g}-{rerun}", "seed", rerun, epsilon, partial(seed_config, winner, rerun))
+                    record = self._reference(f"seed-e{epsilon:g}-{rerun}", "seed", rerun, epsilon, partial(seed_config, winner))
             if record is not None:
                 return record
         return None

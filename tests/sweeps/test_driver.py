@@ -34,7 +34,7 @@ run_sweep(SweepSpec.model_validate_json(Path(sys.argv[1]).read_text()), fake_tri
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
-    """A sweep of 16 fake trials, whose functions Ray's workers can import."""
+    """A sweep of 17 fake trials, whose functions Ray's workers can import."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
     places = Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
     return SweepSpec(name="s", space=spaces.space(), places=places, storage=tmp_path / "store", trial_function="fake_trials:run_trial")
@@ -47,12 +47,12 @@ def test_a_sweep_outlives_dying_workers_and_failing_trials(spec: SweepSpec) -> N
     dying = spec.model_copy(update={"trial_function": "fake_trials:dying_trial", "max_concurrent": 2})
     results = run_sweep(dying, fake_trials.surroundings(lines, trackers))
     states = {record.trial_id: record.state for record in results.records}
-    assert len(states) == results.planned == 16
+    assert len(states) == results.planned == 17
     assert {name for name, state in states.items() if state == "failed"} == {"e0.5-002", "e0.5-003", "e2-002", "e2-003"}
     assert (dying.checkpoint_dir("e2-001") / "starts.txt").read_text().count("\n") == 2
     assert sorted(name for kind, name in trackers[0].events if kind == "ended") == sorted(states)
     assert trackers[0].events[-1] == ("closed", "False")
-    assert lines[-1].startswith("[16/16]")
+    assert lines[-1].startswith("[17/17]")
     again = read_results(dying.sweep_dir)
     assert again == results
     assert len([line for line in Ledger(dying.resolved_ledger_url).lines() if line.kind == "reserve"]) == 12
@@ -76,7 +76,7 @@ def test_a_killed_driver_is_resumed_to_the_exact_plan(spec: SweepSpec, tmp_path:
     fast = slow.model_copy(update={"trial_function": "fake_trials:run_trial"})
     fast.save()
     results = resume_sweep("s", slow.storage, fake_trials.surroundings())
-    assert len(results.records) == results.planned == 16
+    assert len(results.records) == results.planned == 17
     assert {record.state for record in results.records} == {"done"}
     assert {tuple(point.step for point in record.curve) for record in results.records} == {(1, 2, 3)}
     lines = Ledger(slow.resolved_ledger_url).lines()
@@ -116,7 +116,7 @@ def test_a_ceiling_on_protected_data_is_refused(spec: SweepSpec) -> None:
 def test_the_plan_counts_and_prices_every_trial_and_touches_nothing(spec: SweepSpec) -> None:
     plan = plan_of(spec, fake_trials.surroundings())
     assert plan.trials == 16
-    assert plan.references == ("floor-blur", "ceiling")
+    assert plan.references == ("public-start", "floor-blur", "ceiling")
     assert plan.sweep_epsilon == plan.composed_epsilon == pytest.approx(6 * 0.5 + 6 * 2.0)
     assert not spec.storage.exists()
 

@@ -56,7 +56,7 @@ def test_references_come_first_then_the_epsilons_in_turn_then_control_and_seeds(
     schedule = schedule_of(spec_of(tmp_path))
     assert schedule.planned == 16
     handed = run_all(schedule)
-    assert handed[:6] == ["floor-blur", "ceiling", "e0.5-000", "e2-000", "e0.5-001", "e2-001"]
+    assert handed[:7] == ["public-start", "floor-blur", "ceiling", "e0.5-000", "e2-000", "e0.5-001", "e2-001"]
     assert sorted(handed[-6:]) == ["control-e0.5", "control-e2", "seed-e0.5-1", "seed-e0.5-2", "seed-e2-1", "seed-e2-2"]
     assert len(set(handed)) == schedule.planned == schedule.finished == 16
 
@@ -123,7 +123,7 @@ def test_with_the_key_lost_open_trials_are_charged_and_replaced(tmp_path: Path) 
     assert {records[trial_id].state for trial_id in open_ids} == {"failed"}
     handed = run_all(second)
     assert not open_ids & set(handed)
-    assert {"floor-blur.again", "ceiling.again"} <= set(handed)
+    assert {"public-start.again", "floor-blur.again", "ceiling.again"} <= set(handed)
     assert second.finished == second.planned == 16
     reserved = [line for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "reserve"]
     assert len(reserved) == 12 + 2
@@ -147,7 +147,7 @@ def test_a_trial_that_keeps_dying_fails_and_is_counted_once(tmp_path: Path) -> N
     ends = []
     for _ in range(3):
         record = schedule.next()
-        assert record.trial_id == "floor-blur"
+        assert record.trial_id == "public-start"
         ends.append(schedule.worker_died(record.trial_id, "killed").state)
     assert ends == ["running", "running", "failed"]
     assert schedule.finished == 1
