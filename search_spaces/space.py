@@ -183,7 +183,7 @@ class References(Part):
     """Runs outside `trials_per_epsilon`: what a private result is compared with."""
 
     floor: bool = True
-    ceiling: bool = True
+    ceiling: bool | dict[str, Any] = Field(default=True, description="or the TrialConfig paths that the ceiling sets for itself")
     control: bool = True
     winner_seeds: int = Field(default=3, ge=0)
 

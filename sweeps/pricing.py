@@ -12,13 +12,12 @@ from dpcore.errors import Refused
 from search_spaces.admission import admissible_grid
 from search_spaces.space import SpaceFile, value_at
 from sweeps.ledger import Compose, Ledger, total
+from sweeps.references import free_references
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan, Spending
 
 NO_GUARANTEE = "no end-to-end guarantee"
-PUBLIC_START = "public-start"
-"""The trial id of the floor that reads no public view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +116,7 @@ def plan_sweep(space: SpaceFile, accountant: Accountant, *, cache_dir: Path | No
     composed = accountant.compose(events, space.delta) if len(events) == len(groups) else None
     return SweepPlan(
         groups=tuple(groups),
-        references=reference_ids(space),
+        references=tuple(reference.trial_id for reference in free_references(space, seed=0)),
         accounting=space.sweep.accounting,
         delta=space.delta,
         composed_epsilon=composed,
@@ -155,12 +154,6 @@ def trials_at(space: SpaceFile, epsilon: float) -> int:
     """The number of search trials at `epsilon`."""
     asked = space.sweep.trials_per_epsilon
     return len(admissible_grid(space, epsilon)) if asked is None else asked
-
-
-def reference_ids(space: SpaceFile) -> tuple[str, ...]:
-    """The free runs that need no search result: the public start, a floor per split and the ceiling."""
-    floors = [PUBLIC_START, *(f"floor-{split.name}" for split in space.splits_in_use)] if space.references.floor else []
-    return (*floors, *(["ceiling"] if space.references.ceiling else []))
 
 
 def _spending_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> Spending | None:

@@ -13,12 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
-from sweeps.pricing import PUBLIC_START, Accountant, trials_at
-from sweeps.references import ceiling_config, control_config, floor_config, public_start_config, seed_config
+from sweeps.pricing import Accountant, trials_at
+from sweeps.references import control_config, free_references, seed_config
 from sweeps.reports_file import ReportsFile
 from sweeps.reservations import Reservations
 from sweeps.results import CurvePoint, Role, TrialRecord, best_of
@@ -26,7 +25,6 @@ from sweeps.spec import SweepSpec
 from sweeps.studies import Studies
 
 AGAIN = ".again"
-Reference = tuple[str, Role, Callable[[], TrialConfig]]
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class Schedule:
         self._accountant = accountant
         self._reservations = reservations
         self._clock = clock
+        self._free = free_references(spec.space, seed=spec.seed)
         self._studies = Studies(spec)
         self._reports = ReportsFile(spec.reports_path)
         self._records: dict[str, TrialRecord] = {}
@@ -73,7 +72,7 @@ class Schedule:
     @property
     def planned(self) -> int:
         """How many trials the sweep has in all. Falls when a control turns out to be impossible (no feature trial ended well)."""
-        free = len(self._free_references())
+        free = len(self._free)
         return free + sum(self._planned_at(epsilon) for epsilon in self._spec.space.sweep.epsilons)
 
     def restore(self, *, key_lost: bool) -> None:
@@ -183,17 +182,9 @@ class Schedule:
     def _again_next(self) -> TrialRecord | None:
         return self._records[self._again.popleft()] if self._again else None
 
-    def _free_references(self) -> list[Reference]:
-        space, seed, wanted = self._spec.space, self._spec.seed, self._spec.space.references
-        start: Reference = (PUBLIC_START, "floor", partial(public_start_config, space, seed=seed))
-        floors: list[Reference] = [start]
-        floors += [(f"floor-{s.name}", "floor", partial(floor_config, space, s, seed=seed)) for s in space.splits_in_use]
-        ceiling: list[Reference] = [("ceiling", "ceiling", partial(ceiling_config, space, seed=seed))]
-        return [*(floors if wanted.floor else []), *(ceiling if wanted.ceiling else [])]
-
     def _reference_next(self) -> TrialRecord | None:
-        for number, (name, role, config) in enumerate(self._free_references()):
-            record = self._reference(name, role, number, None, config)
+        for number, free in enumerate(self._free):
+            record = self._reference(free.trial_id, free.role, number, None, free.config)
             if record is not None:
                 return record
         return None
@@ -217,23 +208,21 @@ class Schedule:
             feature, winner = self._control_source(epsilon), best_of(self._searched(epsilon))
             record = None
             if feature is not None:
-                record = self._reference(f"control-e{epsilon:g}", "control", 0, epsilon, partial(control_config, feature))
+                record = self._reference(f"control-e{epsilon:g}", "control", 0, epsilon, control_config(feature))
             for rerun in range(1, self._seeds_at(epsilon) + 1):
                 if record is None and winner is not None and self.stopped_by is None:
-                    record = self._reference(f"seed-e{epsilon:g}-{rerun}", "seed", rerun, epsilon, partial(seed_config, winner))
+                    record = self._reference(f"seed-e{epsilon:g}-{rerun}", "seed", rerun, epsilon, seed_config(winner))
             if record is not None:
                 return record
         return None
 
-    def _reference(
-        self, name: str, role: Role, number: int, epsilon: float | None, config: Callable[[], TrialConfig]
-    ) -> TrialRecord | None:
+    def _reference(self, name: str, role: Role, number: int, epsilon: float | None, config: TrialConfig) -> TrialRecord | None:
         """The record of a reference, unless it has been handed out. One that was replaced comes again under a longer name."""
         while name in self._replaced:
             name += AGAIN
         if name in self._records:
             return None
-        record = self._with_plan(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config()))
+        record = self._with_plan(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config))
         self._studies.add_reference(record)
         return record
 

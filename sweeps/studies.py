@@ -118,10 +118,21 @@ class Studies:
             optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
         count = len(optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler()).trials)
         study = optuna.load_study(study_name=name, storage=self._storage, sampler=self._sampler(name, count, search=epsilon is not None))
-        if epsilon is not None and not there and self._spec.space.sweep.sampler == "grid":
-            for draw in self._grid(epsilon):
+        if epsilon is not None and not there:
+            for draw in self._first_draws(epsilon):
                 study.enqueue_trial(dict(draw))
         return study
+
+    def _first_draws(self, epsilon: float) -> list[Draw]:
+        """What a new study tries first: the whole grid, or for TPE each searched method once, the rest of the draw open.
+
+        Random draws stay independent and identically distributed.
+        """
+        sampler = self._spec.space.sweep.sampler
+        if sampler == "grid":
+            return self._grid(epsilon)
+        method = self._spec.space.parameters_at(epsilon).get("method")
+        return [{"method": value} for value in method.choice] if sampler == "tpe" and isinstance(method, Choice) else []
 
     def _sampler(self, name: str, count: int, *, search: bool) -> BaseSampler:
         """Seeded by study and by how many trials it has, so that a resumed search does not draw its first draws again."""

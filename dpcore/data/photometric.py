@@ -55,7 +55,8 @@ class PhotometricDraw:
         clutter = np.einsum("hi,bijc,wj->bhwc", rows, self.field.astype(np.float32), columns, optimize=True)
         pixels += _as_images(self.blend) * (clutter - pixels)
         pixels *= self.gain.astype(np.float32)[:, None, None, :]
-        return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        seen: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        return seen
 
 
 def _as_images(factors: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -66,4 +67,5 @@ def _as_images(factors: NDArray[np.float64]) -> NDArray[np.float32]:
 def _interpolation(size: int) -> NDArray[np.float32]:
     """(size, FIELD_CELLS) weights of linear interpolation, edge to edge."""
     position = np.linspace(0, FIELD_CELLS - 1, size)
-    return np.clip(1 - np.abs(position[:, None] - np.arange(FIELD_CELLS)), 0, 1).astype(np.float32)
+    weights: NDArray[np.float32] = np.clip(1 - np.abs(position[:, None] - np.arange(FIELD_CELLS)), 0, 1).astype(np.float32)
+    return weights

@@ -26,11 +26,11 @@ def test_decode_of_encode_stays_within_half_a_bin(ratio: float, sigma: float, x:
     assert (decoded - point).abs().max() <= 0.5 / ratio + 1e-4
 
 
-def test_decode_is_exact_on_logits_of_a_gaussian() -> None:
+def test_decode_is_within_a_tenth_of_a_bin_on_logits_of_a_gaussian() -> None:
     point = torch.tensor([[[17.37, 20.11], [40.9, 3.2]]])
     probs_x, probs_y = CODEC.encode(point)
     decoded = CODEC.decode(probs_x.clamp(min=1e-30).log(), probs_y.clamp(min=1e-30).log())
-    torch.testing.assert_close(decoded, point, atol=1e-3, rtol=0)
+    torch.testing.assert_close(decoded, point, atol=0.1 / CODEC.split_ratio, rtol=0)
 
 
 def test_bins_are_size_times_ratio_and_tile_the_crop_symmetrically() -> None:

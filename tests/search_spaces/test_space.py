@@ -54,7 +54,7 @@ def test_a_grid_of_choices_has_each_admissible_draw_once() -> None:
     grid = ["sweep.sampler=grid", "sweep.trials_per_epsilon=null", "clip_norm=0.1", "optimizer.learning_rate=0.001", "public_weight=1.0"]
     space = load_space("quick", assignments=[*grid, "subspace.rank=16"])
     draws = list(space.grid(0.8))
-    assert len(draws) == len({tuple(sorted(draw.items(), key=str)) for draw in draws}) == 6
+    assert len(draws) == len({tuple(sorted(draw.items(), key=str)) for draw in draws}) == 4
     with pytest.raises(BadInput, match="sampler grid needs choices"):
         load_space("quick", assignments=["sweep.sampler=grid"])
     with pytest.raises(BadInput, match="admissible points"):

@@ -17,7 +17,7 @@ DOCUMENT: dict[str, Any] = {
             "validation": "synthetic/validation",
             "nominal_examples": 1000,
         },
-        "stages": {"public_view": {"steps": 5}, "private": {"steps": 3, "expected_batch_size": 10}},
+        "stages": {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 10}},
     },
     "search": {
         "method": {"choice": ["dpsgd", "feature"]},

@@ -1,5 +1,7 @@
 """Whole sweeps on a real Ray with trials of milliseconds: worker deaths, a killed driver, and requests that leave nothing behind."""
 
+import contextlib
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,9 +18,11 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused, Unavailable
-from sweeps.driver import plan_of, resume_sweep, run_sweep
+from sweeps import driver as driver_module
+from sweeps.driver import Interrupted, plan_of, resume_sweep, run_sweep
 from sweeps.ledger import Ledger
 from sweeps.results import read_results
+from sweeps.searcher import ScheduleSearcher
 from sweeps.spec import SweepSpec
 
 HERE = Path(__file__).parent
@@ -91,6 +95,55 @@ def test_an_unreachable_ray_leaves_nothing_behind(spec: SweepSpec, address: str)
     assert not spec.storage.exists()
 
 
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that gets as far as Tune without a Ray behind it."""
+    monkeypatch.setattr(driver_module, "ray_session", lambda spec: contextlib.nullcontext(1))
+
+
+def test_a_sweep_that_fails_before_its_first_trial_leaves_nothing_behind(
+    spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(spec: SweepSpec, **given: object) -> None:
+        raise OSError("Tune does not start")
+
+    monkeypatch.setattr(driver_module, "run_tune", fail)
+    trackers: list[fake_trials.Tracker] = []
+    with pytest.raises(OSError, match="Tune does not start"):
+        run_sweep(spec, fake_trials.surroundings(trackers=trackers))
+    assert not spec.storage.exists()
+    assert trackers[0].events[-1] == ("closed", "True")
+
+
+def test_a_sweep_that_fails_after_a_trial_was_handed_out_is_kept_to_be_resumed(
+    spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(spec: SweepSpec, *, searcher: ScheduleSearcher, **given: object) -> None:
+        while not searcher.suggest("x")["trial"]["trial_id"].startswith("e"):
+            searcher.max_concurrent += 1
+        raise OSError("the cluster is gone")
+
+    monkeypatch.setattr(driver_module, "run_tune", fail)
+    with pytest.raises(OSError, match="the cluster is gone"):
+        run_sweep(spec, fake_trials.surroundings())
+    assert (spec.sweep_dir / "spec.json").is_file()
+    assert [record.trial_id for record in read_results(spec.sweep_dir).records][-1] == "e0.5-000"
+    assert len(Ledger(spec.resolved_ledger_url).lines()) == 1
+
+
+def test_an_interruption_before_the_first_trial_can_be_resumed_as_it_says(
+    spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(spec: SweepSpec, **given: object) -> None:
+        raise Interrupted("go on with `dpsweep resume s`")
+
+    monkeypatch.setattr(driver_module, "run_tune", interrupt)
+    with pytest.raises(Interrupted):
+        run_sweep(spec, fake_trials.surroundings())
+    assert read_results(spec.sweep_dir).records == ()
+    assert SweepSpec.load("s", spec.storage) == spec
+
+
 def test_an_address_that_is_none_is_bad_input(spec: SweepSpec) -> None:
     with pytest.raises(BadInput, match="expected auto or HOST:PORT"):
         run_sweep(spec.model_copy(update={"address": "somewhere"}), fake_trials.surroundings())
@@ -100,6 +153,43 @@ def test_a_name_that_exists_is_refused_and_resume_is_named(spec: SweepSpec) -> N
     spec.sweep_dir.mkdir(parents=True)
     with pytest.raises(Refused, match="dpsweep resume s"):
         run_sweep(spec, fake_trials.surroundings())
+
+
+def test_a_removed_sweep_does_not_lend_its_reservations_to_another_of_its_name(spec: SweepSpec) -> None:
+    ledger = Ledger(spec.resolved_ledger_url)
+    line = Reservation(
+        sweep=spec.name,
+        trial_id="e0.5-000",
+        dataset="synthetic/private",
+        dataset_digest="d" * 8,
+        sampling_prob=0.01,
+        noise_multiplier=2.0,
+        steps=3,
+        epsilon=0.5,
+        delta=1e-5,
+    )
+    ledger.reserve(line)
+    with pytest.raises(Refused, match="another --name"):
+        run_sweep(spec, fake_trials.surroundings())
+    assert not spec.sweep_dir.exists()
+
+
+def test_a_failing_disk_does_not_take_the_ledger_away(spec: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hand_out_and_fail(spec: SweepSpec, *, key: object, searcher: ScheduleSearcher, callback: object) -> None:
+        searcher.suggest("a")
+        raise OSError("no space left on device")
+
+    def no_space(self: SweepResults, folder: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(driver, "ray_session", lambda spec: contextlib.nullcontext(1))
+    monkeypatch.setattr(driver, "run_tune", hand_out_and_fail)
+    monkeypatch.setattr(SweepResults, "write_parquet", no_space)
+    alone = spec.model_copy(update={"space": spaces.space(references={"floor": False, "ceiling": False})})
+    with pytest.raises(OSError, match="no space"):
+        run_sweep(alone, fake_trials.surroundings())
+    assert len(Ledger(alone.resolved_ledger_url, must_exist=True).lines(sweep="s")) == 1
+    assert SweepSpec.load("s", alone.storage).key_path.exists()
 
 
 def test_an_unknown_sweep_cannot_be_resumed(tmp_path: Path) -> None:
@@ -115,7 +205,7 @@ def test_a_ceiling_on_protected_data_is_refused(spec: SweepSpec) -> None:
 
 def test_the_plan_counts_and_prices_every_trial_and_touches_nothing(spec: SweepSpec) -> None:
     plan = plan_of(spec, fake_trials.surroundings())
-    assert plan.trials == 16
+    assert plan.trials == 17
     assert plan.references == ("public-start", "floor-blur", "ceiling")
     assert plan.sweep_epsilon == plan.composed_epsilon == pytest.approx(6 * 0.5 + 6 * 2.0)
     assert not spec.storage.exists()

@@ -47,10 +47,28 @@ def test_the_same_attempt_is_reserved_once_and_another_attempt_again(ledger: Led
     assert [line.attempt for line in ledger.lines()] == [0, 1]
 
 
-def test_another_spending_under_the_same_attempt_is_refused(ledger: Ledger) -> None:
+@pytest.mark.parametrize("change", [{"steps": 6}, {"dataset_digest": "other"}, {"fingerprint": "other"}, {"key_id": "other"}])
+def test_another_release_under_the_same_attempt_is_refused(ledger: Ledger, change: dict[str, object]) -> None:
     ledger.reserve(ONE)
-    with pytest.raises(Refused, match="another spending needs another attempt"):
-        ledger.reserve(replace(ONE, steps=6))
+    with pytest.raises(
+        Refused, match=f"{next(iter(change)) if 'steps' not in change else 'spending'}.*another release needs another attempt"
+    ):
+        ledger.reserve(replace(ONE, **change))
+    assert len(ledger.lines()) == 1
+
+
+def test_a_run_whose_key_was_lost_can_still_be_settled(ledger: Ledger) -> None:
+    ledger.reserve(ONE)
+    assert ledger.settle(replace(ONE, key_id="new"), steps_done=2, outcome="failed").kind == "settle"
+
+
+def test_a_larger_delta_does_not_slip_under_the_cap(ledger: Ledger) -> None:
+    def shrinking(spendings: object, delta: float) -> float:
+        return compose(spendings, delta) * (1e-5 / delta)
+
+    ledger.reserve(ONE, cap=0.6, compose=shrinking)
+    with pytest.raises(Refused, match="at delta 1e-05"):
+        ledger.reserve(numbered(1, delta=1e-2), cap=0.6, compose=shrinking)
 
 
 def test_settling_needs_a_reservation_and_happens_once(ledger: Ledger) -> None:

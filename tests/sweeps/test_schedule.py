@@ -15,6 +15,7 @@ from dpcore.config import Places, RuntimeFlags
 from dpcore.errors import BadInput
 from sweeps.ledger import Ledger
 from sweeps.pricing import Accountant
+from sweeps.references import free_references
 from sweeps.reservations import Reservations
 from sweeps.results import CurvePoint, TrialRecord
 from sweeps.schedule import Schedule
@@ -54,22 +55,47 @@ def run_all(schedule: Schedule) -> list[str]:
 
 def test_references_come_first_then_the_epsilons_in_turn_then_control_and_seeds(tmp_path: Path) -> None:
     schedule = schedule_of(spec_of(tmp_path))
-    assert schedule.planned == 16
+    assert schedule.planned == 17
     handed = run_all(schedule)
     assert handed[:7] == ["public-start", "floor-blur", "ceiling", "e0.5-000", "e2-000", "e0.5-001", "e2-001"]
     assert sorted(handed[-6:]) == ["control-e0.5", "control-e2", "seed-e0.5-1", "seed-e0.5-2", "seed-e2-1", "seed-e2-2"]
-    assert len(set(handed)) == schedule.planned == schedule.finished == 16
+    assert len(set(handed)) == schedule.planned == schedule.finished == 17
 
 
-def test_winner_reruns_differ_in_the_seed_alone_and_the_control_in_the_private_weight(tmp_path: Path) -> None:
+def test_winner_reruns_repeat_the_config_and_the_control_differs_in_the_private_weight(tmp_path: Path) -> None:
     schedule = schedule_of(spec_of(tmp_path))
     run_all(schedule)
     records = {record.trial_id: record for record in schedule.records}
     winner = max((r for r in schedule.records if r.role == "search" and r.epsilon == 2.0), key=lambda r: r.pckh_50)
-    assert records["seed-e2-1"].config == winner.config.changed(seed=winner.config.seed + 1)
+    assert records["seed-e2-1"].config == winner.config
     control = records["control-e2"]
     assert control.config.private_weight == 0
     assert control.epsilon_spent == 0.0
+
+
+def test_a_view_stage_of_fixed_length_gets_a_second_floor_that_is_trained_to_convergence(tmp_path: Path) -> None:
+    space = spaces.space()
+    fixed = space.model_copy(update={"trial": {**space.trial, "stages": {**space.trial["stages"], "public_view": {"steps": 5}}}})
+    ids = [reference.trial_id for reference in free_references(fixed, seed=0)]
+    assert ids == ["public-start", "floor-blur", "floor-blur-converged", "ceiling"]
+    longer = next(r.config for r in free_references(fixed, seed=0) if r.trial_id == "floor-blur-converged")
+    assert (longer.stages.public_view.until, longer.stages.public_view.steps) == ("converged", None)
+
+
+def test_the_ceiling_takes_settings_of_its_own_and_refuses_unknown_ones(tmp_path: Path) -> None:
+    space = spaces.space(references={"ceiling": {"optimizer.learning_rate": 0.5}})
+    ceiling = next(r.config for r in free_references(space, seed=0) if r.role == "ceiling")
+    assert ceiling.optimizer.learning_rate == 0.5
+    with pytest.raises(BadInput, match="learning_rate"):
+        free_references(spaces.space(references={"ceiling": {"optimizer.lerning_rate": 0.5}}), seed=0)
+
+
+def test_tpe_tries_each_method_once_before_it_searches(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path, sweep={"sampler": "tpe"}))
+    run_all(schedule)
+    for epsilon in (0.5, 2.0):
+        first = [r.config.method for r in schedule.records if r.role == "search" and r.epsilon == epsilon][:2]
+        assert sorted(first) == ["dpsgd", "feature"]
 
 
 def test_every_private_trial_is_reserved_before_it_is_handed_out(tmp_path: Path) -> None:
@@ -85,7 +111,7 @@ def test_every_private_trial_is_reserved_before_it_is_handed_out(tmp_path: Path)
 
 def test_the_sweep_waits_for_running_trials_before_control_and_seeds(tmp_path: Path) -> None:
     schedule = schedule_of(spec_of(tmp_path))
-    running = [schedule.next() for _ in range(10)]
+    running = [schedule.next() for _ in range(11)]
     assert schedule.next() is None
     assert not schedule.is_over
     for record in running:
@@ -107,8 +133,8 @@ def test_a_resume_hands_out_running_trials_again_under_their_reservations(tmp_pa
     for record in again:
         finish(second, record)
     rest = run_all(second)
-    assert len(rest) == 10
-    assert second.finished == second.planned == 16
+    assert len(rest) == 11
+    assert second.finished == second.planned == 17
     lines = Ledger(spec.resolved_ledger_url).lines()
     assert len([line for line in lines if line.kind == "reserve"]) == 12
     assert {record.trial_id: len(record.curve) for record in second.records} == dict.fromkeys([r.trial_id for r in second.records], 3)
@@ -124,7 +150,7 @@ def test_with_the_key_lost_open_trials_are_charged_and_replaced(tmp_path: Path) 
     handed = run_all(second)
     assert not open_ids & set(handed)
     assert {"public-start.again", "floor-blur.again", "ceiling.again"} <= set(handed)
-    assert second.finished == second.planned == 16
+    assert second.finished == second.planned == 17
     reserved = [line for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "reserve"]
     assert len(reserved) == 12 + 2
 

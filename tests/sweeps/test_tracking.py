@@ -7,15 +7,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.models import Model
+from ruamel.yaml import YAML
 
 from dpcore.config import Places, TrialConfig
 from dpcore.data.manifest import FileEntry, Manifest
 from dpcore.errors import BadInput, Refused, Unavailable
-from dpcore.train.saved import WEIGHTS_FILE
+from dpcore.model.network import PoseNetwork, build_network, weights_digest
+from dpcore.train.saved import DOCUMENT_FILE, MODEL_FOLDER, WEIGHTS_FILE, load_model, save_model
 from search_spaces.loader import load_space
 from sweeps import mlflow_connection
 from sweeps.allow_list import allowed_metrics
+from sweeps.contact_sheet import ContactSheet
 from sweeps.mlflow_connection import take_credentials
 from sweeps.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.spec import SweepSpec
@@ -185,11 +191,96 @@ def test_infinite_metrics_never_leave() -> None:
     assert allowed_metrics({"privacy/epsilon_spent": float("inf"), "val/pckh_50": float("nan")}, protected=False) == {}
 
 
+def save_small_model(spec: SweepSpec, record: TrialRecord) -> PoseNetwork:
+    """What a finished trial leaves in its folder."""
+    network = build_network(record.config.model, spec.places, generator=torch.Generator().manual_seed(0))
+    meta = {"trial_id": record.trial_id, "seconds": 12.5, "metrics": {"val/pckh_50": 0.4, "train/loss": 3.0}}
+    folder = spec.checkpoint_dir(record.trial_id, record.attempt) / MODEL_FOLDER
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    save_model(folder, network, config=record.config, meta=meta)
+    return network
+
+
+def summarized(spec: SweepSpec, record: TrialRecord, *, protected: bool = False, **given: object) -> tuple[MlflowClient, dict[str, object]]:
+    """A sweep of one trial, whole."""
+    tracker = Tracker(spec, facts=FakeFacts(protected=protected))
+    run_one_trial(tracker, record)
+    tracker.trial_ended(record)
+    tracker.summary(SweepResults(name="tried", records=(record,), accounting="composed", delta=1e-5), "# report", [], **given)
+    tracker.close()
+    return opened(spec)
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_model_version_is_weights_config_and_signature_found_by_its_alias(spec: SweepSpec, tmp_path: Path, attempt: int) -> None:
+    record = record_of(state="done", pckh_50=0.4, attempt=attempt)
+    network = save_small_model(spec, record)
+    client, runs = summarized(spec, record)
+    version = client.get_model_version_by_alias("tried", "best-eps-0_8")
+    assert version.run_id == runs["e0.8-000"].info.run_id
+    assert version.tags == {"trial_id": "e0.8-000", "epsilon": "0.8", "fingerprint": record.fingerprint}
+    folder = Path(download_artifacts(client.get_model_version_download_uri("tried", version.version), dst_path=str(tmp_path)))
+    described = Model.load(folder)
+    assert described.signature.inputs.inputs[0].shape == (-1, 3, 64, 64)
+    assert described.signature.outputs.inputs[0].shape == (-1, 16, 2)
+    assert YAML(typ="safe").load(folder / "config.yaml") == record.config.model_dump(mode="json")
+    saved = load_model(folder)
+    assert saved.config == record.config
+    assert weights_digest(saved.network.state_dict()) == weights_digest(network.state_dict())
+
+
+def test_on_protected_data_a_model_version_tells_no_duration_and_no_sealed_metric(spec: SweepSpec) -> None:
+    record = record_of(state="done", pckh_50=0.4)
+    save_small_model(spec, record)
+    client, _ = summarized(spec, record, protected=True)
+    version = client.get_model_version_by_alias("tried", "best-eps-0_8")
+    folder = Path(version.source.removeprefix("file://"))
+    assert json.loads((folder / DOCUMENT_FILE).read_text())["meta"] == {"trial_id": "e0.8-000", "metrics": {"val/pckh_50": 0.4}}
+    assert load_model(folder).config == record.config
+
+
+def test_a_trial_has_its_curve_only_where_there_are_two_points(spec: SweepSpec) -> None:
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    for trial_id, steps in (("line", (2, 4)), ("dot", (4,))):
+        record = record_of(trial_id, curve=tuple(CurvePoint(step, {"val/pckh_50": step / 10}) for step in steps))
+        tracker.trial_started(record)
+        tracker.trial_ended(replace(record, state="done", pckh_50=0.4))
+    tracker.close()
+    client, runs = opened(spec)
+    assert [a.path for a in client.list_artifacts(runs["line"].info.run_id, "curves")] == ["curves/line.png"]
+    assert client.list_artifacts(runs["dot"].info.run_id, "curves") == []
+
+
+def test_contact_sheets_reach_the_summary_and_sealed_ones_lie_nowhere_else(spec: SweepSpec, tmp_path: Path) -> None:
+    shown, sealed = tmp_path / "shown.png", tmp_path / "sealed.png"
+    for path in (shown, sealed):
+        path.write_bytes(b"png")
+    sheets = (
+        ContactSheet(epsilon=0.2, path=shown),
+        ContactSheet(epsilon=0.8, path=sealed, mlflow_only=True),
+        ContactSheet(epsilon=8.0, path=None, reason="no contact sheet: why"),
+    )
+    client, runs = summarized(spec, record_of(state="done"), sheets=sheets)
+    summary = runs["summary"]
+    assert {a.path for a in client.list_artifacts(summary.info.run_id, "contact_sheets")} == {
+        "contact_sheets/shown.png",
+        "contact_sheets/sealed.png",
+    }
+    assert summary.data.tags["contact_sheet.eps_8"] == "no contact sheet: why"
+    assert shown.exists()
+    assert not sealed.exists()
+    # A kill between the answer and the saved offset sends everything again: the removed file is no error.
+    (spec.state_dir / "tracking.offset").write_text("0\n")
+    again = Tracker(spec, facts=FakeFacts(protected=False))
+    again.sweep_started()
+    again.close()
+    assert opened(spec)[1]["summary"].info.status == "FINISHED"
+
+
 def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, tmp_path: Path) -> None:
     record = record_of(state="done", pckh_50=0.4)
-    model = spec.checkpoint_dir(record.trial_id) / "model"
-    model.mkdir(parents=True)
-    (model / WEIGHTS_FILE).write_bytes(b"weights")
+    save_small_model(spec, record)
     figure = tmp_path / "figure.png"
     figure.write_bytes(b"png")
     results = SweepResults(name="tried", records=(record,), accounting="composed", delta=1e-5)
@@ -204,7 +295,7 @@ def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, 
     assert (version.version, version.run_id) in {("1", runs["e0.8-000"].info.run_id), (1, runs["e0.8-000"].info.run_id)}
     assert len(client.search_model_versions("name = 'tried'")) == 1
     assert {a.path for a in client.list_artifacts(version.run_id, "model")} == {
-        f"model/{n}" for n in ("MLmodel", WEIGHTS_FILE, "config.yaml")
+        f"model/{n}" for n in ("MLmodel", WEIGHTS_FILE, DOCUMENT_FILE, "config.yaml")
     }
     summary = runs["summary"]
     assert summary.info.status == "FINISHED"
@@ -221,6 +312,23 @@ def test_an_experiment_of_another_sweep_is_refused(spec: SweepSpec, tmp_path: Pa
     tracker.close()
     with pytest.raises(Refused, match="of another sweep"):
         Tracker(second, facts=FakeFacts(protected=False)).sweep_started()
+
+
+def test_the_experiment_of_a_sweep_that_failed_before_its_first_trial_is_free_again(spec: SweepSpec, tmp_path: Path) -> None:
+    first = spec.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/shared.db"})
+    given_up = Tracker(first, facts=FakeFacts(protected=False))
+    given_up.sweep_started()
+    given_up.close(interrupted=True)
+    shutil.rmtree(first.state_dir)
+    tracker = Tracker(first, facts=FakeFacts(protected=False))
+    run_one_trial(tracker, record_of())
+    tracker.close(interrupted=True)
+    client = MlflowClient(tracking_uri=first.tracking_uri)
+    names = [run.info.run_name for run in client.search_runs([client.get_experiment_by_name("tried").experiment_id])]
+    assert sorted(names) == ["e0.8-000", "epsilon 0.8", "references"]
+    shutil.rmtree(first.state_dir)
+    with pytest.raises(Refused, match="of another sweep"):
+        Tracker(first, facts=FakeFacts(protected=False)).sweep_started()
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/at/all/mlflow.db"])
