@@ -125,11 +125,11 @@ class Ledger:
 
         Args:
             reservation: what will be spent.
-            cap: largest ε of all reservations of the dataset together at `reservation.delta`; needs `compose`.
+            cap: largest ε of all reservations of the dataset together, at the smallest δ among them; needs `compose`.
             compose: the accountant's composition.
 
         Raises:
-            Refused: the same trial and attempt stands there with other numbers, or the cap would be passed.
+            Refused: the same trial and attempt stands there with other numbers, config or key, or the cap would be passed.
             Unavailable: the ledger does not answer.
         """
         return self._append(reservation, kind="reserve", check=lambda lines: _check_cap(reservation, lines, cap=cap, compose=compose))
@@ -232,26 +232,36 @@ def _check_cap(reservation: Reservation, lines: tuple[LedgerLine, ...], *, cap: 
     if cap is None or compose is None:
         return
     own = [line for line in lines if line.dataset_digest == reservation.dataset_digest]
-    after = total([*own, reservation], reservation.delta, compose)
+    # A larger δ gives a smaller ε: at its own, a late run could pass a cap that was set at the δ of the others.
+    delta = min(reservation.delta, *(line.delta for line in own), 1.0)
+    after = total([*own, reservation], delta, compose)
     if after > cap:
         raise Refused(
             f"epsilon_total {cap:g} on {reservation.dataset} would be passed: {reservation.trial_id} would bring it to {after:.4g} "
-            f"(now {total(own, reservation.delta, compose):.4g}); raise sweep.epsilon_total or run fewer trials"
+            f"(now {total(own, delta, compose):.4g}, at delta {delta:g}); raise sweep.epsilon_total or run fewer trials"
         )
 
 
 def _standing(lines: tuple[LedgerLine, ...], wanted: Reservation, kind: str) -> LedgerLine | None:
-    """The line that is there already. A replay must be the very same spending."""
+    """The line that is there already. A replay must be the very same release: spending, data, config and key."""
     run = (wanted.sweep, wanted.trial_id, wanted.attempt)
     own: dict[str, LedgerLine] = {line.kind: line for line in lines if (line.sweep, line.trial_id, line.attempt) == run}
     if kind == "settle" and "reserve" not in own:
         raise Refused(f"{wanted.sweep} {wanted.trial_id} attempt {wanted.attempt} was never reserved: reserve before anything is spent")
     there = own.get("reserve")
-    if there is not None and (there.spending, there.dataset_digest) != (wanted.spending, wanted.dataset_digest):
-        raise Refused(
-            f"ledger line {there.number} holds {wanted.sweep} {wanted.trial_id} attempt {wanted.attempt} with "
-            f"{there.spending}, asked {wanted.spending}: another spending needs another attempt"
-        )
+    if there is not None:
+        # A settlement may come after the key was lost; a reservation under another key is another release.
+        asked = ("spending", "dataset_digest", *(("fingerprint", "key_id") if kind == "reserve" else ()))
+        differing = [
+            f"{name} {getattr(there, name)}, asked {getattr(wanted, name)}"
+            for name in asked
+            if getattr(there, name) != getattr(wanted, name)
+        ]
+        if differing:
+            raise Refused(
+                f"ledger line {there.number} holds {wanted.sweep} {wanted.trial_id} attempt {wanted.attempt} with {'; '.join(differing)}: "
+                "another release needs another attempt or another name"
+            )
     return own.get(kind)
 
 
