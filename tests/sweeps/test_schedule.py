@@ -143,7 +143,7 @@ def test_a_resume_hands_out_running_trials_again_under_their_reservations(tmp_pa
 def test_with_the_key_lost_open_trials_are_charged_and_replaced(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     first = schedule_of(spec)
-    open_ids = {first.next().trial_id for _ in range(4)}
+    open_ids = {first.next().trial_id for _ in range(5)}
     second = schedule_of(spec, key_id="new", key_lost=True)
     records = {record.trial_id: record for record in second.records}
     assert {records[trial_id].state for trial_id in open_ids} == {"failed"}
@@ -255,4 +255,4 @@ def test_half_a_line_of_journal_or_reports_is_dropped(tmp_path: Path) -> None:
             file.write('{"half')
     second = schedule_of(spec)
     assert second.finished == 1
-    assert len(run_all(second)) == 15
+    assert len(run_all(second)) == 16
