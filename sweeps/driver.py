@@ -99,10 +99,15 @@ def run_sweep(
     """
     around = surroundings or default_surroundings()
     _, facts = _checked_plan(spec, around)
-    with ray_session(spec) as concurrency, _new_folder(spec), _locked(spec):
+    with ray_session(spec) as concurrency, _new_folder(spec) as made, _locked(spec):
         key = _new_key(spec)
         spec.save()
-        return _Run(spec, around, facts, key=key, key_lost=False).to_the_end(concurrency, summarize)
+        run = _Run(spec, around, facts, key=key, key_lost=False)
+        try:
+            return run.to_the_end(concurrency, summarize)
+        finally:
+            if run.has_begun:
+                made.clear()
 
 
 def resume_sweep(
@@ -158,12 +163,22 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
     if spec.sweep_dir.exists():
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
-    if facts.protected and spec.space.references.ceiling:
+    if facts.protected and spec.space.references.ceiling is not False:
         raise Refused("references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false")
     plan = plan_sweep(spec.space, around.accountant, cache_dir=spec.places.cache_dir)
     ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
+    _check_name_is_fresh(spec, ledger)
     check_cap(plan, ledger, dataset_digest=facts.digest, accountant=around.accountant)
     return plan, facts
+
+
+def _check_name_is_fresh(spec: SweepSpec, ledger: Ledger | None) -> None:
+    """Lines are known by sweep and trial: a second sweep of one name would pass for a replay of the first."""
+    if ledger is not None and ledger.lines(sweep=spec.name):
+        raise Refused(
+            f"the ledger holds reservations of a sweep {spec.name} already, whose folder is not in {spec.storage}; give another --name, "
+            "so that this sweep is charged for itself"
+        )
 
 
 def _ledger_is_there(spec: SweepSpec) -> bool:
@@ -185,6 +200,12 @@ class _Run:
         self._schedule = Schedule(spec, around.accountant, reservations)
         self._schedule.restore(key_lost=key_lost)
         self._since_written = 0
+        self._interrupted = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to resume: a trial was handed out, and may have been charged."""
+        return bool(self._schedule.records) or self._interrupted
 
     def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None) -> SweepResults:
         tracker = self._tracker
@@ -200,9 +221,12 @@ class _Run:
             if summarize is not None:
                 summarize(results, tracker)
             return results
-        finally:
-            if not finished:
+        except BaseException as error:
+            self._interrupted = isinstance(error, Interrupted)  # its message names `dpsweep resume`
+            if self.has_begun and not finished:
                 self._write()
+            raise
+        finally:
             tracker.close(interrupted=not finished)
             self._ledger.close()
 
@@ -244,8 +268,11 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _new_folder(spec: SweepSpec) -> Iterator[None]:
-    """Makes the sweep's folders; takes them away again when the sweep fails before its first trial was handed out."""
+def _new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
+    """Makes the sweep's folders and gives their list; at the end it takes away those that still stand in it.
+
+    So a sweep that fails before its first trial leaves nothing; one that has begun clears the list, whatever fails then.
+    """
     made: list[Path] = [] if spec.storage_dir.exists() else [spec.storage_dir]
     spec.storage_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -253,13 +280,12 @@ def _new_folder(spec: SweepSpec) -> Iterator[None]:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             made.append(folder)
-        yield
+        yield made
     except FileExistsError as error:
         raise Refused(f"{error.filename} exists: another run took the name {spec.name}; give another --name") from None
     finally:
-        if not (spec.sweep_dir / "results").exists():
-            for folder in reversed(made):
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in reversed(made):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Whole sweeps on a real Ray with trials of milliseconds: worker deaths, a killed driver, and requests that leave nothing behind."""
 
 import contextlib
-import contextlib
 import os
 import signal
 import subprocess
@@ -20,8 +19,8 @@ from dpcore.config import Places
 from dpcore.errors import BadInput, Refused, Unavailable
 from sweeps import driver as driver_module
 from sweeps.driver import Interrupted, plan_of, resume_sweep, run_sweep
-from sweeps.ledger import Ledger
-from sweeps.results import read_results
+from sweeps.ledger import Ledger, Reservation
+from sweeps.results import SweepResults, read_results
 from sweeps.searcher import ScheduleSearcher
 from sweeps.spec import SweepSpec
 
@@ -131,6 +130,21 @@ def test_a_sweep_that_fails_after_a_trial_was_handed_out_is_kept_to_be_resumed(
     assert len(Ledger(spec.resolved_ledger_url).lines()) == 1
 
 
+def test_a_full_disk_takes_nothing_away_that_has_begun(spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hand_out(spec: SweepSpec, *, searcher: ScheduleSearcher, **given: object) -> None:
+        searcher.suggest("x")
+
+    def no_space(self: SweepResults, folder: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(driver_module, "run_tune", hand_out)
+    monkeypatch.setattr(SweepResults, "write_parquet", no_space)
+    with pytest.raises(OSError, match="no space"):
+        run_sweep(spec, fake_trials.surroundings())
+    assert SweepSpec.load("s", spec.storage).key_path.exists()
+    assert Path(spec.resolved_ledger_url.removeprefix("sqlite:///")).exists()
+
+
 def test_an_interruption_before_the_first_trial_can_be_resumed_as_it_says(
     spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,24 +186,6 @@ def test_a_removed_sweep_does_not_lend_its_reservations_to_another_of_its_name(s
     with pytest.raises(Refused, match="another --name"):
         run_sweep(spec, fake_trials.surroundings())
     assert not spec.sweep_dir.exists()
-
-
-def test_a_failing_disk_does_not_take_the_ledger_away(spec: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hand_out_and_fail(spec: SweepSpec, *, key: object, searcher: ScheduleSearcher, callback: object) -> None:
-        searcher.suggest("a")
-        raise OSError("no space left on device")
-
-    def no_space(self: SweepResults, folder: Path) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(driver, "ray_session", lambda spec: contextlib.nullcontext(1))
-    monkeypatch.setattr(driver, "run_tune", hand_out_and_fail)
-    monkeypatch.setattr(SweepResults, "write_parquet", no_space)
-    alone = spec.model_copy(update={"space": spaces.space(references={"floor": False, "ceiling": False})})
-    with pytest.raises(OSError, match="no space"):
-        run_sweep(alone, fake_trials.surroundings())
-    assert len(Ledger(alone.resolved_ledger_url, must_exist=True).lines(sweep="s")) == 1
-    assert SweepSpec.load("s", alone.storage).key_path.exists()
 
 
 def test_an_unknown_sweep_cannot_be_resumed(tmp_path: Path) -> None:
