@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from dpcore.pose.skeleton import MPII_16
+from sweeps.allow_list import allowed_metrics
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
+DURATIONS = ("seconds",)
 
 
 def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> None:
@@ -17,7 +20,7 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
     Args:
         folder: Empty folder.
         event: The `model` event: `model` (the trained model's folder: weights and model.json), `config` (YAML text),
-            `height_px`, `width_px`, `tags`.
+            `height_px`, `width_px`, `tags`, `protected` (then durations and metrics outside the allow-list stay here).
         run_id: The run that trained it.
 
     Raises:
@@ -28,6 +31,8 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
     from mlflow.types import Schema, TensorSpec
 
     shutil.copytree(event["model"], folder, dirs_exist_ok=True)
+    if event["protected"]:
+        _withhold(folder / DOCUMENT)
     (folder / "config.yaml").write_text(event["config"])
     float32 = np.dtype("float32")
     crops = TensorSpec(float32, (-1, 3, event["height_px"], event["width_px"]), "crops")
@@ -38,5 +43,14 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
         signature=ModelSignature(inputs=Schema([crops]), outputs=Schema([keypoints])),
         metadata=event["tags"],
     )
-    model.add_flavor("dpsweep", weights=WEIGHTS, document="model.json")
+    model.add_flavor("dpsweep", weights=WEIGHTS, document=DOCUMENT)
     model.save(folder / "MLmodel")
+
+
+def _withhold(path: Path) -> None:
+    """Takes out of a model's document what may not leave on protected data: how long training took, sealed metrics."""
+    document = json.loads(path.read_text())
+    meta = {name: value for name, value in document["meta"].items() if name not in DURATIONS}
+    if "metrics" in meta:
+        meta["metrics"] = allowed_metrics(meta["metrics"], protected=True)
+    path.write_text(json.dumps({**document, "meta": meta}, indent=1, sort_keys=True, allow_nan=False))

@@ -7,7 +7,7 @@ are created, steps that a run has already are skipped, a model version is looked
 |---|---|
 | `run` | finds or creates a run; tags, params, texts, dataset inputs |
 | `metrics` | one `log_batch` of one step |
-| `files` | uploads files |
+| `files` | uploads files; with `remove` takes them away here once MLflow has them |
 | `model` | uploads weights, config and signature, registers a version, moves its alias |
 | `end` | ends a run |
 | `end_all` | ends what is still RUNNING in the sweep |
@@ -52,7 +52,8 @@ class MlflowStore:
             artifacts: Folder of the artifacts; None leaves them to the server.
 
         Raises:
-            Refused: the experiment belongs to another sweep, or was deleted.
+            Refused: the experiment belongs to another sweep, or was deleted. One of a sweep that failed before its first
+                trial belongs to nobody and is taken over.
         """
         self._client = client
         self._sweep = sweep
@@ -72,9 +73,19 @@ class MlflowStore:
             return str(created)
         if experiment.lifecycle_stage != "active":
             raise Refused(f"MLflow's experiment {self._sweep} was deleted there; restore it, or give the sweep another --name")
+        experiment_id = str(experiment.experiment_id)
         if experiment.tags.get(SWEEP_ID_TAG) != sweep_id:
+            self._take_over(experiment_id, sweep_id)
+        return experiment_id
+
+    def _take_over(self, experiment_id: str, sweep_id: str) -> None:
+        """Makes an experiment ours when it holds nothing but the killed parent runs of a sweep that never began."""
+        runs = self._client.search_runs([experiment_id], max_results=1000)
+        if not runs or any(run.info.status != "KILLED" or "trial_id" in run.data.tags for run in runs):
             raise Refused(f"MLflow has an experiment {self._sweep} of another sweep; give this one another --name")
-        return str(experiment.experiment_id)
+        self._client.set_experiment_tag(experiment_id, SWEEP_ID_TAG, sweep_id)
+        for run in runs:
+            self._client.delete_run(run.info.run_id)
 
     def _all_runs(self, condition: str = "") -> list[Run]:
         runs: list[Run] = []
@@ -144,9 +155,13 @@ class MlflowStore:
         return known
 
     def upload_files(self, event: Event) -> None:
-        """Uploads files below `folder`, over what stood there."""
-        for path in event["paths"]:
-            self._client.log_artifact(self._runs[event["key"]], path, event["folder"])
+        """Uploads files below `folder`, over what stood there; with `remove`, a file that is gone was sent before."""
+        for path in map(Path, event["paths"]):
+            if event["remove"] and not path.exists():
+                continue
+            self._client.log_artifact(self._runs[event["key"]], str(path), event["folder"])
+            if event["remove"]:
+                path.unlink()
 
     def register_model(self, event: Event) -> None:
         """Uploads the weights of a trial and points `alias` at their version."""

@@ -1,8 +1,8 @@
 """What a sweep tells MLflow, event by event, from the driver alone.
 
-    experiment = sweep ─┬─ epsilon 0.8 ─── one run per trial (search and fresh seeds)
+    experiment = sweep ─┬─ epsilon 0.8 ─── one run per trial (search and fresh seeds) with its learning curve
                         ├─ references  ─── floor, ceiling, control
-                        └─ summary         report, figures
+                        └─ summary         report, figures, contact sheets of the winners
 
 Guarantees: unreachable at the start is an error; after that tracking never stops or fails a trial. Every event is on
 disk before it is sent (`Spool`), one thread sends in order (`Sender`), nothing is doubled (`MlflowStore`). On protected
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from dpcore.config import TrialConfig
 from sweeps.allow_list import allowed_metrics, is_allowed
+from sweeps.curves import FOLDER as CURVES_FOLDER
+from sweeps.curves import save_trial_curve
 from sweeps.export import render_yaml
 from sweeps.mlflow_connection import connect, default_tracking_uri, prepare_mlflow
 from sweeps.mlflow_store import MlflowStore, is_final, outage_types
@@ -30,6 +32,7 @@ from sweeps.trial_facts import CatalogFacts, TrialFacts
 
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest
+    from sweeps.contact_sheet import ContactSheet
     from sweeps.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -119,7 +122,10 @@ class Tracker:
         self._send(kind="metrics", key=record.trial_id, step=report.step, metrics=metrics, time_ms=time_ms)
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Closes the run of a trial: done FINISHED, pruned KILLED, failed FAILED."""
+        """Closes the run of a trial: done FINISHED, pruned KILLED, failed FAILED; before that its curve, where it has one."""
+        curve = save_trial_curve(record, self._spec.sweep_dir / "report" / CURVES_FOLDER)
+        if curve is not None:
+            self._send_files(record.trial_id, [curve], folder=CURVES_FOLDER)
         tags: dict[str, str] = {"state": record.state}
         if record.error is not None:
             # A message may quote a private record: on protected data only its kind leaves.
@@ -127,21 +133,24 @@ class Tracker:
         status = STATUS_OF_STATE[record.state]
         self._send(kind="end", key=record.trial_id, status=status, tags=tags, time_ms=self._time_ms(record.config, record.steps))
 
-    def summary(self, results: SweepResults, text: str, figures: Sequence[Path]) -> None:
-        """The report, its figures and the best trial per ε: scores, and a model version with its alias."""
+    def summary(self, results: SweepResults, text: str, figures: Sequence[Path], sheets: Sequence[ContactSheet] = ()) -> None:
+        """The report, its figures and the best trial per ε: scores, contact sheet, and a model version with its alias."""
         now_ms = int(self._clock() * 1000)
         self._send(
             kind="run",
             key="summary",
             name="summary",
             parent=None,
-            tags={"accounting": self._spec.space.sweep.accounting},
+            tags={"accounting": self._spec.space.sweep.accounting, **_reasons(sheets)},
             params={},
             texts={"report.md": text},
             datasets=[],
             time_ms=self._started_ms,
         )
-        self._send(kind="files", key="summary", paths=[str(path) for path in figures], folder="figures")
+        self._send_files("summary", figures, folder="figures")
+        for sheet in sheets:
+            if sheet.path is not None:
+                self._send_files("summary", [sheet.path], folder="contact_sheets", remove=sheet.mlflow_only)
         for epsilon in self._spec.space.sweep.epsilons:
             best = results.best(epsilon)
             if best is not None and best.pckh_50 is not None:
@@ -163,6 +172,7 @@ class Tracker:
             config=config_yaml(record.config),
             height_px=record.config.model.input_height_px,
             width_px=record.config.model.input_width_px,
+            protected=self._is_protected(record.config),
             tags={"trial_id": record.trial_id, "epsilon": f"{epsilon:g}", "fingerprint": record.config.fingerprint()},
         )
 
@@ -176,6 +186,10 @@ class Tracker:
         self._sender = self._spool = None
         if left:
             print(f"dpsweep: {left} events wait in {path}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
+
+    def _send_files(self, key: str, paths: Sequence[Path], *, folder: str, remove: bool = False) -> None:
+        """Uploads; `remove`: files that nobody but MLflow may keep."""
+        self._send(kind="files", key=key, paths=[str(path) for path in paths], folder=folder, remove=remove)
 
     def _send(self, **event: Any) -> None:
         if self._sender is None:
@@ -215,6 +229,11 @@ def parent_of(epsilon: float | None) -> str:
 def alias_of(epsilon: float) -> str:
     """The alias of the best model version at an ε: `best-eps-0_8` (MLflow takes no dots)."""
     return f"best-eps-{epsilon:g}".replace(".", "_").replace("+", "")
+
+
+def _reasons(sheets: Sequence[ContactSheet]) -> dict[str, str]:
+    """Why a contact sheet is missing or shows other crops, as tags of the summary."""
+    return {f"contact_sheet.eps_{sheet.epsilon:g}": sheet.reason for sheet in sheets if sheet.reason is not None}
 
 
 def epsilon_tag(config: TrialConfig) -> str:

@@ -153,12 +153,19 @@ def resume_command(args: argparse.Namespace) -> int:
 
 
 def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
-    """Writes the report and gives it to the tracker, while that is open."""
+    """Writes the report, curves and contact sheets and gives them to the tracker, while that is open."""
+    from sweeps.contact_sheet import save_contact_sheets
+    from sweeps.curves import save_epsilon_curves
     from sweeps.report import build_report, write_report
 
     report = build_report(results, spec=spec)
-    figures = write_report(report, spec.sweep_dir / "report")
-    tracker.summary(results, report.markdown(), figures)
+    folder = spec.sweep_dir / "report"
+    figures = (*write_report(report, folder), *save_epsilon_curves(results, folder))
+    sheets = save_contact_sheets(results, spec, shown=folder, sealed=spec.state_dir / "sealed")
+    for sheet in sheets:
+        if sheet.reason is not None:
+            print(f"dpsweep: ε = {sheet.epsilon:g}: {sheet.reason}", file=sys.stderr)
+    tracker.summary(results, report.markdown(), figures, sheets)
 
 
 def announce(spec: SweepSpec, results: SweepResults) -> int:
@@ -175,14 +182,16 @@ def announce(spec: SweepSpec, results: SweepResults) -> int:
 
 def report_command(args: argparse.Namespace) -> int:
     """Writes report.md and its figures again and prints the table."""
+    from sweeps.curves import save_epsilon_curves
     from sweeps.report import build_report, write_report
     from sweeps.results import read_results
     from sweeps.spec import SweepSpec
 
     spec = SweepSpec.load(args.name, Path(args.storage))
-    report = build_report(read_results(spec.sweep_dir), spec=spec)
+    results = read_results(spec.sweep_dir)
+    report = build_report(results, spec=spec)
     folder = args.out if args.out is not None else spec.sweep_dir / "report"
-    figures = write_report(report, folder)
+    figures = (*write_report(report, folder), *save_epsilon_curves(results, folder))
     print(report.text())
     print()
     print(f"written: {folder / 'report.md'}, {', '.join(path.name for path in figures)}")
