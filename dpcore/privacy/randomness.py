@@ -7,7 +7,7 @@ Two kinds of streams, never to be mixed:
   ε of .80 becomes 3.6 for a record that was drawn four times.
 * `PublicStreams` draw what may be known: initialisation, public batches, the subspace's examples. They follow `seed`.
 
-A stream is named by (trial, attempt, name, step) and holds no state beyond its own counter, so a resume at any step
+A stream is named by (trial, its context, attempt, name, step) and holds no state beyond its own counter, so a resume at any step
 draws what the first run drew, and two steps never share a number. Private streams never come from `torch.Generator`: on a
 CPU it keeps 32 bits of its seed and its float32 normals end at 5.77 standard deviations.
 """
@@ -161,12 +161,17 @@ class SweepKey:
 class PrivateStreams:
     """The secret streams of one attempt at one trial.
 
-    Guarantees: streams that differ in key, trial, name, step or attempt are independent (HMAC-SHA256 over the
+    Guarantees: streams that differ in key, trial, context, name, step or attempt are independent (HMAC-SHA256 over the
     length-prefixed fields; 128 bits of it key Philox, all 256 key ChaCha20).
+
+    Args:
+        context: Names all that decides the sums under the noise: config, data, start, machine. With it in the derivation, one
+            key and one trial id never put the same noise on two different sums, whatever became of the trial's folder.
     """
 
     key: SweepKey
     trial_id: str
+    context: str = ""
     attempt: int = 0
     secure: bool = False
 
@@ -177,7 +182,7 @@ class PrivateStreams:
 
     def stream(self, name: str, step: int) -> RandomStream:
         """The stream called `name` at `step`, from its beginning."""
-        label = _label("dpsweep/private/v1", self.trial_id, name, str(step), str(self.attempt))
+        label = _label("dpsweep/private/v2", self.trial_id, self.context, name, str(step), str(self.attempt))
         derived = hmac.new(self.key.secret, label, hashlib.sha256).digest()
         return ChaChaStream(derived) if self.secure else NumpyStream(_philox(derived))
 

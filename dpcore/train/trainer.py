@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
 from dpcore.errors import BadInput
 from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
@@ -61,7 +61,8 @@ def run_trial(
         config: what to train.
         runtime: how to compute it; its thread count is set for the process.
         places: datasets and caches.
-        trial_id: names the secret streams together with `key` and `attempt`: one id, one release.
+        trial_id: names the secret streams together with `key`, `attempt` and all that decides the private sums: one id, one
+            release, and other sums never meet the same noise.
         key: the sweep's secret; None only where no private data are drawn (public_only and controls).
         folder: checkpoints, digests and the final model; None keeps nothing.
         attempt: 0 for the first.
@@ -74,14 +75,11 @@ def run_trial(
         raise BadInput(f"method {config.method} draws private data: give it a sweep key")
     torch.set_num_threads(runtime.threads)
     prepared = _prepare(config, runtime, places=places)
-    streams = None if key is None else PrivateStreams(key=key, trial_id=trial_id, attempt=attempt, secure=runtime.secure_rng)
-    identity = {
-        **replay_document(config, runtime, prepared.data.digests()),
-        "trial_id": trial_id,
-        "attempt": attempt,
-        "key": None if key is None else key.key_id(),
-        "start": prepared.start_digest,
-    }
+    sums = {**replay_document(config, runtime, prepared.data.digests()), "start": prepared.start_digest}
+    identity = {**sums, "trial_id": trial_id, "attempt": attempt, "key": None if key is None else key.key_id()}
+    streams = None
+    if key is not None:
+        streams = PrivateStreams(key=key, trial_id=trial_id, context=digest_of(sums), attempt=attempt, secure=runtime.secure_rng)
     with nullcontext(None) if folder is None else open_trial_folder(folder) as store:
         if store is not None:
             store.settle_identity(identity)

@@ -96,6 +96,7 @@ def test_streams_differ_by_each_field_and_repeat_otherwise(secure: bool) -> None
         base.stream("sampling", 3),
         PrivateStreams(key=key, trial_id="u", secure=secure).stream("noise", 3),
         PrivateStreams(key=key, trial_id="t", attempt=1, secure=secure).stream("noise", 3),
+        PrivateStreams(key=key, trial_id="t", context="c", secure=secure).stream("noise", 3),
         PrivateStreams(key=SweepKey.fresh(), trial_id="t", secure=secure).stream("noise", 3),
         PrivateStreams(key=key, trial_id="tnoise", secure=secure).stream("", 3),
     ]
