@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpcore.config import Places, TrialConfig
+from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
 from dpcore.errors import BadInput, DpsweepError, Refused
 from sweeps.ledger import Ledger
 from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, sweep_price
@@ -133,14 +133,16 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     """Opens and verifies the datasets of a sweep.
 
     Raises:
-        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong.
+        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong, or an image has several crops.
     """
-    from dpcore.data.catalog import check_roles, open_dataset
+    from dpcore.data.catalog import check_roles, check_unit, open_dataset
 
     places: Places = spec.places
     data = any_config(spec).data
     private, public, validation = (open_dataset(name, places) for name in (data.private, data.public, data.validation))
     check_roles(private, public, validation)
+    if PRIVATE_METHODS.intersection(spec.space.methods):
+        check_unit(private)
     return DatasetFacts(digest=private.manifest.digest, protected=private.manifest.protected)
 
 
@@ -165,20 +167,34 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
     facts = around.dataset(spec)
     if facts.protected and spec.space.references.ceiling is not False:
         raise Refused("references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false")
+    if facts.protected and "nonprivate" in spec.space.methods:
+        raise Refused("method nonprivate trains without privacy, and the private data are protected; take it out of the space")
     plan = plan_sweep(spec.space, around.accountant, cache_dir=spec.places.cache_dir)
     ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
-    _check_name_is_fresh(spec, ledger)
+    _check_name_and_key_are_fresh(spec, ledger)
     check_cap(plan, ledger, dataset_digest=facts.digest, accountant=around.accountant)
     return plan, facts
 
 
-def _check_name_is_fresh(spec: SweepSpec, ledger: Ledger | None) -> None:
-    """Lines are known by sweep and trial: a second sweep of one name would pass for a replay of the first."""
-    if ledger is not None and ledger.lines(sweep=spec.name):
+def _check_name_and_key_are_fresh(spec: SweepSpec, ledger: Ledger | None) -> None:
+    """Lines are known by sweep and trial: a second sweep of one name would pass for a replay of the first. And trial ids
+    are alike in all sweeps: under one key, a trial with the settings of another one's would draw its noise again.
+
+    Raises:
+        Refused: the ledger knows the name, or the key that DPSWEEP_KEY_FILE names.
+    """
+    lines = () if ledger is None else ledger.lines()
+    if any(line.sweep == spec.name for line in lines):
         raise Refused(
             f"the ledger holds reservations of a sweep {spec.name} already, whose folder is not in {spec.storage}; give another --name, "
             "so that this sweep is charged for itself"
         )
+    if spec.key_path.exists():
+        from dpcore.privacy.randomness import SweepKey
+
+        key_id = SweepKey.load(spec.key_path).key_id()
+        if any(line.key_id == key_id for line in lines):
+            raise Refused(f"{spec.key_path} is the key of another sweep; let DPSWEEP_KEY_FILE name a new path, and a key is made there")
 
 
 def _ledger_is_there(spec: SweepSpec) -> bool:

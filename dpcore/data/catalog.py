@@ -73,6 +73,22 @@ def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet) -> No
             )
 
 
+def check_unit(private: ShardSet) -> None:
+    """Refuses a private dataset in which an image, the unit of privacy, has several crops.
+
+    A step draws and clips crops: an image with several of them would enter it several times, under a bound for one.
+
+    Raises:
+        Refused: names both numbers.
+    """
+    images = len(np.unique(private.image_ids))
+    if images < len(private):
+        raise Refused(
+            f"privacy_unit image: {private.manifest.name} has {len(private)} crops of {images} images, so an image could take part in a "
+            "step several times under a bound for one; import it with one crop an image"
+        )
+
+
 def _open_embedded(name: str, spec: Embedded, places: Places) -> ShardSet:
     folder = dataset_folder(name, places)
     if not folder.is_dir():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpcore.config import FEATURE_METHODS, Places, TrialConfig
-from dpcore.data.catalog import check_roles, open_dataset
+from dpcore.data.catalog import check_roles, check_unit, open_dataset
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import StoredViews, build_views
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def open_trial_data(config: TrialConfig, places: Places) -> TrialData:
 
     Raises:
         BadInput: a dataset is missing, or its crops are not the size of the model's input.
-        Refused: a role is wrong, or PUBLIC and PRIVATE overlap.
+        Refused: a role is wrong, PUBLIC and PRIVATE overlap, or the trial could not keep what its claim says.
         Corrupt: a shard differs from its manifest.
     """
     private = open_dataset(config.data.private, places)
@@ -55,8 +55,18 @@ def open_trial_data(config: TrialConfig, places: Places) -> TrialData:
                 f"dataset {dataset.manifest.name} has crops of {given[0]}x{given[1]} px, the model takes {wanted[0]}x{wanted[1]}: "
                 "import it again at that size, or change model.input_height_px and model.input_width_px"
             )
+    _check_guarantee(config, private)
     views = None if config.split is None else build_views(private, config.split, places)
     return TrialData(private=private, public=public, validation=validation, views=views)
+
+
+def _check_guarantee(config: TrialConfig, private: ShardSet) -> None:
+    """Refuses what would make the claim untrue: a unit that takes part with several rows, protected data without privacy."""
+    manifest = private.manifest
+    if config.method == "nonprivate" and manifest.protected:
+        raise Refused(f"method nonprivate would release gradients of {manifest.name}, which is protected; choose a private method")
+    if config.spends_privacy:
+        check_unit(private)
 
 
 def needs_pairs(config: TrialConfig) -> bool:

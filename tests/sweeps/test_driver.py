@@ -17,6 +17,7 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused, Unavailable
+from dpcore.privacy.randomness import SweepKey
 from sweeps import driver as driver_module
 from sweeps.driver import Interrupted, plan_of, resume_sweep, run_sweep
 from sweeps.ledger import Ledger, Reservation
@@ -169,10 +170,15 @@ def test_a_name_that_exists_is_refused_and_resume_is_named(spec: SweepSpec) -> N
         run_sweep(spec, fake_trials.surroundings())
 
 
-def test_a_removed_sweep_does_not_lend_its_reservations_to_another_of_its_name(spec: SweepSpec) -> None:
-    ledger = Ledger(spec.resolved_ledger_url)
+@pytest.mark.parametrize(("known", "hint"), [("name", "another --name"), ("key", "a new path")])
+def test_a_name_or_key_that_the_ledger_knows_is_refused_for_a_new_sweep(
+    known: str, hint: str, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = SweepKey.fresh()
+    key.save(tmp_path / "key")
+    monkeypatch.setenv("DPSWEEP_KEY_FILE", str(tmp_path / "key"))
     line = Reservation(
-        sweep=spec.name,
+        sweep=spec.name if known == "name" else "other",
         trial_id="e0.5-000",
         dataset="synthetic/private",
         dataset_digest="d" * 8,
@@ -181,11 +187,20 @@ def test_a_removed_sweep_does_not_lend_its_reservations_to_another_of_its_name(s
         steps=3,
         epsilon=0.5,
         delta=1e-5,
+        key_id=key.key_id() if known == "key" else "other",
     )
-    ledger.reserve(line)
-    with pytest.raises(Refused, match="another --name"):
+    Ledger(spec.resolved_ledger_url).reserve(line)
+    with pytest.raises(Refused, match=hint):
         run_sweep(spec, fake_trials.surroundings())
     assert not spec.sweep_dir.exists()
+
+
+def test_a_search_without_privacy_on_protected_data_is_refused(spec: SweepSpec) -> None:
+    search = {"method": {"choice": ["dpsgd", "nonprivate"]}, "clip_norm": {"float": [0.1, 1.0], "when": {"method": ["dpsgd"]}}}
+    space = spaces.space(search=search, references={"ceiling": False})
+    with pytest.raises(Refused, match="take it out of the space"):
+        run_sweep(spec.model_copy(update={"space": space}), fake_trials.surroundings(protected=True))
+    assert not spec.storage.exists()
 
 
 def test_an_unknown_sweep_cannot_be_resumed(tmp_path: Path) -> None:

@@ -4,13 +4,19 @@ import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.data.catalog import open_dataset
 from dpcore.errors import BadInput, Corrupt, Refused
-from dpcore.privacy.randomness import SweepKey
+from dpcore.privacy import mechanism
+from dpcore.privacy.clipping import BoundedSum
+from dpcore.privacy.noise import NoisedSum, add_noise
+from dpcore.privacy.randomness import RandomStream, SweepKey
+from dpcore.train import trial_data
 from dpcore.train.checkpoint import open_trial_folder
 from dpcore.train.saved import load_model
 from dpcore.train.trainer import Report, run_trial
@@ -126,6 +132,51 @@ def test_trial_id_and_key_change_the_noise_and_the_seed_does_not_have_to(
     other_key = _run(config, runtime, train_places, key=SweepKey(bytes(32)))[-1]
     other_id = list(run_trial(config, runtime, places=train_places, trial_id="u", key=key, folder=None))[-1]
     assert len({ours.weights_digest, other_key.weights_digest, other_id.weights_digest}) == 3
+
+
+@pytest.mark.parametrize("change", [{"clip_norm": 0.25}, {"optimizer__learning_rate": 2e-3}, {"seed": 1}, {"model__freeze": "early"}])
+def test_one_key_and_trial_id_never_put_the_same_noise_on_other_sums(
+    change: dict[str, Any], train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_normal(config: TrialConfig, runtime: RuntimeFlags = runtime) -> float:
+        """Of the noise of step 0."""
+        drawn: list[float] = []
+
+        def listening(bounded: BoundedSum, *, noise_multiplier: float, stream: RandomStream) -> NoisedSum:
+            drawn.append(float(stream.normal(1)[0]))
+            return add_noise(bounded, noise_multiplier=noise_multiplier, stream=stream)
+
+        monkeypatch.setattr(mechanism, "add_noise", listening)
+        list(islice(run_trial(config, runtime, places=train_places, trial_id="t", key=key, folder=None), 1))
+        return drawn[0]
+
+    config = make_config("dpsgd")
+    assert first_normal(config) == first_normal(config)
+    assert first_normal(config) != first_normal(make_config("dpsgd", **change))
+    assert first_normal(config) != first_normal(config, runtime.model_copy(update={"physical_batch_size": 8}))
+
+
+def test_protected_data_are_never_trained_on_without_privacy(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = open_dataset("private", train_places)
+    private.manifest = private.manifest.model_copy(update={"protected": True})
+    monkeypatch.setattr(trial_data, "open_dataset", lambda name, places: private if name == "private" else open_dataset(name, places))
+    with pytest.raises(Refused, match="is protected"):
+        _run(make_config("nonprivate"), runtime, train_places, key=key)
+
+
+def test_an_image_with_two_crops_is_no_unit_of_one_row(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = open_dataset("private", train_places)
+    shared = private.image_ids.copy()
+    shared[1] = shared[0]
+    private.image_ids = shared
+    monkeypatch.setattr(trial_data, "open_dataset", lambda name, places: private if name == "private" else open_dataset(name, places))
+    with pytest.raises(Refused, match="64 crops of 63 images"):
+        _run(make_config("dpsgd"), runtime, train_places, key=key)
+    assert _run(make_config("public_only"), runtime, train_places, key=None)
 
 
 def test_finished_folder_repeats_its_reports_and_holds_the_scored_model(
