@@ -27,8 +27,8 @@ def hidden_pixels(
 ) -> NDArray[np.bool_]:
     """The pixels (H, W) that the split's transform replaces; the others stay as they are.
 
-    Guarantees: where the labels do not tell the region (a joint that it needs is not labelled), every pixel is hidden. A
-    mask that guesses would publish what the split promised to hide.
+    Guarantees: where the labels do not tell the region (a joint that it needs is not labelled, a head has no size), every
+    pixel is hidden. A mask that guesses would publish what the split promised to hide.
 
     Args:
         region: `background` hides what `person` leaves.
@@ -43,6 +43,8 @@ def hidden_pixels(
         return everything
     neck, top = keypoints[JOINTS["upper_neck"]], keypoints[JOINTS["head_top"]]
     head = np.nanmax([head_size_px, float(np.linalg.norm(top - neck))])
+    if not head > 0.0:
+        return everything
     middle = (neck + top) / 2
     mask: NDArray[np.bool_] = _distance_to_segment(size_px, middle, middle) <= HEAD_RADIUS_HEADS * head
     if region == "head":
@@ -69,6 +71,10 @@ def _distance_to_segment(size_px: tuple[int, int], start: NDArray[np.floating], 
 
 
 def _triangle(size_px: tuple[int, int], corners: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """The pixels inside, none for a triangle without area: a point would count as inside of it everywhere."""
+    spread = (corners[1:] - corners[0]).astype(np.float64)
+    if spread[0, 0] * spread[1, 1] == spread[0, 1] * spread[1, 0]:
+        return np.zeros(size_px, dtype=bool)
     points = _grid(size_px)
     sides = []
     for number in range(3):

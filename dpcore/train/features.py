@@ -50,10 +50,11 @@ def cached_features(crops: Crops, stem: Stem, *, data_digest: str, places: Place
         stem: what they go through.
         data_digest: the digest of the dataset or of its stored views.
         places: the cache lies below `cache_dir`.
-        private: mode 0700, for features of PRIVATE data and of its views.
+        private: for features of PRIVATE data and of its views: mode 0700, and a feature that does not fit float16 takes the
+            nearest number that does (0 for nan), because whether a trial fails must not be for one private record to say.
 
     Raises:
-        BadInput: a feature does not fit float16; train the public stage with a lower learning rate.
+        BadInput: a public feature does not fit float16; train the public stage with a lower learning rate.
     """
     key = digest_of({"version": FEATURES_VERSION, "stem": stem.name, "data": data_digest})
     target = places.cache_dir / "features" / key
@@ -61,16 +62,18 @@ def cached_features(crops: Crops, stem: Stem, *, data_digest: str, places: Place
         with locked(target):
             if not target.is_dir():
                 with new_folder(target, private=private) as folder:
-                    _write_features(crops, stem, str(folder / FEATURES_FILE))
+                    _write_features(crops, stem, str(folder / FEATURES_FILE), saturate=private)
     return FeatureInputs(np.load(target / FEATURES_FILE, mmap_mode="r"), stem.device)
 
 
-def _write_features(crops: Crops, stem: Stem, path: str) -> None:
+def _write_features(crops: Crops, stem: Stem, path: str, *, saturate: bool) -> None:
     array: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
     for start in range(0, len(crops), _ROWS_AT_ONCE):
         rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(crops)))
         features = through_stem(stem.module, to_tensor(crops.images(rows)).to(stem.device)).to("cpu", torch.float16)
-        if not bool(torch.isfinite(features).all()):
+        if saturate:
+            features = torch.nan_to_num(features)
+        elif not bool(torch.isfinite(features).all()):
             raise BadInput(f"a frozen feature of examples {rows[0]}..{rows[-1]} is not a finite float16; lower stages.public.learning_rate")
         if array is None:
             array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(crops), *features.shape[1:]))

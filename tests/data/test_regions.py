@@ -39,3 +39,17 @@ def test_a_region_with_an_unlabelled_joint_hides_everything(region: str, joint: 
 
 def test_an_unknown_head_size_is_replaced_by_the_labelled_head() -> None:
     assert mask("head", head=float("nan")).any()
+
+
+@pytest.mark.parametrize("region", ["head", "person", "background"])
+def test_a_head_of_no_size_hides_everything(region: str) -> None:
+    keypoints = PERSON.keypoints.copy()
+    keypoints[9] = keypoints[8]
+    everything = np.ones(16, dtype=bool)
+    assert hidden_pixels(region, keypoints, everything, float("nan"), size_px=(64, 64)).all()  # type: ignore[arg-type]
+
+
+def test_joints_that_all_lie_on_one_point_do_not_publish_the_background() -> None:
+    keypoints = np.zeros((16, 2), dtype=np.float32)
+    hidden = hidden_pixels("background", keypoints, np.ones(16, dtype=bool), 8.0, size_px=(64, 64))
+    assert hidden[32:, 32:].all()

@@ -70,8 +70,14 @@ def test_features_of_private_data_are_for_their_owner_alone(tmp_path: Path) -> N
 def test_features_beyond_half_precision_are_refused_and_nothing_is_kept(tmp_path: Path) -> None:
     places = Places(data_dir=tmp_path, cache_dir=tmp_path)
     with pytest.raises(BadInput, match="float16"):
-        cached_features(_Ones(3), _stem(1e6), data_digest="a", places=places, private=True)
+        cached_features(_Ones(3), _stem(1e6), data_digest="a", places=places, private=False)
     assert not [path for path in (tmp_path / "features").iterdir() if path.is_dir()]
+
+
+def test_no_private_image_can_fail_a_trial_by_features_beyond_half_precision(tmp_path: Path) -> None:
+    places = Places(data_dir=tmp_path, cache_dir=tmp_path)
+    found = cached_features(_Ones(3), _stem(1e6), data_digest="a", places=places, private=True)
+    assert float(found.features.max()) == float(np.finfo(np.float16).max)
 
 
 def test_augmented_images_are_never_read_from_cached_features(train_places: Places, make_config: Make) -> None:
