@@ -13,6 +13,7 @@ from sweeps.commands import arguments
 from sweeps.commands.output import number, percent, print_json, render_table
 
 if TYPE_CHECKING:
+    from sweeps.pricing import SweepPlan
     from sweeps.results import SweepResults
     from sweeps.spec import SweepSpec
     from sweeps.tracking import Tracker
@@ -123,7 +124,7 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
 
 
 def print_plan(spec: SweepSpec) -> None:
-    """Trials, noise, steps and price of a sweep that has not begun."""
+    """Trials, noise, steps, price and, where it is known, time of a sweep that has not begun."""
     from sweeps.driver import plan_of
 
     plan = plan_of(spec)
@@ -138,9 +139,28 @@ def print_plan(spec: SweepSpec) -> None:
     print()
     print(render_table(["ε", "", "trials", "fresh seeds", "controls", "noise multiplier", "steps", "price at this ε"], rows))
     print()
-    print(plan.headline)
+    print("\n".join(plan_lines(spec, plan)))
+
+
+def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
+    """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
+    from sweeps.duration import estimate_duration
+
+    lines = []
+    if all(group.spending is not None for group in plan.groups):
+        steps = sum((group.trials + group.reruns) * group.spending.steps for group in plan.groups if group.spending is not None)
+        lines.append(f"private steps in all: {steps}")
+    lines.append(plan.headline)
+    if plan.composed_epsilon is not None:
+        targets = ", ".join(f"{group.epsilon:g}" for group in plan.groups)
+        lines.append(
+            f"unaccounted shows each trial's own epsilon ({targets}) and hides the {plan.composed_epsilon:.3g} that choosing costs"
+        )
     if plan.epsilon_total is not None:
-        print(f"cap: epsilon_total {plan.epsilon_total:g}")
+        lines.append(f"cap: epsilon_total {plan.epsilon_total:g}")
+    duration = estimate_duration(spec, plan)
+    lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())
+    return lines
 
 
 def resume_command(args: argparse.Namespace) -> int:
