@@ -6,8 +6,11 @@ may not: a metric that nobody thought about stays inside.
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Mapping
+
+from dpcore import errors
 
 PROTECTED_METRICS = frozenset(
     {
@@ -27,6 +30,18 @@ PROTECTED_PREFIXES = ("val/pckh_50/", "val/pckh_10/")
 """Scores per joint, at the end of a trial."""
 
 
+OWN_WORDS = (
+    "the worker died",
+    "the sweep key was lost",
+    "not started",
+    "the trial ended without a last report",
+    "val/pckh_50 is no number",
+)
+"""How failures begin that the driver itself words."""
+
+WITHHELD = "withheld"
+
+
 def allowed_metrics(metrics: Mapping[str, float], *, protected: bool) -> dict[str, float]:
     """The metrics that may leave.
 
@@ -42,3 +57,27 @@ def allowed_metrics(metrics: Mapping[str, float], *, protected: bool) -> dict[st
 def is_allowed(name: str) -> bool:
     """Whether a metric may leave on protected data."""
     return name in PROTECTED_METRICS or name.startswith(PROTECTED_PREFIXES)
+
+
+def allowed_error(error: str, *, protected: bool) -> str:
+    """What of a failure may leave: on protected data its kind alone, as a message (or its last line) may quote a record.
+
+    | given, on protected data | out |
+    |---|---|
+    | `ValueError: pixel 3 of ...`, a builtin's, Ray's or our own exception | `ValueError` |
+    | words of the driver | these words |
+    | anything else | `withheld` |
+    """
+    if not protected:
+        return error
+    own = [words for words in OWN_WORDS if error.startswith(words)]
+    kind = error.partition(":")[0].strip()
+    return own[0] if own else kind if _is_exception(kind) else WITHHELD
+
+
+def _is_exception(name: str) -> bool:
+    module, _, plain = name.rpartition(".")
+    if module == "ray.exceptions":
+        return plain.isidentifier() and plain.endswith("Error")
+    found = getattr(builtins, plain, None) or getattr(errors, plain, None)
+    return module in ("", "builtins", "dpcore.errors") and isinstance(found, type) and issubclass(found, BaseException)

@@ -12,13 +12,15 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
 from dpcore.errors import BadInput, DpsweepError, Refused
+from sweeps.allow_list import allowed_error
 from sweeps.ledger import Ledger
 from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, sweep_price
 from sweeps.progress import progress_line
@@ -197,6 +199,11 @@ def _check_name_and_key_are_fresh(spec: SweepSpec, ledger: Ledger | None) -> Non
             raise Refused(f"{spec.key_path} is the key of another sweep; let DPSWEEP_KEY_FILE name a new path, and a key is made there")
 
 
+def _no_time() -> float:
+    """The clock of a sweep on protected data: how long a trial takes tells how many records it drew."""
+    return 0.0
+
+
 def _ledger_is_there(spec: SweepSpec) -> bool:
     return spec.ledger_url is not None or (spec.storage_dir / "ledger.sqlite").is_file()
 
@@ -213,7 +220,8 @@ class _Run:
         self._tracker.sweep_started()  # before anything else is written: it may be unreachable
         self._ledger = Ledger(spec.resolved_ledger_url)
         reservations = Reservations(spec, self._ledger, around.accountant, dataset_digest=facts.digest, key_id=key.key_id())
-        self._schedule = Schedule(spec, around.accountant, reservations)
+        clock = _no_time if facts.protected else time.monotonic
+        self._schedule = Schedule(spec, around.accountant, reservations, clock=clock)
         self._schedule.restore(key_lost=key_lost)
         self._since_written = 0
         self._interrupted = False
@@ -256,7 +264,7 @@ class _Run:
                 tracker.trial_ended(record)
 
     def _trial_ended(self, record: TrialRecord) -> None:
-        self._around.say(progress_line(record, finished=self._schedule.finished, planned=self._schedule.planned))
+        self._around.say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
         self._since_written += 1
         if self._since_written >= WRITE_EVERY_TRIALS:
             self._write()
@@ -267,12 +275,17 @@ class _Run:
         results.write_parquet(self._spec.sweep_dir / "results")
         return results
 
+    def _shown(self, record: TrialRecord) -> TrialRecord:
+        """The record as tables and the terminal may show it."""
+        error = None if record.error is None else allowed_error(record.error, protected=self._facts.protected)
+        return replace(record, error=error)
+
     def _results(self) -> SweepResults:
         space, schedule = self._spec.space, self._schedule
         composed = sweep_price(self._ledger, self._spec.name, space.delta, self._around.accountant)
         return SweepResults(
             name=self._spec.name,
-            records=schedule.records,
+            records=tuple(self._shown(record) for record in schedule.records),
             accounting=space.sweep.accounting,
             delta=space.delta,
             sweep_epsilon=composed if space.sweep.accounting == "composed" else None,

@@ -9,7 +9,8 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
     """One trial's end: id, method, score, ε spent, seconds, and how far the sweep is."""
     parts = [f"[{finished}/{planned}]", f"{record.trial_id:<16}", f"{record.config.method:<17}"]
     if record.state == "done" and record.pckh_50 is not None:
-        parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}", f"{record.seconds:.1f} s"]
+        parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}"]
+        parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # none is known of protected data
     elif record.state == "failed":
         parts.append(f"failed: {record.error}")
     else:

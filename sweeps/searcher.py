@@ -80,7 +80,8 @@ class ScheduleSearcher(Searcher):
 
 
 def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
-    """What a worker must know of a trial; the key is not in it."""
+    """What a worker must know of a trial; the key is not in it. `expected`: the weights that earlier reports of this very
+    attempt had, which a replay must reach again."""
     return {
         "trial_id": record.trial_id,
         "attempt": record.attempt,
@@ -88,6 +89,7 @@ def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
         "folder": str(spec.checkpoint_dir(record.trial_id, record.attempt)),
         "places": spec.places.model_dump(mode="json"),
         "function": spec.trial_function,
+        "expected": {str(point.step): point.weights_digest for point in record.curve},
     }
 
 

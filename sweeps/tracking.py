@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import TrialConfig
-from sweeps.allow_list import allowed_metrics, is_allowed
+from sweeps.allow_list import WITHHELD, allowed_error, allowed_metrics, is_allowed
 from sweeps.curves import FOLDER as CURVES_FOLDER
 from sweeps.curves import save_trial_curve
 from sweeps.export import render_yaml
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 REFERENCE_ROLES = frozenset({"floor", "ceiling", "control"})
 STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 DRAIN_WITHIN_S = 30.0
-WITHHELD = "withheld"
 
 
 class Tracker:
@@ -128,8 +127,7 @@ class Tracker:
             self._send_files(record.trial_id, [curve], folder=CURVES_FOLDER)
         tags: dict[str, str] = {"state": record.state}
         if record.error is not None:
-            # A message may quote a private record: on protected data only its kind leaves.
-            tags["error"] = record.error.split(":")[0][:80] if self._is_protected(record.config) else record.error
+            tags["error"] = allowed_error(record.error, protected=self._is_protected(record.config))
         status = STATUS_OF_STATE[record.state]
         self._send(kind="end", key=record.trial_id, status=status, tags=tags, time_ms=self._time_ms(record.config, record.steps))
 

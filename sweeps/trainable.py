@@ -19,7 +19,7 @@ from typing import Any
 from ray import tune
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
-from dpcore.errors import BadInput, DpsweepError, Unavailable
+from dpcore.errors import BadInput, DpsweepError, Refused, Unavailable
 
 LOCK_FILE = "trial.lock"
 LOCK_WAIT_S = 90.0
@@ -57,6 +57,8 @@ class TrialTrainable(tune.Trainable):
             if self._reports is None:
                 self._reports = self._start()
             report = next(self._reports, None)
+            if report is not None:
+                self._hold_against_earlier(report)
         except Unavailable:
             raise
         except DpsweepError as error:
@@ -68,6 +70,21 @@ class TrialTrainable(tune.Trainable):
             "done": bool(report.done),
             "report": {"step": int(report.step), "metrics": metrics, "weights_digest": str(report.weights_digest)},
         }
+
+    def _hold_against_earlier(self, report: Any) -> None:
+        """Keeps a report in the worker that is not the one that was made before: its noise is the same, its sums are not.
+
+        The trial holds itself against its folder; this holds where the folder is lost or lies on another machine.
+
+        Raises:
+            Refused: the weights differ.
+        """
+        expected = self._trial.get("expected", {}).get(str(int(report.step)))
+        if expected is not None and expected != str(report.weights_digest):
+            raise Refused(
+                f"trial {self._trial['trial_id']}: a retry reached other weights at step {report.step} than were reported before; "
+                "it was stopped there, because two releases under one noise would reveal their difference"
+            )
 
     def cleanup(self) -> None:
         """Closes the trial, so that its folder's lock is free."""

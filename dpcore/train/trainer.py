@@ -223,7 +223,7 @@ class _Trial:
             "pckh_50": report.metrics["val/pckh_50"],
             "pckh_10": report.metrics["val/pckh_10"],
             "steps": report.step,
-            "seconds": round(time.monotonic() - self._began, 3),
+            "seconds": None if self._prepared.data.protected else round(time.monotonic() - self._began, 3),
             "weights_digest": report.weights_digest,
             "metrics": dict(report.metrics),
         }

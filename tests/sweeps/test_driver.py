@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,7 @@ from sweeps import driver as driver_module
 from sweeps.driver import Interrupted, plan_of, resume_sweep, run_sweep
 from sweeps.ledger import Ledger, Reservation
 from sweeps.results import SweepResults, read_results
-from sweeps.searcher import ScheduleSearcher
+from sweeps.searcher import ScheduleCallback, ScheduleSearcher
 from sweeps.spec import SweepSpec
 
 HERE = Path(__file__).parent
@@ -193,6 +194,22 @@ def test_a_name_or_key_that_the_ledger_knows_is_refused_for_a_new_sweep(
     with pytest.raises(Refused, match=hint):
         run_sweep(spec, fake_trials.surroundings())
     assert not spec.sweep_dir.exists()
+
+
+def test_tables_and_lines_of_protected_data_tell_no_duration_and_no_message(
+    spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_one_trial(spec: SweepSpec, *, searcher: ScheduleSearcher, callback: ScheduleCallback, **given: object) -> None:
+        trial = SimpleNamespace(config=searcher.suggest("x"), last_result={"error": "ValueError: pixel 3 of jane.jpg"})
+        callback.on_trial_start(1, [], trial)
+        callback.on_trial_complete(1, [], trial)
+
+    monkeypatch.setattr(driver_module, "run_tune", run_one_trial)
+    alone = spec.model_copy(update={"space": spaces.space(references={"ceiling": False})})
+    lines: list[str] = []
+    run_sweep(alone, fake_trials.surroundings(lines, protected=True))
+    assert [(record.seconds, record.error) for record in read_results(alone.sweep_dir).records] == [(0.0, "ValueError")]
+    assert "jane" not in "".join(lines)
 
 
 def test_a_search_without_privacy_on_protected_data_is_refused(spec: SweepSpec) -> None:

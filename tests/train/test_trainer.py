@@ -255,13 +255,14 @@ def test_one_thread_is_set_for_the_process(train_places: Places, make_config: Ma
 
 
 def test_reports_of_protected_data_hold_no_fact_of_a_private_batch(
-    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, monkeypatch: pytest.MonkeyPatch
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dpcore.train.trial_data import TrialData
 
     open_reports = _run(make_config(), runtime, train_places, key=key)
     monkeypatch.setattr(TrialData, "protected", property(lambda self: True))
-    sealed_reports = _run(make_config(), runtime, train_places, key=key)
+    sealed_reports = _run(make_config(), runtime, train_places, key=key, folder=trial_folder)
+    assert load_model(trial_folder).meta["seconds"] is None
     private_facts = {"train/loss", "train/clipped_frac", "time/step_s"}
     assert all(private_facts <= set(report.metrics) for report in open_reports)
     assert all(not private_facts & set(report.metrics) for report in sealed_reports)
