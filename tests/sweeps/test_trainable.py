@@ -1,0 +1,56 @@
+"""The worker's side of a trial, without a Ray around it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import spaces
+
+from dpcore.config import Places
+from dpcore.privacy.randomness import SweepKey
+from sweeps.results import CurvePoint, TrialRecord
+from sweeps.searcher import assignment
+from sweeps.spec import SweepSpec
+from sweeps.trainable import TrialTrainable
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> SweepSpec:
+    places = Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    return SweepSpec(name="s", space=spaces.space(), places=places, storage=tmp_path / "store", trial_function="fake_trials:run_trial")
+
+
+def record_of(spec: SweepSpec, *digests: str) -> TrialRecord:
+    """A trial of which reports with these digests have come in at steps 1, 2, ..."""
+    config = spec.space.trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})
+    record = TrialRecord(trial_id="e0.5-000", role="search", number=0, epsilon=0.5, config=config)
+    for step, digest in enumerate(digests, start=1):
+        record = record.with_point(CurvePoint(step, {"val/pckh_50": 0.1}, digest))
+    return record
+
+
+def steps_of(spec: SweepSpec, record: TrialRecord) -> list[dict[str, Any]]:
+    """The results of a worker up to its last."""
+    worker = object.__new__(TrialTrainable)
+    worker.setup({"trial": assignment(spec, record)}, key=SweepKey.fresh(), runtime=spec.runtime.model_dump(mode="json"))
+    results = [worker.step()]
+    while not results[-1]["done"]:
+        results.append(worker.step())
+    worker.cleanup()
+    return results
+
+
+def test_a_retry_that_repeats_its_reports_goes_on(spec: SweepSpec) -> None:
+    results = steps_of(spec, record_of(spec, "e0.5-000-1", "e0.5-000-2"))
+    assert [result["report"]["step"] for result in results] == [1, 2, 3]
+
+
+def test_a_retry_with_other_weights_is_stopped_before_its_report_leaves_the_worker(spec: SweepSpec) -> None:
+    results = steps_of(spec, record_of(spec, "e0.5-000-1", "other"))
+    assert len(results) == 2
+    assert "report" not in results[-1]
+    assert results[-1]["error"].startswith("Refused: trial e0.5-000: a retry reached other weights at step 2")
