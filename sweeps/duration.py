@@ -55,7 +55,8 @@ def estimate_duration(spec: SweepSpec, plan: SweepPlan) -> Duration | None:
     source = _latest_alike(spec)
     if source is None:
         return None
-    ended = [record for record in read_results(source).records if record.state == "done"]
+    # On protected data no time is recorded.
+    ended = [record for record in read_results(source).records if record.state == "done" and record.seconds > 0]
     if not ended:
         return None
     typical = mean(record.seconds for record in ended)

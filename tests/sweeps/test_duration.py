@@ -86,6 +86,11 @@ def test_another_space_or_other_resources_tell_nothing(spec: SweepSpec) -> None:
         assert estimate_duration(other, plan_for(other)) is None
 
 
+def test_a_sweep_that_recorded_no_time_tells_nothing(spec: SweepSpec) -> None:
+    leave_results(spec, "before", factor=0.0)
+    assert estimate_duration(spec, plan_for(spec)) is None
+
+
 def test_the_sweep_that_ended_last_is_taken(spec: SweepSpec) -> None:
     leave_results(spec, "a-old", age_s=1000.0, factor=7.0)
     leave_results(spec, "b-new")
