@@ -3,7 +3,7 @@
     python -m dpcore trial.yaml --data-dir data --cache-dir cache --out runs/one
 
 The file is a TrialConfig, or {config: ..., runtime: ...} as `dpsweep best` writes it. Every call without `--key` is a
-fresh private run under a key that is thrown away: nothing is charged to a ledger, so use it on stand-in data.
+fresh private run under a key that is thrown away. Nothing is charged to a ledger, so protected data are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
-from dpcore.errors import BadInput, DpsweepError
+from dpcore.errors import BadInput, DpsweepError, Refused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,11 +60,14 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _run(config: TrialConfig, runtime: RuntimeFlags, options: argparse.Namespace) -> int:
+    from dpcore.data.catalog import open_dataset
     from dpcore.privacy.randomness import SweepKey
     from dpcore.train.trainer import run_trial
 
     key = SweepKey.fresh() if options.key is None else SweepKey.load(options.key)
     places = Places(data_dir=options.data_dir.resolve(), cache_dir=options.cache_dir.resolve())
+    if config.spends_privacy and open_dataset(config.data.private, places).manifest.protected:
+        raise Refused(f"{config.data.private} is protected, and no ledger is charged here; use `dpsweep train`, which charges one")
     for report in run_trial(config, runtime, places=places, trial_id=options.trial_id, key=key, folder=options.out):
         print(json.dumps(report.document(), sort_keys=True), flush=True)
     return 0

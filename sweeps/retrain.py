@@ -23,6 +23,7 @@ from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.privacy.accounting import compose, plan_privacy
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.checkpoint import IDENTITY_FILE as TRIAL_IDENTITY_FILE
+from dpcore.train.checkpoint import RESULT_FILE
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from sweeps.export import ExportedConfig
@@ -33,6 +34,7 @@ from sweeps.spec import SweepSpec, write_atomically
 IDENTITY_FILE = "train.json"
 KEY_FILE = "train.key"
 COMMAND = "train"
+RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,8 @@ def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
 def train_fresh(request: TrainRequest, *, resume: bool) -> dict[str, Any]:
     """Trains with fresh noise into `request.out`, after its whole planned spending is in the ledger.
 
-    A resume finds trial id and key in the folder, so it replays under the reservation that stands; no new charge.
+    A resume finds trial id and key in the folder, so it replays under the reservation that stands; no new charge. At the
+    end the key is removed: whoever is given the folder with it could take the noise off the weights.
 
     Returns:
         The result as `--json` prints it.
@@ -94,6 +97,9 @@ def train_fresh(request: TrainRequest, *, resume: bool) -> dict[str, Any]:
         Unavailable: the ledger can't be reached.
         BadInput: resuming where nothing was begun.
     """
+    ended = _ended_result(request) if resume else None
+    if ended is not None:
+        return ended
     ledger = None
     if request.config.spends_privacy:
         ledger = _open_ledger(request)
@@ -109,7 +115,18 @@ def train_fresh(request: TrainRequest, *, resume: bool) -> dict[str, Any]:
     last = _run(request, trial_id=trial_id, key=key, folder=request.out, attempt=0, expected={})
     if ledger is not None and reservation is not None:
         ledger.settle(reservation, steps_done=last.step, outcome="done")
+    (request.out / KEY_FILE).unlink()
     return _result(request.config, trial_id, last)
+
+
+def _ended_result(request: TrainRequest) -> dict[str, Any] | None:
+    """What a training that came to its very end (its key is gone) wrote down; None where there is something to do."""
+    path = request.out / RESULT_FILE
+    if not path.is_file() or (request.out / KEY_FILE).exists():
+        return None
+    _read_identity(request)
+    recorded = json.loads(path.read_text())
+    return {name: recorded[name] for name in RESULT_KEYS}
 
 
 def _open_ledger(request: TrainRequest) -> Ledger:
@@ -150,13 +167,18 @@ def _begin(request: TrainRequest, trial_id: str, key: SweepKey) -> None:
 
 
 def _continue_in(request: TrainRequest) -> tuple[str, SweepKey]:
+    return _read_identity(request), SweepKey.load(request.out / KEY_FILE)
+
+
+def _read_identity(request: TrainRequest) -> str:
+    """The trial id of the training that was begun in the folder, with this very config."""
     path = request.out / IDENTITY_FILE
     if not path.is_file():
         raise BadInput(f"{request.out}: nothing to resume there (no {IDENTITY_FILE}); leave --resume out to begin")
     identity = json.loads(path.read_text())
     if identity["exported"] != request.exported.model_dump(mode="json"):
         raise Refused(f"{request.out} was begun with another config; give the config of then, or --out another folder")
-    return str(identity["trial_id"]), SweepKey.load(request.out / KEY_FILE)
+    return str(identity["trial_id"])
 
 
 def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:

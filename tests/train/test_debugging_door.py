@@ -8,6 +8,9 @@ import pytest
 
 from dpcore.__main__ import main
 from dpcore.config import Places, TrialConfig
+from dpcore.data.manifest import DatasetHeader
+from dpcore.data.shards import write_shards
+from dpcore.data.synthetic import draw_record
 
 Make = Callable[..., TrialConfig]
 
@@ -45,3 +48,16 @@ def test_bad_files_end_with_one_message_and_exit_code_2(
 def test_a_missing_file_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nothing.yaml")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_private_run_on_protected_data_is_refused_where_no_ledger_is_charged(
+    make_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trial.yaml"
+    path.write_text(json.dumps(make_config("dpsgd").model_dump(mode="json")))
+    for name, role, protected in (("public", "PUBLIC", False), ("private", "PRIVATE", True), ("validation", "PUBLIC", False)):
+        header = DatasetHeader(name=name, role=role, protected=protected, height_px=64, width_px=64, origin="a test")  # type: ignore[arg-type]
+        seed = len(name)
+        write_shards(tmp_path / name, [draw_record("public", seed=seed, index=index) for index in range(2)], header=header)
+    assert main([str(path), "--data-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]) != 0
+    assert "private is protected" in capsys.readouterr().err
