@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from e2e_support import TINY_SPACE, Cli
 
+pytestmark = pytest.mark.timeout(400)  # whole sweeps, on machines that others use too
+
 REPLACEMENTS: dict[str, tuple[str, str, str]] = {
     "unknown key": ("trials_per_epsilon", "trials_per_epsilom", "trials_per_epsilon"),
     "rank above the public examples": (
         "search:\n  method: {choice: [dpsgd, feature]}",
-        "search:\n  subspace.rank: {choice: [9999]}\n  method: {choice: [projected]}",
+        "search:\n  subspace.rank: {choice: [9999], when: {method: projected}}\n  method: {choice: [projected, feature]}",
         "9999",
     ),
     "epsilon zero": ("epsilons: [2, 8]", "epsilons: [0, 8]", "epsilon"),
