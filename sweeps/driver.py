@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 WRITE_EVERY_TRIALS = 5
 
 
-class Interrupted(DpsweepError):  # noqa: N818 - it is no mistake
+class Interrupted(DpsweepError):
     """Ctrl-C or SIGTERM: ended cleanly, to be resumed."""
 
     exit_code = 130
