@@ -285,7 +285,19 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
         found.append("sweep.delta: give it a value, or fix trial.data.nominal_examples (its default is 1 / (10 nominal_examples))")
     if not found:
         found += _cycle(space)
-    return found
+    return found or _join_mistakes(space)
+
+
+def _join_mistakes(space: SpaceFile) -> list[str]:
+    """All views of a record are public together. What one split hides, another must not show: `background` leaves the person
+    as it is, `head` and `person` leave the background, and an attacker who holds both views holds the whole image."""
+    name_of = {split.region: split.name for split in space.splits_in_use}
+    return [
+        f"splits: {name_of['background']} hides the background and {name_of[region]} the {region}: together they publish the whole image; "
+        "keep one of the two in this sweep"
+        for region in ("person", "head")
+        if region in name_of and "background" in name_of
+    ]
 
 
 def _unknown_split(space: SpaceFile, split: Any) -> str:

@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dpcore.errors import BadInput
-from search_spaces.loader import load_space
+from search_spaces.loader import build_space, load_space
 from search_spaces.presets import preset_names
 from search_spaces.space import Choice, FloatRange
 
@@ -97,6 +98,28 @@ def test_composed_refuses_a_searched_horizon_and_unaccounted_takes_it(tmp_path: 
     load_space(write(tmp_path, searched.replace("composed", "unaccounted")))
 
 
+@pytest.mark.parametrize(
+    ("regions", "covered"), [(("background", "head"), True), (("background", "person"), True), (("head", "person"), False)]
+)
+def test_splits_whose_views_show_the_whole_image_together_are_refused(regions: tuple[str, str], covered: bool) -> None:
+    document: dict[str, Any] = {
+        "sweep": {"epsilons": [0.5], "delta": 1e-5, "trials_per_epsilon": 2, "accounting": "composed"},
+        "splits": {region: {"transform": "pixelate", "cell_px": 8, "region": region} for region in regions},
+        "trial": {
+            "method": "feature",
+            "clip_norm": 1.0,
+            "data": {"private": "a", "public": "b", "validation": "c", "nominal_examples": 100},
+            "stages": {"private": {"steps": 3, "expected_batch_size": 10}},
+        },
+        "search": {"split": {"choice": list(regions)}},
+    }
+    if not covered:
+        assert len(build_space(document, name="regions").splits_in_use) == 2
+        return
+    with pytest.raises(BadInput, match="together they publish the whole image"):
+        build_space(document, name="regions")
+
+
 def test_narrowed_epsilons_drop_what_search_at_says_of_others(tmp_path: Path) -> None:
     text = GOOD.replace("search:", "search_at: {0.8: {clip_norm: {float: [0.1, 1.0]}}}\nsearch:")
     assert load_space(write(tmp_path, text), epsilons=[0.2]).sweep.epsilons == (0.2,)
@@ -133,7 +156,7 @@ def test_every_preset_loads_and_round_trips(name: str) -> None:
 
 def test_loading_needs_neither_torch_nor_optuna() -> None:
     code = (
-        "import sys; from search_spaces.loader import load_space; load_space('quick');"
+        "import sys; from search_spaces.loader import build_space, load_space; load_space('quick');"
         "assert not {'torch', 'optuna', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
