@@ -49,7 +49,7 @@ class Tracker:
 
     def __init__(self, spec: SweepSpec, *, facts: TrialFacts | None = None, clock: Callable[[], float] = time.time) -> None:
         self._spec = spec
-        self._facts = facts if facts is not None else CatalogFacts(spec.places)
+        self._facts = facts if facts is not None else CatalogFacts(spec.places, spec.runtime)
         self._clock = clock
         self._sender: Sender | None = None
         self._spool: Spool | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from dpcore.config import Places, TrialConfig
+from dpcore.config import Places, RuntimeFlags, TrialConfig
 
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest
@@ -22,10 +22,16 @@ class TrialFacts(Protocol):
 
 
 class CatalogFacts:
-    """The answers of the data catalog and the accountant; each dataset is opened once."""
+    """The answers of the data catalog and the accountant; each dataset is opened once.
 
-    def __init__(self, places: Places) -> None:
+    Args:
+        places: Where the datasets are.
+        runtime: Of the trials: a claim names their generator.
+    """
+
+    def __init__(self, places: Places, runtime: RuntimeFlags) -> None:
         self._places = places
+        self._runtime = runtime
         self._opened: dict[str, Manifest] = {}
 
     def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
@@ -42,5 +48,7 @@ class CatalogFacts:
         """The claim of a run as planned; the calibrated noise comes from the cache after the first time."""
         from dpcore.privacy.accounting import plan_privacy
         from dpcore.privacy.claim import claim_of
+        from dpcore.privacy.randomness import generator_name
 
-        return claim_of(config, plan_privacy(config, self._places.cache_dir), self.manifests(config))
+        plan = plan_privacy(config, self._places.cache_dir)
+        return claim_of(config, plan, self.manifests(config), randomness=generator_name(secure=self._runtime.secure_rng))

@@ -85,7 +85,7 @@ def check_unit(private: ShardSet) -> None:
     if images < len(private):
         raise Refused(
             f"privacy_unit image: {private.manifest.name} has {len(private)} crops of {images} images, so an image could take part in a "
-            "step several times under a bound for one; import it with one crop an image"
+            "step several times under a bound for one; leave one person an image in its annotations and import them again"
         )
 
 

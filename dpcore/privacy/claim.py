@@ -149,6 +149,8 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> 
     missing = ["what the same person shows in other images", "what other trials of the sweep release: see the sweep's price"]
     if config.split is not None:
         missing += ["what ψ itself shows of an image", "what the views of other splits show in addition"]
+    if config.spends_privacy:
+        missing.append("how long a run takes, and the last bits of floating-point sums and noise")
     validation = manifests.get("validation")
     if validation is not None and validation.role == "PUBLIC":
         missing.append(f"the validation images of {validation.name}, which were declared public")

@@ -157,6 +157,11 @@ class SweepKey:
             raise Corrupt(f"{path}: expected {2 * KEY_BYTES} hex digits of a sweep key; restore it from a copy") from None
 
 
+def generator_name(*, secure: bool) -> str:
+    """The generator behind private streams, with or without `RuntimeFlags.secure_rng`."""
+    return "ChaCha20, 256-bit key" if secure else "Philox 4x64-10, 128-bit key"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrivateStreams:
     """The secret streams of one attempt at one trial.
@@ -178,7 +183,7 @@ class PrivateStreams:
     @property
     def generator_name(self) -> str:
         """Names the generator, as the privacy claim must."""
-        return "ChaCha20, 256-bit key" if self.secure else "Philox 4x64-10, 128-bit key"
+        return generator_name(secure=self.secure)
 
     def stream(self, name: str, step: int) -> RandomStream:
         """The stream called `name` at `step`, from its beginning."""
