@@ -109,8 +109,9 @@ class SweepReport:
 NOTES = (
     "- *winner*: the best private trial; its score is the best of many and so a little too high. *fresh seeds*: the same "
     "settings trained again with fresh noise, mean; *spread*: highest minus lowest.",
-    "- *floor*: training on the public part alone, to convergence, at no privacy cost. *control*: the best feature-type run "
-    "with its private part off. A private method is of use where it lies above both. *ceiling*: no privacy.",
+    "- *floor*: the public part alone, at no privacy cost: the higher of the public start and training on the winner's public "
+    "views. *control*: the best feature-type run with its private part off. A private method is of use where "
+    "it lies above both. *ceiling*: no privacy.",
     "- *spent ε* is one trial's (PLD accountant); the price is the whole sweep's. The one never replaces the other.",
 )
 

@@ -141,7 +141,7 @@ class SweepResults:
 
     @property
     def floors(self) -> tuple[TrialRecord, ...]:
-        """Public views alone, trained to convergence: one per split."""
+        """The public start, and training on the public views of each split."""
         return self.of_role("floor")
 
     @property
