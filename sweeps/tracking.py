@@ -67,7 +67,9 @@ class Tracker:
         spec.storage_dir.mkdir(parents=True, exist_ok=True)
         client = connect(tracking_uri(spec))
         self._identity = self._load_identity()
-        artifacts = spec.storage_dir / "mlartifacts" if spec.tracking_uri is None else None
+        # only a server keeps artifacts itself: a bare database would put them into ./mlruns of whoever runs the driver
+        on_server = spec.tracking_uri is not None and spec.tracking_uri.startswith(("http://", "https://"))
+        artifacts = None if on_server else spec.storage_dir / "mlartifacts"
         store = MlflowStore(client, sweep=spec.name, sweep_id=self._identity["sweep_id"], artifacts=artifacts)
         self._started_ms = self._identity["started_ms"]
         self._spool = Spool(spec.state_dir)

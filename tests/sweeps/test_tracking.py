@@ -314,6 +314,15 @@ def test_an_experiment_of_another_sweep_is_refused(spec: SweepSpec, tmp_path: Pa
         Tracker(second, facts=FakeFacts(protected=False)).sweep_started()
 
 
+def test_a_database_of_ones_own_keeps_its_artifacts_beside_the_sweep(spec: SweepSpec, tmp_path: Path) -> None:
+    shared = spec.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/shared.db"})
+    tracker = Tracker(shared, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    tracker.close()
+    experiment = MlflowClient(f"sqlite:///{tmp_path}/shared.db").get_experiment_by_name(shared.name)
+    assert experiment.artifact_location == (shared.storage_dir / "mlartifacts" / shared.name).resolve().as_uri()
+
+
 def test_the_experiment_of_a_sweep_that_failed_before_its_first_trial_is_free_again(spec: SweepSpec, tmp_path: Path) -> None:
     first = spec.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/shared.db"})
     given_up = Tracker(first, facts=FakeFacts(protected=False))
