@@ -1,6 +1,6 @@
 """Contact sheets: what a winner predicts, drawn over the labels of sixteen crops.
 
-Which pictures may be shown (PRIVACY 1): never those of private data, and of real people only inside MLflow.
+Which pictures may be shown: never those of private data, and of real people only inside MLflow.
 
 | validation data | crops on the sheet | where the sheet may lie |
 |---|---|---|

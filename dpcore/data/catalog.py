@@ -49,7 +49,7 @@ def dataset_folder(name: str, places: Places) -> Path:
 
 
 def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet) -> None:
-    """Refuses datasets in a place that their role does not allow (PRIVACY 1 and 4).
+    """Refuses datasets in a place that their role does not allow.
 
     Guarantees: what returns has a PRIVATE private part, PUBLIC others, and no crop of the private part, byte for byte,
     in either of the others. Near-duplicates are not found by a content hash.

@@ -22,7 +22,7 @@ JOINT_COUNT = len(MPII_16)
 
 
 class DatasetHeader(Part):
-    """What the maker of a dataset decides: its name, its role (PRIVACY 1), its crop size and where it came from.
+    """What the maker of a dataset decides: its name, its role, its crop size and where it came from.
 
     `protected` marks real people's data. It is said for PRIVATE data only: stand-ins (synthetic people, research
     benchmarks) are PRIVATE and not protected.
@@ -53,7 +53,7 @@ class FileEntry(Part):
 class Manifest(DatasetHeader):
     """The header and what was written. `digest` covers the rows in order and the crop size, not the cut into files.
 
-    It is a plain hash, so for protected data it is a membership test: it stays on the machine (PRIVACY 1).
+    It is a plain hash, so for protected data it is a membership test: it stays on the machine.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

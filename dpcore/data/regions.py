@@ -1,4 +1,4 @@
-"""Which pixels of a crop a split hides: masks made from keypoints and head size, which are labels (PRIVACY 4)."""
+"""Which pixels of a crop a split hides: masks made from keypoints and head size, which are labels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """ψ as arithmetic: from a crop to the few bytes that are public, and from those bytes back to an image.
 
-A float blur is nearly invertible (REFERENCE 8), so the public part is *defined* by the bytes that `encode_view` returns:
+A float blur is nearly invertible, so the public part is *defined* by the bytes that `encode_view` returns:
 low resolution, rounded to uint8. `decode_view` sees those bytes only, so all that it does is post-processing.
 
 The blur works on cosine-transform coefficients, where a Gaussian blur with mirrored borders is a product and

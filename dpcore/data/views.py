@@ -1,7 +1,7 @@
 """Stored public views: the one public image of each record, made once and read by everything on the public side.
 
 ψ(x) is computed on the unaugmented crop, rounded to uint8 and written; floor, public term, control and subspace read
-those bytes and nothing else of the record's pixels. A float blur in memory would be nearly invertible (REFERENCE 8).
+those bytes and nothing else of the record's pixels. A float blur in memory would be nearly invertible.
 """
 
 from __future__ import annotations

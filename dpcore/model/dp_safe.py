@@ -3,7 +3,7 @@
 | found | why it is refused |
 |---|---|
 | BatchNorm in a trainable part | an example's gradient depends on its neighbours; running means are an unnoised release |
-| BatchNorm in a frozen part left in train mode | it absorbs private statistics without any gradient (REFERENCE 6) |
+| BatchNorm in a frozen part left in train mode | it absorbs private statistics without any gradient |
 | an in-place module | Opacus' backward hooks see overwritten tensors and crash or compute something else |
 | a parameter that Opacus has no grad sampler for | its gradient would be neither clipped nor noised |
 """

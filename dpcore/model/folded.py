@@ -24,7 +24,7 @@ from dpcore.errors import BadInput, Corrupt
 
 FOLDED_STRIDE_PX = 8
 """The common grid of all feature maps. At 192 px it is 24x24: a finer one costs four times the bytes of every cached
-feature and, on LSPET, no score (REFERENCE 8 measured at stride 8)."""
+feature and, on LSPET, no score (measured at stride 8)."""
 
 
 class Layer(Part):

@@ -40,7 +40,7 @@ class MarginalHead(nn.Module):
     A marginal is (1/β)·log mean exp(β·map): β = `sharpness` goes from the mean (0) to the maximum (∞). With many faint cells
     in a row the mean outweighs a peak; on LSPET β = 4 is worth 0.8 points against 1.
 
-    The low-parameter head of REFERENCE 8 (8.3 k for 218 channels, 24 cells and 96 bins), worth about 20 points at equal ε
+    A low-parameter head (8.3 k for 218 channels, 24 cells and 96 bins), worth about 20 points at equal ε
     against the flat head: noise grows with the parameters, and a marginal needs few. The linear maps start as interpolation
     from cells to bins, so that a map with a peak decodes to that peak before any training.
     """

@@ -1,7 +1,7 @@
 """What is promised, to whom, about what: the printed ε as a statement that a person can sign.
 
 The relation of a claim is the weakest over everything that went into the weights: one stage, basis or start that read
-public views makes it a *feature* claim, in which ψ(x) of every record is given to the attacker (PRIVACY 4 and 5).
+public views makes it a *feature* claim, in which ψ(x) of every record is given to the attacker.
 Torch-free.
 """
 

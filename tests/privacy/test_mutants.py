@@ -1,6 +1,6 @@
 """Mechanisms that are broken on purpose: each law holds for ours and fails for its mutant, or the law would prove nothing.
 
-The mutants are the ways in which published code broke its guarantee (REFERENCE 4) and the usual slips of the pen.
+The mutants are the ways in which published code broke its guarantee and the usual slips of the pen.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def test_two_rows_a_record_are_caught(toy: Any, monkeypatch: Patch) -> None:
 
 
 def test_hooks_on_in_the_public_pass_are_caught(toy: Any, monkeypatch: Patch) -> None:
-    """REFERENCE 4.4: the public rows land in the private sum."""
+    """The public rows land in the private sum."""
 
     def leaky(self: GradientEngine, batch: Any, views: Any, public_weight: float) -> RowsAndLosses:
         own = self.rows_and_losses(batch)
@@ -125,7 +125,7 @@ def noise_rank(toy: Any) -> int:
 
 
 def test_a_clamped_rank_is_caught(toy: Any, monkeypatch: Patch) -> None:
-    """REFERENCE 4.3: k = 100 meant k = 4, hidden by min(rank, 4)."""
+    """k = 100 meant k = 4, hidden by min(rank, 4)."""
     assert noise_rank(toy) == 3
     monkeypatch.setattr(mechanism_module, "fit_basis", lambda rows, rank: fit_basis(rows[:2], min(rank, 2)))
     assert noise_rank(toy) == 2
@@ -152,7 +152,7 @@ def public_terms(toy: Any, key: SweepKey) -> Tensor:
 
 
 def test_a_public_term_on_the_private_batch_is_caught(toy: Any, monkeypatch: Patch) -> None:
-    """REFERENCE 4.1: the noise-free gradient came from the batch that was to be amplified by its secrecy."""
+    """The noise-free gradient came from the batch that was to be amplified by its secrecy."""
     keys = SweepKey(bytes(32)), SweepKey(bytes([1]) * 32)
     assert torch.equal(public_terms(toy, keys[0]), public_terms(toy, keys[1]))
 
@@ -175,7 +175,7 @@ def basis_of(toy: Any, private: Tensor) -> Tensor:
 
 
 def test_a_basis_from_private_data_is_caught(toy: Any, monkeypatch: Patch) -> None:
-    """REFERENCE 4.2: the first 100 private images served as the public subspace set."""
+    """The first 100 private images served as the public subspace set."""
     first, second = (torch.randn(8, SIZE, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     assert torch.equal(basis_of(toy, first), basis_of(toy, second))
 
