@@ -1,7 +1,7 @@
 """Our side of Ray Tune: a Searcher that hands out what the schedule says, and the callback that takes results back.
 
-Ray's OptunaSearch is not used: it tells stopped trials COMPLETE, leaves NaN RUNNING and doubles warm starts
-(REFERENCE 6). Here ends are told by the callback, which alone sees why a trial ended; the searcher only suggests.
+Ray's OptunaSearch is not used: it tells stopped trials COMPLETE, leaves NaN RUNNING and doubles warm starts.
+Here ends are told by the callback, which alone sees why a trial ended; the searcher only suggests.
 """
 
 from __future__ import annotations
