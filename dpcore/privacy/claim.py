@@ -134,6 +134,8 @@ def _mechanism(config: TrialConfig, plan: PrivacyPlan) -> str:
 
 def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> tuple[str, ...]:
     listed = [f"dataset {m.name} ({part})" for part, m in sorted(manifests.items()) if part != "private" and m.role == "PUBLIC"]
+    if config.model.weights is not None:
+        listed.append(f"the initial weights {config.model.weights}")
     listed.append("the config, its seed and the nominal number of images")
     if config.split is not None:
         split = f"{config.split.transform} on region {config.split.region}"

@@ -69,7 +69,7 @@ def _add_run(commands: Any, address: str | None) -> None:
     run.add_argument("--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: the sweep's folder)")
     run.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
     run.add_argument("--ledger", metavar="URL", default=None, help="a SQLAlchemy URL (default: SQLite in the storage)")
-    run.add_argument("--dry-run", action="store_true", help="print the plan and its price; touch nothing")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
     arguments.add_places(run)
     run.set_defaults(execute=run_command)
 

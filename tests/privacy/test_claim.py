@@ -97,6 +97,12 @@ def test_public_validation_is_listed() -> None:
     assert any("val" in line and "declared public" in line for line in made.not_covered)
 
 
+def test_initial_weights_are_listed_as_public() -> None:
+    folded = {"backbone": "folded", "weights": "models/net", "feature_layers": ["top"], "freeze": "backbone"}
+    assert "the initial weights models/net" in claim("dpsgd", PLAN, model=folded).public
+    assert not any("initial weights" in line for line in claim("dpsgd", PLAN).public)
+
+
 def test_a_claim_survives_json() -> None:
     made = claim("feature", PLAN, split=SPLIT)
     assert PrivacyClaim.model_validate_json(made.model_dump_json()) == made
