@@ -9,7 +9,7 @@ NAME ?= quick
 CPU_THREADS := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test test-slow check bench clean
+.PHONY: help install sweep test test-slow check mutants bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: $(STAMP) ## break the project on purpose, patch by patch; table under benchmarks/results/mutants
+	$(CPU_THREADS) $(BIN)/python tests/mutants/mutant_kit.py
 
 bench: $(STAMP) ## measure the speed levers; results under benchmarks/results
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(CPU_THREADS) $(BIN)/python $$script || exit 1; done

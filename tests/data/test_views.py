@@ -51,6 +51,12 @@ def test_a_view_is_a_function_of_the_stored_bytes_alone(people: ShardSet, places
     np.testing.assert_array_equal(built.images(np.arange(4)), again)
 
 
+def test_pixels_outside_the_stored_bytes_never_reach_a_view(people: ShardSet, places: Places) -> None:
+    """What is stored is ψ of the crops, byte for byte: nothing of the crop travels beside it."""
+    for split in (BLUR, PIXELATE, DOWNSAMPLE):
+        np.testing.assert_array_equal(np.array(build_views(people, split, places).stored), encode_view(people.images(np.arange(12)), split))
+
+
 def test_pixels_that_keep_every_cell_mean_do_not_move_a_pixelated_view() -> None:
     crop = draw_record("private", seed=0, index=0).image[None]
     shuffled = crop.copy()

@@ -134,6 +134,8 @@ def test_a_plan_spends_its_target_at_the_end_and_grows_on_the_way(tmp_path: Path
     assert 0.999 * 0.8 < plan.epsilon_planned <= plan.epsilon_target == 0.8
     spent = [epsilon_spent(plan, done, tmp_path) for done in range(0, 41, 10)]
     assert spent[0] == 0.0
+    halfway = Spending(plan.sampling_prob, plan.noise_multiplier, 20)
+    assert spent[2] == epsilon_of(halfway, plan.delta)
     assert spent == sorted(spent)
     assert spent[-1] == plan.epsilon_planned
     for wrong in (-1, 41):

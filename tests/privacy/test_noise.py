@@ -59,3 +59,10 @@ def test_a_release_without_noise_cannot_be_asked_for(noise_multiplier: float) ->
     stream = PrivateStreams(key=SweepKey.fresh(), trial_id="t").stream("noise", 0)
     with pytest.raises(BadInput, match="noise_multiplier"):
         add_noise(BoundedSum.empty(3, 1.0), noise_multiplier=noise_multiplier, stream=stream)
+
+
+def test_noise_keeps_the_resolution_of_float32() -> None:
+    """In half precision 20,000 normals fall on a few hundred values, whatever the model's precision: the gaps tell the sum."""
+    empty = BoundedSum(value=torch.zeros(20_000, dtype=torch.float64), l2_bound=1.0)
+    released = add_noise(empty, noise_multiplier=1.0, stream=PrivateStreams(key=SweepKey.fresh(), trial_id="t").stream("noise", 0)).value
+    assert len(torch.unique(released.to(torch.float32))) > 19_900

@@ -118,7 +118,9 @@ def test_keys_that_differ_only_above_bit_32_give_other_noise(byte: int, secure: 
 
 
 def test_philox_keeps_all_128_bits_of_its_key() -> None:
-    # the derived key itself, not only the sweep key behind the HMAC: a 32- or 64-bit truncation would repeat here
+    words = PrivateStreams(key=SweepKey(bytes(32)), trial_id="t").stream("noise", 0)._generator.bit_generator.state["state"]["key"]
+    assert all(int(word) >> 32 for word in words)
+    # and numpy takes all of them: a generator that kept 32 or 64 bits would repeat here
     low, high = (NumpyStream(np.random.Generator(np.random.Philox(key=1 + (1 << bit)))) for bit in (64, 127))
     assert not np.any(low.normal(8) == high.normal(8))
 

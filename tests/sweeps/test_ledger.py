@@ -97,6 +97,13 @@ def test_a_reservation_that_would_pass_the_cap_is_not_made(ledger: Ledger) -> No
     assert len(ledger.lines(dataset_digest="dd")) == 2
 
 
+def test_another_sweep_on_the_same_data_counts_under_the_cap(ledger: Ledger) -> None:
+    for sweep in ("one", "two"):
+        ledger.reserve(numbered(0, sweep=sweep), cap=1.0, compose=compose)
+    with pytest.raises(Refused, match="epsilon_total 1 on d would be passed"):
+        ledger.reserve(numbered(0, sweep="three"), cap=1.0, compose=compose)
+
+
 def test_a_sound_ledger_verifies(ledger: Ledger) -> None:
     for number in range(3):
         ledger.reserve(numbered(number))

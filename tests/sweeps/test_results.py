@@ -31,6 +31,12 @@ def test_a_replayed_step_changes_nothing() -> None:
     assert once.with_point(CurvePoint(1, {"val/pckh_50": 0.5})) is once
 
 
+def test_a_later_report_replaces_a_better_one() -> None:
+    """A trial releases its last weights; the best of its reports would be a choice on the evaluation split."""
+    record = RECORD.with_point(CurvePoint(1, {"val/pckh_50": 0.9})).with_point(CurvePoint(2, {"val/pckh_50": 0.4}))
+    assert (record.pckh_50, record.steps) == (0.4, 2)
+
+
 def test_a_last_score_that_is_no_number_fails_the_trial_whatever_came_before() -> None:
     good = RECORD.with_point(CurvePoint(1, {"val/pckh_50": 0.5}))
     for metrics in ({}, {"val/pckh_50": float("nan")}):

@@ -1,0 +1,201 @@
+"""Breaks the project on purpose, one patch at a time, and asks a named test to notice.
+
+A mutant is a patch in this folder. Its header says which rule it breaks, where the fault comes from, the kind of its
+detector and the tests that must fail under it; the same tests must pass without it. `make mutants` runs all of them and writes
+the table under benchmarks/results/mutants.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "mutants"
+SOURCES = ("dpcore", "search_spaces", "sweeps", "cluster", "tests", "benchmarks", "pyproject.toml")
+KINDS = ("config refused", "law test", "inclusion counts", "membership read-off", "sensitivity pair", "audit", "direct test")
+TIMEOUT_S = 300
+AT_ONCE = 2
+TESTS_FAILED = 1
+"""pytest's exit code where tests ran and some failed; any other one is no detection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """One patch.
+
+    Attributes:
+        rule: what must hold, and does not under the patch. source: where this fault was seen.
+        kind: of the detector. detectors: pytest node ids, each of which must fail.
+    """
+
+    name: str
+    path: Path
+    rule: str
+    source: str
+    kind: str
+    detectors: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of a mutant: the detectors that failed, and the first reason given."""
+
+    mutant: Mutant
+    caught_by: tuple[str, ...]
+    reason: str
+
+    @property
+    def died(self) -> bool:
+        """Whether every named detector failed."""
+        return set(self.caught_by) == set(self.mutant.detectors)
+
+
+def load_mutants(folder: Path = HERE) -> tuple[Mutant, ...]:
+    """All mutants, by name.
+
+    Raises:
+        ValueError: a header line is missing or its kind is unknown.
+    """
+    return tuple(_load(path) for path in sorted(folder.glob("*.patch")))
+
+
+def _load(path: Path) -> Mutant:
+    header = path.read_text().partition("\n--- ")[0].splitlines()
+    fields: dict[str, list[str]] = {}
+    for line in header:
+        key, _, value = line.partition(": ")
+        fields.setdefault(key, []).append(value.strip())
+    missing = [key for key in ("Rule", "Source", "Kind", "Detector") if key not in fields]
+    if missing or fields["Kind"][0] not in KINDS:
+        raise ValueError(f"{path.name}: expected Rule, Source, Kind (one of {', '.join(KINDS)}) and Detector lines, given {header}")
+    return Mutant(
+        name=path.stem.replace("_", " "),
+        path=path,
+        rule=fields["Rule"][0],
+        source=fields["Source"][0],
+        kind=fields["Kind"][0],
+        detectors=tuple(fields["Detector"]),
+    )
+
+
+def applies(mutant: Mutant, *, root: Path = ROOT) -> str:
+    """An empty text where the patch fits the sources as they are, else what git says."""
+    return _git_apply(mutant, root, "--check")
+
+
+def run_mutant(mutant: Mutant) -> Verdict:
+    """Applies the patch to a copy of the sources and runs its detectors there.
+
+    Raises:
+        RuntimeError: the patch does not apply, or the tests could not be run (a mutant must break a rule, not an import).
+    """
+    with _copied_sources() as copy:
+        refusal = _git_apply(mutant, copy)
+        if refusal:
+            raise RuntimeError(f"{mutant.path.name} does not apply: {refusal}")
+        return Verdict(mutant=mutant, **_failures(mutant.detectors, copy, expected=TESTS_FAILED))
+
+
+def survivors_without_a_patch(mutants: Sequence[Mutant]) -> str:
+    """Runs all detectors on the sources as they are; an empty text where they pass, else pytest's words."""
+    nodes = sorted({node for mutant in mutants for node in mutant.detectors})
+    outcome = _pytest(nodes, ROOT)
+    return "" if outcome.returncode == 0 else outcome.stdout[-4000:]
+
+
+def run_all(mutants: Sequence[Mutant]) -> list[Verdict]:
+    """Runs mutants, two at once, in order."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(run_mutant, mutants))
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """The result in Markdown."""
+    lines = [
+        "# Mutants: what was broken, and what caught it",
+        "",
+        f"{sum(v.died for v in verdicts)} of {len(verdicts)} died. Made by `make mutants` from the patches in tests/mutants; without its",
+        "patch each detector passes.",
+        "",
+        "| mutant | rule it breaks | seen where | kind of detector | caught by | its words |",
+        "|---|---|---|---|---|---|",
+    ]
+    for v in verdicts:
+        caught = "<br>".join(node.removeprefix("tests/") for node in v.caught_by) if v.died else "**survived**"
+        words = v.reason.replace("|", "\\|")
+        lines.append(f"| {v.mutant.name} | {v.mutant.rule} | {v.mutant.source} | {v.mutant.kind} | {caught} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+def _failures(nodes: Sequence[str], root: Path, *, expected: int) -> dict[str, object]:
+    outcome = _pytest(nodes, root)
+    if outcome.returncode not in (0, expected):
+        raise RuntimeError(f"the detectors {', '.join(nodes)} could not be run: {outcome.stdout[-4000:]}{outcome.stderr[-2000:]}")
+    failed = [line.removeprefix("FAILED ") for line in outcome.stdout.splitlines() if line.startswith("FAILED ")]
+    # A detector may be one case of a parametrised test, or the test with all its cases.
+    caught = tuple(node for node in nodes if any(line == node or line.startswith((f"{node} ", f"{node}[")) for line in failed))
+    reason = failed[0].partition(" - ")[2] if failed else ""
+    return {"caught_by": caught, "reason": reason[:160]}
+
+
+def _pytest(nodes: Sequence[str], root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rf", "--tb=no", "--timeout", str(TIMEOUT_S), *nodes]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "400", "PYTHONHASHSEED": "0"}
+    environment.setdefault("DPSWEEP_SHARED", str(ROOT.parent / "shared"))
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=4 * TIMEOUT_S, check=False)
+
+
+def _git_apply(mutant: Mutant, root: Path, *options: str) -> str:
+    """git as a patch tool: the copy lies in no repository."""
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)}
+    command = ["git", "apply", *options, str(mutant.path)]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False).stderr.strip()
+
+
+@contextmanager
+def _copied_sources() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dpsweep-mutant-") as folder:
+        copy = Path(folder) / "project"
+        copy.mkdir()
+        for name in SOURCES:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("results", "*.patch"))
+            else:
+                shutil.copy2(source, copy / name)
+        yield copy
+
+
+def main() -> int:
+    """Runs all mutants and writes the table; 1 where one survives."""
+    mutants = load_mutants()
+    wrong = survivors_without_a_patch(mutants)
+    if wrong:
+        print(f"detectors fail without any patch:\n{wrong}", file=sys.stderr)
+        return 1
+    verdicts = run_all(mutants)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "README.md").write_text(table(verdicts))
+    document = [
+        {"mutant": v.mutant.name, "rule": v.mutant.rule, "kind": v.mutant.kind, "caught_by": list(v.caught_by), "died": v.died}
+        for v in verdicts
+    ]
+    (RESULTS / "mutants.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    for v in verdicts:
+        print(f"{'died    ' if v.died else 'SURVIVED'} {v.mutant.name}")
+    return 0 if all(v.died for v in verdicts) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
