@@ -12,31 +12,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, String, Table, UniqueConstraint, create_engine, event, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    event,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from dpcore.errors import BadInput, Refused, Unavailable
+from sweeps.charges import charges_of, own_charge, passes_filter
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
+    from dpcore.privacy.composition import Charge, Selected
 
-EpsilonOf = Callable[["Spending", float], float]
-"""ε of one run at δ: `dpcore.privacy.accounting.epsilon_of`."""
-Compose = Callable[[Iterable[tuple["Spending", int]], float], float]
-"""ε at δ of all runs together, each with how often it ran: `dpcore.privacy.accounting.compose`."""
+EpsilonOf = Callable[["Spending | Selected", float], float]
+"""ε of one line at δ: `dpcore.privacy.composition.epsilon_of_charge`."""
+Compose = Callable[[Iterable[tuple["Charge", int]], float], float]
+"""ε at δ of everything together, each charge with how often it was made: `dpcore.privacy.composition.price`."""
 
 GENESIS = "0" * 64
 TOLERANCE = 1e-6
 """Relative. Accounting is deterministic; libraries' last digits are not."""
 TRIES = 20
+LATER_FIELDS = {"priced_by": ""}
+"""Fields that the first ledgers did not have, with what their lines mean. A line that holds just that is hashed without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +66,7 @@ class Reservation:
         dataset, dataset_digest: the private dataset that is charged.
         epsilon, delta: the promise that these events add up to.
         fingerprint: of the config; key_id: of the key that its randomness comes from.
+        priced_by: the terms (`sweeps.charges`) where the run is not priced by itself.
     """
 
     sweep: str
@@ -62,6 +81,7 @@ class Reservation:
     delta: float
     fingerprint: str = ""
     key_id: str = ""
+    priced_by: str = ""
 
     @property
     def spending(self) -> Spending:
@@ -86,7 +106,7 @@ class LedgerLine(Reservation):
 
     def computed_hash(self) -> str:
         """sha256 over every other field, the previous hash included."""
-        content = {name: value for name, value in asdict(self).items() if name != "hash"}
+        content = {n: value for n, value in asdict(self).items() if n != "hash" and not (n in LATER_FIELDS and LATER_FIELDS[n] == value)}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
 
 
@@ -117,6 +137,7 @@ class Ledger:
         try:
             self._engine = _open(url, must_exist=must_exist)
             _LINES.metadata.create_all(self._engine)
+            _add_later_columns(self._engine)
         except SQLAlchemyError as error:
             raise Unavailable(f"the ledger {_shown(url)} cannot be opened: {_reason(error)}; check --ledger or --storage") from None
 
@@ -129,7 +150,7 @@ class Ledger:
             compose: the accountant's composition.
 
         Raises:
-            Refused: the same trial and attempt stands there with other numbers, config or key, or the cap would be passed.
+            Refused: the same trial and attempt stands there with other numbers, config or key, or the cap or its filter would be passed.
             Unavailable: the ledger does not answer.
         """
         return self._append(reservation, kind="reserve", check=lambda lines: _check_cap(reservation, lines, cap=cap, compose=compose))
@@ -161,12 +182,13 @@ class Ledger:
     def verify(self, epsilon_of: EpsilonOf) -> tuple[str, ...]:
         """What does not add up, one text per finding that names its line; empty when all is well.
 
-        Checks the chain of hashes, the numbering, that each ε follows from its line's q, σ, T and δ, and that each
-        settled run was reserved.
+        Checks the chain of hashes, the numbering, that each ε follows from its line's q, σ, T, δ and the terms it is priced
+        by, that no filter let more through than its budget, and that each settled run was reserved.
         """
         findings, previous, number = [], GENESIS, 0
         reserved: set[tuple[str, str, int]] = set()
-        known: dict[tuple[Spending, float], float] = {}
+        known: dict[tuple[Spending | Selected, float], float] = {}
+        before: list[LedgerLine] = []
         for line in self.lines():
             number += 1
             place, run = f"line {line.number} ({line.sweep} {line.trial_id})", (line.sweep, line.trial_id, line.attempt)
@@ -179,7 +201,11 @@ class Ledger:
             if line.kind == "settle" and run not in reserved:
                 findings.append(f"{place}: settled without a reservation")
             reserved.add(run)
-            run_of = (line.spending, line.delta)
+            if line.kind == "reserve":
+                if passes_filter(before, line):
+                    findings.append(f"{place}: passes the budget of its RDP filter")
+                before.append(line)
+            run_of = (own_charge(line), line.delta)
             spent = known[run_of] if run_of in known else known.setdefault(run_of, epsilon_of(*run_of))
             if spent > line.epsilon * (1 + TOLERANCE):
                 findings.append(f"{place}: says epsilon {line.epsilon:.6g}, its steps and noise give {spent:.6g}")
@@ -223,15 +249,20 @@ class Ledger:
 
 
 def total(lines: Iterable[LedgerLine | Reservation], delta: float, compose: Compose) -> float:
-    """ε at `delta` of reservations together; equal events are grouped, as composition is much faster that way."""
-    events = Counter(line.spending for line in lines if not isinstance(line, LedgerLine) or line.kind == "reserve")
-    return compose(list(events.items()), delta) if events else 0.0
+    """ε at `delta` of reservations together."""
+    charges = charges_of(line for line in lines if not isinstance(line, LedgerLine) or line.kind == "reserve")
+    return compose(charges, delta) if charges else 0.0
 
 
 def _check_cap(reservation: Reservation, lines: tuple[LedgerLine, ...], *, cap: float | None, compose: Compose | None) -> None:
+    own = [line for line in lines if line.dataset_digest == reservation.dataset_digest]
+    if passes_filter([line for line in lines if line.kind == "reserve"], reservation):
+        raise Refused(
+            f"{reservation.trial_id} would pass the budget of its RDP filter ({reservation.priced_by}), which was fixed before the first "
+            "trial; what is there stays as it is, further trials need a sweep of their own"
+        )
     if cap is None or compose is None:
         return
-    own = [line for line in lines if line.dataset_digest == reservation.dataset_digest]
     # A larger δ gives a smaller ε: at its own, a late run could pass a cap that was set at the δ of the others.
     delta = min(reservation.delta, *(line.delta for line in own), 1.0)
     after = total([*own, reservation], delta, compose)
@@ -251,7 +282,7 @@ def _standing(lines: tuple[LedgerLine, ...], wanted: Reservation, kind: str) -> 
     there = own.get("reserve")
     if there is not None:
         # A settlement may come after the key was lost; a reservation under another key is another release.
-        asked = ("spending", "dataset_digest", *(("fingerprint", "key_id") if kind == "reserve" else ()))
+        asked = ("spending", "priced_by", "dataset_digest", *(("fingerprint", "key_id") if kind == "reserve" else ()))
         differing = [
             f"{name} {getattr(there, name)}, asked {getattr(wanted, name)}"
             for name in asked
@@ -294,6 +325,15 @@ def _open(url: str, *, must_exist: bool) -> Engine:
         event.listen(engine, "connect", _sqlite_connected)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
+
+
+def _add_later_columns(engine: Engine) -> None:
+    """Brings a ledger of an earlier version up to this one; its lines keep their hashes."""
+    with engine.begin() as connection:
+        there = {column["name"] for column in inspect(connection).get_columns("lines")}
+        for name in LATER_FIELDS.keys() - there:
+            kind = _LINES.c[name].type.compile(engine.dialect)
+            connection.execute(text(f"ALTER TABLE lines ADD COLUMN {name} {kind} NOT NULL DEFAULT '{LATER_FIELDS[name]}'"))
 
 
 def _sqlite_connected(connection: Any, _record: Any) -> None:

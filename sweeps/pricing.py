@@ -35,9 +35,10 @@ class Accountant:
 
 def dp_accountant() -> Accountant:
     """dp-accounting by way of dpcore; the import takes about a second."""
-    from dpcore.privacy.accounting import compose, plan_privacy
+    from dpcore.privacy.accounting import plan_privacy
+    from dpcore.privacy.composition import price
 
-    return Accountant(plan=plan_privacy, compose=compose)
+    return Accountant(plan=plan_privacy, compose=price)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from typing import Any
 
 from dpcore.config import Places, TrialConfig
 from dpcore.errors import BadInput, Refused, Unavailable
-from dpcore.privacy.accounting import compose, plan_privacy
+from dpcore.privacy.accounting import plan_privacy
+from dpcore.privacy.composition import price
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.checkpoint import IDENTITY_FILE as TRIAL_IDENTITY_FILE
 from dpcore.train.checkpoint import RESULT_FILE
@@ -109,7 +110,7 @@ def train_fresh(request: TrainRequest, *, resume: bool) -> dict[str, Any]:
         raise Refused(f"{request.out} exists already: --resume continues it, or give --out another folder")
     if ledger is not None and reservation is not None:
         cap = None if request.spec is None else request.spec.space.sweep.epsilon_total
-        ledger.reserve(reservation, cap=cap, compose=compose)
+        ledger.reserve(reservation, cap=cap, compose=price)
     if not resume:
         _begin(request, trial_id, key)
     last = _run(request, trial_id=trial_id, key=key, folder=request.out, attempt=0, expected={})

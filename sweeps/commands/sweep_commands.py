@@ -243,7 +243,7 @@ def ledger_command(args: argparse.Namespace) -> int:
     """The ledger behind a sweep: every line of its storage, the sweep's ε, and whether it adds up."""
     from dataclasses import asdict
 
-    from dpcore.privacy.accounting import compose, epsilon_of
+    from dpcore.privacy.composition import epsilon_of_charge, price
     from sweeps.ledger import Ledger
     from sweeps.spec import SweepSpec
 
@@ -251,8 +251,8 @@ def ledger_command(args: argparse.Namespace) -> int:
     ledger = Ledger(spec.resolved_ledger_url, must_exist=True)
     lines = ledger.lines()
     datasets = {line.dataset_digest for line in lines if line.sweep == spec.name}
-    total = max((ledger.epsilon_total(spec.space.delta, compose, dataset_digest=digest) for digest in datasets), default=0.0)
-    findings = ledger.verify(epsilon_of)
+    total = max((ledger.epsilon_total(spec.space.delta, price, dataset_digest=digest) for digest in datasets), default=0.0)
+    findings = ledger.verify(epsilon_of_charge)
     if args.json:
         print_json({"lines": [asdict(line) for line in lines], "epsilon_total": total, "verified": not findings})
         return 0

@@ -1,0 +1,182 @@
+"""What releases of different kinds cost together: fixed runs, runs behind an RDP filter, private selections.
+
+Fixed runs (q, noise multiplier and steps of each fixed beforehand) compose by PLD, however adaptively they are chosen
+otherwise. PLD says nothing of the two others, so with one of them the whole is bounded by RDP:
+
+* a *filter* (Feldman and Zrnic 2021, arXiv:2008.11193, Theorem 4.3) admits runs whose q, noise or steps were chosen on
+  earlier results, as long as their RDP at one order stays within a budget; order and budget are fixed before the first run.
+  What it guarantees is the budget: the sum so far depends on the results themselves and is no bound that can be promised.
+* a *selection* (Papernot and Steinke 2022, arXiv:2110.03620) releases the best of a random number of equal runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dp_accounting import dp_event, rdp
+
+from dpcore.errors import BadInput, Refused
+from dpcore.privacy.accounting import Spending, compose, epsilon_of, private_selection_epsilon
+
+ORDERS = (*range(2, 64), 128, 256, 512)
+"""Whole orders: exact for the subsampled Gaussian, where the series of fractional ones may fail to converge."""
+
+TOLERANCE = 1e-9
+"""Relative: of sums of the same RDP values in another order."""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The best of a random number of runs, each `spending`; `shape`: 1 geometric, 0 logarithmic, inf Poisson."""
+
+    spending: Spending
+    mean_trials: float
+    shape: float
+
+    def event(self) -> dp_event.DpEvent:
+        """The same as a dp-accounting event."""
+        return dp_event.RepeatAndSelectDpEvent(self.spending.event(), self.mean_trials, self.shape)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Everything that an RDP filter may let through: `rdp` at `order`.
+
+    Raises:
+        BadInput: an order that is not in ORDERS, a budget that is no finite number above 0.
+    """
+
+    order: int
+    rdp: float
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise BadInput(f"the order of a filter must be one of {ORDERS[0]} to {ORDERS[-4]}, 128, 256 or 512, given {self.order}")
+        if not (math.isfinite(self.rdp) and self.rdp > 0):
+            raise BadInput(f"the budget of a filter must be finite and above 0, given {self.rdp}")
+
+    def epsilon(self, delta: float) -> float:
+        """The ε at `delta` that the filter guarantees."""
+        return epsilon_at(self.order, self.rdp, delta)
+
+    def admits(self, before: Iterable[Spending], run: Spending) -> bool:
+        """Whether `run` still fits after the runs `before`."""
+        spent = sum(rdp_of(one, self.order) for one in before)
+        return spent + rdp_of(run, self.order) <= self.rdp * (1 + TOLERANCE)
+
+
+Charge = Spending | Selected | Filtered
+
+
+def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Path | None = None) -> float:
+    """ε at `delta` of everything together, each charge with how often it was made.
+
+    | charges | bound |
+    |---|---|
+    | none | 0 |
+    | fixed runs alone | PLD |
+    | also selections | RDP at the best order |
+    | also filters | RDP at the smallest order of a filter: RDP grows with the order, so each budget holds there too |
+
+    Raises:
+        BadInput: a negative count, or delta outside (0, 1).
+    """
+    wanted = list(charges)
+    runs = [(charge, count) for charge, count in wanted if isinstance(charge, Spending)]
+    if len(runs) == len(wanted):
+        return compose(runs, delta, cache_dir=cache_dir)
+    order = _order_of(wanted)
+    if order is None:
+        accountant = rdp.RdpAccountant()
+        for charge, count in wanted:
+            if not isinstance(charge, Filtered):
+                accountant.compose(charge.event(), count)
+        return float(accountant.get_epsilon(delta))
+    return epsilon_at(order, rdp_at(wanted, order), delta)
+
+
+def epsilon_of_charge(charge: Spending | Selected, delta: float) -> float:
+    """ε at `delta` of one line of a ledger by itself: a run by PLD, a selection by RDP."""
+    if isinstance(charge, Spending):
+        return epsilon_of(charge, delta)
+    return private_selection_epsilon(charge.spending, delta, mean_trials=charge.mean_trials, shape=charge.shape)
+
+
+def open_filter(groups: Sequence[tuple[Sequence[Spending], int]], delta: float) -> Filtered:
+    """The filter that lets a plan through, with the order at which that costs least ε at `delta`.
+
+    Args:
+        groups: the alternatives of a run, and how many such runs are planned; each is charged at its dearest alternative.
+        delta: in (0, 1).
+    """
+    dearest = {
+        order: math.fsum(count * max(rdp_of(run, order) for run in alternatives) for alternatives, count in groups) for order in ORDERS
+    }
+    return min((Filtered(order, spent) for order, spent in dearest.items()), key=lambda one: one.epsilon(delta))
+
+
+def fit_filter(wanted: Filtered, standing: Iterable[tuple[Charge, int]], *, cap: float, delta: float) -> Filtered:
+    """`wanted`, made as small as a cap on everything together leaves room for.
+
+    Raises:
+        Refused: the cap leaves none.
+    """
+    there = list(standing)
+    order = min(wanted.order, _order_of(there) or wanted.order)
+    room = cap - _conversion_cost(order, delta) - (rdp_at(there, order) if there else 0.0)
+    if room <= 0:
+        raise Refused(
+            f"sweep.epsilon_total {cap:g} leaves nothing for an RDP filter at order {order}: at delta {delta:g} the conversion to epsilon "
+            f"alone takes {_conversion_cost(order, delta):.4g}, the {sum(count for _, count in there)} releases that stand take the rest; "
+            "raise the cap, or fix batch and steps, so that PLD composes"
+        )
+    return wanted if wanted.rdp <= room else Filtered(wanted.order, room)
+
+
+@functools.lru_cache(maxsize=4096)
+def rdp_of(spending: Spending, order: int) -> float:
+    """Rényi divergence of one run at `order`, ORDERS alone."""
+    return float(_rdp_of_event(spending.event())[ORDERS.index(order)])
+
+
+def rdp_at(charges: Iterable[tuple[Charge, int]], order: int) -> float:
+    """The bound at `order` of everything together; an order above a filter's own is none of its business.
+
+    Raises:
+        BadInput: a filter's order is smaller than `order`.
+    """
+    total = []
+    for charge, count in charges:
+        if isinstance(charge, Filtered):
+            if charge.order < order:
+                raise BadInput(f"a filter of order {charge.order} bounds nothing at order {order}")
+            total.append(count * charge.rdp)
+        elif isinstance(charge, Selected):
+            total.append(count * float(_rdp_of_event(charge.event())[ORDERS.index(order)]))
+        else:
+            total.append(count * rdp_of(charge, order))
+    return math.fsum(total)
+
+
+def epsilon_at(order: int, divergence: float, delta: float) -> float:
+    """ε at `delta` of a Rényi divergence at one order (Canonne, Kamath, Steinke 2020, arXiv:2004.00010, Proposition 12)."""
+    return max(0.0, divergence + _conversion_cost(order, delta))
+
+
+def _conversion_cost(order: int, delta: float) -> float:
+    if not 0.0 < delta < 1.0:
+        raise BadInput(f"delta must lie in (0, 1), given {delta}")
+    return math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+
+
+def _order_of(charges: Iterable[tuple[Charge, int]]) -> int | None:
+    return min((charge.order for charge, _ in charges if isinstance(charge, Filtered)), default=None)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rdp_of_event(event: dp_event.DpEvent) -> tuple[float, ...]:
+    return tuple(float(value) for value in rdp.RdpAccountant(ORDERS).compose(event).rdp)

@@ -1,0 +1,92 @@
+"""What fixed runs, filters and selections cost together."""
+
+import math
+
+import pytest
+
+from dpcore.errors import BadInput, Refused
+from dpcore.privacy.accounting import Spending, compose, epsilon_of, private_selection_epsilon
+from dpcore.privacy.composition import (
+    ORDERS,
+    Filtered,
+    Selected,
+    epsilon_at,
+    epsilon_of_charge,
+    fit_filter,
+    open_filter,
+    price,
+    rdp_at,
+    rdp_of,
+)
+
+RUN = Spending(0.06, 2.0, 60)
+OTHER = Spending(0.03, 1.2, 40)
+DELTA = 1e-5
+
+
+def test_fixed_runs_alone_are_composed_by_pld() -> None:
+    assert price([(RUN, 3), (OTHER, 1)], DELTA) == compose([(RUN, 3), (OTHER, 1)], DELTA)
+    assert price([], DELTA) == 0.0
+
+
+def test_the_divergence_at_an_order_is_the_closed_form_without_sampling() -> None:
+    # Mironov 2017: a Gaussian has α / (2 σ²) at every order α, T of them T times that.
+    assert rdp_of(Spending(1.0, 4.0, 10), 8) == pytest.approx(10 * 8 / (2 * 4.0**2))
+    assert epsilon_at(8, 2.5, DELTA) == pytest.approx(2.5 + math.log(7 / 8) - math.log(DELTA * 8) / 7)
+
+
+def test_a_filter_costs_at_least_plain_rdp_composition_at_the_best_order_and_more_than_pld() -> None:
+    opened = open_filter([([RUN], 12), ([OTHER], 4)], DELTA)
+    at_best_order = min(epsilon_at(order, rdp_at([(RUN, 12), (OTHER, 4)], order), DELTA) for order in ORDERS)
+    assert opened.epsilon(DELTA) == pytest.approx(at_best_order)
+    assert opened.epsilon(DELTA) > compose([(RUN, 12), (OTHER, 4)], DELTA)
+
+
+def test_a_filter_is_opened_for_the_dearest_alternative_of_each_run() -> None:
+    both = open_filter([([RUN, OTHER], 5)], DELTA)
+    assert both.rdp == pytest.approx(5 * max(rdp_of(RUN, both.order), rdp_of(OTHER, both.order)))
+    assert all(both.admits([RUN] * 4, run) for run in (RUN, OTHER))
+
+
+def test_a_filter_admits_up_to_its_budget_and_not_beyond() -> None:
+    opened = Filtered(8, 3 * rdp_of(RUN, 8))
+    assert opened.admits([RUN, RUN], RUN)
+    assert not opened.admits([RUN, RUN, RUN], OTHER)
+
+
+def test_what_a_filter_guarantees_is_its_budget_however_little_went_through() -> None:
+    opened = open_filter([([RUN], 10)], DELTA)
+    assert price([(opened, 1)], DELTA) == opened.epsilon(DELTA) > epsilon_of(RUN, DELTA)
+
+
+def test_filters_of_two_orders_compose_at_the_smaller() -> None:
+    low, high = Filtered(4, 1.0), Filtered(16, 0.5)
+    assert price([(low, 1), (high, 1), (RUN, 2)], DELTA) == pytest.approx(epsilon_at(4, 1.5 + 2 * rdp_of(RUN, 4), DELTA))
+    with pytest.raises(BadInput, match="bounds nothing at order 16"):
+        rdp_at([(low, 1)], 16)
+
+
+def test_a_filter_is_cut_to_what_a_cap_leaves_and_then_keeps_it() -> None:
+    wanted, standing = open_filter([([RUN], 10)], DELTA), [(RUN, 2)]
+    cut = fit_filter(wanted, standing, cap=4.0, delta=DELTA)
+    assert (cut.order, cut.rdp < wanted.rdp) == (wanted.order, True)
+    assert price([*standing, (cut, 1)], DELTA) == pytest.approx(4.0)
+    assert fit_filter(wanted, [], cap=100.0, delta=DELTA) == wanted
+    with pytest.raises(Refused, match="leaves nothing"):
+        fit_filter(wanted, standing, cap=0.5, delta=DELTA)
+
+
+def test_selections_compose_among_themselves_and_with_runs() -> None:
+    best = Selected(RUN, 10.0, 1.0)
+    one = price([(best, 1)], DELTA)
+    assert one == epsilon_of_charge(best, DELTA) == private_selection_epsilon(RUN, DELTA, mean_trials=10, shape=1.0)
+    two = price([(best, 2)], DELTA)
+    assert one < two < 2 * one
+    assert two < price([(best, 2), (RUN, 3)], DELTA)
+    assert epsilon_of_charge(RUN, DELTA) == epsilon_of(RUN, DELTA)
+
+
+@pytest.mark.parametrize(("order", "rdp"), [(1, 1.0), (2.5, 1.0), (100, 1.0), (8, 0.0), (8, math.inf), (8, math.nan)])
+def test_impossible_filters_are_refused(order: int, rdp: float) -> None:
+    with pytest.raises(BadInput, match="filter"):
+        Filtered(order, rdp)
