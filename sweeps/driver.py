@@ -45,9 +45,9 @@ class Interrupted(DpsweepError):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """What a sweep must know of its private dataset: which one to charge, and whether it is of people to protect."""
+    """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect."""
 
-    digest: str
+    cohort: str
     protected: bool
 
 
@@ -145,7 +145,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     check_roles(private, public, validation)
     if PRIVATE_METHODS.intersection(spec.space.methods):
         check_unit(private)
-    return DatasetFacts(digest=private.manifest.digest, protected=private.manifest.protected)
+    return DatasetFacts(cohort=private.manifest.digest, protected=private.manifest.protected)
 
 
 def any_config(spec: SweepSpec) -> TrialConfig:
@@ -174,7 +174,7 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
     plan = plan_sweep(spec.space, around.accountant, cache_dir=spec.places.cache_dir)
     ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
     _check_name_and_key_are_fresh(spec, ledger)
-    check_cap(plan, ledger, dataset_digest=facts.digest, accountant=around.accountant)
+    check_cap(plan, ledger, cohort=facts.cohort, accountant=around.accountant)
     return plan, facts
 
 
@@ -218,8 +218,8 @@ class _Run:
         self._key = key
         self._tracker = around.tracker(spec)
         self._tracker.sweep_started()  # before anything else is written: it may be unreachable
-        self._ledger = Ledger(spec.resolved_ledger_url)
-        reservations = Reservations(spec, self._ledger, around.accountant, dataset_digest=facts.digest, key_id=key.key_id())
+        self._ledger = Ledger(spec.resolved_ledger_url, witness=spec.ledger_witness)
+        reservations = Reservations(spec, self._ledger, around.accountant, cohort=facts.cohort, key_id=key.key_id())
         clock = _no_time if facts.protected else time.monotonic
         self._schedule = Schedule(spec, around.accountant, reservations, clock=clock)
         self._schedule.restore(key_lost=key_lost)

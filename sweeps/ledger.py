@@ -1,44 +1,31 @@
 """What was promised to a private dataset, written before it is spent.
 
-One ledger per storage, across sweeps and commands; its lines are keyed by the private dataset. A trial's whole planned
-spending is reserved before the trial starts. A crash leaves the reservation standing: never under-reported.
+One ledger per storage, across sweeps and commands; its lines are keyed by cohort, the people of a private dataset. A
+trial's whole planned spending is reserved before the trial starts. A crash leaves the reservation standing: never
+under-reported.
 
 Guarantees: a reservation is idempotent by (sweep, trial, attempt). Lines are never changed: an end is a line of its own.
-Each line's hash covers the line and the hash before it, so that a changed, dropped or swapped line shows (`verify`).
-Not covered: whoever can rewrite the whole file can also rewrite the whole chain; keep its last hash elsewhere for that.
+Each line's hash covers the line and the hash before it, and a witness beside the ledger remembers each hash, so that a
+changed, dropped, repeated or swapped line shows, also the last one (`verify`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    UniqueConstraint,
-    create_engine,
-    event,
-    inspect,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from dpcore.errors import BadInput, Refused, Unavailable
 from sweeps.charges import charges_of, own_charge, passes_filter
+from sweeps.ledger_lines import GENESIS, LINE_WORDS, LINES, Kind, LedgerLine, Reservation, prepare_table, read_lines
+from sweeps.witness import Witness
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
@@ -49,97 +36,39 @@ EpsilonOf = Callable[["Spending | Selected", float], float]
 Compose = Callable[[Iterable[tuple["Charge", int]], float], float]
 """ε at δ of everything together, each charge with how often it was made: `dpcore.privacy.composition.price`."""
 
-GENESIS = "0" * 64
+__all__ = ["Compose", "EpsilonOf", "Ledger", "LedgerLine", "Reservation", "total"]
+
 TOLERANCE = 1e-6
 """Relative. Accounting is deterministic; libraries' last digits are not."""
 TRIES = 20
-LATER_FIELDS = {"priced_by": ""}
-"""Fields that the first ledgers did not have, with what their lines mean. A line that holds just that is hashed without it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reservation:
-    """What a trial is going to spend: `steps` Poisson-subsampled Gaussians at `sampling_prob` and `noise_multiplier`.
-
-    Attributes:
-        sweep: the sweep or command; trial_id, attempt: which run of it.
-        dataset, dataset_digest: the private dataset that is charged.
-        epsilon, delta: the promise that these events add up to.
-        fingerprint: of the config; key_id: of the key that its randomness comes from.
-        priced_by: the terms (`sweeps.charges`) where the run is not priced by itself.
-    """
-
-    sweep: str
-    trial_id: str
-    attempt: int = 0
-    dataset: str
-    dataset_digest: str
-    sampling_prob: float
-    noise_multiplier: float
-    steps: int
-    epsilon: float
-    delta: float
-    fingerprint: str = ""
-    key_id: str = ""
-    priced_by: str = ""
-
-    @property
-    def spending(self) -> Spending:
-        """What an accountant bounds."""
-        from dpcore.privacy.accounting import Spending
-
-        return Spending(self.sampling_prob, self.noise_multiplier, self.steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerLine(Reservation):
-    """A line as stored. A `settle` line repeats its reservation and says how it ended; `steps_done` is bookkeeping,
-    no refund: an adaptively stopped trial's claim stays its reservation."""
-
-    number: int
-    kind: Literal["reserve", "settle"]
-    outcome: str = ""
-    steps_done: int = 0
-    at: str = ""
-    previous: str = GENESIS
-    hash: str = ""
-
-    def computed_hash(self) -> str:
-        """sha256 over every other field, the previous hash included."""
-        content = {n: value for n, value in asdict(self).items() if n != "hash" and not (n in LATER_FIELDS and LATER_FIELDS[n] == value)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
-
-
-_KINDS: dict[str, Any] = {"str": String(200), "int": Integer, "float": Float(53)}
-_LINES = Table(
-    "lines",
-    MetaData(),
-    *(
-        Column(f.name, _KINDS.get(str(f.type), String(200)), nullable=False, primary_key=f.name == "number", autoincrement=False)
-        for f in fields(LedgerLine)
-    ),
-    UniqueConstraint("sweep", "trial_id", "attempt", "kind"),
-    UniqueConstraint("previous"),
-)
 
 
 class Ledger:
     """The ledger at a SQLAlchemy URL; made on first use. Safe for several processes at once."""
 
-    def __init__(self, url: str, *, must_exist: bool = False) -> None:
+    def __init__(self, url: str, *, must_exist: bool = False, witness: Path | None = None) -> None:
         """Opens or makes the ledger.
+
+        Args:
+            url: of the database.
+            must_exist: do not make one.
+            witness: where the lines are remembered that are written from here, on a server's database; beside an SQLite file lies
+                one of its own.
 
         Raises:
             BadInput: `url` is no SQLAlchemy URL.
             Unavailable: it cannot be reached, or is not there though `must_exist`.
+            Refused: it was written by a version whose lines cannot be read here.
         """
         self.url = url
         try:
             self._engine = _open(url, must_exist=must_exist)
-            _LINES.metadata.create_all(self._engine)
-            _add_later_columns(self._engine)
+            prepare_table(self._engine, shown=_shown(url))
         except SQLAlchemyError as error:
             raise Unavailable(f"the ledger {_shown(url)} cannot be opened: {_reason(error)}; check --ledger or --storage") from None
+        file = _file_of(url)
+        path = witness if file is None else file.with_name(f"{file.name}.witness")
+        self._witness = None if path is None else Witness(path, sees_all=file is not None)
 
     def reserve(self, reservation: Reservation, *, cap: float | None = None, compose: Compose | None = None) -> LedgerLine:
         """Writes down a spending before it happens. The same trial and attempt again is the same line.
@@ -163,53 +92,42 @@ class Ledger:
         """
         return self._append(reservation, kind="settle", outcome=outcome, steps_done=steps_done)
 
-    def lines(self, *, dataset_digest: str | None = None, sweep: str | None = None) -> tuple[LedgerLine, ...]:
+    def unseal(self, reservation: Reservation, *, cap: float | None = None) -> LedgerLine:
+        """Writes down, before it happens, that the result of a sealed run without privacy is shown: ε is ∞ from here on.
+
+        Raises:
+            Refused: there is no such reservation, or a cap is set, which ∞ passes.
+        """
+        if cap is not None:
+            raise Refused(f"showing {reservation.trial_id} would bring {reservation.dataset} to ε = ∞, and sweep.epsilon_total is {cap:g}")
+        return self._append(reservation, kind="unseal")
+
+    def lines(self, *, cohort: str | None = None, sweep: str | None = None) -> tuple[LedgerLine, ...]:
         """The lines in order, of one dataset or sweep where given."""
         with self._connection() as connection:
-            found = _read(connection)
-        return tuple(line for line in found if dataset_digest in (None, line.dataset_digest) and sweep in (None, line.sweep))
+            found = read_lines(connection)
+        return tuple(line for line in found if cohort in (None, line.cohort) and sweep in (None, line.sweep))
 
     def open_reservations(self, sweep: str) -> tuple[LedgerLine, ...]:
         """The reservations of a sweep that have not been settled."""
         lines = self.lines(sweep=sweep)
-        settled = {(line.trial_id, line.attempt) for line in lines if line.kind == "settle"}
-        return tuple(line for line in lines if line.kind == "reserve" and (line.trial_id, line.attempt) not in settled)
+        settled = {line.run for line in lines if line.kind == "settle"}
+        return tuple(line for line in lines if line.kind == "reserve" and line.run not in settled)
 
-    def epsilon_total(self, delta: float, compose: Compose, *, dataset_digest: str | None = None, sweep: str | None = None) -> float:
+    def epsilon_total(self, delta: float, compose: Compose, *, cohort: str | None = None, sweep: str | None = None) -> float:
         """ε at `delta` of all reservations together, 0 without any. Settled or not: what was reserved counts in full."""
-        return total(self.lines(dataset_digest=dataset_digest, sweep=sweep), delta, compose)
+        return total(self.lines(cohort=cohort, sweep=sweep), delta, compose)
 
     def verify(self, epsilon_of: EpsilonOf) -> tuple[str, ...]:
         """What does not add up, one text per finding that names its line; empty when all is well.
 
-        Checks the chain of hashes, the numbering, that each ε follows from its line's q, σ, T, δ and the terms it is priced
-        by, that no filter let more through than its budget, and that each settled run was reserved.
+        Checks the chain of hashes, the numbering, the witness, that each ε follows from its line's q, σ, T, δ and the terms it
+        is priced by, that no filter let more through than its budget, that no run stands twice, and that what was settled or
+        unsealed is what was reserved.
         """
-        findings, previous, number = [], GENESIS, 0
-        reserved: set[tuple[str, str, int]] = set()
-        known: dict[tuple[Spending | Selected, float], float] = {}
-        before: list[LedgerLine] = []
-        for line in self.lines():
-            number += 1
-            place, run = f"line {line.number} ({line.sweep} {line.trial_id})", (line.sweep, line.trial_id, line.attempt)
-            if line.number != number:
-                findings.append(f"{place}: expected line {number} here: lines are missing")
-                number = line.number
-            if line.previous != previous or line.hash != line.computed_hash():
-                findings.append(f"{place}: its hash does not follow from its content and the line before: something was changed")
-            previous = line.hash
-            if line.kind == "settle" and run not in reserved:
-                findings.append(f"{place}: settled without a reservation")
-            reserved.add(run)
-            if line.kind == "reserve":
-                if passes_filter(before, line):
-                    findings.append(f"{place}: passes the budget of its RDP filter")
-                before.append(line)
-            run_of = (own_charge(line), line.delta)
-            spent = known[run_of] if run_of in known else known.setdefault(run_of, epsilon_of(*run_of))
-            if spent > line.epsilon * (1 + TOLERANCE):
-                findings.append(f"{place}: says epsilon {line.epsilon:.6g}, its steps and noise give {spent:.6g}")
-        return tuple(findings)
+        lines = self.lines()
+        witnessed = [] if self._witness is None else self._witness.findings(lines)
+        return (*_chain_findings(lines), *_run_findings(lines), *_epsilon_findings(lines, epsilon_of), *witnessed)
 
     def close(self) -> None:
         """Lets go of the database."""
@@ -219,7 +137,7 @@ class Ledger:
         self,
         reservation: Reservation,
         *,
-        kind: Literal["reserve", "settle"],
+        kind: Kind,
         outcome: str = "",
         steps_done: int = 0,
         check: Callable[[tuple[LedgerLine, ...]], None] | None = None,
@@ -228,15 +146,17 @@ class Ledger:
         for _ in range(TRIES):
             try:
                 with self._connection() as connection, connection.begin():
-                    lines = _read(connection)
+                    lines = read_lines(connection)
                     there = _standing(lines, reservation, kind)
                     if there is not None:
                         return there
                     if check is not None:
                         check(lines)
                     line = _chained(lines, kind=kind, outcome=outcome, steps_done=steps_done, **plain)
-                    connection.execute(_LINES.insert().values(**asdict(line)))
-                    return line
+                    connection.execute(LINES.insert().values(**asdict(line)))
+                if self._witness is not None:
+                    self._witness.remember(line)
+                return line
             except IntegrityError:
                 continue  # another process wrote this line's number first: read again
         raise Unavailable(f"the ledger {_shown(self.url)} is written by too many processes at once; try again")
@@ -249,13 +169,71 @@ class Ledger:
 
 
 def total(lines: Iterable[LedgerLine | Reservation], delta: float, compose: Compose) -> float:
-    """ε at `delta` of reservations together."""
-    charges = charges_of(line for line in lines if not isinstance(line, LedgerLine) or line.kind == "reserve")
+    """ε at `delta` of reservations together.
+
+    A sealed run counts nothing until an `unseal` line shows it: then the sum is ∞.
+    """
+    spent = []
+    for line in lines:
+        kind = line.kind if isinstance(line, LedgerLine) else "reserve"
+        if kind == "unseal":
+            return math.inf
+        if kind == "reserve" and line.event == "gaussian":
+            spent.append(line)
+    charges = charges_of(spent)
     return compose(charges, delta) if charges else 0.0
 
 
+def _place(line: LedgerLine) -> str:
+    return f"line {line.number} ({line.sweep} {line.trial_id})"
+
+
+def _chain_findings(lines: Iterable[LedgerLine]) -> Iterator[str]:
+    previous, number = GENESIS, 0
+    for line in lines:
+        number += 1
+        if line.number != number:
+            yield f"{_place(line)}: expected line {number} here: lines are missing"
+            number = line.number
+        if line.previous != previous or line.hash != line.computed_hash():
+            yield f"{_place(line)}: its hash does not follow from its content and the line before: something was changed"
+        previous = line.hash
+
+
+def _run_findings(lines: Iterable[LedgerLine]) -> Iterator[str]:
+    """Runs that stand twice, and ends that are not of what was reserved."""
+    seen: dict[tuple[tuple[str, str, int], Kind], LedgerLine] = {}
+    for line in lines:
+        reserved, before = seen.get((line.run, "reserve")), seen.get((line.run, line.kind))
+        if before is not None:
+            yield f"{_place(line)}: repeats line {before.number}"
+        elif line.kind != "reserve" and reserved is None:
+            yield f"{_place(line)}: {LINE_WORDS[line.kind]} without a reservation"
+        elif reserved is not None and (line.spending, line.cohort, line.event) != (reserved.spending, reserved.cohort, reserved.event):
+            yield f"{_place(line)}: {LINE_WORDS[line.kind]} something else than line {reserved.number} reserved"
+        seen.setdefault((line.run, line.kind), line)
+
+
+def _epsilon_findings(lines: Iterable[LedgerLine], epsilon_of: EpsilonOf) -> Iterator[str]:
+    known: dict[tuple[Spending | Selected, float], float] = {}
+    before: list[LedgerLine] = []
+    for line in lines:
+        if line.kind == "reserve":
+            if passes_filter(before, line):
+                yield f"{_place(line)}: passes the budget of its RDP filter"
+            before.append(line)
+        private = line.event == "gaussian"
+        if private != (line.epsilon is not None) or private != (line.noise_multiplier > 0):
+            yield f"{_place(line)}: {line.event} with epsilon {line.epsilon} and noise {line.noise_multiplier:g}: one of them was changed"
+        elif line.epsilon is not None:
+            run_of = (own_charge(line), line.delta)
+            spent = known[run_of] if run_of in known else known.setdefault(run_of, epsilon_of(*run_of))
+            if spent > line.epsilon * (1 + TOLERANCE):
+                yield f"{_place(line)}: says epsilon {line.epsilon:.6g}, its steps and noise give {spent:.6g}"
+
+
 def _check_cap(reservation: Reservation, lines: tuple[LedgerLine, ...], *, cap: float | None, compose: Compose | None) -> None:
-    own = [line for line in lines if line.dataset_digest == reservation.dataset_digest]
+    own = [line for line in lines if line.cohort == reservation.cohort]
     if passes_filter([line for line in lines if line.kind == "reserve"], reservation):
         raise Refused(
             f"{reservation.trial_id} would pass the budget of its RDP filter ({reservation.priced_by}), which was fixed before the first "
@@ -275,14 +253,13 @@ def _check_cap(reservation: Reservation, lines: tuple[LedgerLine, ...], *, cap: 
 
 def _standing(lines: tuple[LedgerLine, ...], wanted: Reservation, kind: str) -> LedgerLine | None:
     """The line that is there already. A replay must be the very same release: spending, data, config and key."""
-    run = (wanted.sweep, wanted.trial_id, wanted.attempt)
-    own: dict[str, LedgerLine] = {line.kind: line for line in lines if (line.sweep, line.trial_id, line.attempt) == run}
-    if kind == "settle" and "reserve" not in own:
+    own: dict[str, LedgerLine] = {line.kind: line for line in lines if line.run == wanted.run}
+    if kind != "reserve" and "reserve" not in own:
         raise Refused(f"{wanted.sweep} {wanted.trial_id} attempt {wanted.attempt} was never reserved: reserve before anything is spent")
     there = own.get("reserve")
     if there is not None:
         # A settlement may come after the key was lost; a reservation under another key is another release.
-        asked = ("spending", "priced_by", "dataset_digest", *(("fingerprint", "key_id") if kind == "reserve" else ()))
+        asked = ("spending", "priced_by", "event", "cohort", *(("fingerprint", "key_id") if kind == "reserve" else ()))
         differing = [
             f"{name} {getattr(there, name)}, asked {getattr(wanted, name)}"
             for name in asked
@@ -298,21 +275,15 @@ def _standing(lines: tuple[LedgerLine, ...], wanted: Reservation, kind: str) -> 
 
 def _chained(lines: tuple[LedgerLine, ...], **values: Any) -> LedgerLine:
     last = lines[-1] if lines else None
-    at = datetime.now(UTC).isoformat(timespec="seconds")
+    at = datetime.now(UTC).date().isoformat()
     bare = LedgerLine(number=1 if last is None else last.number + 1, at=at, previous=GENESIS if last is None else last.hash, **values)
     return LedgerLine(**{**asdict(bare), "hash": bare.computed_hash()})
 
 
-def _read(connection: Connection) -> tuple[LedgerLine, ...]:
-    rows = connection.execute(select(_LINES).order_by(_LINES.c.number)).mappings()
-    return tuple(LedgerLine(**row) for row in rows)
-
-
 def _open(url: str, *, must_exist: bool) -> Engine:
     try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-            path = Path(str(parsed.database))
+        parsed, path = make_url(url), _file_of(url)
+        if path is not None:
             if must_exist and not path.is_file():
                 raise Unavailable(f"the ledger {path} is not there; --ledger URL starts another on purpose")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -327,13 +298,10 @@ def _open(url: str, *, must_exist: bool) -> Engine:
     return engine
 
 
-def _add_later_columns(engine: Engine) -> None:
-    """Brings a ledger of an earlier version up to this one; its lines keep their hashes."""
-    with engine.begin() as connection:
-        there = {column["name"] for column in inspect(connection).get_columns("lines")}
-        for name in LATER_FIELDS.keys() - there:
-            kind = _LINES.c[name].type.compile(engine.dialect)
-            connection.execute(text(f"ALTER TABLE lines ADD COLUMN {name} {kind} NOT NULL DEFAULT '{LATER_FIELDS[name]}'"))
+def _file_of(url: str) -> Path | None:
+    """The file of an SQLite database."""
+    parsed = make_url(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:") else None
 
 
 def _sqlite_connected(connection: Any, _record: Any) -> None:

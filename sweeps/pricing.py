@@ -126,7 +126,7 @@ def plan_sweep(space: SpaceFile, accountant: Accountant, *, cache_dir: Path | No
     )
 
 
-def check_cap(plan: SweepPlan, ledger: Ledger | None, *, dataset_digest: str, accountant: Accountant) -> None:
+def check_cap(plan: SweepPlan, ledger: Ledger | None, *, cohort: str, accountant: Accountant) -> None:
     """Refuses a sweep whose plan, on top of what the dataset has been charged already, passes `epsilon_total`.
 
     Raises:
@@ -135,7 +135,7 @@ def check_cap(plan: SweepPlan, ledger: Ledger | None, *, dataset_digest: str, ac
     if plan.epsilon_total is None:
         return
     standing: Sequence[Spending] = (
-        () if ledger is None else [line.spending for line in ledger.lines(dataset_digest=dataset_digest) if line.kind == "reserve"]
+        () if ledger is None else [line.spending for line in ledger.lines(cohort=cohort) if line.kind == "reserve"]
     )
     planned = [(group.spending, group.trials + group.reruns) for group in plan.groups if group.spending is not None]
     after = accountant.compose([*((spending, 1) for spending in standing), *planned], plan.delta)

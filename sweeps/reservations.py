@@ -13,11 +13,11 @@ from sweeps.spec import SweepSpec
 class Reservations:
     """Reserves and settles the trials of one sweep on one private dataset. Trials that spend nothing leave no line."""
 
-    def __init__(self, spec: SweepSpec, ledger: Ledger, accountant: Accountant, *, dataset_digest: str, key_id: str) -> None:
+    def __init__(self, spec: SweepSpec, ledger: Ledger, accountant: Accountant, *, cohort: str, key_id: str) -> None:
         self._spec = spec
         self._ledger = ledger
         self._accountant = accountant
-        self._dataset_digest = dataset_digest
+        self._cohort = cohort
         self._key_id = key_id
 
     def reserve(self, record: TrialRecord) -> None:
@@ -51,7 +51,7 @@ class Reservations:
             trial_id=record.trial_id,
             attempt=record.attempt,
             dataset=record.config.data.private,
-            dataset_digest=self._dataset_digest,
+            cohort=self._cohort,
             sampling_prob=plan.sampling_prob,
             noise_multiplier=plan.noise_multiplier,
             steps=plan.steps,

@@ -135,7 +135,7 @@ def _open_ledger(request: TrainRequest) -> Ledger:
         return Ledger(request.ledger_url)
     if request.spec is None:
         raise Unavailable("there is no ledger to charge; --ledger URL names one on purpose")
-    return Ledger(request.spec.resolved_ledger_url, must_exist=True)
+    return Ledger(request.spec.resolved_ledger_url, must_exist=True, witness=request.spec.ledger_witness)
 
 
 def _reservation(request: TrainRequest, trial_id: str, key: SweepKey) -> Reservation:
@@ -144,12 +144,12 @@ def _reservation(request: TrainRequest, trial_id: str, key: SweepKey) -> Reserva
     plan = plan_privacy(request.config, request.places.cache_dir)
     if plan is None:
         raise BadInput(f"method {request.config.method} spends nothing, so there is nothing to reserve")
-    digest = open_dataset(request.config.data.private, request.places).manifest.digest
+    cohort = open_dataset(request.config.data.private, request.places).manifest.digest
     return Reservation(
         sweep=COMMAND if request.exported.origin is None else f"{COMMAND} {request.exported.origin.sweep}",
         trial_id=trial_id,
         dataset=request.config.data.private,
-        dataset_digest=digest,
+        cohort=cohort,
         sampling_prob=plan.sampling_prob,
         noise_multiplier=plan.noise_multiplier,
         steps=plan.steps,

@@ -90,6 +90,11 @@ class SweepSpec(Part):
         """The ledger's SQLAlchemy URL."""
         return self.ledger_url or f"sqlite:///{self.storage / 'ledger.sqlite'}"
 
+    @property
+    def ledger_witness(self) -> Path:
+        """Where this sweep remembers the lines that it wrote into a ledger on a server; an SQLite ledger has its own."""
+        return self.state_dir / "ledger.witness"
+
     def checkpoint_dir(self, trial_id: str, attempt: int = 0) -> Path:
         """A trial's own folder. A later attempt has other noise and starts over, beside the first."""
         return self.sweep_dir / "checkpoints" / (trial_id if attempt == 0 else f"{trial_id}.{attempt}")

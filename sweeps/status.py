@@ -32,7 +32,7 @@ def sweep_status(spec: SweepSpec) -> dict[str, Any]:
 def _price(spec: SweepSpec) -> float | None:
     if spec.space.sweep.accounting != "composed":
         return None
-    ledger = Ledger(spec.resolved_ledger_url, must_exist=True)
+    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
     return sweep_price(ledger, spec.name, spec.space.delta, dp_accountant())
 
 

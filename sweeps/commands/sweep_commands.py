@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -248,17 +249,26 @@ def ledger_command(args: argparse.Namespace) -> int:
     from sweeps.spec import SweepSpec
 
     spec = SweepSpec.load(args.name, Path(args.storage))
-    ledger = Ledger(spec.resolved_ledger_url, must_exist=True)
+    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
     lines = ledger.lines()
-    datasets = {line.dataset_digest for line in lines if line.sweep == spec.name}
-    total = max((ledger.epsilon_total(spec.space.delta, price, dataset_digest=digest) for digest in datasets), default=0.0)
+    cohorts = {line.cohort for line in lines if line.sweep == spec.name}
+    total = max((ledger.epsilon_total(spec.space.delta, price, cohort=cohort) for cohort in cohorts), default=0.0)
     findings = ledger.verify(epsilon_of_charge)
     if args.json:
         print_json({"lines": [asdict(line) for line in lines], "epsilon_total": total, "verified": not findings})
         return 0
     if not args.verify:
         rows = [
-            [str(line.number), line.kind, line.sweep, line.trial_id, line.dataset, number(line.epsilon), line.outcome or "–", line.at]
+            [
+                str(line.number),
+                line.kind,
+                line.sweep,
+                line.trial_id,
+                line.dataset,
+                number(math.inf if line.epsilon is None else line.epsilon),
+                line.outcome or "–",
+                line.at,
+            ]
             for line in lines
         ]
         print(render_table(["line", "kind", "sweep", "trial", "dataset", "ε", "outcome", "at"], rows))

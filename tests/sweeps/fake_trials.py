@@ -119,6 +119,6 @@ def surroundings(lines: list[str] | None = None, trackers: list[Tracker] | None 
     return Surroundings(
         accountant=Accountant(plan=plan, compose=compose),
         tracker=tracker,
-        dataset=lambda spec: DatasetFacts(digest="d" * 8, protected=protected),
+        dataset=lambda spec: DatasetFacts(cohort="d" * 8, protected=protected),
         say=(lambda line: None) if lines is None else lines.append,
     )

@@ -182,7 +182,7 @@ def test_a_name_or_key_that_the_ledger_knows_is_refused_for_a_new_sweep(
         sweep=spec.name if known == "name" else "other",
         trial_id="e0.5-000",
         dataset="synthetic/private",
-        dataset_digest="d" * 8,
+        cohort="d" * 8,
         sampling_prob=0.01,
         noise_multiplier=2.0,
         steps=3,

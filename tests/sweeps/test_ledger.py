@@ -1,5 +1,6 @@
 """The ledger: idempotent, chained, capped, safe for several writers."""
 
+import math
 import sqlite3
 import threading
 from dataclasses import replace
@@ -9,12 +10,13 @@ import pytest
 
 from dpcore.errors import BadInput, Refused, Unavailable
 from sweeps.ledger import Ledger, Reservation
+from sweeps.witness import Witness
 
 ONE = Reservation(
     sweep="s",
     trial_id="e1-000",
     dataset="d",
-    dataset_digest="dd",
+    cohort="dd",
     sampling_prob=0.1,
     noise_multiplier=2.0,
     steps=5,
@@ -47,7 +49,7 @@ def test_the_same_attempt_is_reserved_once_and_another_attempt_again(ledger: Led
     assert [line.attempt for line in ledger.lines()] == [0, 1]
 
 
-@pytest.mark.parametrize("change", [{"steps": 6}, {"dataset_digest": "other"}, {"fingerprint": "other"}, {"key_id": "other"}])
+@pytest.mark.parametrize("change", [{"steps": 6}, {"cohort": "other"}, {"fingerprint": "other"}, {"key_id": "other"}])
 def test_another_release_under_the_same_attempt_is_refused(ledger: Ledger, change: dict[str, object]) -> None:
     ledger.reserve(ONE)
     with pytest.raises(
@@ -83,8 +85,8 @@ def test_settling_needs_a_reservation_and_happens_once(ledger: Ledger) -> None:
 def test_a_settled_run_counts_in_full(ledger: Ledger) -> None:
     ledger.reserve(ONE)
     ledger.settle(ONE, steps_done=1, outcome="failed")
-    assert ledger.epsilon_total(1e-5, compose, dataset_digest="dd") == 0.5
-    assert ledger.epsilon_total(1e-5, compose, dataset_digest="other") == 0.0
+    assert ledger.epsilon_total(1e-5, compose, cohort="dd") == 0.5
+    assert ledger.epsilon_total(1e-5, compose, cohort="other") == 0.0
 
 
 def test_a_reservation_that_would_pass_the_cap_is_not_made(ledger: Ledger) -> None:
@@ -93,8 +95,8 @@ def test_a_reservation_that_would_pass_the_cap_is_not_made(ledger: Ledger) -> No
     ledger.reserve(numbered(1), cap=1.0, compose=compose)
     with pytest.raises(Refused, match="epsilon_total 1 on d would be passed"):
         ledger.reserve(numbered(2), cap=1.0, compose=compose)
-    ledger.reserve(numbered(3, dataset_digest="other"), cap=1.0, compose=compose)
-    assert len(ledger.lines(dataset_digest="dd")) == 2
+    ledger.reserve(numbered(3, cohort="other"), cap=1.0, compose=compose)
+    assert len(ledger.lines(cohort="dd")) == 2
 
 
 def test_another_sweep_on_the_same_data_counts_under_the_cap(ledger: Ledger) -> None:
@@ -129,6 +131,117 @@ def test_a_changed_or_dropped_line_is_named(tmp_path: Path, ledger: Ledger, stat
     connection.close()
     findings = ledger.verify(epsilon_of)
     assert any(text.startswith(finding) for text in findings)
+
+
+def rewrite(tmp_path: Path, *statements: str) -> None:
+    """Changes the file as somebody would who has it: constraints do not hold them back."""
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        connection.execute("create table copy as select * from lines")
+        connection.execute("drop table lines")
+        connection.execute("alter table copy rename to lines")
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def test_a_line_missing_at_the_end_is_named_which_the_chain_alone_cannot_show(tmp_path: Path, ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.reserve(numbered(number))
+    ledger.close()
+    rewrite(tmp_path, "delete from lines where number = 3")
+    assert ledger.verify(epsilon_of) == (
+        "line 3: it was written once (ledger.sqlite.witness remembers it) and is not there: lines were removed",
+    )
+
+
+def test_a_repeated_line_is_named_also_under_a_number_and_hash_of_its_own(tmp_path: Path, ledger: Ledger) -> None:
+    for number in range(2):
+        ledger.reserve(numbered(number))
+    first, last = ledger.lines()
+    copy = replace(first, number=3, previous=last.hash, hash="")
+    ledger.close()
+    rewrite(
+        tmp_path,
+        "insert into lines select * from lines where number = 1",
+        f"update lines set number = 3, previous = '{last.hash}', hash = '{copy.computed_hash()}' where rowid = 3",
+    )
+    assert ledger.verify(epsilon_of) == ("line 3 (s e1-000): repeats line 1",)
+
+
+def test_a_ledger_that_was_written_anew_with_a_sound_chain_is_named(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.reserve(ONE)
+    (line,) = ledger.lines()
+    forged = replace(line, noise_multiplier=4.0, epsilon=0.25)
+    ledger.close()
+    rewrite(tmp_path, f"update lines set noise_multiplier = 4.0, epsilon = 0.25, hash = '{forged.computed_hash()}'")
+    assert ledger.verify(epsilon_of) == ("line 1: ledger.sqlite.witness remembers another hash: the ledger was written anew",)
+
+
+def test_a_lost_witness_is_a_finding_where_it_should_have_seen_every_line(tmp_path: Path, ledger: Ledger) -> None:
+    line = ledger.reserve(ONE)
+    (tmp_path / "ledger.sqlite.witness").unlink()
+    assert "cannot be told" in ledger.verify(epsilon_of)[0]
+    of_a_sweep = Witness(tmp_path / "state" / "ledger.witness", sees_all=False)
+    assert of_a_sweep.findings([line]) == []
+    of_a_sweep.remember(line)
+    assert of_a_sweep.findings([line]) == [] != of_a_sweep.findings([])
+
+
+def test_settling_something_else_than_was_reserved_is_named(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.reserve(ONE)
+    ledger.settle(ONE, steps_done=5, outcome="done")
+    ledger.close()
+    rewrite(tmp_path, "update lines set cohort = 'others' where number = 2")
+    assert "line 2 (s e1-000): settled something else than line 1 reserved" in ledger.verify(epsilon_of)
+
+
+SEALED = replace(ONE, trial_id="ceiling", event="non_private", noise_multiplier=0.0, epsilon=None)
+
+
+def test_a_sealed_run_costs_nothing_until_it_is_shown_and_then_everything(ledger: Ledger) -> None:
+    ledger.reserve(ONE)
+    ledger.reserve(SEALED, cap=0.6, compose=compose)
+    assert ledger.epsilon_total(1e-5, compose, cohort="dd") == 0.5
+    with pytest.raises(Refused, match="epsilon_total is 3"):
+        ledger.unseal(SEALED, cap=3.0)
+    ledger.unseal(SEALED)
+    assert ledger.epsilon_total(1e-5, compose, cohort="dd") == math.inf
+    assert ledger.verify(epsilon_of) == ()
+    with pytest.raises(Refused, match="would be passed"):
+        ledger.reserve(numbered(1), cap=100.0, compose=compose)
+
+
+def test_a_run_without_noise_that_names_an_epsilon_is_found(ledger: Ledger) -> None:
+    ledger.reserve(replace(SEALED, epsilon=0.5))
+    assert "one of them was changed" in ledger.verify(epsilon_of)[0]
+
+
+def test_a_column_of_a_later_version_is_added_at_its_default_and_the_chain_still_holds(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.reserve(ONE)
+    ledger.close()
+    rewrite(tmp_path, "alter table lines drop column key_id", "alter table lines drop column event")
+    later = Ledger(ledger.url)
+    assert later.verify(epsilon_of) == ()
+    later.settle(ONE, steps_done=5, outcome="done")
+    assert [line.event for line in later.lines()] == ["gaussian", "gaussian"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("alter table lines rename column cohort to dataset_digest", "does not know: dataset_digest; columns it lacks: cohort"),
+        ("alter table lines add column later text", "does not know: later"),
+    ],
+)
+def test_a_ledger_of_an_incompatible_version_is_refused_by_its_columns(tmp_path: Path, ledger: Ledger, change: str, said: str) -> None:
+    ledger.close()
+    rewrite(tmp_path, change)
+    with pytest.raises(Refused, match=said):
+        Ledger(ledger.url)
+
+
+def test_the_time_of_a_line_is_a_day(ledger: Ledger) -> None:
+    assert len(ledger.reserve(ONE).at) == len("2026-01-31")
 
 
 def test_an_epsilon_smaller_than_what_the_steps_give_is_named(ledger: Ledger) -> None:

@@ -33,7 +33,7 @@ def spec_of(tmp_path: Path, *, device: str = "cpu", **sections: object) -> Sweep
 
 def schedule_of(spec: SweepSpec, *, key_id: str = "k", key_lost: bool = False) -> Schedule:
     ledger = Ledger(spec.resolved_ledger_url)
-    schedule = Schedule(spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, dataset_digest="dd", key_id=key_id))
+    schedule = Schedule(spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, cohort="dd", key_id=key_id))
     schedule.restore(key_lost=key_lost)
     return schedule
 
