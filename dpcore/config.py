@@ -22,6 +22,9 @@ from dpcore.errors import BadInput
 MECHANISM_VERSION = 1
 """Raised whenever the same config would give other weights than before."""
 
+Relation = Literal["add_remove", "replace"]
+"""What two neighbouring datasets differ in: one unit more or less, or one unit in another's place."""
+
 Method = Literal["dpsgd", "projected", "feature", "feature_projected", "public_only", "nonprivate"]
 METHODS: tuple[str, ...] = get_args(Method)
 FEATURE_METHODS = frozenset({"feature", "feature_projected"})
@@ -208,7 +211,9 @@ class TrialConfig(Part):
     subspace: SubspaceConfig = SubspaceConfig()
     labels: Literal["public"] = "public"
     privacy_unit: Literal["image"] = "image"
-    relation: Literal["add_remove"] = "add_remove"
+    relation: Relation = Field(
+        default="add_remove", description="of neighbouring datasets: a unit added or removed, or replaced by another"
+    )
     seed: int = Field(default=0, ge=0, description="initialisation and public batches; never sampling or noise of private data")
 
     @model_validator(mode="before")

@@ -20,6 +20,8 @@ from search_spaces.space import PARAMETER_KINDS, Choice, Parameter, References, 
 
 SECTIONS = ("sweep", "references", "splits", "trial", "search", "search_at")
 SET_BY_THE_SWEEP = ("epsilon", "delta")
+FIXED_IN_A_SWEEP = ("privacy_unit", "relation")
+"""What an ε is about: numbers under two of these are not to be compared."""
 COMPOSED_FIXES = ("stages.private.steps", "stages.private.expected_batch_size", "data.nominal_examples")
 
 
@@ -206,6 +208,8 @@ def _parameters(section: dict[Any, Any], where: str, mistakes: Mistakes) -> dict
             mistakes.add(f"{place}: {_unknown_path(str(path))}")
         elif path in SET_BY_THE_SWEEP:
             mistakes.add(f"{place}: the sweep sets it; see sweep.epsilons and sweep.delta")
+        elif path in FIXED_IN_A_SWEEP:
+            mistakes.add(f"{place}: it says what every ε of the sweep is about; move it to trial")
         elif (parameter := _parameter(values, place, mistakes)) is not None:
             parameters[str(path)] = parameter
     return parameters

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from dpcore.config import Relation
 from dpcore.errors import BadInput
 
 LARGEST_NOISE = 1e6
@@ -21,6 +22,7 @@ class BudgetQuestion:
         accountant: of one run and of a composition; private selection is always RDP.
         composed: how many such runs are released, or None.
         mean_trials, shape: the law of the number of runs of which the best is released, or None.
+        relation: of neighbouring datasets; replacement is priced by PLD alone.
     """
 
     sampling_prob: float
@@ -32,6 +34,7 @@ class BudgetQuestion:
     composed: int | None = None
     mean_trials: float | None = None
     shape: float | None = None
+    relation: Relation = "add_remove"
 
 
 def answer_budget(question: BudgetQuestion) -> dict[str, float | None]:
@@ -40,16 +43,16 @@ def answer_budget(question: BudgetQuestion) -> dict[str, float | None]:
     Guarantees: with a target, the printed ε never exceeds it: the accountant that reports it has also chosen the noise.
 
     Raises:
-        BadInput: the target cannot be reached.
+        BadInput: the target cannot be reached. Refused: RDP or private selection is asked for a claim of replacement.
     """
     from dpcore.privacy.accounting import Spending, epsilon_of, private_selection_epsilon
 
     noise = question.noise_multiplier if question.noise_multiplier is not None else _noise_for_target(question)
-    spending = Spending(question.sampling_prob, noise, question.steps)
+    spending = Spending(question.sampling_prob, noise, question.steps, question.relation)
     sweep_epsilon: float | None = None
     if question.composed is not None:
         # N runs of T equal steps are N·T steps, for either accountant.
-        together = Spending(question.sampling_prob, noise, question.steps * question.composed)
+        together = replace(spending, steps=question.steps * question.composed)
         sweep_epsilon = epsilon_of(together, question.delta, accountant=question.accountant)
     elif question.mean_trials is not None and question.shape is not None:
         sweep_epsilon = private_selection_epsilon(spending, question.delta, mean_trials=question.mean_trials, shape=question.shape)
@@ -68,7 +71,9 @@ def _noise_for_target(question: BudgetQuestion) -> float:
         return _calibrate_rdp(question, question.target_epsilon)
     from dpcore.privacy.accounting import calibrate
 
-    return calibrate(question.sampling_prob, question.steps, delta=question.delta, epsilon=question.target_epsilon)
+    return calibrate(
+        question.sampling_prob, question.steps, delta=question.delta, epsilon=question.target_epsilon, relation=question.relation
+    )
 
 
 def _calibrate_rdp(question: BudgetQuestion, target: float) -> float:
@@ -76,7 +81,8 @@ def _calibrate_rdp(question: BudgetQuestion, target: float) -> float:
     from dpcore.privacy.accounting import Spending, epsilon_of
 
     def is_private(noise: float) -> bool:
-        return epsilon_of(Spending(question.sampling_prob, noise, question.steps), question.delta, accountant="rdp") <= target
+        run = Spending(question.sampling_prob, noise, question.steps, question.relation)
+        return epsilon_of(run, question.delta, accountant="rdp") <= target
 
     high = 1.0
     while not is_private(high):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, String, Table, UniqueConstraint, inspect, select
 from sqlalchemy.schema import CreateColumn
 
+from dpcore.config import Relation
 from dpcore.errors import Refused
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Reservation:
         event: `non_private` is a release without noise that is sealed: it costs nothing until an `unseal` line shows it.
         fingerprint: of the config; key_id: of the key that its randomness comes from.
         priced_by: the terms (`sweeps.charges`) where the run is not priced by itself.
+        relation: of the neighbouring datasets that the promise is about.
     """
 
     sweep: str
@@ -54,13 +56,14 @@ class Reservation:
     fingerprint: str = ""
     key_id: str = ""
     priced_by: str = ""
+    relation: Relation = "add_remove"
 
     @property
     def spending(self) -> Spending:
         """What an accountant bounds."""
         from dpcore.privacy.accounting import Spending
 
-        return Spending(self.sampling_prob, self.noise_multiplier, self.steps)
+        return Spending(self.sampling_prob, self.noise_multiplier, self.steps, self.relation)
 
     @property
     def run(self) -> tuple[str, str, int]:

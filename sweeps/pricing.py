@@ -169,6 +169,7 @@ def _spending_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache
         "clip_norm": 1.0,
         "data": space.trial.get("data"),
         "stages": {"private": value_at(space.trial, "stages.private")},
+        "relation": space.trial.get("relation", "add_remove"),
     }
     plan = accountant.plan(TrialConfig.model_validate(values), cache_dir)
     return None if plan is None else plan.spending

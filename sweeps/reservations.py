@@ -55,6 +55,7 @@ class Reservations:
             sampling_prob=plan.sampling_prob,
             noise_multiplier=plan.noise_multiplier,
             steps=plan.steps,
+            relation=plan.relation,
             epsilon=plan.epsilon_planned,
             delta=plan.delta,
             fingerprint=record.fingerprint,

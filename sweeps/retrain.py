@@ -153,6 +153,7 @@ def _reservation(request: TrainRequest, trial_id: str, key: SweepKey) -> Reserva
         sampling_prob=plan.sampling_prob,
         noise_multiplier=plan.noise_multiplier,
         steps=plan.steps,
+        relation=plan.relation,
         epsilon=plan.epsilon_planned,
         delta=plan.delta,
         fingerprint=request.config.fingerprint(),

@@ -1,8 +1,11 @@
 """What a private run costs, and the noise that a budget buys.
 
 dp-accounting is the accountant. Trials and sweeps are priced by PLD (privacy loss distributions: numerically tight upper
-bounds for composed, Poisson-subsampled Gaussians under add/remove); RDP (Mironov 2017) prices private selection, which PLD
-does not support (Papernot and Steinke 2022, arXiv:2110.03620), and serves as a cross-check.
+bounds for composed, Poisson-subsampled Gaussians); RDP (Mironov 2017) prices private selection, which PLD does not support
+(Papernot and Steinke 2022, arXiv:2110.03620), and serves as a cross-check.
+
+A claim of replacement is priced by PLD alone, at the same noise over the same clip norm: that a replaced unit moves the sum by
+up to twice the norm is in its loss distribution, no factor of 2 comes on top.
 
 What happened is data (`Spending`), how it is bounded is code. Torch-free, so that a driver can price a sweep.
 """
@@ -12,15 +15,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from dp_accounting import dp_event, pld, rdp
+from dp_accounting import NeighboringRelation, dp_event, pld, rdp
 from scipy.optimize import brentq
 
-from dpcore.config import TrialConfig
+from dpcore.config import Relation, TrialConfig
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.remembered import Key, remembered
 
@@ -39,10 +42,17 @@ _SEARCH_ORDERS = (*range(2, 64), 128, 256, 512)
 LARGEST_EPSILON = 200.0
 SMALLEST_NOISE, LARGEST_NOISE = 0.05, 1e6
 
+_NEIGHBOURS: dict[Relation, NeighboringRelation] = {
+    "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
+    "replace": NeighboringRelation.REPLACE_ONE,
+}
+
 
 @dataclass(frozen=True)
 class Spending:
     """`steps` releases of a Gaussian mechanism on Poisson samples. A noise multiplier of 0 is a release without privacy.
+
+    `relation` says for which neighbours it is priced; the mechanism is the same.
 
     Raises:
         BadInput: q outside [0, 1], a negative or non-finite noise multiplier, negative steps.
@@ -51,6 +61,7 @@ class Spending:
     sampling_prob: float
     noise_multiplier: float
     steps: int
+    relation: Relation = "add_remove"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.sampling_prob <= 1.0:
@@ -59,6 +70,8 @@ class Spending:
             raise BadInput(f"noise_multiplier must be finite and not negative, given {self.noise_multiplier}")
         if self.steps < 0:
             raise BadInput(f"steps must not be negative, given {self.steps}")
+        if self.relation not in _NEIGHBOURS:
+            raise BadInput(f"relation must be {' or '.join(_NEIGHBOURS)}, given {self.relation}")
 
     def event(self, count: int = 1) -> dp_event.DpEvent:
         """The same as a dp-accounting event, `count` times over."""
@@ -76,25 +89,27 @@ class PrivacyPlan:
     delta: float
     epsilon_target: float
     epsilon_planned: float
+    relation: Relation = "add_remove"
 
     @property
     def spending(self) -> Spending:
         """The events behind the plan."""
-        return Spending(self.sampling_prob, self.noise_multiplier, self.steps)
+        return Spending(self.sampling_prob, self.noise_multiplier, self.steps, self.relation)
 
 
 def plan_privacy(config: TrialConfig, cache_dir: Path | None = None) -> PrivacyPlan | None:
     """The calibrated plan of a trial; None for one that spends nothing or (nonprivate) has no finite ε.
 
-    Guarantees: epsilon_planned <= config.epsilon at config.delta for all private steps, by PLD at interval 1e-4.
+    Guarantees: epsilon_planned <= config.epsilon at config.delta under config.relation for all private steps, by PLD at interval
+    1e-4.
     """
     if not config.spends_privacy:
         return None
     if config.epsilon is None or config.delta is None:
         raise BadInput(f"method {config.method} needs epsilon and delta")
-    steps = config.stages.private.steps
-    noise = calibrate(config.sampling_prob, steps, delta=config.delta, epsilon=config.epsilon, cache_dir=cache_dir)
-    planned = _pld_epsilon(Spending(config.sampling_prob, noise, steps), config.delta, cache_dir)
+    steps, relation = config.stages.private.steps, config.relation
+    noise = calibrate(config.sampling_prob, steps, delta=config.delta, epsilon=config.epsilon, relation=relation, cache_dir=cache_dir)
+    planned = _pld_epsilon(Spending(config.sampling_prob, noise, steps, relation), config.delta, cache_dir)
     if planned > config.epsilon:
         raise Refused(f"calibration spends {planned} where {config.epsilon} was granted: the accountant is not deterministic here")
     return PrivacyPlan(
@@ -104,6 +119,7 @@ def plan_privacy(config: TrialConfig, cache_dir: Path | None = None) -> PrivacyP
         delta=config.delta,
         epsilon_target=config.epsilon,
         epsilon_planned=planned,
+        relation=relation,
     )
 
 
@@ -119,17 +135,16 @@ def epsilon_spent(plan: PrivacyPlan, steps_done: int, cache_dir: Path | None = N
         return 0.0
     if steps_done == plan.steps:
         return plan.epsilon_planned
-    return _pld_epsilon(Spending(plan.sampling_prob, plan.noise_multiplier, steps_done), plan.delta, cache_dir)
+    return _pld_epsilon(replace(plan.spending, steps=steps_done), plan.delta, cache_dir)
 
 
 def verify_executed(plan: PrivacyPlan, executed: Spending) -> None:
     """Holds what the mechanism did against what was reserved.
 
     Raises:
-        Refused: another q or noise multiplier was used, or more steps were taken than planned.
+        Refused: another q, noise multiplier or relation was used, or more steps were taken than planned.
     """
-    same_noise = (executed.sampling_prob, executed.noise_multiplier) == (plan.sampling_prob, plan.noise_multiplier)
-    if not same_noise or executed.steps > plan.steps:
+    if replace(executed, steps=plan.steps) != plan.spending or executed.steps > plan.steps:
         raise Refused(f"executed {executed} does not fit the plan {plan.spending}: charge what was executed and stop this trial")
 
 
@@ -138,11 +153,15 @@ def epsilon_of(spending: Spending, delta: float, *, accountant: Accountant = "pl
 
     Raises:
         BadInput: delta is not in (0, 1), or the accountant is unknown.
+        Refused: RDP is asked for a claim of replacement.
     """
     _check_delta(delta)
     if accountant not in ("pld", "rdp"):
         raise BadInput(f"accountant must be pld or rdp, given {accountant}")
-    return _pld_epsilon(spending, delta, None) if accountant == "pld" else _rdp_epsilon(spending.event(), delta)
+    if accountant == "pld":
+        return _pld_epsilon(spending, delta, None)
+    refuse_replacement(spending, "RDP")
+    return _rdp_epsilon(spending.event(), delta)
 
 
 def compose(spendings: Iterable[tuple[Spending, int]], delta: float, *, cache_dir: Path | None = None) -> float:
@@ -150,23 +169,28 @@ def compose(spendings: Iterable[tuple[Spending, int]], delta: float, *, cache_di
     as q, noise multiplier and steps of each were fixed beforehand.
 
     Runs of one q and noise multiplier are joined first: one self-composition is cheaper and tighter than many. 24 different
-    noise multipliers take 12 s, one 0.4 s.
+    noise multipliers take 12 s, one 0.4 s. One run priced for replacement makes the whole sum a claim of replacement: every
+    run has such a price too, and no other number would hold for all of them.
 
     Raises:
         BadInput: a negative count, or delta outside (0, 1).
     """
     _check_delta(delta)
     steps_of: dict[tuple[float, float], int] = {}
+    relation: Relation = "add_remove"
     for spending, count in spendings:
         if count < 0:
             raise BadInput(f"a run cannot have happened {count} times")
         law = spending.sampling_prob, spending.noise_multiplier
         steps_of[law] = steps_of.get(law, 0) + spending.steps * count
-    joined = tuple(Spending(*law, steps) for law, steps in sorted(steps_of.items()) if steps and law[0])
+        if spending.relation == "replace" and count:
+            relation = "replace"
+    joined = tuple(Spending(*law, steps, relation) for law, steps in sorted(steps_of.items()) if steps and law[0])
     if not joined:
         return 0.0
     laws = ";".join(f"{run.sampling_prob!r},{run.noise_multiplier!r},{run.steps}" for run in joined)
-    return remembered(_folder(cache_dir), _key("compose", {"laws": laws, "delta": delta}), lambda: _compose_joined(joined, delta))
+    key = _key("compose", {"laws": laws, "delta": delta, "relation": relation})
+    return remembered(_folder(cache_dir), key, lambda: _compose_joined(joined, delta))
 
 
 def private_selection_epsilon(spending: Spending, delta: float, *, mean_trials: float, shape: float) -> float:
@@ -182,7 +206,9 @@ def private_selection_epsilon(spending: Spending, delta: float, *, mean_trials: 
 
     Raises:
         BadInput: a mean below 1 or a negative shape.
+        Refused: a claim of replacement, for which RDP has no bound.
     """
+    refuse_replacement(spending, "private selection (by RDP)")
     _check_delta(delta)
     if not (math.isfinite(mean_trials) and mean_trials >= 1.0):
         raise BadInput(f"mean_trials must be finite and at least 1, given {mean_trials}")
@@ -191,39 +217,59 @@ def private_selection_epsilon(spending: Spending, delta: float, *, mean_trials: 
     return _rdp_epsilon(dp_event.RepeatAndSelectDpEvent(spending.event(), mean_trials, shape), delta)
 
 
-def calibrate(sampling_prob: float, steps: int, *, delta: float, epsilon: float, cache_dir: Path | None = None) -> float:
+def calibrate(
+    sampling_prob: float,
+    steps: int,
+    *,
+    delta: float,
+    epsilon: float,
+    relation: Relation = "add_remove",
+    cache_dir: Path | None = None,
+) -> float:
     """The smallest noise multiplier (to 1e-5 of itself, on the private side) that spends at most `epsilon` at `delta`.
 
     RDP starts the search, PLD at interval 1e-3 narrows it, PLD at 1e-4 decides: the result satisfies
-    epsilon_of(..., "pld") <= epsilon, exactly as evaluated. Remembered on disk by (q, T, δ, ε).
+    epsilon_of(..., "pld") <= epsilon, exactly as evaluated. Remembered on disk by (q, T, δ, ε, relation).
 
     Raises:
-        BadInput: an argument out of range; an ε above 200, where the method nonprivate says more honestly what is done.
+        BadInput: an argument out of range; an ε above 200, where the method nonprivate says more honestly what is done; an ε
+            below what the largest noise multiplier reaches.
     """
     _check_delta(delta)
     if not (0.0 < epsilon <= LARGEST_EPSILON):
         raise BadInput(f"epsilon must lie in (0, {LARGEST_EPSILON:g}], given {epsilon}")
     if not 0.0 < sampling_prob <= 1.0 or steps < 1:
         raise BadInput(f"calibration needs sampling_prob in (0, 1] and steps of at least 1, given {sampling_prob} and {steps}")
-    law: Key = {"sampling_prob": sampling_prob, "steps": steps, "delta": delta, "epsilon": epsilon}
-    key = _key("calibrate", law)
-    return remembered(_folder(cache_dir), key, lambda: _search_noise(sampling_prob, steps, delta=delta, epsilon=epsilon))
+    law: Key = {"sampling_prob": sampling_prob, "steps": steps, "delta": delta, "epsilon": epsilon, "relation": relation}
+    loudest = Spending(sampling_prob, LARGEST_NOISE, steps, relation)
+    return remembered(_folder(cache_dir), _key("calibrate", law), lambda: _search_noise(loudest, delta=delta, epsilon=epsilon))
 
 
-def _search_noise(sampling_prob: float, steps: int, *, delta: float, epsilon: float) -> float:
+def _search_noise(loudest: Spending, *, delta: float, epsilon: float) -> float:
+    """The smallest noise that keeps `epsilon`, in place of that of `loudest`."""
+    reachable = _pld_at(loudest, delta, FINAL_INTERVAL)
+    if reachable > epsilon:
+        raise BadInput(
+            f"epsilon {epsilon:g} is out of reach at delta {delta:g} over {loudest.steps} steps: the largest noise multiplier,"
+            f" {LARGEST_NOISE:g}, gives {reachable:.2g}; raise epsilon or delta, or take fewer steps"
+        )
+
     def rdp_gap(noise: float) -> float:
-        return _rdp_epsilon(Spending(sampling_prob, noise, steps).event(), delta, orders=_SEARCH_ORDERS) - epsilon
+        return _rdp_epsilon(replace(loudest, noise_multiplier=noise).event(), delta, orders=_SEARCH_ORDERS) - epsilon
 
     def pld_gap(noise: float, interval: float) -> float:
-        return _pld_at(Spending(sampling_prob, noise, steps), delta, interval) - epsilon
+        return _pld_at(replace(loudest, noise_multiplier=noise), delta, interval) - epsilon
 
-    start = _smallest_passing(rdp_gap, start=1.0, factor=2.0, tolerance=1e-2)
-    coarse = _smallest_passing(lambda noise: pld_gap(noise, SEARCH_INTERVAL), start=start, factor=1.2, tolerance=1e-3)
-    return _smallest_passing(lambda noise: pld_gap(noise, FINAL_INTERVAL), start=coarse, factor=1.01, tolerance=NOISE_TOLERANCE)
+    # RDP with orders up to 512 certifies no ε below about log(1/δ)/511 (.02 at δ = 1e-5), whatever the noise
+    start = 1.0 if rdp_gap(LARGEST_NOISE) > 0.0 else _smallest_passing(rdp_gap, start=1.0, factor=2.0, tolerance=1e-2)
+    if pld_gap(LARGEST_NOISE, SEARCH_INTERVAL) <= 0.0:
+        start = _smallest_passing(lambda noise: pld_gap(noise, SEARCH_INTERVAL), start=start, factor=1.2, tolerance=1e-3)
+    return _smallest_passing(lambda noise: pld_gap(noise, FINAL_INTERVAL), start=start, factor=1.01, tolerance=NOISE_TOLERANCE)
 
 
 def _smallest_passing(gap: Callable[[float], float], *, start: float, factor: float, tolerance: float) -> float:
-    """The smallest noise seen with gap(noise) <= 0, within `tolerance` (relative) of the root of the decreasing `gap`."""
+    """The smallest noise seen with gap(noise) <= 0, within `tolerance` (relative) of the root of the decreasing `gap`, which is
+    at most 0 at LARGEST_NOISE."""
     seen: dict[float, float] = {}
 
     def remember(log_noise: float) -> float:
@@ -231,11 +277,9 @@ def _smallest_passing(gap: Callable[[float], float], *, start: float, factor: fl
         return value
 
     low = high = math.log(start)
-    reach = math.log(factor)
-    while remember(high) > 0.0:
-        high, low, reach = high + reach, high, 2.0 * reach
-        if high > math.log(LARGEST_NOISE):
-            raise BadInput(f"no noise multiplier up to {LARGEST_NOISE:g} keeps this epsilon at this delta: raise epsilon")
+    reach, most = math.log(factor), math.log(LARGEST_NOISE)
+    while remember(high) > 0.0 and high < most:
+        high, low, reach = min(high + reach, most), high, 2.0 * reach
     reach = math.log(factor)
     while low == high or remember(low) <= 0.0:
         low, high, reach = low - reach, low, 2.0 * reach
@@ -253,6 +297,7 @@ def _pld_epsilon(spending: Spending, delta: float, cache_dir: Path | None) -> fl
         "noise_multiplier": spending.noise_multiplier,
         "steps": spending.steps,
         "delta": delta,
+        "relation": spending.relation,
     }
     return remembered(_folder(cache_dir), _key("epsilon", law), lambda: _pld_at(spending, delta, FINAL_INTERVAL))
 
@@ -261,13 +306,13 @@ def _pld_epsilon(spending: Spending, delta: float, cache_dir: Path | None) -> fl
 def _pld_at(spending: Spending, delta: float, interval: float) -> float:
     if spending.steps == 0 or spending.sampling_prob == 0.0:
         return 0.0
-    accountant = pld.PLDAccountant(value_discretization_interval=interval)
+    accountant = pld.PLDAccountant(_NEIGHBOURS[spending.relation], interval)
     return float(accountant.compose(spending.event()).get_epsilon(delta))
 
 
 @functools.lru_cache(maxsize=256)
 def _compose_joined(joined: tuple[Spending, ...], delta: float) -> float:
-    accountant = pld.PLDAccountant(value_discretization_interval=FINAL_INTERVAL)
+    accountant = pld.PLDAccountant(_NEIGHBOURS[joined[0].relation], FINAL_INTERVAL)
     for spending in joined:
         accountant.compose(spending.event())
     return float(accountant.get_epsilon(delta))
@@ -275,6 +320,16 @@ def _compose_joined(joined: tuple[Spending, ...], delta: float) -> float:
 
 def _rdp_epsilon(event: dp_event.DpEvent, delta: float, *, orders: Sequence[int] | None = None) -> float:
     return float(rdp.RdpAccountant(orders).compose(event).get_epsilon(delta))
+
+
+def refuse_replacement(spending: Spending, what: str) -> None:
+    """Stops whoever has no bound for a claim of replacement.
+
+    Raises:
+        Refused: `spending` is priced for one.
+    """
+    if spending.relation == "replace":
+        raise Refused(f"{what} gives no bound for a unit replaced by another: take PLD, or relation add_remove")
 
 
 def _key(what: str, law: Key) -> Key:

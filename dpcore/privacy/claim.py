@@ -14,7 +14,10 @@ from dpcore.config import Part, TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
 
-Relation = Literal["add_remove_record", "add_remove_given_public_view"]
+Relation = Literal["add_remove_record", "add_remove_given_public_view", "replace_record", "replace_given_public_view"]
+"""How two neighbouring datasets differ, and what an attacker is given of the difference."""
+
+_PRICED_AS = {"add_remove": "add/remove", "replace": "replacement"}
 
 
 class DatasetFacts(Protocol):
@@ -68,13 +71,14 @@ class PrivacyClaim(Part):
         """The claim in prose."""
         if self.no_guarantee is not None:
             return f"No privacy guarantee: {self.no_guarantee}" + self._stand_in_line()
-        record = f"one {self.unit} with its labels" if self.relation == "add_remove_record" else f"the private part of one {self.unit}"
+        record = f"one {self.unit} with its labels" if self.relation.endswith("_record") else f"the private part of one {self.unit}"
+        change = "replaced by another" if self.relation.startswith("replace") else "added or removed"
         if self.epsilon == 0.0:
             text = f"Nothing about {record} was read (ε = 0): the released weights are a function of public inputs alone."
         else:
             text = (
                 f"The released weights are (ε, δ)-differentially private with ε = {self.epsilon:.4g} and δ = {self.delta:.3g} for {record},"
-                " added or removed."
+                f" {change}."
                 f" {self.mechanism} {self.sampling} Accounted by {self.accountant}. Private randomness: {self.randomness}."
             )
         given = f" Given to an attacker as public: {'; '.join(self.public)}." if self.public else ""
@@ -98,18 +102,19 @@ def claim_of(
     Raises:
         BadInput: plan and config disagree, or a private method lacks the private dataset's manifest.
     """
+    if plan is not None and plan.relation != config.relation:
+        raise BadInput(f"the plan is priced for relation {plan.relation}, the config claims {config.relation}: plan this config")
     if (plan is not None) != config.spends_privacy:
         raise BadInput(f"method {config.method} {'needs' if config.spends_privacy else 'has no'} privacy plan to make a claim from")
     private = manifests.get("private")
     if private is None:
         raise BadInput("a claim names the private dataset it is about: give manifests['private']")
-    uses_view = config.split is not None
     return PrivacyClaim(
         unit=config.privacy_unit,
-        relation="add_remove_given_public_view" if uses_view else "add_remove_record",
+        relation=_relation(config),
         epsilon=None if config.method == "nonprivate" else 0.0 if plan is None else plan.epsilon_planned,
         delta=None if plan is None else plan.delta,
-        accountant="PLD (dp-accounting, add/remove, interval 1e-4)" if plan is not None else "none",
+        accountant="none" if plan is None else f"PLD (dp-accounting, {_PRICED_AS[plan.relation]}, interval 1e-4)",
         sampling="" if plan is None else _sampling(config, plan),
         mechanism="" if plan is None else _mechanism(config, plan),
         randomness=randomness if plan is not None else "none drawn for privacy",
@@ -118,6 +123,12 @@ def claim_of(
         stand_in=not private.protected,
         no_guarantee=_no_guarantee(config, private),
     )
+
+
+def _relation(config: TrialConfig) -> Relation:
+    if config.relation == "replace":
+        return "replace_record" if config.split is None else "replace_given_public_view"
+    return "add_remove_record" if config.split is None else "add_remove_given_public_view"
 
 
 def _sampling(config: TrialConfig, plan: PrivacyPlan) -> str:

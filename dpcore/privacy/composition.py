@@ -20,7 +20,7 @@ from pathlib import Path
 from dp_accounting import dp_event, rdp
 
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.accounting import Spending, compose, epsilon_of, private_selection_epsilon
+from dpcore.privacy.accounting import Spending, compose, epsilon_of, private_selection_epsilon, refuse_replacement
 
 ORDERS = (*range(2, 64), 128, 256, 512)
 """Whole orders: exact for the subsampled Gaussian, where the series of fractional ones may fail to converge."""
@@ -31,11 +31,18 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Selected:
-    """The best of a random number of runs, each `spending`; `shape`: 1 geometric, 0 logarithmic, inf Poisson."""
+    """The best of a random number of runs, each `spending`; `shape`: 1 geometric, 0 logarithmic, inf Poisson.
+
+    Raises:
+        Refused: a claim of replacement, for which RDP has no bound.
+    """
 
     spending: Spending
     mean_trials: float
     shape: float
+
+    def __post_init__(self) -> None:
+        refuse_replacement(self.spending, "private selection (by RDP)")
 
     def event(self) -> dp_event.DpEvent:
         """The same as a dp-accounting event."""
@@ -84,11 +91,14 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
 
     Raises:
         BadInput: a negative count, or delta outside (0, 1).
+        Refused: RDP is needed, and a run is priced for replacement.
     """
     wanted = list(charges)
     runs = [(charge, count) for charge, count in wanted if isinstance(charge, Spending)]
     if len(runs) == len(wanted):
         return compose(runs, delta, cache_dir=cache_dir)
+    for run, _ in runs:
+        refuse_replacement(run, "RDP, which filters and selections need,")
     order = _order_of(wanted)
     if order is None:
         accountant = rdp.RdpAccountant()
@@ -139,7 +149,12 @@ def fit_filter(wanted: Filtered, standing: Iterable[tuple[Charge, int]], *, cap:
 
 @functools.lru_cache(maxsize=4096)
 def rdp_of(spending: Spending, order: int) -> float:
-    """Rényi divergence of one run at `order`, ORDERS alone."""
+    """Rényi divergence of one run at `order`, ORDERS alone.
+
+    Raises:
+        Refused: a run priced for replacement.
+    """
+    refuse_replacement(spending, "an RDP filter")
     return float(_rdp_of_event(spending.event())[ORDERS.index(order)])
 
 

@@ -112,7 +112,7 @@ class Mechanism:
         """The private releases so far, for `accounting.verify_executed`; None for a method that makes none under a finite ε."""
         if self._noise_multiplier is None:
             return None
-        return Spending(self._config.sampling_prob, self._noise_multiplier, self._gaussian_steps)
+        return Spending(self._config.sampling_prob, self._noise_multiplier, self._gaussian_steps, self._config.relation)
 
     @property
     def basis(self) -> SubspaceBasis | None:

@@ -35,6 +35,12 @@ def add_parsers(commands: Any) -> None:
     one.add_argument("--noise-multiplier", metavar="S", type=arguments.positive_number, help="noise standard deviation over clipping norm")
     one.add_argument("--target-epsilon", metavar="E", type=arguments.positive_number, help="find the smallest noise that stays within E")
     epsilon.add_argument("--accountant", choices=("pld", "rdp"), default="pld", help="default pld; private selection is always RDP")
+    epsilon.add_argument(
+        "--relation",
+        choices=("add_remove", "replace"),
+        default="add_remove",
+        help="of neighbouring datasets; replace is priced by pld alone",
+    )
     many = epsilon.add_mutually_exclusive_group()
     many.add_argument("--selection", choices=("private",), help="also the price of releasing only the best of a random number of runs")
     many.add_argument("--composed", metavar="N", type=arguments.whole_number(1), help="also the price of releasing N such runs")
@@ -80,6 +86,7 @@ def epsilon_command(args: argparse.Namespace) -> int:
             composed=args.composed,
             mean_trials=args.mean_trials,
             shape=args.shape,
+            relation=args.relation,
         )
     )
     if args.json:

@@ -222,3 +222,61 @@ def test_impossible_laws_are_refused() -> None:
             calibrate(q, steps, delta=1e-5, epsilon=1.0)
     with pytest.raises(BadInput, match="noise multiplier below"):
         calibrate(1e-6, 1, delta=1e-2, epsilon=1.0)
+    with pytest.raises(BadInput, match="relation"):
+        Spending(0.1, 1.0, 10, "swap")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("delta", "removed", "replaced"), [(1e-5, 0.6116, 1.1745), (1e-4, 0.4969, 0.9856)])
+def test_reference_replacement_costs_nearly_twice_removal(delta: float, removed: float, replaced: float) -> None:
+    # measured beforehand at δ = 1e-5: .61 and 1.17
+    assert epsilon_of(Spending(0.06, 3.0, 60), delta) == pytest.approx(removed, abs=2e-4)
+    assert epsilon_of(Spending(0.06, 3.0, 60, "replace"), delta) == pytest.approx(replaced, abs=2e-4)
+
+
+@pytest.mark.parametrize(("noise", "steps"), [(2.0, 1), (10.0, 25)])
+def test_an_unsampled_replacement_is_a_gaussian_of_twice_the_sensitivity(noise: float, steps: int) -> None:
+    """The factor of 2 is in the loss distribution: noise over clip norm goes in as it is."""
+    replaced = epsilon_of(Spending(1.0, noise, steps, "replace"), 1e-5)
+    assert replaced == pytest.approx(epsilon_of(Spending(1.0, noise / 2, steps), 1e-5), rel=1e-3)
+
+
+def test_noise_for_a_replacement_claim_keeps_its_target() -> None:
+    noise = calibrate(0.06, 60, delta=1e-5, epsilon=0.8, relation="replace")
+    assert epsilon_of(Spending(0.06, noise, 60, "replace"), 1e-5) <= 0.8
+    assert epsilon_of(Spending(0.06, noise * (1 - 1e-4), 60, "replace"), 1e-5) > 0.8
+    assert noise > calibrate(0.06, 60, delta=1e-5, epsilon=0.8)
+
+
+def test_a_plan_of_a_replacement_claim_is_priced_as_one(tmp_path: Path) -> None:
+    plan = plan_privacy(trial(relation="replace"), tmp_path)
+    assert plan is not None
+    assert plan.relation == plan.spending.relation == "replace"
+    assert plan.epsilon_planned == epsilon_of(plan.spending, plan.delta) <= 0.8
+    assert epsilon_spent(plan, 20, tmp_path) == epsilon_of(Spending(0.06, plan.noise_multiplier, 20, "replace"), 1e-4)
+    with pytest.raises(Refused, match="does not fit the plan"):
+        verify_executed(plan, Spending(0.06, plan.noise_multiplier, 40))
+
+
+def test_one_replacement_claim_makes_the_whole_composition_one() -> None:
+    removed, replaced = Spending(0.05, 2.0, 50), Spending(0.05, 2.0, 50, "replace")
+    assert compose([(removed, 1), (replaced, 1)], 1e-5) == compose([(replaced, 2)], 1e-5) > compose([(removed, 2)], 1e-5)
+    assert compose([(removed, 1), (replaced, 0)], 1e-5) == compose([(removed, 1)], 1e-5)
+
+
+def test_rdp_and_private_selection_refuse_a_replacement_claim() -> None:
+    run = Spending(0.1, 1.0, 10, "replace")
+    with pytest.raises(Refused, match="RDP gives no bound"):
+        epsilon_of(run, 1e-5, accountant="rdp")
+    with pytest.raises(Refused, match=r"private selection .* gives no bound"):
+        private_selection_epsilon(run, 1e-5, mean_trials=5, shape=1.0)
+
+
+@pytest.mark.parametrize("relation", ["add_remove", "replace"])
+def test_a_tiny_epsilon_is_calibrated_although_rdp_cannot_reach_it(relation: str) -> None:
+    noise = calibrate(0.06, 60, delta=1e-5, epsilon=0.001, relation=relation)  # type: ignore[arg-type]
+    assert 0.999e-3 < epsilon_of(Spending(0.06, noise, 60, relation), 1e-5) <= 1e-3  # type: ignore[arg-type]
+
+
+def test_an_epsilon_below_every_noise_names_the_smallest_one() -> None:
+    with pytest.raises(BadInput, match=r"epsilon 0\.001 is out of reach at delta 1e-09 over 5000 steps: .* 1e\+06, gives 0\.0028"):
+        calibrate(1.0, 5000, delta=1e-9, epsilon=1e-3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -119,3 +119,15 @@ def test_plan_and_config_must_agree() -> None:
         claim_of(config, PLAN, {"private": Facts("a", "PRIVATE")})
     with pytest.raises(BadInput, match=r"manifests\['private'\]"):
         claim_of(config, None, {})
+
+
+def test_a_replacement_claim_says_so_and_how_it_was_priced() -> None:
+    plan = replace(PLAN, relation="replace")
+    made = claim("dpsgd", plan, relation="replace")
+    assert made.relation == "replace_record"
+    assert "one image with its labels, replaced by another." in made.paragraph()
+    assert "PLD (dp-accounting, replacement" in made.paragraph()
+    assert "replace record" in made.headline()
+    assert claim("feature", plan, split=SPLIT, relation="replace").relation == "replace_given_public_view"
+    with pytest.raises(BadInput, match="priced for relation add_remove"):
+        claim("dpsgd", PLAN, relation="replace")

@@ -90,3 +90,14 @@ def test_selections_compose_among_themselves_and_with_runs() -> None:
 def test_impossible_filters_are_refused(order: int, rdp: float) -> None:
     with pytest.raises(BadInput, match="filter"):
         Filtered(order, rdp)
+
+
+def test_a_claim_of_replacement_has_no_place_among_rdp_bounds() -> None:
+    run = Spending(0.05, 3.0, 40, "replace")
+    assert price([(run, 2)], 1e-5) == compose([(run, 2)], 1e-5)
+    with pytest.raises(Refused, match=r"private selection .* gives no bound"):
+        Selected(run, 10, 1.0)
+    with pytest.raises(Refused, match="an RDP filter gives no bound"):
+        open_filter([([run], 3)], 1e-5)
+    with pytest.raises(Refused, match="RDP, which filters and selections need, gives no bound"):
+        price([(run, 1), (Filtered(8, 0.5), 1)], 1e-5)

@@ -70,6 +70,7 @@ def test_a_good_file_loads_with_yaml_1_2_numbers(tmp_path: Path) -> None:
         ("method: projected}", "method: projceted}", "projceted is not among the choices of method; did you mean projected?"),
         ("when: {method: projected}", "when: {start: public}", "neither a searched choice nor fixed in trial"),
         ("search:", "search:\n  epsilon: {float: [0.1, 1.0]}", "search.epsilon: the sweep sets it"),
+        ("search:", "search:\n  relation: {choice: [add_remove, replace]}", "search.relation: it says what every ε of the sweep is about"),
         ("search:", "search:\n  stages.private.steps: {int: [5, 10]}", "also fixed in trial"),
         ("clip_norm: {float", "clip_norm: {flaot", "search.clip_norm.flaot: unknown key; did you mean float?"),
         ("search:", "search_at: {0.3: {clip_norm: {float: [0.1, 1.0]}}}\nsearch:", "search_at.0.3: no such epsilon in sweep.epsilons"),

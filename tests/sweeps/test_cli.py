@@ -136,6 +136,14 @@ def test_epsilon_reproduces_the_measured_prices(
     assert answer(capsys, "epsilon", *RUN, *argv)[key] == pytest.approx(expected, abs=6e-5)
 
 
+def test_epsilon_of_a_replacement_claim_is_pld_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("epsilon", "--sampling-prob", "0.06", "--steps", "60", "--delta", "1e-5", "--relation", "replace")
+    assert answer(capsys, *argv, "--noise-multiplier", "3")["epsilon"] == pytest.approx(1.1745, abs=1e-4)
+    found = answer(capsys, *argv, "--target-epsilon", "1")
+    assert 0.999 < found["epsilon"] <= 1.0
+    assert "RDP gives no bound" in mistake(capsys, *argv, "--noise-multiplier", "3", "--accountant", "rdp")
+
+
 def test_epsilon_by_pld_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ("--sampling-prob", "0.04", "--steps", "2250", "--delta", "1e-5", "--noise-multiplier", "1.5")
     document = answer(capsys, "epsilon", *argv)

@@ -271,3 +271,40 @@ def test_a_wrong_url_and_a_missing_ledger_are_told_apart(tmp_path: Path) -> None
         Ledger("nonsense")
     with pytest.raises(Unavailable, match="is not there"):
         Ledger(f"sqlite:///{tmp_path / 'none.sqlite'}", must_exist=True)
+
+
+def first_ledger(path: Path) -> None:
+    """A ledger as it was before lines named a relation: their table lacks the column, their hashes do not cover it."""
+    ledger = Ledger(f"sqlite:///{path}")
+    ledger.reserve(ONE)
+    ledger.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("alter table lines drop column relation")
+    connection.close()
+
+
+def test_a_ledger_without_relations_is_read_continued_and_verified(tmp_path: Path) -> None:
+    first_ledger(tmp_path / "ledger.sqlite")
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    ledger.reserve(numbered(1, relation="replace"))
+    assert [line.relation for line in ledger.lines()] == ["add_remove", "replace"]
+    assert ledger.verify(epsilon_of) == ()
+
+
+@pytest.mark.parametrize(("was", "becomes"), [("replace", "add_remove"), ("add_remove", "replace")])
+def test_a_changed_relation_is_named(tmp_path: Path, ledger: Ledger, was: str, becomes: str) -> None:
+    ledger.reserve(replace(ONE, relation=was))
+    ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        connection.execute(f"update lines set relation = '{becomes}'")
+    connection.close()
+    assert any("something was changed" in text for text in ledger.verify(epsilon_of))
+
+
+def test_verify_prices_a_line_under_its_relation(ledger: Ledger) -> None:
+    def dearer_when_replaced(spending: object, delta: float) -> float:
+        return epsilon_of(spending, delta) * (2 if spending.relation == "replace" else 1)
+
+    ledger.reserve(ONE)
+    ledger.reserve(numbered(1, relation="replace"))
+    assert ledger.verify(dearer_when_replaced) == ("line 2 (s e1-001): says epsilon 0.5, its steps and noise give 1",)
