@@ -138,14 +138,17 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong, or an image has several crops.
     """
     from dpcore.data.catalog import check_roles, check_unit, open_dataset
+    from dpcore.data.cohorts import check_cohort
+    from dpcore.data.shards import members_beside
 
     places: Places = spec.places
     data = any_config(spec).data
     private, public, validation = (open_dataset(name, places) for name in (data.private, data.public, data.validation))
     check_roles(private, public, validation)
+    check_cohort(private.members, members_beside(private.folder), place=private.folder.parent)
     if PRIVATE_METHODS.intersection(spec.space.methods):
         check_unit(private)
-    return DatasetFacts(cohort=private.manifest.digest, protected=private.manifest.protected)
+    return DatasetFacts(cohort=private.members.cohort, protected=private.manifest.protected)
 
 
 def any_config(spec: SweepSpec) -> TrialConfig:

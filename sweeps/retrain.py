@@ -144,7 +144,7 @@ def _reservation(request: TrainRequest, trial_id: str, key: SweepKey) -> Reserva
     plan = plan_privacy(request.config, request.places.cache_dir)
     if plan is None:
         raise BadInput(f"method {request.config.method} spends nothing, so there is nothing to reserve")
-    cohort = open_dataset(request.config.data.private, request.places).manifest.digest
+    cohort = open_dataset(request.config.data.private, request.places).members.cohort
     return Reservation(
         sweep=COMMAND if request.exported.origin is None else f"{COMMAND} {request.exported.origin.sweep}",
         trial_id=trial_id,

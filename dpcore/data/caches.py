@@ -17,8 +17,9 @@ import numpy as np
 
 from dpcore.config import Places
 from dpcore.data.catalog import EMBEDDED_KIND, dataset_folder, open_dataset
+from dpcore.data.cohorts import overlaps_of
 from dpcore.data.folders import TEMPORARY_SUFFIX, locked
-from dpcore.data.manifest import load_manifest
+from dpcore.data.shards import members_beside, open_shards
 from dpcore.data.synthetic import EMBEDDED
 from dpcore.data.views import META_NAME
 from dpcore.pose.skeleton import MPII_16
@@ -26,7 +27,13 @@ from dpcore.pose.skeleton import MPII_16
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A dataset in numbers, and the cache entries that derive from it."""
+    """A dataset in numbers, and the cache entries that derive from it.
+
+    Attributes:
+        digest: `ShardSet.identity`: under the dataset's key for protected data.
+        cohort: whom a ledger charges; None for PUBLIC data.
+        shared: photographs that are also in a PRIVATE dataset of another cohort beside this one, by its name.
+    """
 
     name: str
     folder: Path
@@ -37,6 +44,8 @@ class DatasetInfo:
     height_px: int
     width_px: int
     digest: str
+    cohort: str | None
+    shared: dict[str, int]
     images: int
     median_head_size_px: float | None
     labelled: dict[str, float]
@@ -57,6 +66,7 @@ def describe_dataset(name: str, places: Places) -> DatasetInfo:
     """
     dataset = open_dataset(name, places)
     manifest, heads = dataset.manifest, dataset.head_size_px
+    overlaps = overlaps_of(dataset.members, members_beside(dataset.folder)) if manifest.role == "PRIVATE" else ()
     known = heads[np.isfinite(heads)]
     return DatasetInfo(
         name=manifest.name,
@@ -67,11 +77,13 @@ def describe_dataset(name: str, places: Places) -> DatasetInfo:
         count=manifest.count,
         height_px=manifest.height_px,
         width_px=manifest.width_px,
-        digest=manifest.digest,
+        digest=dataset.identity,
+        cohort=dataset.members.cohort if manifest.role == "PRIVATE" else None,
+        shared={overlap.other.dataset: overlap.shared for overlap in overlaps},
         images=len(np.unique(dataset.image_ids)),
         median_head_size_px=float(np.median(known)) if known.size else None,
         labelled={joint: float(share) for joint, share in zip(MPII_16, dataset.visible.mean(axis=0), strict=True)},
-        caches=tuple(derived_entries(manifest.digest, places)),
+        caches=tuple(derived_entries(dataset.identity, places)),
     )
 
 
@@ -107,7 +119,7 @@ def _entries_to_purge(name: str | None, places: Places) -> list[Path]:
     folder = dataset_folder(name, places)
     if name in EMBEDDED and not folder.is_dir():
         return unfinished
-    derived = derived_entries(load_manifest(folder).digest, places)
+    derived = derived_entries(open_shards(folder, verify=False).identity, places)
     return derived + ([folder] if name in EMBEDDED else []) + unfinished
 
 

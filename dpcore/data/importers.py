@@ -48,6 +48,7 @@ def import_hrnet(
     name: str,
     role: Role,
     protected: bool,
+    cohort: str | None = None,
     height_px: int,
     width_px: int,
     one_based: bool,
@@ -64,7 +65,7 @@ def import_hrnet(
         annotations: the JSON file.
         images: folder of the photographs.
         out: folder of the new dataset.
-        name, role, protected, height_px, width_px: see `DatasetHeader`.
+        name, role, protected, cohort, height_px, width_px: see `DatasetHeader`.
         one_based: coordinates count from 1, as in MPII's files.
         head_boxes: gt_valid.mat or an npz, see `load_head_sizes`.
         box_scale: margin around the person, 1.25 for MPII.
@@ -77,7 +78,9 @@ def import_hrnet(
     records = load_json(annotations)
     if not isinstance(records, list):
         raise BadInput(f"annotations {annotations}: expected a list of records, given {type(records).__name__}")
-    header = _header(name, role, protected, (height_px, width_px), f"hrnet {annotations.name}, box_scale {box_scale}")
+    origin = f"hrnet {annotations.name}, box_scale {box_scale}"
+    size = {"height_px": height_px, "width_px": width_px}
+    header = _header(name=name, role=role, protected=protected, cohort=cohort, origin=origin, **size)
     _check_source(annotations, images, count=len(records), box_scale=box_scale)
     sizes = None if head_boxes is None else load_head_sizes(head_boxes, len(records))
     reading = _Reading(
@@ -100,6 +103,7 @@ def import_coco(
     name: str,
     role: Role,
     protected: bool,
+    cohort: str | None = None,
     height_px: int,
     width_px: int,
     box_scale: float = 1.25,
@@ -115,7 +119,7 @@ def import_coco(
         annotations: the JSON file with `images` and `annotations`.
         images: folder of the photographs.
         out: folder of the new dataset.
-        name, role, protected, height_px, width_px: see `DatasetHeader`.
+        name, role, protected, cohort, height_px, width_px: see `DatasetHeader`.
         box_scale: margin around the square hull of the person's box.
         min_keypoints: fewest labelled keypoints, of 17.
 
@@ -127,7 +131,8 @@ def import_coco(
     files = _coco_files(annotations, document)
     people = entry_of(document, "annotations", where=f"annotations {annotations}")
     origin = f"coco {annotations.name}, box_scale {box_scale}, at least {min_keypoints} keypoints"
-    header = _header(name, role, protected, (height_px, width_px), origin)
+    size = {"height_px": height_px, "width_px": width_px}
+    header = _header(name=name, role=role, protected=protected, cohort=cohort, origin=origin, **size)
     _check_source(annotations, images, count=len(people), box_scale=box_scale)
     chosen = _coco_people(annotations, people, least=min_keypoints)
     rows = (_coco_record(images, person, files, header=header, box_scale=box_scale, where=where) for where, person in chosen)
@@ -229,8 +234,7 @@ def mpii_of_coco(points: NDArray[np.floating], labelled: NDArray[np.bool_]) -> t
     return joints, visible
 
 
-def _header(name: str, role: Role, protected: bool, size_px: tuple[int, int], origin: str) -> DatasetHeader:
-    values = {"name": name, "role": role, "protected": protected, "height_px": size_px[0], "width_px": size_px[1], "origin": origin}
+def _header(**values: Any) -> DatasetHeader:
     return parse_config(DatasetHeader, values, where="dataset")
 
 

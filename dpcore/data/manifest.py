@@ -25,7 +25,8 @@ class DatasetHeader(Part):
     """What the maker of a dataset decides: its name, its role, its crop size and where it came from.
 
     `protected` marks real people's data. It is said for PRIVATE data only: stand-ins (synthetic people, research
-    benchmarks) are PRIVATE and not protected.
+    benchmarks) are PRIVATE and not protected. `cohort` names the people in a ledger (`dpcore.data.cohorts`); None: derived
+    from the image ids.
     """
 
     name: str = Field(min_length=1)
@@ -34,11 +35,14 @@ class DatasetHeader(Part):
     height_px: int = Field(ge=8, le=2048)
     width_px: int = Field(ge=8, le=2048)
     origin: str = Field(description="generator and its settings, or importer and its source file")
+    cohort: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="PRIVATE data: who is charged")
 
     @model_validator(mode="after")
     def _public_data_is_not_protected(self) -> Self:
         if self.role == "PUBLIC" and self.protected:
             raise ValueError("a PUBLIC dataset cannot be protected: give role PRIVATE, or protected false")
+        if self.role == "PUBLIC" and self.cohort is not None:
+            raise ValueError("a PUBLIC dataset has no cohort: nobody in it is charged; leave --cohort out")
         return self
 
 
@@ -53,7 +57,8 @@ class FileEntry(Part):
 class Manifest(DatasetHeader):
     """The header and what was written. `digest` covers the rows in order and the crop size, not the cut into files.
 
-    It is a plain hash, so for protected data it is a membership test: it stays on the machine.
+    It is a plain hash, so for protected data it is a membership test and stays in this folder: everything outside uses
+    `ShardSet.identity`.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

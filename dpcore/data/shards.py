@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dpcore.data.cohorts import Members, check_cohort, derived_cohort, new_cohort
+from dpcore.data.dataset_key import DatasetKey
 from dpcore.data.folders import new_folder
 from dpcore.data.manifest import (
     JOINT_COUNT,
@@ -47,7 +49,8 @@ class ShardSet:
         person_ids, image_ids, video_ids, source_ids, content_hashes: (N,) arrays of str.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, tables: list[pa.RecordBatch]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, tables: list[pa.RecordBatch], *, key: DatasetKey | None = None) -> None:
+        self._key = key
         self.folder = folder
         self.manifest = manifest
         self._crops = [self._crops_of(table) for table in tables]
@@ -68,6 +71,21 @@ class ShardSet:
     def __reduce__(self) -> tuple[Any, ...]:
         # a pickle carries the place, not the pixels: the other process maps the same files
         return open_shards, (self.folder,)
+
+    @property
+    def identity(self) -> str:
+        """64 hex digits that name the rows and may stand outside the folder: the digest, or its HMAC for protected data."""
+        return self.outer_digest(self.manifest.digest)
+
+    def outer_digest(self, digest: str) -> str:
+        """A digest of something made from this dataset, as it may stand outside its folder."""
+        return digest if self._key is None else self._key.digest(digest)
+
+    @property
+    def members(self) -> Members:
+        """The people of this dataset, for a ledger."""
+        ids, manifest = np.unique(self.image_ids), self.manifest
+        return Members(dataset=manifest.name, protected=manifest.protected, cohort=manifest.cohort or derived_cohort(ids), image_ids=ids)
 
     def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Crops at `indices` (B,), copied: (B, H, W, 3) uint8 RGB.
@@ -106,13 +124,15 @@ def shard_schema(height_px: int, width_px: int) -> pa.Schema:
 
 
 def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader) -> Manifest:
-    """Writes a dataset: temporary folder, fsync, rename. PRIVATE data gets mode 0700.
+    """Writes a dataset: temporary folder, fsync, rename. PRIVATE data gets mode 0700, protected data a key and a cohort.
 
     Raises:
-        Refused: the folder exists.
+        Refused: the folder exists, or people to protect are in another cohort beside it.
         BadInput: a record does not fit the header, or there is none.
     """
     schema = shard_schema(header.height_px, header.width_px)
+    if header.protected and header.cohort is None:
+        header = header.model_copy(update={"cohort": new_cohort()})
     per_file = max(1, MAX_FILE_BYTES // (header.height_px * header.width_px * 3 + 1024))
     content = hashlib.sha256(f"{SCHEMA_VERSION}|{header.height_px}|{header.width_px}".encode())
     files: list[FileEntry] = []
@@ -126,7 +146,22 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
             raise BadInput(f"{header.name}: no record to write; {header.origin} gave none")
         manifest = Manifest(**header.model_dump(), count=sum(entry.rows for entry in files), files=tuple(files), digest=content.hexdigest())
         (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
+        if header.protected:
+            DatasetKey.fresh().save(temporary)
+        if header.role == "PRIVATE":
+            check_cohort(open_shards(temporary, verify=False).members, members_beside(folder), place=folder.parent)
     return manifest
+
+
+def members_beside(folder: Path) -> list[Members]:
+    """The people of the PRIVATE datasets that lie beside `folder`.
+
+    Raises:
+        Corrupt: one of them does not read.
+    """
+    manifests = {path.parent: load_manifest(path.parent) for path in sorted(folder.parent.glob(f"[!.]*/{MANIFEST_NAME}"))}
+    private = [place for place, manifest in manifests.items() if manifest.role == "PRIVATE" and place.resolve() != folder.resolve()]
+    return [open_shards(place, verify=False).members for place in private]
 
 
 def open_shards(folder: Path, *, verify: bool = True) -> ShardSet:
@@ -139,11 +174,21 @@ def open_shards(folder: Path, *, verify: bool = True) -> ShardSet:
     Raises:
         BadInput: no dataset there.
         Corrupt: names the file that differs from the manifest.
+        Unavailable, Refused: protected data whose key is missing, or readable by others.
     """
     folder = folder.resolve()
     manifest = load_manifest(folder)
+    key = _key_of(folder, manifest)
     schema = shard_schema(manifest.height_px, manifest.width_px)
-    return ShardSet(folder, manifest, [_open_file(folder / entry.name, entry, schema, verify=verify) for entry in manifest.files])
+    return ShardSet(folder, manifest, [_open_file(folder / entry.name, entry, schema, verify=verify) for entry in manifest.files], key=key)
+
+
+def _key_of(folder: Path, manifest: Manifest) -> DatasetKey | None:
+    if not manifest.protected:
+        return None
+    if manifest.cohort is None:
+        raise Corrupt(f"{folder}: protected data without a cohort, so no ledger can charge its people: import the dataset again")
+    return DatasetKey.load(folder)
 
 
 def _open_file(path: Path, entry: FileEntry, schema: pa.Schema, *, verify: bool) -> pa.RecordBatch:

@@ -21,7 +21,7 @@ from dpcore.data.shards import ShardSet, iterate_rows
 from dpcore.data.splitting import decode_view, encode_view, stored_size
 from dpcore.errors import Corrupt
 
-VIEW_VERSION = 1
+VIEW_VERSION = 2
 """Raised when the same crop and split would give other bytes."""
 VIEWS_NAME = "views.npy"
 META_NAME = "meta.json"
@@ -35,14 +35,14 @@ class StoredViews:
     Attributes:
         split: what was hidden, and whether the views are sharpened when read.
         stored: (N, h, w, 3) uint8, memory-mapped: all that is published of the pixels.
-        digest: 64 hex digits over the stored bytes and the way they are read.
+        digest: 64 hex digits over the stored bytes (under the dataset's key where it is protected) and the way they are read.
     """
 
-    def __init__(self, stored: NDArray[np.uint8], split: SplitConfig, *, size_px: tuple[int, int], bytes_sha256: str) -> None:
+    def __init__(self, stored: NDArray[np.uint8], split: SplitConfig, *, size_px: tuple[int, int], bytes_digest: str) -> None:
         self.stored = stored
         self.split = split
         self._size_px = size_px
-        self.digest = hashlib.sha256(f"{VIEW_VERSION}|{bytes_sha256}|{split.sharpen}|{size_px}".encode()).hexdigest()
+        self.digest = hashlib.sha256(f"{VIEW_VERSION}|{bytes_digest}|{split.sharpen}|{size_px}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -75,7 +75,7 @@ def build_views(dataset: ShardSet, split: SplitConfig, places: Places) -> Stored
 def views_key(dataset: ShardSet, split: SplitConfig) -> str:
     """16 hex digits: equal exactly when the stored bytes are."""
     settings = split.model_dump(mode="json", exclude={"name", "sharpen"})
-    return digest_of({"version": VIEW_VERSION, "dataset": dataset.manifest.digest, "split": settings})
+    return digest_of({"version": VIEW_VERSION, "dataset": dataset.identity, "split": settings})
 
 
 def _write_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> None:
@@ -87,7 +87,8 @@ def _write_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> None:
         for rows in iterate_rows(dataset):
             stored[rows] = _view_of_rows(dataset, rows, split)
         stored.flush()
-        meta = {"datasets": [dataset.manifest.digest], "split": split.model_dump(mode="json"), "sha256": _sha256_of(path)}
+        written = dataset.outer_digest(_sha256_of(path))
+        meta = {"datasets": [dataset.identity], "split": split.model_dump(mode="json"), "digest": written}
         (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
 
 
@@ -111,11 +112,11 @@ def _open_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> StoredVi
     shape = (len(dataset), *stored_size(split, *size_px), 3)
     meta = _load_meta(folder)
     path = folder / VIEWS_NAME
-    _verify(path, str(meta["sha256"]))
+    _verify(path, str(meta["digest"]), dataset)
     stored = np.load(path, mmap_mode="r")
     if stored.shape != shape or stored.dtype != np.uint8:
         raise Corrupt(f"{path}: {stored.dtype} {stored.shape}, expected uint8 {shape}; remove {folder} and run again")
-    return StoredViews(stored, split, size_px=size_px, bytes_sha256=str(meta["sha256"]))
+    return StoredViews(stored, split, size_px=size_px, bytes_digest=str(meta["digest"]))
 
 
 def _load_meta(folder: Path) -> dict[str, Any]:
@@ -124,19 +125,19 @@ def _load_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise Corrupt(f"{path} cannot be read ({error}); remove {folder} and run again") from None
-    if not isinstance(meta, dict) or "sha256" not in meta:
-        raise Corrupt(f"{path} lacks sha256; remove {folder} and run again")
+    if not isinstance(meta, dict) or "digest" not in meta:
+        raise Corrupt(f"{path} lacks its digest; remove {folder} and run again")
     return meta
 
 
-def _verify(path: Path, expected: str) -> None:
+def _verify(path: Path, expected: str, dataset: ShardSet) -> None:
     if not path.is_file():
         raise Corrupt(f"{path} is missing; remove {path.parent} and run again")
     state = path.stat()
     key = (str(path), state.st_mtime_ns, state.st_size, expected)
     if key in _verified:
         return
-    if _sha256_of(path) != expected:
+    if dataset.outer_digest(_sha256_of(path)) != expected:
         raise Corrupt(f"{path}: its bytes are not those that were written; remove {path.parent} and run again")
     _verified.add(key)
 

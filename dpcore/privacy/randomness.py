@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +26,12 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
-from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
+from dpcore.errors import BadInput
+from dpcore.privacy.secret_file import SECRET_BYTES, load_secret, save_secret
 
 if TYPE_CHECKING:
     import torch
 
-KEY_BYTES = 32
 _DOUBLE = 2.0**-53
 _NONCE = bytes(16)
 
@@ -103,8 +101,8 @@ class SweepKey:
     secret: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.secret) != KEY_BYTES:
-            raise BadInput(f"a sweep key has {KEY_BYTES} bytes, given {len(self.secret)}: make one with SweepKey.fresh()")
+        if len(self.secret) != SECRET_BYTES:
+            raise BadInput(f"a sweep key has {SECRET_BYTES} bytes, given {len(self.secret)}: make one with SweepKey.fresh()")
 
     def __repr__(self) -> str:
         return f"SweepKey(id={self.key_id()})"
@@ -112,7 +110,7 @@ class SweepKey:
     @classmethod
     def fresh(cls) -> Self:
         """A new key from the operating system's entropy."""
-        return cls(secrets.token_bytes(KEY_BYTES))
+        return cls(secrets.token_bytes(SECRET_BYTES))
 
     def key_id(self) -> str:
         """A public name of this key, 12 hex digits: tells keys apart, says nothing about them."""
@@ -124,37 +122,16 @@ class SweepKey:
         Raises:
             Refused: something stands at `path`; a key is never overwritten.
         """
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise Refused(f"{path}: a key is there already and is never overwritten; load it, or choose another path") from None
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(self.secret.hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        save_secret(path, self.secret, what="sweep key")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote: 64 hex digits in a regular file that only its owner can read and write.
+        """Reads what `save` wrote.
 
         Raises:
             Unavailable: no file. Refused: its mode is not 0600. Corrupt: it holds no key.
         """
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise Unavailable(f"{path}: the sweep key is not there; give its place in DPSWEEP_KEY_FILE") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            mode = stat.S_IMODE(status.st_mode)
-            if not stat.S_ISREG(status.st_mode) or mode != 0o600:
-                raise Refused(f"{path}: a sweep key must be a regular file of mode 0600, found {mode:04o}; run chmod 600 on it")
-            text = file.read(4 * KEY_BYTES)
-        try:
-            return cls(bytes.fromhex(text.decode("ascii").strip()))
-        except ValueError:
-            raise Corrupt(f"{path}: expected {2 * KEY_BYTES} hex digits of a sweep key; restore it from a copy") from None
+        return cls(load_secret(path, what="sweep key", remedy="give its place in DPSWEEP_KEY_FILE"))
 
 
 def generator_name(*, secure: bool) -> str:

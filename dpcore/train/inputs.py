@@ -47,7 +47,7 @@ class InputBuilder:
 
     def of_dataset(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Inputs:
         """The dataset's own pixels."""
-        return self._inputs(dataset, dataset.manifest.digest, augmentation, private=dataset.manifest.role == "PRIVATE")
+        return self._inputs(dataset, dataset.identity, augmentation, private=dataset.manifest.role == "PRIVATE")
 
     def of_views(self, views: StoredViews, augmentation: AugmentationConfig) -> Inputs:
         """The stored public views; their cache is kept like the private data's, because it says who is in the set."""

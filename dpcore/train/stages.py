@@ -52,7 +52,7 @@ def public_network(config: TrialConfig, data: TrialData, *, places: Places, runt
     network = build_network(config.model, places, generator=PublicStreams(config.seed).torch_generator("initialisation"))
     if stage.steps == 0:
         return network
-    inputs = {"stage": "public", "settings": stage.model_dump(mode="json"), "data": data.public.manifest.digest}
+    inputs = {"stage": "public", "settings": stage.model_dump(mode="json"), "data": data.public.identity}
 
     def train() -> FitOutcome:
         device = device_of(runtime)

@@ -27,8 +27,8 @@ class TrialData:
         return self.private.manifest.protected
 
     def digests(self) -> dict[str, str]:
-        """Content digests by part. Those of protected data are membership tests: local files only, never a tracker."""
-        found = {name: dataset.manifest.digest for name, dataset in self._parts()}
+        """Digests by part, those of protected data under the dataset's key."""
+        found = {name: dataset.identity for name, dataset in self._parts()}
         return found if self.views is None else {**found, "views": self.views.digest}
 
     def _parts(self) -> tuple[tuple[str, ShardSet], ...]:

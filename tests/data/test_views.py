@@ -131,7 +131,7 @@ def test_changed_bytes_and_a_broken_meta_are_corrupt(people: ShardSet, places: P
     with pytest.raises(Corrupt, match="not those that were written"):
         build_views(people, BLUR, places)
     (folder / "meta.json").write_text(json.dumps([]))
-    with pytest.raises(Corrupt, match="lacks sha256"):
+    with pytest.raises(Corrupt, match="lacks its digest"):
         build_views(people, BLUR, places)
 
 

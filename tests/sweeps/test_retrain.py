@@ -39,7 +39,7 @@ def request_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainR
     monkeypatch.setattr(retrain, "run_trial", trial)
     monkeypatch.setattr(retrain, "plan_privacy", fake_trials.plan)
     monkeypatch.setattr(retrain, "price", fake_trials.compose)
-    monkeypatch.setattr(catalog, "open_dataset", lambda name, places: SimpleNamespace(manifest=SimpleNamespace(digest="d" * 8)))
+    monkeypatch.setattr(catalog, "open_dataset", lambda name, places: SimpleNamespace(members=SimpleNamespace(cohort="d" * 8)))
     return TrainRequest(
         exported=ExportedConfig(config=spaces.space().trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})),
         spec=None,
