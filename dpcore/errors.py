@@ -3,6 +3,7 @@
     DpsweepError
     ├── BadInput        the request is wrong: unknown key, impossible setting, missing file   (exit 2)
     ├── Refused         the request is clear but would break a guarantee or overwrite work    (exit 2)
+    │   └── NotReplayable   the same release cannot be repeated here; a new attempt can go on, charged again
     ├── Unavailable     a service or file that must be there is not: Ray, MLflow, the ledger  (exit 1)
     └── Corrupt         stored bytes differ from what their manifest promises                  (exit 2)
 
@@ -27,6 +28,10 @@ class Refused(DpsweepError):
     """The request would break a guarantee or destroy earlier work."""
 
     exit_code = 2
+
+
+class NotReplayable(Refused):
+    """The very same release cannot be repeated here. A new attempt may go on, under fresh noise that is charged again."""
 
 
 class Unavailable(DpsweepError):

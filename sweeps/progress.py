@@ -6,15 +6,17 @@ from sweeps.results import TrialRecord
 
 
 def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
-    """One trial's end: id, method, score, ε spent, seconds, and how far the sweep is."""
+    """One trial's end: id, method, score, ε spent, seconds, and how far the sweep is. Or why it is tried again, and at what cost."""
     parts = [f"[{finished}/{planned}]", f"{record.trial_id:<16}", f"{record.config.method:<17}"]
     if record.state == "done" and record.pckh_50 is not None:
         parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}"]
         parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # none is known of protected data
     elif record.state == "failed":
         parts.append(f"failed: {record.error}")
+    elif record.attempt:
+        parts.append(f"attempt {record.attempt} goes on from step {record.from_step} with fresh noise, charged again: {record.error}")
     else:
-        parts.append("its worker died; it goes on from its checkpoint")
+        parts.append(f"goes on from its checkpoint: {record.error}")
     return "  ".join(parts)
 
 

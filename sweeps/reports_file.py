@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from dpcore.errors import Corrupt
+from dpcore.train.durable import drop_partial_line
 from sweeps.results import CurvePoint, TrialRecord
-from sweeps.studies import drop_partial_line
 
 
 class ReportsFile:

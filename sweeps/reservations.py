@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from sweeps.ledger import Ledger, Reservation
+from sweeps.ledger import Compose, Ledger, Reservation
 from sweeps.pricing import Accountant
 from sweeps.results import TrialRecord
 from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from dpcore.privacy.accounting import PrivacyPlan
 
 
 class Reservations:
@@ -21,7 +25,8 @@ class Reservations:
         self._key_id = key_id
 
     def reserve(self, record: TrialRecord) -> None:
-        """Writes the trial's whole planned spending down, before it starts. The same attempt again is the same line.
+        """Writes the trial's whole planned spending down before it starts, of a new attempt its steps from the checkpoint on.
+        The same attempt again is the same line.
 
         Raises:
             Refused: `epsilon_total` would be passed.
@@ -42,10 +47,10 @@ class Reservations:
         return any((line.trial_id, line.attempt) == (record.trial_id, record.attempt) for line in open_lines)
 
     def _reservation(self, record: TrialRecord) -> Reservation | None:
-        cache_dir: Path = self._spec.places.cache_dir
-        plan = self._accountant.plan(record.config, cache_dir)
-        if plan is None:
+        planned = self._accountant.plan(record.config, self._spec.places.cache_dir)
+        if planned is None:
             return None
+        plan = plan_from(planned, record.from_step, self._accountant.compose)
         return Reservation(
             sweep=self._spec.name,
             trial_id=record.trial_id,
@@ -61,3 +66,11 @@ class Reservations:
             fingerprint=record.fingerprint,
             key_id=self._key_id,
         )
+
+
+def plan_from(plan: PrivacyPlan, step: int, compose: Compose) -> PrivacyPlan:
+    """What a run spends that takes the plan's steps from `step` on: fewer of the same releases, so a smaller ε."""
+    if step == 0:
+        return plan
+    rest = replace(plan, steps=plan.steps - step)
+    return replace(rest, epsilon_planned=compose([(rest.spending, 1)], plan.delta))

@@ -45,7 +45,8 @@ class TrialRecord:
         pckh_50, pckh_10: fractions; None before the end.
         epsilon_spent: 0.0 where nothing private was read; None for the ceiling, whose ε is infinite.
         steps: private steps done; seconds: wall time on its worker(s), from hand-out to end.
-        fingerprint: of the config. attempt: 0 unless a retry could not replay.
+        fingerprint: of the config.
+        attempt: 0 unless a retry could not replay; from_step: the checkpoint that a later attempt went on from.
     """
 
     trial_id: str
@@ -55,6 +56,7 @@ class TrialRecord:
     epsilon: float | None = None
     state: State = "planned"
     attempt: int = 0
+    from_step: int = 0
     pckh_50: float | None = None
     pckh_10: float | None = None
     epsilon_spent: float | None = None
@@ -255,7 +257,7 @@ def _trial_schema() -> Any:
     import pyarrow as pa
 
     texts = ("trial_id", "role", "state", "fingerprint", "method", "split", "start", "rank", "error", "config")
-    whole = ("number", "attempt", "steps")
+    whole = ("number", "attempt", "from_step", "steps")
     real = ("epsilon", "pckh_50", "pckh_10", "epsilon_spent", "delta", "noise_multiplier", "sampling_prob", "seconds")
     shown = ("clip_norm", "learning_rate", "public_weight", "private_weight")
     return pa.schema([*((n, pa.string()) for n in texts), *((n, pa.int64()) for n in whole), *((n, pa.float64()) for n in (*real, *shown))])

@@ -1,36 +1,40 @@
 """Training from best.yaml: a new private run that is charged, or the very same release again.
 
-| | fresh (default) | `--replay` |
-|---|---|---|
-| key, trial id | new | the trial's own |
-| ledger | a new reservation before the first step | no line: the same release |
-| result | other weights, under the same claim | bit for bit the recorded weights, or an error and no file |
+| | key, trial id | ledger | result |
+|---|---|---|---|
+| fresh (default) | new | a new reservation before the first step | other weights, under the same claim |
+| `--resume` | the folder's own | no line: its reservation stands | those of the undisturbed run, or an error |
+| `--resume --new-attempt` | the folder's own; a new key where that is lost | the steps from the checkpoint on, again | as fresh |
+| `--replay` | the trial's own | no line: the same release | bit for bit the recorded weights, or an error and no file |
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpcore.config import Places, TrialConfig
-from dpcore.errors import BadInput, Refused, Unavailable
+from dpcore.config import Places, TrialConfig, parse_config
+from dpcore.data.folders import new_folder
+from dpcore.errors import BadInput, NotReplayable, Refused, Unavailable
 from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.composition import price
 from dpcore.privacy.randomness import SweepKey
-from dpcore.train.checkpoint import IDENTITY_FILE as TRIAL_IDENTITY_FILE
-from dpcore.train.checkpoint import RESULT_FILE
+from dpcore.train.attempts import FIRST, RESULT_FILE, Attempt
+from dpcore.train.attempts import IDENTITY_FILE as TRIAL_IDENTITY_FILE
+from dpcore.train.durable import read_json, write_json
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from sweeps.export import ExportedConfig
 from sweeps.ledger import Ledger, Reservation
+from sweeps.reservations import plan_from
 from sweeps.results import TrialRecord, read_results
-from sweeps.spec import SweepSpec, write_atomically
+from sweeps.spec import SweepSpec
 
 IDENTITY_FILE = "train.json"
 KEY_FILE = "train.key"
@@ -84,50 +88,73 @@ def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
         ) from None
 
 
-def train_fresh(request: TrainRequest, *, resume: bool) -> dict[str, Any]:
-    """Trains with fresh noise into `request.out`, after its whole planned spending is in the ledger.
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """A training that is begun or taken up: what names its noise."""
 
-    A resume finds trial id and key in the folder, so it replays under the reservation that stands; no new charge. At the
-    end the key is removed: whoever is given the folder with it could take the noise off the weights.
+    trial_id: str
+    key: SweepKey
+    attempt: Attempt = FIRST
+
+
+def train_fresh(request: TrainRequest) -> dict[str, Any]:
+    """Trains with fresh noise into the new folder `request.out`, after its whole planned spending is in the ledger.
+
+    At the end the key is removed: whoever is given the folder with it could take the noise off the weights.
 
     Returns:
         The result as `--json` prints it.
 
     Raises:
-        Refused: the folder exists (or, resuming, is of another config), or the cap on ε would be passed.
-        Unavailable: the ledger can't be reached.
-        BadInput: resuming where nothing was begun.
+        Refused: the folder exists, or the cap on ε would be passed. Unavailable: the ledger can't be reached.
     """
-    ended = _ended_result(request) if resume else None
-    if ended is not None:
-        return ended
-    ledger = None
-    if request.config.spends_privacy:
-        ledger = _open_ledger(request)
-    trial_id, key = _continue_in(request) if resume else (f"{COMMAND}-{uuid.uuid4().hex[:12]}", SweepKey.fresh())
-    reservation = None if ledger is None else _reservation(request, trial_id, key)
-    if not resume and request.out.exists():
+    training = _Training(trial_id=f"{COMMAND}-{uuid.uuid4().hex[:12]}", key=SweepKey.fresh())
+    if request.out.exists():
         raise Refused(f"{request.out} exists already: --resume continues it, or give --out another folder")
-    if ledger is not None and reservation is not None:
+    return _train(request, training, begin=lambda: _begin(request, training))
+
+
+def train_resumed(request: TrainRequest, *, new_attempt: bool) -> dict[str, Any]:
+    """Goes on with the training in `request.out`; one that ended only prints its result again.
+
+    Trial id and key lie in the folder, so it replays under the reservation that stands, at no charge. `new_attempt` goes on
+    where that is impossible: from the newest checkpoint, under fresh noise, after the steps from there on have been charged
+    again.
+
+    Raises:
+        BadInput: nothing was begun there. Refused: it was begun with another config, or the cap on ε would be passed.
+        NotReplayable: key, machine, libraries or runtime are not those of the beginning, and no new attempt was asked for.
+        Unavailable: the ledger can't be reached.
+    """
+    identity = _read_identity(request)
+    if (request.out / RESULT_FILE).is_file() and not (request.out / KEY_FILE).exists():
+        recorded = read_json(request.out / RESULT_FILE)
+        return {name: recorded[name] for name in RESULT_KEYS}
+    known = parse_config(Attempt, identity["attempt"], where="attempt")
+    if not new_attempt:
+        training = _Training(trial_id=identity["trial_id"], key=_known_key(request), attempt=known)
+        return _train(request, training, begin=lambda: None)
+    training = _Training(trial_id=identity["trial_id"], key=_known_or_new_key(request), attempt=known.next_in(request.out))
+    document = _identity(request, training)
+    return _train(request, training, begin=lambda: write_json(request.out / IDENTITY_FILE, document))
+
+
+def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], None]) -> dict[str, Any]:
+    """Reserves, then begins (writes down what a resume needs), then runs."""
+    ledger, reservation = None, None
+    if request.config.spends_privacy:
+        ledger, reservation = _open_ledger(request), _reservation(request, training)
         cap = None if request.spec is None else request.spec.space.sweep.epsilon_total
         ledger.reserve(reservation, cap=cap, compose=price)
-    if not resume:
-        _begin(request, trial_id, key)
-    last = _run(request, trial_id=trial_id, key=key, folder=request.out, attempt=0, expected={})
+    begin()
+    try:
+        last = _run(request, training, folder=request.out, expected={})
+    except NotReplayable as error:
+        raise NotReplayable(f"{error}. `--resume --new-attempt` does that; the charge so far stands") from None
     if ledger is not None and reservation is not None:
         ledger.settle(reservation, steps_done=last.step, outcome="done")
     (request.out / KEY_FILE).unlink()
-    return _result(request.config, trial_id, last)
-
-
-def _ended_result(request: TrainRequest) -> dict[str, Any] | None:
-    """What a training that came to its very end (its key is gone) wrote down; None where there is something to do."""
-    path = request.out / RESULT_FILE
-    if not path.is_file() or (request.out / KEY_FILE).exists():
-        return None
-    _read_identity(request)
-    recorded = json.loads(path.read_text())
-    return {name: recorded[name] for name in RESULT_KEYS}
+    return _result(request.config, training.trial_id, last)
 
 
 def _open_ledger(request: TrainRequest) -> Ledger:
@@ -138,16 +165,18 @@ def _open_ledger(request: TrainRequest) -> Ledger:
     return Ledger(request.spec.resolved_ledger_url, must_exist=True, witness=request.spec.ledger_witness)
 
 
-def _reservation(request: TrainRequest, trial_id: str, key: SweepKey) -> Reservation:
+def _reservation(request: TrainRequest, training: _Training) -> Reservation:
     from dpcore.data.catalog import open_dataset
 
-    plan = plan_privacy(request.config, request.places.cache_dir)
-    if plan is None:
+    planned = plan_privacy(request.config, request.places.cache_dir)
+    if planned is None:
         raise BadInput(f"method {request.config.method} spends nothing, so there is nothing to reserve")
+    plan = plan_from(planned, training.attempt.from_step, price)
     cohort = open_dataset(request.config.data.private, request.places).members.cohort
     return Reservation(
         sweep=COMMAND if request.exported.origin is None else f"{COMMAND} {request.exported.origin.sweep}",
-        trial_id=trial_id,
+        trial_id=training.trial_id,
+        attempt=training.attempt.number,
         dataset=request.config.data.private,
         cohort=cohort,
         sampling_prob=plan.sampling_prob,
@@ -157,30 +186,50 @@ def _reservation(request: TrainRequest, trial_id: str, key: SweepKey) -> Reserva
         epsilon=plan.epsilon_planned,
         delta=plan.delta,
         fingerprint=request.config.fingerprint(),
-        key_id=key.key_id(),
+        key_id=training.key.key_id(),
     )
 
 
-def _begin(request: TrainRequest, trial_id: str, key: SweepKey) -> None:
-    request.out.mkdir(parents=True)
-    key.save(request.out / KEY_FILE)
-    identity = {"trial_id": trial_id, "exported": request.exported.model_dump(mode="json")}
-    write_atomically(request.out / IDENTITY_FILE, json.dumps(identity, indent=2).encode())
+def _begin(request: TrainRequest, training: _Training) -> None:
+    """The folder with all that a resume needs, whole or not at all."""
+    with new_folder(request.out, private=False) as folder:
+        training.key.save(folder / KEY_FILE)
+        write_json(folder / IDENTITY_FILE, _identity(request, training))
 
 
-def _continue_in(request: TrainRequest) -> tuple[str, SweepKey]:
-    return _read_identity(request), SweepKey.load(request.out / KEY_FILE)
+def _identity(request: TrainRequest, training: _Training) -> dict[str, Any]:
+    attempt = training.attempt.model_dump(mode="json")
+    return {"trial_id": training.trial_id, "attempt": attempt, "exported": request.exported.model_dump(mode="json")}
 
 
-def _read_identity(request: TrainRequest) -> str:
-    """The trial id of the training that was begun in the folder, with this very config."""
+def _read_identity(request: TrainRequest) -> dict[str, Any]:
+    """What was written when the training in the folder was begun, with this very config. Whether the runtime is still the
+    same is for the trial to say: it knows what that means for a replay."""
     path = request.out / IDENTITY_FILE
     if not path.is_file():
         raise BadInput(f"{request.out}: nothing to resume there (no {IDENTITY_FILE}); leave --resume out to begin")
-    identity = json.loads(path.read_text())
-    if identity["exported"] != request.exported.model_dump(mode="json"):
+    identity: dict[str, Any] = read_json(path)
+    now = request.exported.model_dump(mode="json")
+    if any(identity["exported"][part] != now[part] for part in ("config", "origin")):
         raise Refused(f"{request.out} was begun with another config; give the config of then, or --out another folder")
-    return str(identity["trial_id"])
+    return identity
+
+
+def _known_key(request: TrainRequest) -> SweepKey:
+    path = request.out / KEY_FILE
+    if not path.exists():
+        raise NotReplayable(
+            f"{path}, the key of this training, is lost: its noise cannot be drawn again, and its charge stands. Bring the key back, or go "
+            "on from the newest checkpoint under a new key with `--resume --new-attempt`, which charges the steps from there on again"
+        )
+    return SweepKey.load(path)
+
+
+def _known_or_new_key(request: TrainRequest) -> SweepKey:
+    path = request.out / KEY_FILE
+    if not path.exists():
+        SweepKey.fresh().save(path)
+    return SweepKey.load(path)
 
 
 def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
@@ -191,7 +240,8 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
         keep: whether to write the model.
 
     Raises:
-        Refused: the config is not the trial's, the folder exists, or a digest differs: nothing is written then.
+        Refused: the config is not the trial's, or the folder exists.
+        NotReplayable: machine, libraries or runtime are not the trial's, or a digest differs: nothing is written then.
         Unavailable: the sweep key is not there.
     """
     spec, origin = request.spec, request.exported.origin
@@ -204,15 +254,21 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
         raise Refused(
             f"the config was changed since trial {origin.trial_id}: that is a new private run; leave --replay out and it is charged"
         )
-    key = SweepKey.load(spec.key_path)
+    if record.from_step:
+        raise NotReplayable(
+            f"trial {record.trial_id} was finished by attempt {record.attempt}, which went on from step {record.from_step} of an earlier "
+            "one on another machine or under another key; no single run repeats both. Without --replay a new private run is charged"
+        )
+    attempt = Attempt(number=record.attempt)
+    training = _Training(trial_id=record.trial_id, key=SweepKey.load(spec.key_path), attempt=attempt)
     parent = request.out.absolute().parent if keep else None
     if parent is not None:
         parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".dpsweep-replay-") as temporary:
         folder = Path(temporary) / "trial"
-        _take_identity(spec.checkpoint_dir(record.trial_id, record.attempt), folder)
+        _take_identity(spec.checkpoint_dir(record.trial_id), folder)
         expected = {point.step: point.weights_digest for point in record.curve}
-        last = _run(request, trial_id=record.trial_id, key=key, folder=folder, attempt=record.attempt, expected=expected)
+        last = _run(request, training, folder=folder, expected=expected)
         _check_score(record, last)
         if keep:
             shutil.move(folder, request.out)
@@ -228,20 +284,26 @@ def _take_identity(recorded: Path, folder: Path) -> None:
         shutil.copyfile(identity, folder / TRIAL_IDENTITY_FILE)
 
 
-def _run(request: TrainRequest, *, trial_id: str, key: SweepKey, folder: Path, attempt: int, expected: dict[int, str]) -> Report:
+def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: dict[int, str]) -> Report:
     last: Report | None = None
     reports = run_trial(
-        request.config, request.exported.runtime, places=request.places, trial_id=trial_id, key=key, folder=folder, attempt=attempt
+        request.config,
+        request.exported.runtime,
+        places=request.places,
+        trial_id=training.trial_id,
+        key=training.key,
+        folder=folder,
+        attempt=training.attempt,
     )
     for last in reports:
         if last.step in expected and last.weights_digest != expected[last.step]:
-            raise Refused(
+            raise NotReplayable(
                 f"the replay reached weights {last.weights_digest} at step {last.step}, recorded are {expected[last.step]}: this machine "
                 "does not repeat the trial bit for bit; nothing was written. Without --replay a new private run is charged"
             )
-        print(f"{trial_id}: step {last.step}, PCKh@0.5 {100 * last.metrics['val/pckh_50']:.2f} %", file=sys.stderr)
+        print(f"{training.trial_id}: step {last.step}, PCKh@0.5 {100 * last.metrics['val/pckh_50']:.2f} %", file=sys.stderr)
     if last is None:
-        raise Refused(f"trial {trial_id} ended without a report")
+        raise Refused(f"trial {training.trial_id} ended without a report")
     return last
 
 

@@ -3,8 +3,9 @@
     resumed and retried → public start, floors, ceiling → search, ε by ε in turn → per ε, once its search has ended: control, winner's seeds
 
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
-however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt with a
-reservation of its own.
+however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
+goes on from the newest checkpoint with fresh noise and has its remaining steps reserved again. `max_failures`, fixed
+beforehand, bounds how often.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
+from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE, Attempt
 from sweeps.pricing import Accountant, trials_at
 from sweeps.references import control_config, free_references, seed_config
 from sweeps.reports_file import ReportsFile
@@ -145,19 +147,39 @@ class Schedule:
 
         On a CPU the retry replays from our checkpoint. Elsewhere arithmetic is not bit-exact: a new attempt, other noise.
         """
+        return self._retry(trial_id, error, renew=False)
+
+    def not_replayable(self, trial_id: str, error: str) -> TrialRecord:
+        """A worker found that it would not repeat the trial bit for bit: hands it out as a new attempt, `max_failures` times."""
+        return self._retry(trial_id, error, renew=True)
+
+    def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
         if failures > self._spec.max_failures:
             return self.end(trial_id, error=f"{error} (after {failures} tries)")
         self._live.pop(trial_id)
-        self._take_up(self._records[trial_id])
+        self._take_up(replace(self._records[trial_id], error=error), renew=renew)
         return self._records[trial_id]
 
-    def _take_up(self, record: TrialRecord) -> None:
-        if self._spec.runtime.device != "cpu":
-            record = replace(record, attempt=record.attempt + 1, curve=(), steps=0, pckh_50=None, pckh_10=None)
-            self._records[record.trial_id] = record
-            self._studies.new_attempt(record)
+    def _take_up(self, record: TrialRecord, *, renew: bool = False) -> None:
+        if renew or not self._repeats_exactly(record):
+            record = self._new_attempt(record)
+        self._records[record.trial_id] = record
         self._again.append(record.trial_id)
+
+    def _repeats_exactly(self, record: TrialRecord) -> bool:
+        """Whether another try can be the same release: on a CPU, or where nothing was drawn yet or nothing is left to compute."""
+        folder = self._spec.checkpoint_dir(record.trial_id)
+        untouched = not record.curve and not (folder / IDENTITY_FILE).exists()
+        return self._spec.runtime.device == "cpu" or untouched or (folder / RESULT_FILE).exists()
+
+    def _new_attempt(self, record: TrialRecord) -> TrialRecord:
+        """The record from its newest checkpoint on. Its worker repeats the reports up to there."""
+        attempt = Attempt(number=record.attempt, from_step=record.from_step).next_in(self._spec.checkpoint_dir(record.trial_id))
+        renewed = replace(record, attempt=attempt.number, from_step=attempt.from_step, curve=(), steps=0, pckh_50=None, pckh_10=None)
+        self._studies.new_attempt(renewed)
+        self._reservations.settle(replace(record, state="failed"))
+        return renewed
 
     def _replace(self, record: TrialRecord) -> None:
         self._replaced.add(record.trial_id)

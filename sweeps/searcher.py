@@ -84,9 +84,9 @@ def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
     attempt had, which a replay must reach again."""
     return {
         "trial_id": record.trial_id,
-        "attempt": record.attempt,
+        "attempt": {"number": record.attempt, "from_step": record.from_step},
         "config": record.config.model_dump(mode="json"),
-        "folder": str(spec.checkpoint_dir(record.trial_id, record.attempt)),
+        "folder": str(spec.checkpoint_dir(record.trial_id)),
         "places": spec.places.model_dump(mode="json"),
         "function": spec.trial_function,
         "expected": {str(point.step): point.weights_digest for point in record.curve},
@@ -124,9 +124,12 @@ class ScheduleCallback(Callback):
             self._guard(lambda: self._take_in(trial.config["trial"]["trial_id"], point))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial said that it is done, or why it cannot be."""
-        error = (trial.last_result or {}).get("error")
-        self._guard(lambda: self._finish(self._schedule.end(trial.config["trial"]["trial_id"], error=error)))
+        """The trial said that it is done, or why it cannot be, or that it can only go on as a new attempt."""
+        result, trial_id = trial.last_result or {}, trial.config["trial"]["trial_id"]
+        if result.get("not_replayable"):
+            self._guard(lambda: self._finish(self._schedule.not_replayable(trial_id, result["error"])))
+        else:
+            self._guard(lambda: self._finish(self._schedule.end(trial_id, error=result.get("error"))))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died or crashed: perhaps the trial is handed out again."""

@@ -95,9 +95,9 @@ class SweepSpec(Part):
         """Where this sweep remembers the lines that it wrote into a ledger on a server; an SQLite ledger has its own."""
         return self.state_dir / "ledger.witness"
 
-    def checkpoint_dir(self, trial_id: str, attempt: int = 0) -> Path:
-        """A trial's own folder. A later attempt has other noise and starts over, beside the first."""
-        return self.sweep_dir / "checkpoints" / (trial_id if attempt == 0 else f"{trial_id}.{attempt}")
+    def checkpoint_dir(self, trial_id: str) -> Path:
+        """A trial's own folder, of all its attempts: a later one goes on from the checkpoint of an earlier one."""
+        return self.sweep_dir / "checkpoints" / trial_id
 
     def save(self) -> None:
         """Writes spec.json, whole or not at all."""

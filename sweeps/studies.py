@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dpcore.config import TrialConfig, parse_config
 from dpcore.errors import BadInput
+from dpcore.train.durable import drop_partial_line
 from search_spaces.admission import admissible_grid
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
 from sweeps.pricing import trials_at
@@ -86,8 +87,9 @@ class Studies:
             self._storage.set_trial_intermediate_value(self._storage_id(record), record.steps, record.pckh_50)
 
     def new_attempt(self, record: TrialRecord) -> None:
-        """Remembers that the record starts over with other randomness."""
-        self._storage.set_trial_user_attr(self._storage_id(record), "attempt", record.attempt)
+        """Remembers from where the record goes on with other randomness."""
+        attempt = {"attempt": record.attempt, "from_step": record.from_step}
+        self._storage.set_trial_user_attr(self._storage_id(record), "attempt", attempt)
 
     def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:
         """The end of a record: COMPLETE with its score, else FAIL. `replaced`: it no longer counts, another takes its place."""
@@ -198,21 +200,10 @@ def clear_journal(path: Path) -> None:
     drop_partial_line(path)
 
 
-def drop_partial_line(path: Path) -> None:
-    """Cuts a last line without its line break: what a kill in mid-write leaves."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) != len(content):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-
-
 def _record(trial: FrozenTrial) -> TrialRecord:
     plan: dict[str, Any] = json.loads(trial.user_attrs["record"])
     config = parse_config(TrialConfig, plan.pop("config"))
-    record = TrialRecord(config=config, attempt=int(trial.user_attrs.get("attempt", 0)), **plan)
+    record = TrialRecord(config=config, **plan, **trial.user_attrs.get("attempt", {}))
     if trial.state == TrialState.RUNNING:
         return replace(record, state="running")
     state: Any = "done" if trial.state == TrialState.COMPLETE else "failed"

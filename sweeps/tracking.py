@@ -160,7 +160,7 @@ class Tracker:
         self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
 
     def _register(self, record: TrialRecord, epsilon: float) -> None:
-        model = self._spec.checkpoint_dir(record.trial_id, record.attempt) / "model"
+        model = self._spec.checkpoint_dir(record.trial_id) / "model"
         if not model.is_dir():
             print(f"dpsweep: {model} is not there: no model version for ε = {epsilon:g}", file=sys.stderr)
             return

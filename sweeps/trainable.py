@@ -19,7 +19,8 @@ from typing import Any
 from ray import tune
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
-from dpcore.errors import BadInput, DpsweepError, Refused, Unavailable
+from dpcore.errors import BadInput, DpsweepError, NotReplayable, Unavailable
+from dpcore.train.attempts import Attempt
 
 LOCK_FILE = "trial.lock"
 LOCK_WAIT_S = 90.0
@@ -31,8 +32,9 @@ TrialFunction = Callable[..., Iterator[Any]]
 class TrialTrainable(tune.Trainable):
     """Runs what stands in `config["trial"]`; the key comes as a parameter and stands in no config.
 
-    A DpsweepError is an answer, not a crash: the last result says `error`. Anything else crashes the worker, and the
-    driver decides whether to try again. `Unavailable` (a device or file that may come back) is a crash in that sense.
+    A DpsweepError is an answer, not a crash: the last result says `error`, and `not_replayable` where only a new attempt can
+    go on. Anything else crashes the worker, and the driver decides whether to try again. `Unavailable` (a device or file
+    that may come back) is a crash in that sense.
     """
 
     _reports: Iterator[Any] | None = None
@@ -62,7 +64,8 @@ class TrialTrainable(tune.Trainable):
         except Unavailable:
             raise
         except DpsweepError as error:
-            return {"done": True, "error": f"{type(error).__name__}: {error}"}
+            answer = {"done": True, "error": f"{type(error).__name__}: {error}"}
+            return {**answer, "not_replayable": True} if isinstance(error, NotReplayable) else answer
         if report is None:
             return {"done": True, "error": "the trial ended without a last report"}
         metrics = {name: float(value) for name, value in report.metrics.items() if math.isfinite(value)}
@@ -77,11 +80,11 @@ class TrialTrainable(tune.Trainable):
         The trial holds itself against its folder; this holds where the folder is lost or lies on another machine.
 
         Raises:
-            Refused: the weights differ.
+            NotReplayable: the weights differ.
         """
         expected = self._trial.get("expected", {}).get(str(int(report.step)))
         if expected is not None and expected != str(report.weights_digest):
-            raise Refused(
+            raise NotReplayable(
                 f"trial {self._trial['trial_id']}: a retry reached other weights at step {report.step} than were reported before; "
                 "it was stopped there, because two releases under one noise would reveal their difference"
             )
@@ -108,7 +111,7 @@ class TrialTrainable(tune.Trainable):
             trial_id=trial["trial_id"],
             key=self._key,
             folder=folder,
-            attempt=trial["attempt"],
+            attempt=parse_config(Attempt, trial["attempt"]),
         )
 
     def _end(self) -> None:

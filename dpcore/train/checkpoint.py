@@ -3,11 +3,12 @@
     trial.lock              held while the trial runs
     trial.json              identity: replay document, trial id, attempt, key id, digest of the starting weights
     checkpoint-000100/      state.safetensors and meta.json after 100 steps; the newest one stays
-    digests.jsonl           one line per report, with the digest of its weights
+    digests.jsonl           one line per report, with the digest of its weights; a line where a new attempt begins
     model/ , result.json    at the end
 
 A checkpoint appears whole or not at all. Steps are replayed from the newest one, and every report that was made before
-must be reached with the same weights: two runs with one noise and different sums would reveal their difference.
+must be reached with the same weights: two runs with one noise and different sums would reveal their difference. What has
+been reported stays on record, also where a new attempt takes those steps again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +25,18 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dpcore.data.folders import new_folder
-from dpcore.errors import Corrupt, Refused
-from dpcore.train.durable import append_line, read_json, read_lines, write_json
+from dpcore.data.folders import TEMPORARY_SUFFIX, new_folder
+from dpcore.errors import Corrupt, NotReplayable, Refused
+from dpcore.train.attempts import CHECKPOINT_PREFIX, IDENTITY_FILE, RESULT_FILE, newest_checkpoint_step
+from dpcore.train.durable import append_line, drop_partial_line, read_json, read_lines, write_json
 from dpcore.train.reports import Report
 
-IDENTITY_FILE = "trial.json"
 DIGESTS_FILE = "digests.jsonl"
-RESULT_FILE = "result.json"
 STATE_FILE = "state.safetensors"
-FIXED_PARTS = ("config", "data", "mechanism", "trial_id", "start")
-"""What even a new attempt cannot change: it would be another trial."""
+META_FILE = "meta.json"
+FIXED_PARTS = ("config", "data", "mechanism", "trial_id")
+"""What even a new attempt cannot change: it would be another trial. The digest of the start is not among them: with these
+equal it can differ in rounding alone, as where the public stage was trained on another machine."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +52,59 @@ class TrialFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._recorded = {line["step"]: Report.of_document(line) for line in read_lines(folder / DIGESTS_FILE)}
+        self._recorded: dict[int, Report] = {}
+        self._attempt = 0
+        _remove_unfinished(folder)
+        drop_partial_line(folder / DIGESTS_FILE)
+        for line in read_lines(folder / DIGESTS_FILE):
+            if "attempt" in line:
+                self._enter_attempt(line["attempt"], line["from_step"])
+            else:
+                self._recorded[line["step"]] = Report.of_document(line)
 
     def settle_identity(self, identity: Mapping[str, Any]) -> None:
         """Writes the identity of a new folder, or compares it with the one there.
 
-        With the same `attempt` everything must be equal. A higher attempt may change what only affects rounding and the
-        key, drops the reports beyond the newest checkpoint, and continues from it under fresh randomness.
+        With the same `attempt` everything must be equal, unless the trial is finished: repeating its reports computes nothing.
+        A higher attempt may change the key and what only affects rounding. It goes on from the newest checkpoint.
 
         Raises:
-            Refused: names each part that differs, with both values.
+            Refused: it is another trial, or an attempt that is over; names each part that differs, with both values.
+            NotReplayable: it is this trial, but not the machine, libraries, runtime or key that would repeat it bit for bit; or
+                the checkpoint that the attempt was charged from is gone.
         """
         path = self.folder / IDENTITY_FILE
         known: dict[str, Any] = read_json(path) if path.exists() else dict(identity)
+        if identity["attempt"] < known["attempt"]:
+            raise Refused(f"{self.folder} is at attempt {known['attempt']}, attempt {identity['attempt']} is over")
         newer = identity["attempt"] > known["attempt"]
-        compared = FIXED_PARTS if newer else tuple(identity)
-        differences = [f"{part}: {known.get(part)} there, {identity[part]} now" for part in compared if known.get(part) != identity[part]]
-        if differences or identity["attempt"] < known["attempt"]:
-            raise Refused(
-                f"{self.folder} cannot be replayed as it is; {'; '.join(differences) or 'it is at attempt ' + str(known['attempt'])}. "
-                "Restore these, or start a new attempt, which draws fresh noise and is charged again"
-            )
         if newer and self.result() is not None:
             raise Refused(f"{self.folder} holds a finished trial: another attempt at it would be another release; use a new trial id")
-        if newer:
-            self._forget_reports_after(self.checkpoint_step())
+        self._compare(known, identity, FIXED_PARTS if newer or self.result() is not None else tuple(identity))
+        if self.result() is not None:
+            return
+        if newest_checkpoint_step(self.folder) < identity["from_step"]:
+            raise NotReplayable(
+                f"{self.folder} has no checkpoint of step {identity['from_step']}, where attempt {identity['attempt']} goes on and is "
+                "charged from. Bring it back; going on without it is a new attempt, charged from the start"
+            )
         write_json(path, dict(identity))
+        if self._attempt < identity["attempt"]:
+            begin = {"attempt": identity["attempt"], "from_step": identity["from_step"]}
+            append_line(self.folder / DIGESTS_FILE, begin)
+            self._enter_attempt(begin["attempt"], begin["from_step"])
 
-    def checkpoint_step(self) -> int:
-        """The steps behind the newest checkpoint, 0 without one."""
-        return max((int(path.name.removeprefix("checkpoint-")) for path in self._checkpoints()), default=0)
+    def _compare(self, known: Mapping[str, Any], identity: Mapping[str, Any], parts: Iterable[str]) -> None:
+        differing = [part for part in parts if known.get(part) != identity[part]]
+        if not differing:
+            return
+        told = "; ".join(f"{part}: {known.get(part)} there, {identity[part]} now" for part in differing)
+        if set(differing).intersection(FIXED_PARTS):
+            raise Refused(f"{self.folder} holds another trial ({told}); restore these, or use another folder")
+        raise NotReplayable(
+            f"{self.folder} cannot be replayed here ({told}). Restore these; going on without them is a new attempt, whose fresh noise is "
+            "charged again"
+        )
 
     def load_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint, None without one.
@@ -87,14 +112,14 @@ class TrialFolder:
         Raises:
             Corrupt: its bytes are not those that were written.
         """
-        step = self.checkpoint_step()
+        step = newest_checkpoint_step(self.folder)
         if step == 0:
             return None
         folder = self.folder / _name(step)
-        meta = read_json(folder / "meta.json")
-        if hashlib.sha256((folder / STATE_FILE).read_bytes()).hexdigest() != meta["sha256"]:
-            raise Corrupt(f"{folder / STATE_FILE} differs from its meta.json; remove {folder} to replay from the start")
-        return Checkpoint(step, load_file(folder / STATE_FILE))
+        meta, state = read_json(folder / META_FILE), folder / STATE_FILE
+        if not state.is_file() or hashlib.sha256(state.read_bytes()).hexdigest() != meta["sha256"]:
+            raise Corrupt(f"{state} is not what its {META_FILE} says; remove {folder}, and the trial is replayed from the start")
+        return Checkpoint(step, load_file(state))
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, then removes the older ones."""
@@ -102,7 +127,7 @@ class TrialFolder:
         with new_folder(target, private=True) as temporary:
             save_file({name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}, temporary / STATE_FILE)
             digest = hashlib.sha256((temporary / STATE_FILE).read_bytes()).hexdigest()
-            write_json(temporary / "meta.json", {"step": checkpoint.step, "sha256": digest})
+            write_json(temporary / META_FILE, {"step": checkpoint.step, "sha256": digest})
         for path in older:
             shutil.rmtree(path)
 
@@ -114,16 +139,17 @@ class TrialFolder:
         """Writes a report down, or holds it against the one of the same step.
 
         Raises:
-            Refused: the replay reached other weights. Nothing is written then.
+            NotReplayable: the replay reached other weights. Nothing is written then.
         """
         known = self._recorded.get(report.step)
         if known is None:
             append_line(self.folder / DIGESTS_FILE, report.document())
             self._recorded[report.step] = report
         elif known.weights_digest != report.weights_digest:
-            raise Refused(
+            raise NotReplayable(
                 f"{self.folder}: the replay reached weights {report.weights_digest} at step {report.step}, recorded are "
-                f"{known.weights_digest}. This machine does not repeat the run bit for bit: start a new attempt, which is charged again"
+                f"{known.weights_digest}. This machine does not repeat the run bit for bit; going on is a new attempt, whose fresh "
+                "noise is charged again"
             )
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -138,13 +164,12 @@ class TrialFolder:
         return read_json(path) if path.exists() else None
 
     def _checkpoints(self) -> list[Path]:
-        return sorted(self.folder.glob("checkpoint-*"))
+        return sorted(self.folder.glob(f"{CHECKPOINT_PREFIX}*"))
 
-    def _forget_reports_after(self, step: int) -> None:
-        self._recorded = {at: report for at, report in self._recorded.items() if at <= step}
-        (self.folder / DIGESTS_FILE).unlink(missing_ok=True)
-        for report in self._recorded.values():
-            append_line(self.folder / DIGESTS_FILE, report.document())
+    def _enter_attempt(self, attempt: int, from_step: int) -> None:
+        """What was reported beyond the checkpoint was of another attempt: this one does not have to repeat it."""
+        self._attempt = attempt
+        self._recorded = {at: report for at, report in self._recorded.items() if at <= from_step}
 
 
 @contextmanager
@@ -164,4 +189,13 @@ def open_trial_folder(folder: Path) -> Iterator[TrialFolder]:
 
 
 def _name(step: int) -> str:
-    return f"checkpoint-{step:06d}"
+    return f"{CHECKPOINT_PREFIX}{step:06d}"
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a kill in mid-write has left beside the whole files."""
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -24,20 +24,31 @@ def read_json(path: Path) -> Any:
     """The document at `path`.
 
     Raises:
-        Corrupt: it is not JSON.
+        Corrupt: it is missing or not JSON.
     """
     try:
         return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise Corrupt(f"{path} is not JSON: {error}; restore it or remove the folder it lies in") from error
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Corrupt(f"{path} is no JSON document: {error}; restore it or remove the folder it lies in") from error
 
 
 def append_line(path: Path, document: Any) -> None:
-    """Adds one line and flushes it to the disk."""
+    """Adds one line and flushes it to the disk. A file that a crash may have cut short goes through `drop_partial_line` first."""
     with path.open("a") as file:
         file.write(json.dumps(document, sort_keys=True, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cuts a last line without its line break: what a kill in mid-write leaves, and what the next line would be glued to."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) != len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
 
 
 def read_lines(path: Path) -> list[Any]:

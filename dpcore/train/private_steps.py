@@ -142,20 +142,23 @@ class PrivateSteps:
         return Progress(progress.step + 1, weights, average, state)
 
     def observed(self) -> dict[str, float]:
-        """Means over the steps since the last call: facts of private batches and wall times, for data that is not
-        protected only."""
-        elapsed, self._since = time.monotonic() - self._since, time.monotonic()
-        metrics = {"time/step_s": elapsed / max(self._steps_since, 1)}
+        """Means over the steps since the last call or checkpoint: facts of private batches and wall times, for data that is not
+        protected only. A checkpoint holds none of them, so a resumed run begins where an undisturbed one begins anew."""
+        metrics = {"time/step_s": (time.monotonic() - self._since) / max(self._steps_since, 1)}
         losses = [s.mean_loss for s in self._seen if math.isfinite(s.mean_loss)]
         if losses:
             metrics["train/loss"] = sum(losses) / len(losses)
         if self._seen:
             metrics["train/clipped_frac"] = sum(s.clipped_frac for s in self._seen) / len(self._seen)
-        self._seen, self._steps_since = [], 0
+        self._forget_observed()
         return metrics
+
+    def _forget_observed(self) -> None:
+        self._seen, self._steps_since, self._since = [], 0, time.monotonic()
 
     def checkpoint(self, progress: Progress) -> Checkpoint:
         """All that a resumed run needs: weights, average, optimizer state, subspace. Streams are stateless by step."""
+        self._forget_observed()
         return Checkpoint(progress.step, {**progress.tensors(), **self._mechanism.state()})
 
     def resume(self, checkpoint: Checkpoint) -> Progress:

@@ -24,6 +24,7 @@ from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
 from dpcore.privacy.mechanism import Mechanism
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
+from dpcore.train.attempts import FIRST, Attempt
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
 from dpcore.train.evaluator import evaluate, loss_of
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
@@ -46,7 +47,7 @@ def run_trial(
     trial_id: str,
     key: SweepKey | None,
     folder: Path | None,
-    attempt: int = 0,
+    attempt: Attempt = FIRST,
 ) -> Iterator[Report]:
     """Runs a trial, report by report; the last one is `done`.
 
@@ -55,7 +56,7 @@ def run_trial(
     *Guarantees*: with `folder`, an interrupted run continues at its newest checkpoint and equals the undisturbed run bit
     for bit, or is refused; a finished folder repeats its reports and computes nothing. Reports of protected data hold
     functions of released weights and public data alone.
-    *Assumes*: the caller has reserved the trial's ε. `attempt` grows by one for every restart that is not a replay.
+    *Assumes*: the caller has reserved the trial's ε, and for a later attempt that of the steps from `attempt.from_step` on.
 
     Args:
         config: what to train.
@@ -65,10 +66,11 @@ def run_trial(
             release, and other sums never meet the same noise.
         key: the sweep's secret; None only where no private data are drawn (public_only and controls).
         folder: checkpoints, digests and the final model; None keeps nothing.
-        attempt: 0 for the first.
+        attempt: which try this is; a try that is no replay needs the next one.
 
     Raises:
         BadInput: config, data and key do not fit. Refused: the folder belongs to another trial or is in use.
+        NotReplayable: only a new attempt can go on in the folder.
         Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
     """
     if key is None and config.method != "public_only" and not config.is_control:
@@ -76,10 +78,11 @@ def run_trial(
     torch.set_num_threads(runtime.threads)
     prepared = _prepare(config, runtime, places=places)
     sums = {**replay_document(config, runtime, prepared.data.digests()), "start": prepared.start_digest}
-    identity = {**sums, "trial_id": trial_id, "attempt": attempt, "key": None if key is None else key.key_id()}
+    tried = {"attempt": attempt.number, "from_step": attempt.from_step}
+    identity = {**sums, **tried, "trial_id": trial_id, "key": None if key is None else key.key_id()}
     streams = None
     if key is not None:
-        streams = PrivateStreams(key=key, trial_id=trial_id, context=digest_of(sums), attempt=attempt, secure=runtime.secure_rng)
+        streams = PrivateStreams(key=key, trial_id=trial_id, context=digest_of(sums), attempt=attempt.number, secure=runtime.secure_rng)
     with nullcontext(None) if folder is None else open_trial_folder(folder) as store:
         if store is not None:
             store.settle_identity(identity)
@@ -151,19 +154,22 @@ class _Trial:
         if checkpoint is not None and self._store is not None:
             yield from self._store.reports_until(checkpoint.step)
             progress = private.resume(checkpoint)
-        every, runtime = self._prepared.runtime.report_every_steps, self._prepared.runtime
+        runtime = self._prepared.runtime
         while progress.step < steps:
             progress = private.advance(progress)
             if progress.step == steps:
                 private.verify(self._prepared.plan)
                 yield self._finished(self._report(progress, private.observed(), done=True))
                 return
-            if progress.step % every == 0:
+            report = None
+            if progress.step % runtime.report_every_steps == 0:
                 report = self._report(progress, private.observed(), done=False)
                 self._record(report)
-                yield report
+            # Before the report leaves: a new attempt from this checkpoint then takes no step again that has told something.
             if self._store is not None and progress.step % runtime.checkpoint_every_steps == 0:
                 self._store.save_checkpoint(private.checkpoint(progress))
+            if report is not None:
+                yield report
 
     def _mechanism(self) -> Mechanism:
         prepared = self._prepared

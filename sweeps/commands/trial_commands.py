@@ -30,6 +30,11 @@ def add_parsers(commands: Any) -> None:
     how = train.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="continue an interrupted training in its folder")
     how.add_argument("--replay", action="store_true", help="the very same release again: no charge; keeps the model if --out is given")
+    train.add_argument(
+        "--new-attempt",
+        action="store_true",
+        help="with --resume, where the same release cannot be repeated: go on from the checkpoint with fresh noise, charged again",
+    )
     train.add_argument("--ledger", metavar="URL", default=None, help="charge this ledger instead of the sweep's")
     _add_optional_places(train)
     arguments.add_json(train)
@@ -84,8 +89,10 @@ def best_command(args: argparse.Namespace) -> int:
 def train_command(args: argparse.Namespace) -> int:
     """Trains from best.yaml: a new private run with fresh noise, charged to the ledger that the config came from."""
     from sweeps.export import read_exported
-    from sweeps.retrain import TrainRequest, origin_spec, train_fresh, train_replay
+    from sweeps.retrain import TrainRequest, origin_spec, train_fresh, train_replay, train_resumed
 
+    if args.new_attempt and not args.resume:
+        raise BadInput("--new-attempt goes with --resume: it continues a training that cannot be replayed")
     exported = read_exported(args.config)
     spec = origin_spec(exported, needed=args.replay or (args.ledger is None and exported.config.spends_privacy))
     request = TrainRequest(
@@ -95,7 +102,10 @@ def train_command(args: argparse.Namespace) -> int:
         out=args.out if args.out is not None else Path(f"{args.config.stem}-model"),
         ledger_url=args.ledger,
     )
-    document = train_replay(request, keep=args.out is not None) if args.replay else train_fresh(request, resume=args.resume)
+    if args.replay:
+        document = train_replay(request, keep=args.out is not None)
+    else:
+        document = train_resumed(request, new_attempt=args.new_attempt) if args.resume else train_fresh(request)
     _print_result(document, as_json=args.json)
     if not args.json and (not args.replay or args.out is not None):
         print(f"model: {request.out}")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
+from dpcore.train.attempts import FIRST
 from sweeps.driver import DatasetFacts, Surroundings
 from sweeps.pricing import Accountant
 
@@ -25,13 +26,13 @@ def score_of(config: TrialConfig) -> float:
     return base - (0.1 if config.is_control else 0.0) + 0.001 * config.seed
 
 
-def run_trial(config, runtime, *, places, trial_id, key, folder, attempt=0) -> Iterator[SimpleNamespace]:
+def run_trial(config, runtime, *, places, trial_id, key, folder, attempt=FIRST) -> Iterator[SimpleNamespace]:
     """Three reports; each is written down before it is given."""
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "reports.json"
     reports = json.loads(done.read_text()) if done.exists() else []
     with (folder / "starts.txt").open("a") as file:
-        file.write(f"{key.key_id()} {attempt}\n")
+        file.write(f"{key.key_id()} {attempt.number}\n")
     for step in (1, 2, 3):
         if step > len(reports):
             metrics = {"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1}

@@ -16,11 +16,12 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.data import catalog
-from dpcore.errors import Refused
+from dpcore.errors import BadInput, NotReplayable, Refused
+from dpcore.train.attempts import Attempt
 from sweeps import retrain
 from sweeps.export import ExportedConfig
 from sweeps.ledger import Ledger
-from sweeps.retrain import KEY_FILE, TrainRequest, train_fresh
+from sweeps.retrain import KEY_FILE, TrainRequest, train_fresh, train_resumed
 
 
 @pytest.fixture
@@ -54,10 +55,10 @@ def lines_of(request: TrainRequest) -> list[str]:
 
 
 def test_a_training_that_ended_leaves_no_key_beside_its_model(request_of_a_file: TrainRequest) -> None:
-    result = train_fresh(request_of_a_file, resume=False)
+    result = train_fresh(request_of_a_file)
     assert not (request_of_a_file.out / KEY_FILE).exists()
     assert lines_of(request_of_a_file) == ["reserve", "settle"]
-    assert train_fresh(request_of_a_file, resume=True) == result
+    assert train_resumed(request_of_a_file, new_attempt=False) == result
     assert lines_of(request_of_a_file) == ["reserve", "settle"]
 
 
@@ -72,10 +73,10 @@ def test_an_interrupted_training_goes_on_with_its_key_under_its_reservation(
 
     monkeypatch.setattr(retrain, "run_trial", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_fresh(request_of_a_file, resume=False)
+        train_fresh(request_of_a_file)
     assert lines_of(request_of_a_file) == ["reserve"]
     monkeypatch.setattr(retrain, "run_trial", whole)
-    train_fresh(request_of_a_file, resume=True)
+    train_resumed(request_of_a_file, new_attempt=False)
     starts = (request_of_a_file.out / "starts.txt").read_text().splitlines()
     assert len(starts) == 2
     assert len(set(starts)) == 1
@@ -83,8 +84,102 @@ def test_an_interrupted_training_goes_on_with_its_key_under_its_reservation(
 
 
 def test_another_config_does_not_continue_in_the_folder_of_one_that_ended(request_of_a_file: TrainRequest) -> None:
-    train_fresh(request_of_a_file, resume=False)
+    train_fresh(request_of_a_file)
     other = ExportedConfig(config=request_of_a_file.config.changed(clip_norm=0.2))
     changed = TrainRequest(**{**request_of_a_file.__dict__, "exported": other})
     with pytest.raises(Refused, match="begun with another config"):
-        train_fresh(changed, resume=True)
+        train_resumed(changed, new_attempt=False)
+
+
+def interrupt_after_first_report(request: TrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves a begun training with a checkpoint of step 1 behind."""
+    whole = retrain.run_trial
+
+    def interrupted(*given: Any, **named: Any) -> Iterator[Any]:
+        yield next(iter(whole(*given, **named)))
+        (request.out / "checkpoint-000001").mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain, "run_trial", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_fresh(request)
+
+
+def refuse_to_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets only new attempts pass, like another machine."""
+    whole = retrain.run_trial
+
+    def elsewhere(*given: Any, attempt: Attempt, **named: Any) -> Iterator[Any]:
+        if attempt.number == 0:
+            raise NotReplayable("threads: 1 there, 2 now")
+        yield from whole(*given, attempt=attempt, **named)
+
+    monkeypatch.setattr(retrain, "run_trial", elsewhere)
+
+
+def test_another_machine_is_told_what_differs_and_charged_only_when_a_new_attempt_is_asked_for(
+    request_of_a_file: TrainRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after_first_report(request_of_a_file, monkeypatch)
+    refuse_to_replay(monkeypatch)
+    with pytest.raises(NotReplayable, match=r"threads: 1 there, 2 now.*--resume --new-attempt"):
+        train_resumed(request_of_a_file, new_attempt=False)
+    assert lines_of(request_of_a_file) == ["reserve"]
+    train_resumed(request_of_a_file, new_attempt=True)
+    first, second, settled = Ledger(str(request_of_a_file.ledger_url)).lines()
+    assert (first.attempt, first.steps) == (0, 3)
+    assert (second.attempt, second.steps, second.key_id, second.trial_id) == (1, 2, first.key_id, first.trial_id)
+    assert (settled.kind, settled.attempt) == ("settle", 1)
+
+
+def test_an_interrupted_new_attempt_is_resumed_without_another_charge(
+    request_of_a_file: TrainRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after_first_report(request_of_a_file, monkeypatch)
+    whole = retrain.run_trial
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain, "run_trial", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_resumed(request_of_a_file, new_attempt=True)
+    assert lines_of(request_of_a_file) == ["reserve", "reserve"]
+    seen: list[Attempt] = []
+
+    def watched(*given: Any, attempt: Attempt, **named: Any) -> Iterator[Any]:
+        seen.append(attempt)
+        yield from whole(*given, attempt=attempt, **named)
+
+    monkeypatch.setattr(retrain, "run_trial", watched)
+    train_resumed(request_of_a_file, new_attempt=False)
+    assert seen == [Attempt(number=1, from_step=1)]
+    assert lines_of(request_of_a_file) == ["reserve", "reserve", "settle"]
+
+
+def test_with_the_key_lost_the_charge_stands_and_only_a_new_attempt_goes_on(
+    request_of_a_file: TrainRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after_first_report(request_of_a_file, monkeypatch)
+    (request_of_a_file.out / KEY_FILE).unlink()
+    with pytest.raises(NotReplayable, match=r"is lost.*its charge stands.*--new-attempt"):
+        train_resumed(request_of_a_file, new_attempt=False)
+    assert lines_of(request_of_a_file) == ["reserve"]
+    train_resumed(request_of_a_file, new_attempt=True)
+    first, second, _ = Ledger(str(request_of_a_file.ledger_url)).lines()
+    assert first.key_id != second.key_id
+    assert second.steps == 2
+
+
+def test_a_folder_that_was_never_begun_has_nothing_to_resume(request_of_a_file: TrainRequest) -> None:
+    with pytest.raises(BadInput, match="nothing to resume"):
+        train_resumed(request_of_a_file, new_attempt=True)
+    assert lines_of(request_of_a_file) == []
+
+
+def test_a_crash_in_the_middle_of_beginning_leaves_no_folder(request_of_a_file: TrainRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, document: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(retrain, "write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        train_fresh(request_of_a_file)
+    assert not request_of_a_file.out.exists()

@@ -13,8 +13,9 @@ import spaces
 
 from dpcore.config import Places, RuntimeFlags
 from dpcore.errors import BadInput
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, LedgerLine
 from sweeps.pricing import Accountant
+from sweeps.progress import progress_line
 from sweeps.references import free_references
 from sweeps.reservations import Reservations
 from sweeps.results import CurvePoint, TrialRecord
@@ -36,6 +37,10 @@ def schedule_of(spec: SweepSpec, *, key_id: str = "k", key_lost: bool = False) -
     schedule = Schedule(spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, cohort="dd", key_id=key_id))
     schedule.restore(key_lost=key_lost)
     return schedule
+
+
+def reserved_in(spec: SweepSpec) -> list[LedgerLine]:
+    return [line for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "reserve"]
 
 
 def finish(schedule: Schedule, record: TrialRecord) -> TrialRecord:
@@ -161,11 +166,66 @@ def test_a_retry_replays_on_a_cpu_and_is_a_new_attempt_elsewhere(tmp_path: Path,
     schedule = schedule_of(spec)
     record = schedule.next()
     schedule.report(record.trial_id, CurvePoint(1, {"val/pckh_50": 0.2}))
+    spec.checkpoint_dir(record.trial_id).mkdir(parents=True)
     assert not schedule.worker_died(record.trial_id, "killed").is_finished
     again = schedule.next()
     assert [record.attempt, again.attempt] == attempts
     assert len(again.curve) == 1 - attempts[1]
-    assert len(Ledger(spec.resolved_ledger_url).lines()) == 1 + attempts[1]
+    assert len(reserved_in(spec)) == 1 + attempts[1]
+
+
+def test_a_new_attempt_goes_on_from_the_checkpoint_and_has_the_remaining_steps_reserved_again(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    record = schedule.next()
+    schedule.report(record.trial_id, CurvePoint(2, {"val/pckh_50": 0.2}))
+    (spec.checkpoint_dir(record.trial_id) / "checkpoint-000002").mkdir(parents=True)
+    told = schedule.not_replayable(record.trial_id, "other libraries")
+    assert "attempt 1 goes on from step 2 with fresh noise, charged again: other libraries" in progress_line(told, finished=0, planned=1)
+    again = schedule.next()
+    assert (again.attempt, again.from_step, again.curve) == (1, 2, ())
+    first, second = reserved_in(spec)
+    assert (first.attempt, first.steps, first.epsilon) == (0, 3, 0.5)
+    assert (second.attempt, second.steps, second.noise_multiplier) == (1, 1, first.noise_multiplier)
+    resumed = schedule_of(spec)
+    assert (resumed.records[0].attempt, resumed.records[0].from_step) == (1, 2)
+    resumed.next()
+    assert len(reserved_in(spec)) == 2
+    done = finish(resumed, resumed.records[0])
+    assert (done.state, done.error) == ("done", None)
+    assert Ledger(spec.resolved_ledger_url).open_reservations("s") == ()
+
+
+def test_a_trial_that_can_never_be_replayed_fails_after_as_many_attempts_as_were_fixed_beforehand(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    for _ in range(3):
+        record = schedule.not_replayable(schedule.next().trial_id, "other machine")
+    assert record.state == "failed"
+    assert "other machine (after 3 tries)" in record.error
+    assert [line.attempt for line in reserved_in(spec)] == [0, 1, 2]
+
+
+def test_a_new_attempt_over_the_cap_is_not_started(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, sweep={"epsilon_total": 0.6, "epsilons": [0.5]}, references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    schedule.not_replayable(schedule.next().trial_id, "other machine")
+    assert schedule.next() is None
+    assert "epsilon_total" in schedule.stopped_by
+    assert len(reserved_in(spec)) == 1
+
+
+@pytest.mark.parametrize("left", [None, "result.json"])
+def test_without_exact_arithmetic_nothing_is_charged_again_where_nothing_is_computed_again(tmp_path: Path, left: str | None) -> None:
+    spec = spec_of(tmp_path, device="cuda", references={"floor": False, "ceiling": False})
+    record = schedule_of(spec).next()
+    if left is not None:
+        folder = spec.checkpoint_dir(record.trial_id)
+        folder.mkdir(parents=True)
+        for name in ("trial.json", left):
+            (folder / name).touch()
+    assert schedule_of(spec).next().attempt == 0
+    assert len(reserved_in(spec)) == 1
 
 
 def test_a_trial_that_keeps_dying_fails_and_is_counted_once(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def save_small_model(spec: SweepSpec, record: TrialRecord) -> PoseNetwork:
     """What a finished trial leaves in its folder."""
     network = build_network(record.config.model, spec.places, generator=torch.Generator().manual_seed(0))
     meta = {"trial_id": record.trial_id, "seconds": 12.5, "metrics": {"val/pckh_50": 0.4, "train/loss": 3.0}}
-    folder = spec.checkpoint_dir(record.trial_id, record.attempt) / MODEL_FOLDER
+    folder = spec.checkpoint_dir(record.trial_id) / MODEL_FOLDER
     folder.parent.mkdir(parents=True, exist_ok=True)
     save_model(folder, network, config=record.config, meta=meta)
     return network

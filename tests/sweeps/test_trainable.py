@@ -53,4 +53,5 @@ def test_a_retry_with_other_weights_is_stopped_before_its_report_leaves_the_work
     results = steps_of(spec, record_of(spec, "e0.5-000-1", "other"))
     assert len(results) == 2
     assert "report" not in results[-1]
-    assert results[-1]["error"].startswith("Refused: trial e0.5-000: a retry reached other weights at step 2")
+    assert results[-1]["not_replayable"]
+    assert results[-1]["error"].startswith("NotReplayable: trial e0.5-000: a retry reached other weights at step 2")
