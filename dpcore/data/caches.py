@@ -40,6 +40,7 @@ class DatasetInfo:
     role: str
     protected: bool
     origin: str
+    crops: str
     count: int
     height_px: int
     width_px: int
@@ -74,6 +75,7 @@ def describe_dataset(name: str, places: Places) -> DatasetInfo:
         role=manifest.role,
         protected=manifest.protected,
         origin=manifest.origin,
+        crops=manifest.crops,
         count=manifest.count,
         height_px=manifest.height_px,
         width_px=manifest.width_px,

@@ -89,6 +89,21 @@ def check_unit(private: ShardSet) -> None:
         )
 
 
+def check_crops(private: ShardSet) -> None:
+    """Refuses a private dataset that cannot keep its labels private, because they placed its crops.
+
+    The public view of a crop shows the frame; a frame that was made from keypoints gives some of them away.
+
+    Raises:
+        Refused: names the dataset and what would help.
+    """
+    if private.manifest.crops == "labels":
+        raise Refused(
+            f"labels private: the crops of {private.manifest.name} were cut from annotations, and its public views show that; give labels "
+            "public, or boxes of a public detector and `dpsweep data import hrnet --crops detector`"
+        )
+
+
 def _open_embedded(name: str, spec: Embedded, places: Places) -> ShardSet:
     folder = dataset_folder(name, places)
     if not folder.is_dir():

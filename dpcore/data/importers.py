@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dpcore.config import parse_config
 from dpcore.data.annotations import array_of, entry_of, load_head_sizes, load_json, number_of, text_of
 from dpcore.data.crops import PIXEL_STD, CropBox, load_photograph
-from dpcore.data.manifest import JOINT_COUNT, DatasetHeader, Manifest, Record, Role
+from dpcore.data.manifest import JOINT_COUNT, Crops, DatasetHeader, Manifest, Record, Role
 from dpcore.data.shards import write_shards
 from dpcore.errors import BadInput
 from dpcore.pose.pckh import head_size_of_box
@@ -55,6 +55,7 @@ def import_hrnet(
     head_boxes: Path | None = None,
     box_scale: float = 1.25,
     mpii_centre_shift: bool = False,
+    crops: Crops = "labels",
 ) -> Manifest:
     """Imports an HRNet-style list of {image, center, scale, joints, joints_vis}.
 
@@ -70,6 +71,7 @@ def import_hrnet(
         head_boxes: gt_valid.mat or an npz, see `load_head_sizes`.
         box_scale: margin around the person, 1.25 for MPII.
         mpii_centre_shift: add 15 · scale to the centre's y before the margin, as HRNet does for MPII.
+        crops: where the records' centre and scale come from: annotation (`labels`), or a public `detector`.
 
     Raises:
         BadInput: names file and record.
@@ -80,7 +82,7 @@ def import_hrnet(
         raise BadInput(f"annotations {annotations}: expected a list of records, given {type(records).__name__}")
     origin = f"hrnet {annotations.name}, box_scale {box_scale}"
     size = {"height_px": height_px, "width_px": width_px}
-    header = _header(name=name, role=role, protected=protected, cohort=cohort, origin=origin, **size)
+    header = _header(name=name, role=role, protected=protected, cohort=cohort, origin=origin, crops=crops, **size)
     _check_source(annotations, images, count=len(records), box_scale=box_scale)
     sizes = None if head_boxes is None else load_head_sizes(head_boxes, len(records))
     reading = _Reading(
@@ -113,7 +115,7 @@ def import_coco(
 
     Pelvis and thorax are derived and labelled when both their parents are; upper neck and head top are not labelled, and
     there is no head size, so that PCKh cannot be counted on such a dataset. Crowds and people with fewer than
-    `min_keypoints` labelled COCO keypoints are left out.
+    `min_keypoints` labelled COCO keypoints are left out: boxes and the choice of people come from labels.
 
     Args:
         annotations: the JSON file with `images` and `annotations`.
@@ -132,7 +134,7 @@ def import_coco(
     people = entry_of(document, "annotations", where=f"annotations {annotations}")
     origin = f"coco {annotations.name}, box_scale {box_scale}, at least {min_keypoints} keypoints"
     size = {"height_px": height_px, "width_px": width_px}
-    header = _header(name=name, role=role, protected=protected, cohort=cohort, origin=origin, **size)
+    header = _header(name=name, role=role, protected=protected, cohort=cohort, origin=origin, crops="labels", **size)
     _check_source(annotations, images, count=len(people), box_scale=box_scale)
     chosen = _coco_people(annotations, people, least=min_keypoints)
     rows = (_coco_record(images, person, files, header=header, box_scale=box_scale, where=where) for where, person in chosen)

@@ -18,11 +18,20 @@ from dpcore.pose.skeleton import MPII_16
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
 Role = Literal["PUBLIC", "PRIVATE"]
+Crops = Literal["labels", "detector", "whole_image"]
 JOINT_COUNT = len(MPII_16)
 
 
 class DatasetHeader(Part):
     """What the maker of a dataset decides: its name, its role, its crop size and where it came from.
+
+    `crops` says who placed the crop's frame, because a frame shows in every public view of the crop:
+
+    | crops | the frame comes from |
+    |---|---|
+    | labels | annotations; also where nobody said, as in manifests from before the field |
+    | detector | a public detector that saw the photograph and no label |
+    | whole_image | the camera: nothing was cut once there were labels |
 
     `protected` marks real people's data. It is said for PRIVATE data only: stand-ins (synthetic people, research
     benchmarks) are PRIVATE and not protected. `cohort` names the people in a ledger (`dpcore.data.cohorts`); None: derived
@@ -36,6 +45,7 @@ class DatasetHeader(Part):
     width_px: int = Field(ge=8, le=2048)
     origin: str = Field(description="generator and its settings, or importer and its source file")
     cohort: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="PRIVATE data: who is charged")
+    crops: Crops = "labels"
 
     @model_validator(mode="after")
     def _public_data_is_not_protected(self) -> Self:

@@ -70,6 +70,12 @@ def _add_hrnet(formats: Any) -> None:
     base.add_argument("--zero-based", dest="one_based", action="store_false", help="pixel coordinates from 0, as in LSPET here")
     hrnet.add_argument("--head-boxes", metavar="FILE", type=Path, default=None, help="gt_valid.mat, or .npz with head_box")
     hrnet.add_argument("--mpii-centre-shift", action="store_true", help="centre_y += 15·scale, as MPII's evaluation crops")
+    hrnet.add_argument(
+        "--crops",
+        choices=("labels", "detector"),
+        default="labels",
+        help="whose center and scale these are: an annotator's (default), or a public detector's, as labels: private needs",
+    )
     hrnet.set_defaults(execute=import_hrnet_command)
 
 
@@ -121,6 +127,7 @@ def import_hrnet_command(args: argparse.Namespace) -> int:
         head_boxes=args.head_boxes,
         box_scale=args.box_scale,
         mpii_centre_shift=args.mpii_centre_shift,
+        crops=args.crops,
     )
     return _announce(manifest, args)
 

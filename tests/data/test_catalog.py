@@ -1,13 +1,15 @@
 """Names become datasets, and roles are held."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dpcore.config import Places
 from dpcore.data import catalog
-from dpcore.data.catalog import check_roles, open_dataset
-from dpcore.data.shards import open_shards
+from dpcore.data.catalog import check_crops, check_roles, open_dataset
+from dpcore.data.manifest import MANIFEST_NAME, DatasetHeader
+from dpcore.data.shards import open_shards, write_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, draw_record, synth
 from dpcore.errors import BadInput, Refused
 
@@ -68,3 +70,24 @@ def test_a_private_crop_in_public_data_is_refused_and_named(tmp_path: Path) -> N
         check_roles(private, public, leak)
     with pytest.raises(Refused, match=r"data\.public"):
         check_roles(private, leak, public)
+
+
+def test_a_dataset_cut_from_labels_cannot_keep_them_private(tmp_path: Path) -> None:
+    header = synth(tmp_path / "whole", "private", count=1, seed=0, role="PRIVATE").header
+    check_crops(open_shards(tmp_path / "whole"))
+    for crops in ("detector", "labels"):
+        changed = DatasetHeader(**{**header.model_dump(), "crops": crops})
+        write_shards(tmp_path / crops, [draw_record("private", seed=0, index=0)], header=changed)
+    check_crops(open_shards(tmp_path / "detector"))
+    with pytest.raises(Refused, match="--crops detector"):
+        check_crops(open_shards(tmp_path / "labels"))
+
+
+def test_a_manifest_that_does_not_say_was_cut_from_labels(tmp_path: Path) -> None:
+    synth(tmp_path / "old", "private", count=1, seed=0, role="PRIVATE")
+    path = tmp_path / "old" / MANIFEST_NAME
+    manifest = json.loads(path.read_text())
+    del manifest["crops"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(Refused, match="cut from annotations"):
+        check_crops(open_shards(tmp_path / "old"))

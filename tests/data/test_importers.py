@@ -225,3 +225,9 @@ def test_lspet_records_import_with_their_head_sizes(tmp_path: Path, shared_data:
     np.testing.assert_allclose(dataset.head_size_px, [r["head_size"] for r in records] * zoom, rtol=1e-5)
     inside = (dataset.keypoints[dataset.visible] > -1) & (dataset.keypoints[dataset.visible] < 193)
     assert inside.all()
+
+
+def test_crops_come_from_labels_unless_a_detector_is_named(tmp_path: Path) -> None:
+    for crops, options in (("labels", {}), ("detector", {"crops": "detector"})):
+        (tmp_path / crops).mkdir()
+        assert imported(tmp_path / crops, [hrnet_record()], **options).manifest.crops == crops

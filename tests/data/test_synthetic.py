@@ -86,3 +86,7 @@ def test_unknown_domains_and_empty_datasets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="at least 1"):
         synth(tmp_path / "d", "private", count=0, seed=3, role="PRIVATE")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_synthetic_picture_is_whole(tmp_path: Path) -> None:
+    assert synth(tmp_path / "d", "private", count=1, seed=0, role="PRIVATE").crops == "whole_image"
