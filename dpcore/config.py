@@ -157,6 +157,19 @@ class PublicViewStage(Part):
         return self
 
 
+class TeacherStage(PublicStage):
+    """The public model that stands in for private labels: from the end of `stages.public` it trains on the views of the PUBLIC
+    dataset, under the trial's split and with that dataset's own labels, and then reads the private dataset's views."""
+
+    steps: int = Field(default=400, ge=1)
+    min_confidence: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="a pseudo-label counts as visible from this share of the teacher's mass about its peak, x and y",
+    )
+
+
 class PrivateStage(Part):
     """The private steps. q = expected_batch_size / data.nominal_examples."""
 
@@ -209,7 +222,8 @@ class TrialConfig(Part):
     private_weight: float | None = Field(default=None, ge=0, description="α; feature methods, 1 unless said; 0 is the control")
     public_batch_size: int | None = Field(default=None, ge=1, description="feature methods: views per step behind the public term")
     subspace: SubspaceConfig = SubspaceConfig()
-    labels: Literal["public"] = "public"
+    labels: Literal["public", "private"] = "public"
+    teacher: TeacherStage = TeacherStage()
     privacy_unit: Literal["image"] = "image"
     relation: Relation = Field(
         default="add_remove", description="of neighbouring datasets: a unit added or removed, or replaced by another"
@@ -259,6 +273,17 @@ class TrialConfig(Part):
             raise ValueError("method nonprivate starts from the public model: set start to public")
         if self.subspace.source == "public_view" and self.method != "feature_projected":
             raise ValueError("subspace.source public_view is for method feature_projected: elsewhere give public")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_stay_out_of_what_is_public(self) -> Self:
+        if self.labels == "public" and self.teacher != TeacherStage():
+            raise ValueError("labels public needs no teacher: leave teacher out, or set labels to private")
+        if self.labels == "private" and self.split is not None and self.split.region != "all":
+            raise ValueError(
+                f"labels private: split {self.split.name} finds the region {self.split.region} by keypoints, so its views would show some "
+                "of them; give a split of region all"
+            )
         return self
 
     @model_validator(mode="after")

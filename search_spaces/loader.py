@@ -276,6 +276,8 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
                 found += [f"{place}: {_unknown_split(space, s)}" for s in parameter.choice if s is not None and s not in space.splits]
             if value_at(space.trial, path) is not None:
                 found.append(f"{place}: also fixed in trial; keep one of the two")
+            if path == "labels":
+                found.append(f"{place}: whether labels are public is for the data's owner to say, once: fix it in trial")
             if space.sweep.accounting == "composed" and path in COMPOSED_FIXES:
                 found.append(
                     f"{place}: accounting composed needs it fixed per ε (PLD composition); move it to trial or ask for unaccounted"

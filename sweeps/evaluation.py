@@ -58,8 +58,8 @@ def pretrain_public(values: Mapping[str, Any], places: Places, *, out: Path | No
     """
     kept = {field: values[field] for field in PUBLIC_FIELDS if field in values}
     config = parse_config(TrialConfig, {**kept, "method": "public_only", "start": "public"})
-    data = open_trial_data(config, places)
-    network = public_network(config, data, places=places, runtime=RuntimeFlags())
+    data = open_trial_data(config, places, RuntimeFlags())
+    network = public_network(config, data.public, places=places, runtime=RuntimeFlags())
     state = _score(network, config, data.validation, places)
     if out is not None:
         meta = {

@@ -86,11 +86,28 @@ class SimCCCodec:
         y = self._peak(logits_y, self.height_px)
         return torch.stack([x, y], dim=-1)
 
+    def confidence(self, logits_x: Tensor, logits_y: Tensor) -> Tensor:
+        """How much of a prediction lies about its peak: (B, K) in 0 … 1, the lower of x and y; NaN for NaN rows.
+
+        The mass within two label sigmas of the peak: 0.96 for a prediction as sharp as a label, the share of the bins in the
+        window for an even one.
+        """
+        return torch.minimum(self._mass_at_peak(logits_x), self._mass_at_peak(logits_y))
+
+    def _mass_at_peak(self, logits: Tensor) -> Tensor:
+        bins = logits.shape[-1]
+        distance = (torch.arange(bins, device=logits.device) - logits.argmax(dim=-1, keepdim=True)).abs()
+        return (torch.softmax(logits, dim=-1) * (distance <= self._window_bins)).sum(dim=-1)
+
     def _centres_px(self, bins: int, size_px: int) -> Tensor:
         return (size_px - 1) / 2 + (torch.arange(bins, dtype=torch.float32) - (bins - 1) / 2) / self.split_ratio
 
     def _to_bins(self, coordinate_px: Tensor, bins: int, size_px: int) -> Tensor:
         return (coordinate_px - (size_px - 1) / 2) * self.split_ratio + (bins - 1) / 2
+
+    @property
+    def _window_bins(self) -> int:
+        return max(1, round(WINDOW_SIGMAS * self.label_sigma_bins))
 
     def _gaussian(self, coordinate_px: Tensor, bins: int, size_px: int) -> Tensor:
         centre = self._to_bins(coordinate_px, bins, size_px).unsqueeze(-1)
@@ -101,7 +118,7 @@ class SimCCCodec:
     def _peak(self, logits: Tensor, size_px: int) -> Tensor:
         bins = logits.shape[-1]
         peak = logits.argmax(dim=-1, keepdim=True)
-        window = torch.full_like(peak, max(1, round(WINDOW_SIGMAS * self.label_sigma_bins)))
+        window = torch.full_like(peak, self._window_bins)
         # as wide to the left as to the right, also at the border: a cut window would pull the mean inwards
         reach = torch.minimum(window, torch.minimum(peak, bins - 1 - peak))
         index = torch.arange(bins, device=logits.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -29,13 +31,16 @@ def loss_of(codec: SimCCCodec) -> Loss:
 
 def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec) -> Tensor:
     """Keypoints (N, K, 2) px of all inputs, without augmentation or flip test."""
+    return torch.cat([codec.decode(*logits).cpu() for logits in logits_of(tail, inputs)])
+
+
+def logits_of(tail: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (B, K, Wx) and (B, K, Wy) of all inputs in order, some at a time."""
     tail.eval()
-    predictions = []
-    with torch.no_grad():
-        for start in range(0, len(inputs), _ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(inputs)))
-            predictions.append(codec.decode(*tail(inputs.take(rows, None))).cpu())
-    return torch.cat(predictions)
+    for start in range(0, len(inputs), _ROWS_AT_ONCE):
+        with torch.no_grad():
+            logits_x, logits_y = tail(inputs.take(np.arange(start, min(start + _ROWS_AT_ONCE, len(inputs))), None))
+        yield logits_x, logits_y
 
 
 def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCCCodec) -> PckhState:

@@ -13,7 +13,7 @@ from dpcore.data.views import StoredViews
 from dpcore.errors import Unavailable
 from dpcore.model.network import SplitNetwork
 from dpcore.train.features import Stem, cached_features
-from dpcore.train.sources import Examples, ImageInputs, Inputs, Labels, Records
+from dpcore.train.sources import Examples, ImageInputs, Inputs, LabelledViews, Labels, Records
 
 NO_AUGMENTATION = AugmentationConfig()
 
@@ -57,13 +57,13 @@ class InputBuilder:
         """Labelled examples of a PUBLIC dataset."""
         return Examples(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device)
 
-    def view_examples(self, dataset: ShardSet, views: StoredViews, augmentation: AugmentationConfig) -> Examples:
-        """The public views of `dataset` with its (public) labels."""
-        return Examples(self.of_views(views, augmentation), labels_of(dataset), augmentation, self.device)
+    def view_examples(self, views: LabelledViews, augmentation: AugmentationConfig) -> Examples:
+        """Public views with the labels of the public side."""
+        return Examples(self.of_views(views.stored, augmentation), views.labels, augmentation, self.device)
 
-    def records(self, dataset: ShardSet, views: StoredViews | None, augmentation: AugmentationConfig) -> Records:
-        """Private records, paired with `views` where given."""
-        paired = None if views is None else self.of_views(views, augmentation)
+    def records(self, dataset: ShardSet, views: LabelledViews | None, augmentation: AugmentationConfig) -> Records:
+        """Private records with their own labels, paired with `views` where given."""
+        paired = None if views is None else self.view_examples(views, augmentation)
         return Records(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device, views=paired)
 
     def _inputs(self, crops: ShardSet | StoredViews, digest: str, augmentation: AugmentationConfig, *, private: bool) -> Inputs:

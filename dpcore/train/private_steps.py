@@ -98,7 +98,7 @@ def build_mechanism(
         private=None
         if config.is_control
         else builder.records(data.private, data.views if needs_pairs(config) else None, config.augmentation),
-        views=builder.view_examples(data.private, data.views, config.augmentation) if reads_views and data.views is not None else None,
+        views=builder.view_examples(data.views, config.augmentation) if reads_views and data.views is not None else None,
         public=builder.examples(data.public, NO_AUGMENTATION) if fits and config.subspace.source == "public" else None,
     )
     return Mechanism(

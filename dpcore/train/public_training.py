@@ -98,7 +98,7 @@ def _losses(fit: PublicFit, pool: Indices, steps: int) -> Iterator[tuple[int, Te
     for step in range(steps):
         fit.tail.train()
         generator = fit.streams.generator(f"{fit.name}.batch", step)
-        indices = pool[choose_without_replacement(generator, len(pool), fit.batch_size, what=f"stages.{fit.name}.batch_size")]
+        indices = pool[choose_without_replacement(generator, len(pool), fit.batch_size, what=f"batch_size of the stage {fit.name}")]
         draw = fit.examples.draw_geometry(fit.streams.stream(f"{fit.name}.augmentation", step), len(indices))
         yield step, loss(fit.tail, fit.examples.batch(indices, draw)).mean()
 

@@ -5,7 +5,9 @@ These are the `ExampleSource` and `RecordSource` that the mechanism reads. Shape
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from dpcore.config import AugmentationConfig
 from dpcore.data.transforms import GeometryDraw, draw_geometry, to_tensor
+from dpcore.data.views import StoredViews
 from dpcore.errors import BadInput
 from dpcore.privacy.per_example import Batch
 from dpcore.privacy.randomness import Indices, RandomStream
@@ -84,12 +87,36 @@ class Labels:
     height_px: int
     width_px: int
 
+    @cached_property
+    def digest(self) -> str:
+        """64 hex digits over all labels in order. That of private labels is a membership test: local files only."""
+        digest = hashlib.sha256(f"{self.keypoints.shape}|{self.height_px}|{self.width_px}".encode())
+        digest.update(self.keypoints.tobytes())
+        digest.update(self.visible.tobytes())
+        return digest.hexdigest()
+
     def take(self, indices: Indices, draw: GeometryDraw | None) -> tuple[Tensor, Tensor]:
         """Labels of `indices` under their draw."""
         keypoints, visible = self.keypoints[indices], self.visible[indices]
         if draw is not None:
             keypoints, visible = draw.apply_to_keypoints(keypoints, visible, height_px=self.height_px, width_px=self.width_px)
         return torch.from_numpy(keypoints), torch.from_numpy(visible)
+
+
+@dataclass(frozen=True)
+class LabelledViews:
+    """The stored public views of a dataset and the labels that every public place uses: all that the public side of a trial
+    holds of the private data.
+
+    Attributes:
+        stored: ψ(x), row by row.
+        labels: the dataset's own where labels are public, else the teacher's; then no true label is within reach of here.
+        teacher: digest of the weights of the public model that made the labels; None where they are the dataset's own.
+    """
+
+    stored: StoredViews
+    labels: Labels
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,28 +137,25 @@ class Examples:
 
     def batch(self, indices: Indices, draw: GeometryDraw | None) -> Batch:
         """The examples at `indices` under their draw."""
-        return self._batch_of(self.inputs, indices, draw)
-
-    def _batch_of(self, inputs: Inputs, indices: Indices, draw: GeometryDraw | None) -> Batch:
         keypoints, visible = self.labels.take(indices, draw)
-        return Batch(inputs.take(indices, draw), keypoints.to(self.device), visible.to(self.device))
+        return Batch(self.inputs.take(indices, draw), keypoints.to(self.device), visible.to(self.device))
 
 
 @dataclass(frozen=True)
 class Records(Examples):
-    """A `RecordSource`: private examples, and where the method has pairs the stored public view of each."""
+    """A `RecordSource`: private examples, and where the method has pairs the public view of each with the public side's label."""
 
-    views: Inputs | None = None
+    views: Examples | None = None
 
     def view_batch(self, indices: Indices, draw: GeometryDraw | None) -> Batch:
-        """ψ(x) of the same records under the same draw, from the stored bytes alone.
+        """ψ(x) of the same records under the same draw, from the stored bytes and the public side's labels alone.
 
         Raises:
             BadInput: the trial has no split.
         """
         if self.views is None:
             raise BadInput("this trial has no public views: give the config a split")
-        return self._batch_of(self.views, indices, draw)
+        return self.views.batch(indices, draw)
 
 
 def through_stem(stem: nn.Module, images: Tensor) -> Tensor:

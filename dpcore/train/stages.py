@@ -3,6 +3,8 @@
 A stage's key holds the digest of the weights it starts from, the content of what it reads and every setting that
 moves its result. So trials share a stage exactly when it would give them the same weights, and the sweep pays for the
 public stage once and for the public-view stage once per split.
+
+No stage is given the private dataset: of it they see views and the labels of the public side (`LabelledViews`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,17 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
+from dpcore.config import Places, PublicStage, PublicViewStage, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.folders import locked, new_folder
+from dpcore.data.shards import ShardSet
 from dpcore.errors import BadInput
+from dpcore.model.freezing import Freeze
 from dpcore.model.network import PoseNetwork, build_network, codec_of, load_weights, weights_digest
 from dpcore.privacy.randomness import Indices, PublicStreams
 from dpcore.train.durable import write_json
 from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.public_training import FitOutcome, PublicFit, train_steps, train_to_convergence
-from dpcore.train.sources import Crops
-from dpcore.train.trial_data import TrialData
+from dpcore.train.sources import Crops, Examples, LabelledViews
 
 STAGES_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -36,68 +40,124 @@ _HELD_BY_THE_START = {"freeze", "weights", "head_start"}
 """Fields of the model that say nothing of a stage's result beyond the digest of the weights it starts from."""
 
 
-def started_network(config: TrialConfig, data: TrialData, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """What one stage trains, on which examples."""
+
+    name: str
+    freeze: Freeze
+    settings: PublicStage | PublicViewStage
+    examples: Callable[[InputBuilder], Examples]
+
+
+def started_network(
+    config: TrialConfig, *, public: ShardSet, views: LabelledViews | None, places: Places, runtime: RuntimeFlags
+) -> PoseNetwork:
     """The network at the start of the private steps: public weights, public stage, and public-view stage where asked.
+
+    Args:
+        config: the trial.
+        public: the PUBLIC dataset.
+        views: all that a stage may see of the private dataset; None where the config has no split.
+        places, runtime: where stages are cached, and how they are computed.
 
     Raises:
         BadInput: a setting does not fit the network or the data.
     """
-    network = public_network(config, data, places=places, runtime=runtime)
-    return network if config.start == "public" else _after_view_stage(network, config, data, places=places, runtime=runtime)
+    network = public_network(config, public, places=places, runtime=runtime)
+    return network if config.start == "public" else _after_view_stage(network, config, views, places=places, runtime=runtime)
 
 
-def public_network(config: TrialConfig, data: TrialData, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
+def public_network(config: TrialConfig, public: ShardSet, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
     """The network after `stages.public`; it has seen PUBLIC data alone."""
-    stage = config.stages.public
+    settings = config.stages.public
     network = build_network(config.model, places, generator=PublicStreams(config.seed).torch_generator("initialisation"))
-    if stage.steps == 0:
+    if settings.steps == 0:
         return network
-    inputs = {"stage": "public", "settings": stage.model_dump(mode="json"), "data": data.public.identity}
+    stage = _Stage(
+        name="public",
+        freeze=settings.freeze,
+        settings=settings,
+        examples=lambda builder: builder.examples(public, settings.augmentation),
+    )
+    inputs = {"stage": "public", "settings": settings.model_dump(mode="json"), "data": public.identity}
 
     def train() -> FitOutcome:
-        device = device_of(runtime)
-        split = network.split(stage.freeze)
-        builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
-        fit = PublicFit(
-            tail=split.tail,
-            examples=builder.examples(data.public, stage.augmentation),
-            codec=codec_of(config.model),
-            streams=PublicStreams(config.seed),
-            name="public",
-            batch_size=stage.batch_size,
-            learning_rate=stage.learning_rate,
-        )
-        return train_steps(fit, stage.steps)
+        return train_steps(_fit(network, stage, config, places=places, runtime=runtime), settings.steps)
 
     return _cached(network, train, _key(config, network, inputs, runtime), places=places, private=False)
 
 
-def _after_view_stage(network: PoseNetwork, config: TrialConfig, data: TrialData, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
-    """`network` after `stages.public_view`: trained on the stored public views alone, under the model's own freezing."""
-    stage, views = config.stages.public_view, data.views
-    if stage is None or views is None:
-        raise BadInput("start public_view needs stages.public_view and a split")
-    settings = {"view": stage.model_dump(mode="json"), "augmentation": config.augmentation.model_dump(mode="json")}
-    inputs = {"stage": "public_view", "settings": settings, "freeze": config.model.freeze, "data": views.digest}
+def teacher_network(config: TrialConfig, views: LabelledViews, *, public: ShardSet, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
+    """The teacher: the public network, trained on with views of PUBLIC data, so that it knows what it will be shown.
+
+    Args:
+        config: the trial.
+        views: the views of `public` under the trial's split, with that dataset's own labels.
+        public: the PUBLIC dataset.
+        places, runtime: where stages are cached, and how they are computed.
+
+    Raises:
+        BadInput: a setting does not fit the network or the data.
+    """
+    settings = config.teacher
+    network = public_network(config, public, places=places, runtime=runtime)
+    stage = _Stage(
+        name="teacher",
+        freeze=settings.freeze,
+        settings=settings,
+        examples=lambda builder: builder.view_examples(views, settings.augmentation),
+    )
+    inputs = {"stage": "teacher", "settings": settings.model_dump(mode="json", exclude={"min_confidence"}), **_contents(views)}
 
     def train() -> FitOutcome:
-        device = device_of(runtime)
-        split = network.split(config.model.freeze)
-        builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
-        fit = PublicFit(
-            tail=split.tail,
-            examples=builder.view_examples(data.private, views, config.augmentation),
-            codec=codec_of(config.model),
-            streams=PublicStreams(config.seed),
-            name="public_view",
-            batch_size=stage.batch_size,
-            learning_rate=stage.learning_rate,
-        )
-        if stage.steps is not None:
-            return train_steps(fit, stage.steps)
-        return train_to_convergence(fit, held_out=held_out_tenth(views), max_steps=stage.max_steps)
+        return train_steps(_fit(network, stage, config, places=places, runtime=runtime), settings.steps)
+
+    return _cached(network, train, _key(config, network, inputs, runtime), places=places, private=False)
+
+
+def _after_view_stage(
+    network: PoseNetwork, config: TrialConfig, views: LabelledViews | None, *, places: Places, runtime: RuntimeFlags
+) -> PoseNetwork:
+    """`network` after `stages.public_view`: trained on the stored public views alone, under the model's own freezing."""
+    settings = config.stages.public_view
+    if settings is None or views is None:
+        raise BadInput("start public_view needs stages.public_view and a split")
+    stage = _Stage(
+        name="public_view",
+        freeze=config.model.freeze,
+        settings=settings,
+        examples=lambda builder: builder.view_examples(views, config.augmentation),
+    )
+    documents = {"view": settings.model_dump(mode="json"), "augmentation": config.augmentation.model_dump(mode="json")}
+    inputs = {"stage": "public_view", "settings": documents, "freeze": config.model.freeze, **_contents(views)}
+
+    def train() -> FitOutcome:
+        fit = _fit(network, stage, config, places=places, runtime=runtime)
+        if settings.steps is not None:
+            return train_steps(fit, settings.steps)
+        return train_to_convergence(fit, held_out=held_out_tenth(views.stored), max_steps=settings.max_steps)
 
     return _cached(network, train, _key(config, network, inputs, runtime), places=places, private=True)
+
+
+def _contents(views: LabelledViews) -> dict[str, str]:
+    """What a stage on views has read, for its key."""
+    return {"data": views.stored.digest, "labels": views.labels.digest}
+
+
+def _fit(network: PoseNetwork, stage: _Stage, config: TrialConfig, *, places: Places, runtime: RuntimeFlags) -> PublicFit:
+    split = network.split(stage.freeze)
+    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(runtime))
+    return PublicFit(
+        tail=split.tail,
+        examples=stage.examples(builder),
+        codec=codec_of(config.model),
+        streams=PublicStreams(config.seed),
+        name=stage.name,
+        batch_size=stage.settings.batch_size,
+        learning_rate=stage.settings.learning_rate,
+    )
 
 
 def held_out_tenth(crops: Crops) -> Indices:
@@ -120,10 +180,15 @@ def _key(config: TrialConfig, network: PoseNetwork, inputs: dict[str, Any], runt
         "start": weights_digest(network.state_dict()),
         "model": config.model.model_dump(mode="json", exclude=_HELD_BY_THE_START),
         "seed": config.seed,
-        "rounding": {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__},
+        "rounding": rounding_of(runtime),
         **inputs,
     }
     return digest_of(document)
+
+
+def rounding_of(runtime: RuntimeFlags) -> dict[str, Any]:
+    """What moves the last bits of a public model and of what it predicts: a part of the keys of both."""
+    return {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__}
 
 
 def _cached(network: PoseNetwork, train: Callable[[], FitOutcome], key: str, *, places: Places, private: bool) -> PoseNetwork:

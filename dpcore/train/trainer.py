@@ -110,8 +110,8 @@ class _Prepared:
 
 def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places) -> _Prepared:
     device = device_of(runtime)
-    data = open_trial_data(config, places)
-    network = started_network(config, data, places=places, runtime=runtime)
+    data = open_trial_data(config, places, runtime)
+    network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
     start_digest = weights_digest(network.state_dict())
     split = network.split(config.model.freeze)
     require_dp_safe(split.stem, split.tail)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dpcore.config import FEATURE_METHODS, Places, TrialConfig
-from dpcore.data.catalog import check_roles, check_unit, open_dataset
+from dpcore.config import FEATURE_METHODS, Places, RuntimeFlags, TrialConfig
+from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset
 from dpcore.data.shards import ShardSet
-from dpcore.data.views import StoredViews, build_views
+from dpcore.data.views import build_views
 from dpcore.errors import BadInput, Refused
+from dpcore.train.inputs import labels_of
+from dpcore.train.pseudo_labels import pseudo_labelled
+from dpcore.train.sources import LabelledViews
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialData:
-    """`private` (role PRIVATE), `public` and `validation` (role PUBLIC), and the stored public views of `private` where
-    the config has a split."""
+    """`private` (role PRIVATE), `public` and `validation` (role PUBLIC), and the public side of `private` where the config has
+    a split: its stored views with public labels, or with a teacher's where labels are private."""
 
     private: ShardSet
     public: ShardSet
     validation: ShardSet
-    views: StoredViews | None
+    views: LabelledViews | None
 
     @property
     def protected(self) -> bool:
@@ -29,14 +32,19 @@ class TrialData:
     def digests(self) -> dict[str, str]:
         """Digests by part, those of protected data under the dataset's key."""
         found = {name: dataset.identity for name, dataset in self._parts()}
-        return found if self.views is None else {**found, "views": self.views.digest}
+        if self.views is None:
+            return found
+        found["views"] = self.views.stored.digest
+        if self.views.teacher is not None:
+            found |= {"teacher": self.views.teacher, "pseudo_labels": self.views.labels.digest}
+        return found
 
     def _parts(self) -> tuple[tuple[str, ShardSet], ...]:
         return ("private", self.private), ("public", self.public), ("validation", self.validation)
 
 
-def open_trial_data(config: TrialConfig, places: Places) -> TrialData:
-    """Opens what the config names; builds embedded datasets and public views on first use.
+def open_trial_data(config: TrialConfig, places: Places, runtime: RuntimeFlags) -> TrialData:
+    """Opens what the config names; builds embedded datasets, public views and pseudo-labels on first use.
 
     Raises:
         BadInput: a dataset is missing, or its crops are not the size of the model's input.
@@ -56,8 +64,20 @@ def open_trial_data(config: TrialConfig, places: Places) -> TrialData:
                 "import it again at that size, or change model.input_height_px and model.input_width_px"
             )
     _check_guarantee(config, private)
-    views = None if config.split is None else build_views(private, config.split, places)
+    views = _public_side(config, private, public=public, places=places, runtime=runtime)
     return TrialData(private=private, public=public, validation=validation, views=views)
+
+
+def _public_side(
+    config: TrialConfig, private: ShardSet, *, public: ShardSet, places: Places, runtime: RuntimeFlags
+) -> LabelledViews | None:
+    """What the public side may hold of `private`; the last place at which its labels can be chosen, or left behind."""
+    if config.split is None:
+        return None
+    stored = build_views(private, config.split, places)
+    if config.labels == "public":
+        return LabelledViews(stored, labels_of(private))
+    return pseudo_labelled(stored, config, public=public, places=places, runtime=runtime)
 
 
 def _check_guarantee(config: TrialConfig, private: ShardSet) -> None:
@@ -67,6 +87,8 @@ def _check_guarantee(config: TrialConfig, private: ShardSet) -> None:
         raise Refused(f"method nonprivate would release gradients of {manifest.name}, which is protected; choose a private method")
     if config.spends_privacy:
         check_unit(private)
+    if config.labels == "private" and config.split is not None:
+        check_crops(private)
 
 
 def needs_pairs(config: TrialConfig) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpcore.config import AugmentationConfig, ModelConfig, Places, TrialConfig
+from dpcore.config import AugmentationConfig, ModelConfig, Places, RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput
 from dpcore.model.network import build_network
 from dpcore.train.features import Stem, cached_features
@@ -41,7 +41,7 @@ def _stem(scale: float) -> Stem:
 
 
 def test_features_are_what_the_stem_gives_to_half_precision(train_places: Places, make_config: Make) -> None:
-    data = open_trial_data(make_config("public_only"), train_places)
+    data = open_trial_data(make_config("public_only"), train_places, RuntimeFlags())
     split = build_network(ModelConfig(), train_places, generator=torch.Generator().manual_seed(0)).split("backbone")
     builder = InputBuilder.for_split(split, model=ModelConfig(), places=train_places, device=CPU)
     cached = builder.of_dataset(data.public, NO_AUGMENTATION)
@@ -81,7 +81,7 @@ def test_no_private_image_can_fail_a_trial_by_features_beyond_half_precision(tmp
 
 
 def test_augmented_images_are_never_read_from_cached_features(train_places: Places, make_config: Make) -> None:
-    data = open_trial_data(make_config("public_only"), train_places)
+    data = open_trial_data(make_config("public_only"), train_places, RuntimeFlags())
     split = build_network(ModelConfig(), train_places, generator=torch.Generator().manual_seed(0)).split("backbone")
     builder = InputBuilder.for_split(split, model=ModelConfig(), places=train_places, device=CPU)
     flipping = AugmentationConfig(flip_prob=0.5)

@@ -28,26 +28,26 @@ def test_public_stage_is_trained_once_and_equal_in_another_cache(
     train_places: Places, make_config: Make, runtime: RuntimeFlags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config("public_only")
-    data = open_trial_data(config, train_places)
-    first = weights_digest(public_network(config, data, places=train_places, runtime=runtime).state_dict())
+    data = open_trial_data(config, train_places, runtime)
+    first = weights_digest(public_network(config, data.public, places=train_places, runtime=runtime).state_dict())
     elsewhere = _elsewhere(train_places, tmp_path)
-    assert weights_digest(public_network(config, data, places=elsewhere, runtime=runtime).state_dict()) == first
+    assert weights_digest(public_network(config, data.public, places=elsewhere, runtime=runtime).state_dict()) == first
 
     def refuse(*arguments: object, **settings: object) -> None:
         raise AssertionError("the stage was trained again")
 
     monkeypatch.setattr(stages, "train_steps", refuse)
-    assert weights_digest(public_network(config, data, places=train_places, runtime=runtime).state_dict()) == first
+    assert weights_digest(public_network(config, data.public, places=train_places, runtime=runtime).state_dict()) == first
 
 
 def test_trials_share_a_public_stage_unless_something_that_moves_it_differs(
     train_places: Places, make_config: Make, runtime: RuntimeFlags
 ) -> None:
     base = make_config("public_only")
-    data = open_trial_data(base, train_places)
+    data = open_trial_data(base, train_places, runtime)
 
     def start_of(config: TrialConfig) -> str:
-        return weights_digest(public_network(config, data, places=train_places, runtime=runtime).state_dict())
+        return weights_digest(public_network(config, data.public, places=train_places, runtime=runtime).state_dict())
 
     start = start_of(base)
     assert start_of(make_config("dpsgd", clip_norm=3.0, model__freeze="early", optimizer__learning_rate=0.5)) == start
@@ -61,9 +61,9 @@ def test_view_stage_trains_the_tail_alone_and_moves_with_the_split(train_places:
     coarse = make_config("public_only", **stage, split={"name": "coarse", "transform": "pixelate", "cell_px": 16})
     states = []
     for config in (fine, coarse):
-        data = open_trial_data(config, train_places)
-        public = public_network(config, data, places=train_places, runtime=runtime).state_dict()
-        started = started_network(config, data, places=train_places, runtime=runtime).state_dict()
+        data = open_trial_data(config, train_places, runtime)
+        public = public_network(config, data.public, places=train_places, runtime=runtime).state_dict()
+        started = started_network(config, public=data.public, views=data.views, places=train_places, runtime=runtime).state_dict()
         changed = {name.split(".")[1] for name in public if not torch.equal(public[name], started[name])}
         assert changed == {"head"}
         states.append(weights_digest(started))
@@ -96,8 +96,8 @@ def test_training_to_convergence_returns_the_best_weights_and_stops_by_itself(
     monkeypatch.setattr(public_training, "EVALUATE_EVERY_STEPS", 2)
     monkeypatch.setattr(public_training, "PATIENCE", 2)
     config = make_config("public_only")
-    data = open_trial_data(config, train_places)
-    split = public_network(config, data, places=train_places, runtime=runtime).split("backbone")
+    data = open_trial_data(config, train_places, runtime)
+    split = public_network(config, data.public, places=train_places, runtime=runtime).split("backbone")
     device = torch.device("cpu")
     builder = InputBuilder.for_split(split, model=config.model, places=train_places, device=device)
     examples = builder.examples(data.public, NO_AUGMENTATION)

@@ -1,0 +1,94 @@
+"""Pseudo-labels ŷ = teacher(ψ(x)): what every public place uses for the private dataset where its labels are private.
+
+The teacher is a public model (see `stages.teacher_network`) and reads stored views, so ŷ is a function of PUBLIC data and of
+what is published anyway: public term, subspace, stages, floor, control and the λ-part of a residual may use it for nothing.
+The true labels enter the private half of a pair alone. Which joints count as visible is the teacher's own confidence: an
+annotator's visibility would be a label.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
+from dpcore.data.folders import locked, new_folder
+from dpcore.data.shards import ShardSet
+from dpcore.data.views import META_NAME, StoredViews, build_views
+from dpcore.errors import BadInput, Corrupt
+from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.train.durable import read_json, write_json
+from dpcore.train.evaluator import logits_of
+from dpcore.train.inputs import device_of, labels_of
+from dpcore.train.sources import ImageInputs, LabelledViews, Labels
+from dpcore.train.stages import rounding_of, teacher_network
+
+PSEUDO_LABELS_VERSION = 1
+LABELS_FILE = "labels.safetensors"
+
+
+def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet, places: Places, runtime: RuntimeFlags) -> LabelledViews:
+    """The stored views of the private dataset with the labels that a public teacher gives them.
+
+    Guarantees: a function of `views`, `public`, the config and the public weights it names; nothing else is at hand here. Made
+    once, then read: the key holds views, teacher and settings. Mode 0700, like the views.
+
+    Args:
+        views: ψ(x) of the private dataset.
+        config: the trial; it has a split.
+        public: the PUBLIC dataset that the teacher learns from.
+        places, runtime: where caches lie, and how the teacher is computed.
+
+    Raises:
+        BadInput: the teacher is sure of no joint, or a setting does not fit. Corrupt: stored labels are not those written.
+    """
+    if config.split is None:
+        raise BadInput("pseudo-labels are read off public views: give the config a split")
+    seen = LabelledViews(build_views(public, config.split, places), labels_of(public))
+    teacher = teacher_network(config, seen, public=public, places=places, runtime=runtime)
+    name = weights_digest(teacher.state_dict())
+    settings = {"min_confidence": config.teacher.min_confidence, "model": config.model.model_dump(mode="json")}
+    document = {"version": PSEUDO_LABELS_VERSION, "views": views.digest, "teacher": name, "rounding": rounding_of(runtime)}
+    target = places.cache_dir / "pseudo_labels" / digest_of({**document, **settings})
+    if not target.is_dir():
+        with locked(target):
+            if not target.is_dir():
+                _write(target, _labels_by(teacher, views, config, runtime))
+    return LabelledViews(views, _read(target, config), teacher=name)
+
+
+def _labels_by(teacher: PoseNetwork, views: StoredViews, config: TrialConfig, runtime: RuntimeFlags) -> Labels:
+    """The teacher's predictions on all views; joints it is not sure of are not visible, and stand at the origin."""
+    codec, device = codec_of(config.model), device_of(runtime)
+    points, sure = [], []
+    for logits in logits_of(teacher.to(device), ImageInputs(views, None, device)):
+        points.append(codec.decode(*logits).cpu())
+        sure.append((codec.confidence(*logits) >= config.teacher.min_confidence).cpu())
+    keypoints, visible = torch.cat(points), torch.cat(sure)
+    if not bool(visible.any()):
+        raise BadInput(
+            f"the teacher is sure of no joint in any of {len(views)} views: lower teacher.min_confidence, which is "
+            f"{config.teacher.min_confidence:g}, or raise teacher.steps"
+        )
+    placed = torch.where(visible.unsqueeze(-1), keypoints, torch.zeros_like(keypoints))
+    return Labels(placed.numpy(), visible.numpy(), config.model.input_height_px, config.model.input_width_px)
+
+
+def _write(target: Path, labels: Labels) -> None:
+    with new_folder(target, private=True) as folder:
+        save_file({"keypoints": labels.keypoints, "visible": labels.visible}, folder / LABELS_FILE)
+        write_json(folder / META_NAME, {"digest": labels.digest, "visible_frac": float(labels.visible.mean())})
+
+
+def _read(folder: Path, config: TrialConfig) -> Labels:
+    try:
+        stored = load_file(folder / LABELS_FILE)
+        labels = Labels(stored["keypoints"], stored["visible"], config.model.input_height_px, config.model.input_width_px)
+    except (SafetensorError, FileNotFoundError, KeyError) as error:
+        raise Corrupt(f"{folder / LABELS_FILE} cannot be read ({error}); remove {folder} and run again") from error
+    if labels.digest != read_json(folder / META_NAME)["digest"]:
+        raise Corrupt(f"{folder / LABELS_FILE}: its labels are not those that were written; remove {folder} and run again")
+    return labels
