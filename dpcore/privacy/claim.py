@@ -48,6 +48,7 @@ class PrivacyClaim(Part):
 
     unit: Literal["image"]
     relation: Relation
+    labels: Literal["public", "private"]
     epsilon: float | None
     delta: float | None
     accountant: str
@@ -71,7 +72,7 @@ class PrivacyClaim(Part):
         """The claim in prose."""
         if self.no_guarantee is not None:
             return f"No privacy guarantee: {self.no_guarantee}" + self._stand_in_line()
-        record = f"one {self.unit} with its labels" if self.relation.endswith("_record") else f"the private part of one {self.unit}"
+        record = self._record()
         change = "replaced by another" if self.relation.startswith("replace") else "added or removed"
         if self.epsilon == 0.0:
             text = f"Nothing about {record} was read (ε = 0): the released weights are a function of public inputs alone."
@@ -83,6 +84,12 @@ class PrivacyClaim(Part):
             )
         given = f" Given to an attacker as public: {'; '.join(self.public)}." if self.public else ""
         return f"{text}{given} Not covered: {'; '.join(self.not_covered)}." + self._stand_in_line()
+
+    def _record(self) -> str:
+        """What of a unit the guarantee hides."""
+        if self.relation.endswith("_record"):
+            return f"one {self.unit} with its labels"
+        return f"the private part of one {self.unit}" + (" and its labels" if self.labels == "private" else "")
 
     def _stand_in_line(self) -> str:
         return " Stand-in data: ε as it would be." if self.stand_in else ""
@@ -112,6 +119,7 @@ def claim_of(
     return PrivacyClaim(
         unit=config.privacy_unit,
         relation=_relation(config),
+        labels=config.labels,
         epsilon=None if config.method == "nonprivate" else 0.0 if plan is None else plan.epsilon_planned,
         delta=None if plan is None else plan.delta,
         accountant="none" if plan is None else f"PLD (dp-accounting, {_PRICED_AS[plan.relation]}, interval 1e-4)",
@@ -153,9 +161,19 @@ def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -
         listed += [
             "which images exist and how many",
             f"the public view ψ(x) of every image: split {config.split.name} ({split})",
-            "keypoints, visibility, crop box and head size of every image (labels: public)",
+            _public_labels(config, manifests),
         ]
     return tuple(listed)
+
+
+def _public_labels(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> str:
+    if config.labels == "public":
+        return "keypoints, visibility, crop box and head size of every image (labels: public)"
+    source = f" of {manifests['public'].name}" if "public" in manifests else ""
+    return (
+        f"the frame of every image, which no label placed, and the keypoints that a public model{source} reads off its view: these"
+        " pseudo-labels stood in wherever public views were trained on (labels: private)"
+    )
 
 
 def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> tuple[str, ...]:

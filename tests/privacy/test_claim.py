@@ -131,3 +131,19 @@ def test_a_replacement_claim_says_so_and_how_it_was_priced() -> None:
     assert claim("feature", plan, split=SPLIT, relation="replace").relation == "replace_given_public_view"
     with pytest.raises(BadInput, match="priced for relation add_remove"):
         claim("dpsgd", PLAN, relation="replace")
+
+
+def test_private_labels_leave_the_public_list_and_join_the_private_part() -> None:
+    made = claim("feature", PLAN, split=SPLIT, labels="private")
+    assert made.labels == "private"
+    text = made.paragraph()
+    for said in ("the private part of one image and its labels, added or removed", "a public model of coco", "pseudo-labels stood in"):
+        assert said in text
+    assert not any("head size" in line or "labels: public" in line for line in made.public)
+    assert "one image with its labels" in claim("dpsgd", PLAN, labels="private").paragraph()
+    assert "and its labels" not in claim("feature", PLAN, split=SPLIT).paragraph()
+
+
+def test_a_control_with_private_labels_read_neither_pixels_nor_labels() -> None:
+    made = claim("feature", None, split=SPLIT, private_weight=0.0, labels="private")
+    assert "Nothing about the private part of one image and its labels was read" in made.paragraph()

@@ -161,3 +161,9 @@ def test_loading_needs_neither_torch_nor_optuna() -> None:
         "assert not {'torch', 'optuna', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_whether_labels_are_public_is_fixed_and_never_searched(tmp_path: Path) -> None:
+    assert load_space(write(tmp_path, GOOD.replace("trial:", "trial:\n  labels: private"))).trial["labels"] == "private"
+    lines = refusal(tmp_path, "search:", "search:\n  labels: {choice: [public, private]}")
+    assert lines == ["search.labels: whether labels are public is for the data's owner to say, once: fix it in trial"]
