@@ -36,7 +36,8 @@ class TrialData:
             return found
         found["views"] = self.views.stored.digest
         if self.views.teacher is not None:
-            found |= {"teacher": self.views.teacher, "pseudo_labels": self.views.labels.digest}
+            labels = self.private.outer_digest(self.views.labels.digest)
+            found |= {"teacher": self.views.teacher, "pseudo_labels": labels}
         return found
 
     def _parts(self) -> tuple[tuple[str, ShardSet], ...]:
