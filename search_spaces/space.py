@@ -183,7 +183,10 @@ class References(Part):
     """Runs outside `trials_per_epsilon`: what a private result is compared with."""
 
     floor: bool = True
-    ceiling: bool | dict[str, Any] = Field(default=True, description="or the TrialConfig paths that the ceiling sets for itself")
+    ceiling: bool | Literal["non_private"] | dict[str, Any] = Field(
+        default=True,
+        description="or the TrialConfig paths that the ceiling sets for itself; non_private: run on protected data, and sealed",
+    )
     control: bool = True
     winner_seeds: int = Field(default=3, ge=0)
 

@@ -174,8 +174,11 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
     if spec.sweep_dir.exists():
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
-    if facts.protected and spec.space.references.ceiling is not False:
-        raise Refused("references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false")
+    if facts.protected and spec.space.references.ceiling not in (False, "non_private"):
+        raise Refused(
+            "references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false, or =non_private: "
+            "then it runs, the ledger says so, and its score is sealed"
+        )
     if facts.protected and "nonprivate" in spec.space.methods:
         raise Refused("method nonprivate trains without privacy, and the private data are protected; take it out of the space")
     plan = plan_sweep(spec.space, around.accountant, cache_dir=spec.places.cache_dir)

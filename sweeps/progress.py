@@ -11,6 +11,8 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
     if record.state == "done" and record.pckh_50 is not None:
         parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}"]
         parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # none is known of protected data
+    elif record.state == "done":
+        parts.append("sealed: a ceiling without privacy was run, nothing of it is shown")
     elif record.state == "failed":
         parts.append(f"failed: {record.error}")
     elif record.attempt:

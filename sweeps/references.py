@@ -49,7 +49,8 @@ def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
                 longer = config.changed(**{"stages.public_view.steps": None, "stages.public_view.until": "converged"})
                 found.append(Reference(f"floor-{split.name}-converged", "floor", longer))
     if space.references.ceiling is not False:
-        found.append(Reference("ceiling", "ceiling", ceiling_config(space, seed=seed)))
+        role: Role = "sealed_ceiling" if space.references.ceiling == "non_private" else "ceiling"
+        found.append(Reference("ceiling", role, ceiling_config(space, seed=seed)))
     return tuple(found)
 
 

@@ -5,6 +5,7 @@ Scores are percent here and fractions everywhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 STAND_IN = "stand-in data: ε as it would be"
 NO_GUARANTEE = "no end-to-end guarantee"
+SEALED = "a ceiling without privacy was run and sealed: its score is in no table, log or tracker, and costs nothing while it stays there"
+UNSEALED = "the sealed ceiling was shown: a release without privacy, so the ε of this sweep and of its dataset is ∞"
 HEADER = ["ε", "winner", "PCKh@0.5 %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
 
 
@@ -34,6 +37,7 @@ class SweepPrice:
         composed_epsilon: Composition of every private trial of the sweep, at `delta`.
         private_trials: How many trials that composes.
         protected: Whether the private data is real people's.
+        sealed: Whether a ceiling without privacy was run of which nothing is shown.
     """
 
     accounting: str
@@ -41,6 +45,7 @@ class SweepPrice:
     private_trials: int
     delta: float
     protected: bool
+    sealed: bool = False
 
     @property
     def sweep_epsilon(self) -> float | None:
@@ -54,6 +59,10 @@ class SweepPrice:
             lines = [f"price of this sweep (unaccounted): {NO_GUARANTEE}; composed would have cost {composed}"]
         else:
             lines = [f"price of this sweep ({self.accounting}): {composed}"]
+        if math.isinf(self.composed_epsilon):
+            lines.append(UNSEALED)
+        elif self.sealed:
+            lines.append(SEALED)
         return lines if self.protected else [*lines, STAND_IN]
 
     def caption(self) -> str:
@@ -124,6 +133,7 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
         delta=results.delta,
         protected=results.protected,
+        sealed=bool(results.of_role("sealed_ceiling")),
     )
     comparisons = compare(results, spec.space.sweep.epsilons)
     return SweepReport(name=results.name, comparisons=comparisons, price=price, next_commands=_next_commands(comparisons, spec))

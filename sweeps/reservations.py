@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sweeps.ledger import Compose, Ledger, Reservation
 from sweeps.pricing import Accountant
 from sweeps.results import TrialRecord
+from sweeps.sealed import sealed_reservation
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ class Reservations:
         return any((line.trial_id, line.attempt) == (record.trial_id, record.attempt) for line in open_lines)
 
     def _reservation(self, record: TrialRecord) -> Reservation | None:
+        if record.is_sealed:
+            return sealed_reservation(
+                record.config,
+                sweep=self._spec.name,
+                trial_id=record.trial_id,
+                attempt=record.attempt,
+                cohort=self._cohort,
+                key_id=self._key_id,
+            )
         planned = self._accountant.plan(record.config, self._spec.places.cache_dir)
         if planned is None:
             return None

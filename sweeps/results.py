@@ -13,7 +13,7 @@ from dpcore.config import FEATURE_METHODS, TrialConfig, parse_config
 from dpcore.errors import BadInput, Corrupt
 from sweeps.spec import write_atomically
 
-Role = Literal["search", "floor", "ceiling", "control", "seed"]
+Role = Literal["search", "floor", "ceiling", "sealed_ceiling", "control", "seed"]
 State = Literal["planned", "running", "done", "pruned", "failed"]
 PCKH_50, PCKH_10 = "val/pckh_50", "val/pckh_10"
 EPSILON_SPENT, NOISE_MULTIPLIER = "privacy/epsilon_spent", "privacy/noise_multiplier"
@@ -79,6 +79,16 @@ class TrialRecord:
         return None if self.config.split is None else self.config.split.name
 
     @property
+    def run(self) -> tuple[str, int]:
+        """Which run of its sweep it is, as the ledger knows it."""
+        return self.trial_id, self.attempt
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nothing of it may be shown but that it was run."""
+        return self.role == "sealed_ceiling"
+
+    @property
     def is_finished(self) -> bool:
         """Whether nothing more will come."""
         return self.state in ("done", "pruned", "failed")
@@ -91,7 +101,7 @@ class TrialRecord:
 
     def ended(self, *, seconds: float, error: str | None = None) -> TrialRecord:
         """The record at its end: done, or failed with the reason (a score that is no number is a failure)."""
-        if error is None and self.pckh_50 is None:
+        if error is None and self.pckh_50 is None and not self.is_sealed:
             error = f"{PCKH_50} is no number: the weights diverged; try a smaller learning rate"
         return replace(self, state="done" if error is None else "failed", seconds=seconds, error=error)
 
@@ -113,7 +123,7 @@ class SweepResults:
     Attributes:
         records: in the order of hand-out.
         accounting: the regime; sweep_epsilon: its price at `delta`, None under `unaccounted`.
-        composed_epsilon: what `composed` costs, whatever the regime.
+        composed_epsilon: what `composed` costs, whatever the regime; infinite once a sealed ceiling was shown.
         stopped_by: why the sweep ended before its plan, None when it did not.
         protected: whether the private data is of real people to protect (False: stand-in, ε as it would be).
     """
@@ -182,6 +192,7 @@ class SweepResults:
             k: getattr(self, k)
             for k in ("name", "accounting", "delta", "sweep_epsilon", "composed_epsilon", "planned", "stopped_by", "protected")
         }
+        facts = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in facts.items()}  # JSON has no infinity
         write_atomically(folder / "sweep.json", json.dumps(facts, indent=2, allow_nan=False).encode())
 
 
@@ -212,6 +223,8 @@ def read_results(sweep_dir: Path) -> SweepResults:
         points = pq.read_table(folder / "curves.parquet").to_pylist()
     except (pa.ArrowException, ValueError, OSError) as error:
         raise Corrupt(f"results in {folder} do not read ({error}); dpsweep resume writes them again") from None
+    if facts["composed_epsilon"] is None:
+        facts["composed_epsilon"] = math.inf
     curves: dict[str, dict[int, CurvePoint]] = {}
     for point in points:
         at = curves.setdefault(point["trial_id"], {}).setdefault(point["step"], CurvePoint(point["step"], {}, point["weights_digest"]))

@@ -81,15 +81,17 @@ class ScheduleSearcher(Searcher):
 
 def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
     """What a worker must know of a trial; the key is not in it. `expected`: the weights that earlier reports of this very
-    attempt had, which a replay must reach again."""
+    attempt had, which a replay must reach again; a sealed run reports none."""
+    folder = spec.sealed_dir / record.trial_id if record.is_sealed else spec.checkpoint_dir(record.trial_id)
     return {
         "trial_id": record.trial_id,
         "attempt": {"number": record.attempt, "from_step": record.from_step},
         "config": record.config.model_dump(mode="json"),
-        "folder": str(spec.checkpoint_dir(record.trial_id)),
+        "folder": str(folder),
+        "sealed": record.is_sealed,
         "places": spec.places.model_dump(mode="json"),
         "function": spec.trial_function,
-        "expected": {str(point.step): point.weights_digest for point in record.curve},
+        "expected": {str(point.step): point.weights_digest for point in record.curve if point.weights_digest},
     }
 
 

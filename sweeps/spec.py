@@ -95,6 +95,11 @@ class SweepSpec(Part):
         """Where this sweep remembers the lines that it wrote into a ledger on a server; an SQLite ledger has its own."""
         return self.state_dir / "ledger.witness"
 
+    @property
+    def sealed_dir(self) -> Path:
+        """Where runs lie of which nothing may be shown, each in a folder of its name."""
+        return self.state_dir / "sealed"
+
     def checkpoint_dir(self, trial_id: str) -> Path:
         """A trial's own folder, of all its attempts: a later one goes on from the checkpoint of an earlier one."""
         return self.sweep_dir / "checkpoints" / trial_id

@@ -35,6 +35,8 @@ from sweeps.spec import SweepSpec
 
 REDRAWS = 50
 REFERENCES = "references"
+SEALED_VALUE = 0.0
+"""What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
 
 
 class Studies:
@@ -97,7 +99,7 @@ class Studies:
         for name, value in (("seconds", record.seconds), ("error", record.error), ("replaced", replaced)):
             self._storage.set_trial_user_attr(self._storage_id(record), name, value)
         if record.state == "done":
-            study.tell(number, record.pckh_50)
+            study.tell(number, SEALED_VALUE if record.is_sealed else record.pckh_50)
         else:
             study.tell(number, state=TrialState.FAIL)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sweeps.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.spec import SweepSpec
 
-REFERENCE_ROLES = frozenset({"floor", "ceiling", "control"})
+REFERENCE_ROLES = frozenset({"floor", "ceiling", "sealed_ceiling", "control"})
 STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 DRAIN_WITHIN_S = 30.0
 

@@ -21,6 +21,8 @@ from ray import tune
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.errors import BadInput, DpsweepError, NotReplayable, Unavailable
 from dpcore.train.attempts import Attempt
+from sweeps.allow_list import allowed_error
+from sweeps.sealed import make_sealed_folder, seal
 
 LOCK_FILE = "trial.lock"
 LOCK_WAIT_S = 90.0
@@ -64,15 +66,29 @@ class TrialTrainable(tune.Trainable):
         except Unavailable:
             raise
         except DpsweepError as error:
-            answer = {"done": True, "error": f"{type(error).__name__}: {error}"}
+            text = allowed_error(f"{type(error).__name__}: {error}", protected=self._is_sealed)
+            answer = {"done": True, "error": text}
             return {**answer, "not_replayable": True} if isinstance(error, NotReplayable) else answer
         if report is None:
             return {"done": True, "error": "the trial ended without a last report"}
+        if self._is_sealed:
+            return self._sealed(report)
         metrics = {name: float(value) for name, value in report.metrics.items() if math.isfinite(value)}
         return {
             "done": bool(report.done),
             "report": {"step": int(report.step), "metrics": metrics, "weights_digest": str(report.weights_digest)},
         }
+
+    @property
+    def _is_sealed(self) -> bool:
+        return bool(self._trial.get("sealed"))
+
+    def _sealed(self, report: Any) -> dict[str, Any]:
+        """A report of which only the step leaves: it is planned, the rest follows from private data without noise."""
+        if report.done:
+            self._end()
+            seal(Path(self._trial["folder"]), report.metrics)
+        return {"done": bool(report.done), "report": {"step": int(report.step), "metrics": {}, "weights_digest": ""}}
 
     def _hold_against_earlier(self, report: Any) -> None:
         """Keeps a report in the worker that is not the one that was made before: its noise is the same, its sums are not.
@@ -103,6 +119,8 @@ class TrialTrainable(tune.Trainable):
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._runtime.threads)
         folder = Path(trial["folder"])
+        if self._is_sealed:
+            make_sealed_folder(folder)
         wait_for_lock(folder, within_s=LOCK_WAIT_S)
         return function(
             parse_config(TrialConfig, trial["config"]),
@@ -112,6 +130,7 @@ class TrialTrainable(tune.Trainable):
             key=self._key,
             folder=folder,
             attempt=parse_config(Attempt, trial["attempt"]),
+            **({"sealed": True} if self._is_sealed else {}),
         )
 
     def _end(self) -> None:

@@ -48,6 +48,7 @@ def run_trial(
     key: SweepKey | None,
     folder: Path | None,
     attempt: Attempt = FIRST,
+    sealed: bool = False,
 ) -> Iterator[Report]:
     """Runs a trial, report by report; the last one is `done`.
 
@@ -67,6 +68,7 @@ def run_trial(
         key: the sweep's secret; None only where no private data are drawn (public_only and controls).
         folder: checkpoints, digests and the final model; None keeps nothing.
         attempt: which try this is; a try that is no replay needs the next one.
+        sealed: the caller shows neither reports nor weights, so that protected data may be trained on without privacy.
 
     Raises:
         BadInput: config, data and key do not fit. Refused: the folder belongs to another trial or is in use.
@@ -76,7 +78,7 @@ def run_trial(
     if key is None and config.method != "public_only" and not config.is_control:
         raise BadInput(f"method {config.method} draws private data: give it a sweep key")
     torch.set_num_threads(runtime.threads)
-    prepared = _prepare(config, runtime, places=places)
+    prepared = _prepare(config, runtime, places=places, sealed=sealed)
     sums = {**replay_document(config, runtime, prepared.data.digests()), "start": prepared.start_digest}
     tried = {"attempt": attempt.number, "from_step": attempt.from_step}
     identity = {**sums, **tried, "trial_id": trial_id, "key": None if key is None else key.key_id()}
@@ -108,9 +110,9 @@ class _Prepared:
     plan: PrivacyPlan | None
 
 
-def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places) -> _Prepared:
+def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places, sealed: bool) -> _Prepared:
     device = device_of(runtime)
-    data = open_trial_data(config, places, runtime)
+    data = open_trial_data(config, places, runtime, sealed=sealed)
     network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
     start_digest = weights_digest(network.state_dict())
     split = network.split(config.model.freeze)

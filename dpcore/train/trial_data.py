@@ -44,8 +44,12 @@ class TrialData:
         return ("private", self.private), ("public", self.public), ("validation", self.validation)
 
 
-def open_trial_data(config: TrialConfig, places: Places, runtime: RuntimeFlags) -> TrialData:
+def open_trial_data(config: TrialConfig, places: Places, runtime: RuntimeFlags, *, sealed: bool = False) -> TrialData:
     """Opens what the config names; builds embedded datasets, public views and pseudo-labels on first use.
+
+    Args:
+        config: the trial. places: datasets and caches. runtime: how a teacher is computed.
+        sealed: the caller shows nothing of the trial, so that protected data may be trained on without privacy.
 
     Raises:
         BadInput: a dataset is missing, or its crops are not the size of the model's input.
@@ -64,7 +68,7 @@ def open_trial_data(config: TrialConfig, places: Places, runtime: RuntimeFlags) 
                 f"dataset {dataset.manifest.name} has crops of {given[0]}x{given[1]} px, the model takes {wanted[0]}x{wanted[1]}: "
                 "import it again at that size, or change model.input_height_px and model.input_width_px"
             )
-    _check_guarantee(config, private)
+    _check_guarantee(config, private, sealed=sealed)
     views = _public_side(config, private, public=public, places=places, runtime=runtime)
     return TrialData(private=private, public=public, validation=validation, views=views)
 
@@ -81,10 +85,10 @@ def _public_side(
     return pseudo_labelled(stored, config, public=public, places=places, runtime=runtime)
 
 
-def _check_guarantee(config: TrialConfig, private: ShardSet) -> None:
+def _check_guarantee(config: TrialConfig, private: ShardSet, *, sealed: bool) -> None:
     """Refuses what would make the claim untrue: a unit that takes part with several rows, protected data without privacy."""
     manifest = private.manifest
-    if config.method == "nonprivate" and manifest.protected:
+    if config.method == "nonprivate" and manifest.protected and not sealed:
         raise Refused(f"method nonprivate would release gradients of {manifest.name}, which is protected; choose a private method")
     if config.spends_privacy:
         check_unit(private)

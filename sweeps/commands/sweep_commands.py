@@ -42,6 +42,9 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
     report = commands.add_parser("report", help="table, figure and price of a sweep")
     _add_name(report)
     report.add_argument("--out", metavar="DIR", type=Path, default=None, help="default: report/ in the sweep's folder")
+    report.add_argument(
+        "--show-sealed", action="store_true", help="show the sealed ceiling: a release without privacy, the ledger's ε is ∞ from then on"
+    )
     report.set_defaults(execute=report_command)
 
 
@@ -203,13 +206,20 @@ def announce(spec: SweepSpec, results: SweepResults) -> int:
 
 def report_command(args: argparse.Namespace) -> int:
     """Writes report.md and its figures again and prints the table."""
+    from dataclasses import replace
+
     from sweeps.curves import save_epsilon_curves
     from sweeps.report import build_report, write_report
     from sweeps.results import read_results
+    from sweeps.sealed import unseal_ceiling, was_unsealed
     from sweeps.spec import SweepSpec
 
     spec = SweepSpec.load(args.name, Path(args.storage))
     results = read_results(spec.sweep_dir)
+    if args.show_sealed:
+        results = unseal_ceiling(results, spec)
+    if args.show_sealed or (results.of_role("sealed_ceiling") and was_unsealed(spec)):
+        results = replace(results, composed_epsilon=math.inf, sweep_epsilon=None)
     report = build_report(results, spec=spec)
     folder = args.out if args.out is not None else spec.sweep_dir / "report"
     figures = (*write_report(report, folder), *save_epsilon_curves(results, folder))
