@@ -1,7 +1,7 @@
 """The sealed ceiling: training without privacy on protected data, of which nothing leaves but that it was run.
 
 `references.ceiling: non_private` asks for it by name. Its folder lies below the sweep's state in a folder of mode 0700; at
-the end a file of mode 0600 with the score is all that remains. The worker reports steps alone, so Ray, Optuna, MLflow,
+the end a file of mode 0600 with the score is all that remains. The worker reports nothing but the end, so Ray, Optuna, MLflow,
 tables, figures and lines on a terminal have nothing to show. The ledger holds it as a run without noise. To show the score
 is a release without privacy: the ledger says so before it happens, and from then on the sweep's ε is ∞.
 """

@@ -81,7 +81,7 @@ class ScheduleSearcher(Searcher):
 
 def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
     """What a worker must know of a trial; the key is not in it. `expected`: the weights that earlier reports of this very
-    attempt had, which a replay must reach again; a sealed run reports none."""
+    attempt had, which a replay must reach again."""
     folder = spec.sealed_dir / record.trial_id if record.is_sealed else spec.checkpoint_dir(record.trial_id)
     return {
         "trial_id": record.trial_id,
@@ -91,7 +91,7 @@ def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
         "sealed": record.is_sealed,
         "places": spec.places.model_dump(mode="json"),
         "function": spec.trial_function,
-        "expected": {str(point.step): point.weights_digest for point in record.curve if point.weights_digest},
+        "expected": {str(point.step): point.weights_digest for point in record.curve},
     }
 
 

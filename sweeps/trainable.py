@@ -84,11 +84,11 @@ class TrialTrainable(tune.Trainable):
         return bool(self._trial.get("sealed"))
 
     def _sealed(self, report: Any) -> dict[str, Any]:
-        """A report of which only the step leaves: it is planned, the rest follows from private data without noise."""
+        """A report of which nothing leaves but whether it is the last: the rest follows from private data without noise."""
         if report.done:
             self._end()
             seal(Path(self._trial["folder"]), report.metrics)
-        return {"done": bool(report.done), "report": {"step": int(report.step), "metrics": {}, "weights_digest": ""}}
+        return {"done": bool(report.done)}
 
     def _hold_against_earlier(self, report: Any) -> None:
         """Keeps a report in the worker that is not the one that was made before: its noise is the same, its sums are not.
