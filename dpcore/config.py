@@ -25,6 +25,9 @@ MECHANISM_VERSION = 1
 Relation = Literal["add_remove", "replace"]
 """What two neighbouring datasets differ in: one unit more or less, or one unit in another's place."""
 
+PrivacyUnit = Literal["person", "image", "video"]
+"""What a guarantee protects: one annotated person's crop, all crops of one photograph, or all frames of one video."""
+
 Method = Literal["dpsgd", "projected", "feature", "feature_projected", "public_only", "nonprivate"]
 METHODS: tuple[str, ...] = get_args(Method)
 FEATURE_METHODS = frozenset({"feature", "feature_projected"})
@@ -44,7 +47,9 @@ class DataConfig(Part):
     private: str
     public: str
     validation: str
-    nominal_examples: int = Field(ge=1, description="public N: with the expected batch it fixes q; never the realised count")
+    nominal_examples: int = Field(
+        ge=1, description="public N, in privacy units: with the expected batch it fixes q; never the realised count"
+    )
 
 
 class ModelConfig(Part):
@@ -171,10 +176,10 @@ class TeacherStage(PublicStage):
 
 
 class PrivateStage(Part):
-    """The private steps. q = expected_batch_size / data.nominal_examples."""
+    """The private steps. q = expected_batch_size / data.nominal_examples, both in privacy units."""
 
     steps: int = Field(ge=1)
-    expected_batch_size: int = Field(ge=1)
+    expected_batch_size: int = Field(ge=1, description="B, in privacy units: how many a step draws on average, and its divisor")
 
 
 class Stages(Part):
@@ -220,11 +225,14 @@ class TrialConfig(Part):
     split: SplitConfig | None = None
     public_weight: float | None = Field(default=None, ge=0, le=1, description="λ; feature methods, 1 unless said")
     private_weight: float | None = Field(default=None, ge=0, description="α; feature methods, 1 unless said; 0 is the control")
-    public_batch_size: int | None = Field(default=None, ge=1, description="feature methods: views per step behind the public term")
+    public_batch_size: int | None = Field(
+        default=None, ge=1, description="feature methods: units per step whose views are behind the public term"
+    )
     subspace: SubspaceConfig = SubspaceConfig()
     labels: Literal["public", "private"] = "public"
     teacher: TeacherStage = TeacherStage()
-    privacy_unit: Literal["image"] = "image"
+    privacy_unit: PrivacyUnit = Field(default="image", description="what q, B and data.nominal_examples count and the claim protects")
+    examples_per_unit: int = Field(default=1, ge=1, description="of a drawn unit at most so many examples take part in a step")
     relation: Relation = Field(
         default="add_remove", description="of neighbouring datasets: a unit added or removed, or replaced by another"
     )
@@ -288,6 +296,8 @@ class TrialConfig(Part):
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
+        if self.method == "public_only" and self.examples_per_unit != 1:
+            raise ValueError(f"method public_only draws no unit: leave examples_per_unit out (given {self.examples_per_unit})")
         rank, examples = self.subspace.rank, self.subspace.examples
         if isinstance(rank, int) and rank > examples:
             raise ValueError(f"subspace.rank {rank} is more than the {examples} public examples (subspace.examples) it is fitted to")

@@ -135,8 +135,8 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     """Opens and verifies the datasets of a sweep.
 
     Raises:
-        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong, an image has several crops, or
-            labels that are to stay private placed the crops.
+        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong, the units of privacy cannot be
+            told apart, or labels that are to stay private placed the crops.
     """
     from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset
     from dpcore.data.cohorts import check_cohort
@@ -149,7 +149,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     check_roles(private, public, validation)
     check_cohort(private.members, members_beside(private.folder), place=private.folder.parent)
     if PRIVATE_METHODS.intersection(spec.space.methods):
-        check_unit(private)
+        check_unit(private, config.privacy_unit)
     if config.labels == "private" and spec.space.splits_in_use:
         check_crops(private)
     return DatasetFacts(cohort=private.members.cohort, protected=private.manifest.protected)

@@ -57,7 +57,7 @@ def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
 def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialConfig:
     """Public data and public views alone: what costs nothing and a private run must beat."""
     values = _without_private(space, seed)
-    values.update(method="public_only", start="public_view", split=split.model_dump(mode="json"))
+    values.update(method="public_only", start="public_view", split=split.model_dump(mode="json"), examples_per_unit=1)
     if value_at(values, "stages.public_view") is None:
         set_value(values, "stages.public_view", {"until": "converged"})
     return parse_config(TrialConfig, values, where="references.floor")
@@ -66,7 +66,7 @@ def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialCon
 def public_start_config(space: SpaceFile, *, seed: int) -> TrialConfig:
     """The public model before any view or private record: the floor of whoever reads no view, and often above the others."""
     values = _without_private(space, seed)
-    values.update(method="public_only", start="public", split=None)
+    values.update(method="public_only", start="public", split=None, examples_per_unit=1)
     return parse_config(TrialConfig, values, where="references.floor")
 
 

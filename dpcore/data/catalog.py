@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dpcore.config import Places, did_you_mean
+from dpcore.config import Places, PrivacyUnit, did_you_mean
 from dpcore.data.folders import locked
+from dpcore.data.manifest import SCHEMA_VERSION
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
 from dpcore.errors import BadInput, Refused
@@ -44,7 +46,7 @@ def dataset_folder(name: str, places: Places) -> Path:
     if name not in EMBEDDED:
         return Path(name) if Path(name).is_absolute() else places.data_dir / name
     spec = EMBEDDED[name]
-    key = f"{name.replace('/', '-')}-{settings_digest(spec.domain)}-{spec.count}-{spec.seed}"
+    key = f"{name.replace('/', '-')}-{settings_digest(spec.domain)}-{spec.count}-{spec.seed}-v{SCHEMA_VERSION}"
     return places.cache_dir / EMBEDDED_KIND / key
 
 
@@ -73,20 +75,55 @@ def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet) -> No
             )
 
 
-def check_unit(private: ShardSet) -> None:
-    """Refuses a private dataset in which an image, the unit of privacy, has several crops.
-
-    A step draws and clips crops: an image with several of them would enter it several times, under a bound for one.
+def unit_ids(dataset: ShardSet, unit: PrivacyUnit) -> NDArray[np.str_]:
+    """The unit of privacy that each example belongs to: (N,) str.
 
     Raises:
-        Refused: names both numbers.
+        Refused: an example does not say which one.
     """
-    images = len(np.unique(private.image_ids))
-    if images < len(private):
+    ids = {"person": dataset.person_ids, "image": dataset.image_ids, "video": dataset.video_ids}[unit]
+    nameless = int((ids == "").sum())
+    if nameless:
         raise Refused(
-            f"privacy_unit image: {private.manifest.name} has {len(private)} crops of {images} images, so an image could take part in a "
-            "step several times under a bound for one; leave one person an image in its annotations and import them again"
+            f"privacy_unit {unit}: {nameless} of the {len(dataset)} crops of {dataset.manifest.name} name no {unit}; import annotations "
+            f"that do, or take another privacy_unit"
         )
+    return ids
+
+
+def check_unit(private: ShardSet, unit: PrivacyUnit) -> None:
+    """Refuses a private dataset that cannot be told apart into units of privacy.
+
+    A `person` is an annotation with the pixels of its crop, so crops of two people may share no pixel of an image: where they
+    do, removing one leaves its pixels in the other.
+
+    Raises:
+        Refused: an example names no unit; crops of two people overlap, or may.
+    """
+    unit_ids(private, unit)
+    if unit != "person":
+        return
+    order = np.argsort(private.image_ids, kind="stable")
+    starts = np.flatnonzero(np.r_[True, private.image_ids[order][1:] != private.image_ids[order][:-1]])
+    for rows in np.split(order, starts[1:]):
+        if len(rows) > 1:
+            _check_people_apart(private, rows)
+
+
+def _check_people_apart(private: ShardSet, rows: NDArray[np.int64]) -> None:
+    """`rows` are the crops of one image."""
+    boxes, people = private.boxes_px[rows].astype(np.float64), private.person_ids[rows]
+    others = people[:, None] != people[None, :]
+    where = f"privacy_unit person: {private.manifest.name}, image {private.image_ids[rows[0]]}, with {len(rows)} crops"
+    if others.any() and np.isnan(boxes).any():
+        raise Refused(
+            f"{where}: it is not known where they were cut, so they may overlap; import the dataset again, or take privacy_unit image"
+        )
+    low, high = boxes[:, :2], boxes[:, 2:]
+    overlap = ((low[:, None] < high[None, :]) & (low[None, :] < high[:, None])).all(axis=-1)
+    if (overlap & others).any():
+        first, second = (private.source_ids[rows[i]] for i in np.argwhere(overlap & others)[0])
+        raise Refused(f"{where}: those of {first} and {second} overlap, so each shows pixels of the other; take privacy_unit image")
 
 
 def check_crops(private: ShardSet) -> None:

@@ -43,15 +43,27 @@ class CropBox:
         middle = np.array([self.width_px, self.height_px]) / 2
         return np.asarray((np.asarray(points, dtype=np.float64) - np.array(self.centre)) * self.zoom + middle)
 
-    def cut(self, photograph: Image.Image) -> NDArray[np.uint8]:
-        """The crop, (H, W, 3) uint8, black beyond the photograph; averaged where it shrinks, so that nothing aliases."""
+    @property
+    def reach(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom (exclusive) of all pixels of a photograph that a crop can depend on: averaging looks beyond
+        the box itself."""
+        margin = int(np.ceil(1 / self.zoom)) + 1
+        left, top = self._corner
+        right, bottom = left + self.width_px / self.zoom, top + self.height_px / self.zoom
+        return int(np.floor(left)) - margin, int(np.floor(top)) - margin, int(np.ceil(right)) + margin, int(np.ceil(bottom)) + margin
+
+    @property
+    def _corner(self) -> tuple[float, float]:
         # PIL's pixel centres are at .5, on both sides of the map
         left, top = (self.centre[axis] + 0.5 - (size / 2 + 0.5) / self.zoom for axis, size in enumerate((self.width_px, self.height_px)))
+        return left, top
+
+    def cut(self, photograph: Image.Image) -> NDArray[np.uint8]:
+        """The crop, (H, W, 3) uint8, black beyond the photograph; averaged where it shrinks, so that nothing aliases."""
+        left, top = self._corner
         right, bottom = left + self.width_px / self.zoom, top + self.height_px / self.zoom
-        margin = int(np.ceil(1 / self.zoom)) + 1
-        x0, y0 = int(np.floor(left)) - margin, int(np.floor(top)) - margin
-        x1, y1 = int(np.ceil(right)) + margin, int(np.ceil(bottom)) + margin
-        patch = photograph.crop((x0, y0, x1, y1))
+        patch = photograph.crop(self.reach)
+        x0, y0 = self.reach[:2]
         box = (left - x0, top - y0, right - x0, bottom - y0)
         return np.asarray(patch.resize((self.width_px, self.height_px), Image.Resampling.BILINEAR, box=box))
 

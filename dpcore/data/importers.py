@@ -60,7 +60,8 @@ def import_hrnet(
     """Imports an HRNet-style list of {image, center, scale, joints, joints_vis}.
 
     The head size comes from `head_boxes`, else from the record's `head_box` (0.6 · diagonal) or `head_size`; 0 or absent
-    is unknown. One image is one `image_id`, so that people who share a photograph share a privacy unit.
+    is unknown. One image is one `image_id`, so that people who share a photograph share a privacy unit; a record's `video`, where
+    it has one, names the video that its photograph is a frame of.
 
     Args:
         annotations: the JSON file.
@@ -169,8 +170,9 @@ def _hrnet_record(reading: _Reading, record: Any, row: int, head_size: float | N
         head_size_px=in_photograph * box.zoom if in_photograph > 0 else math.nan,
         person_id=f"{file_name}#{row}",
         image_id=file_name,
-        video_id="",
+        video_id=text_of(record, "video", where=where) if "video" in record else "",
         source_id=f"{reading.annotations.name}, record {row} ({file_name})",
+        box_px=box.reach,
     )
 
 
@@ -224,6 +226,7 @@ def _coco_record(images: Path, person: Any, files: dict[int, str], *, header: Da
         image_id=file_name,
         video_id="",
         source_id=f"{Path(where).name} ({file_name})",
+        box_px=box.reach,
     )
 
 

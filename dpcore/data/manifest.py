@@ -15,7 +15,10 @@ from dpcore.config import Part
 from dpcore.errors import BadInput, Corrupt
 from dpcore.pose.skeleton import MPII_16
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2 added where in its image each crop was cut; a dataset of version 1 is read as one that does not say."""
+DIGEST_VERSION: Final = 1
+"""Raised when equal rows would give another digest. Boxes are not in it: they change no weight, so digests outlived version 1."""
 MANIFEST_NAME = "manifest.json"
 Role = Literal["PUBLIC", "PRIVATE"]
 Crops = Literal["labels", "detector", "whole_image"]
@@ -65,13 +68,14 @@ class FileEntry(Part):
 
 
 class Manifest(DatasetHeader):
-    """The header and what was written. `digest` covers the rows in order and the crop size, not the cut into files.
+    """The header and what was written. `digest` covers the rows in order and the crop size, not the cut into files and not
+    the crops' boxes.
 
     It is a plain hash, so for protected data it is a membership test and stays in this folder: everything outside uses
     `ShardSet.identity`.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     count: int = Field(ge=1)
     files: tuple[FileEntry, ...] = Field(min_length=1)
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -117,6 +121,7 @@ class Record:
         head_size_px: the PCKh denominator; NaN where unknown.
         person_id, image_id, video_id: privacy units; an empty video_id means that the video is not known.
         source_id: where the record came from, for error messages.
+        box_px: left, top, right, bottom in the image `image_id` of all pixels that reached the crop; None where unknown.
     """
 
     image: NDArray[np.uint8]
@@ -127,6 +132,7 @@ class Record:
     image_id: str
     video_id: str
     source_id: str
+    box_px: tuple[float, float, float, float] | None = None
 
     @property
     def content_hash(self) -> str:

@@ -19,6 +19,7 @@ from dpcore.data.cohorts import Members, check_cohort, derived_cohort, new_cohor
 from dpcore.data.dataset_key import DatasetKey
 from dpcore.data.folders import new_folder
 from dpcore.data.manifest import (
+    DIGEST_VERSION,
     JOINT_COUNT,
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -46,6 +47,7 @@ class ShardSet:
         keypoints: (N, 16, 2) float32 px.
         visible: (N, 16) bool.
         head_size_px: (N,) float32, NaN where unknown.
+        boxes_px: (N, 4) float32, where in its image each crop was cut (see `Record.box_px`), NaN where unknown.
         person_ids, image_ids, video_ids, source_ids, content_hashes: (N,) arrays of str.
     """
 
@@ -58,6 +60,7 @@ class ShardSet:
         self.keypoints = _frozen(np.concatenate([_floats(t, "keypoints").reshape(-1, JOINT_COUNT, 2) for t in tables]))
         self.visible = _frozen(np.concatenate([_flags(t) for t in tables]))
         self.head_size_px = _frozen(np.concatenate([_floats(t, "head_size_px") for t in tables]))
+        self.boxes_px = _frozen(np.concatenate([_boxes(t) for t in tables]))
         texts = {name: np.array([v for t in tables for v in t.column(name).to_pylist()], dtype=np.str_) for name in TEXT_COLUMNS}
         self.person_ids = _frozen(texts["person_id"])
         self.image_ids = _frozen(texts["image_id"])
@@ -111,16 +114,17 @@ class ShardSet:
         return flat.reshape(len(column), height, width, 3)
 
 
-def shard_schema(height_px: int, width_px: int) -> pa.Schema:
-    """The columns of schema version 1."""
+def shard_schema(height_px: int, width_px: int, version: int = SCHEMA_VERSION) -> pa.Schema:
+    """The columns of a schema version."""
     columns = [
         pa.field("image", pa.binary(height_px * width_px * 3), nullable=False),
         pa.field("keypoints", pa.list_(pa.float32(), JOINT_COUNT * 2), nullable=False),
         pa.field("visible", pa.list_(pa.bool_(), JOINT_COUNT), nullable=False),
         pa.field("head_size_px", pa.float32(), nullable=False),
+        *([pa.field("box_px", pa.list_(pa.float32(), 4), nullable=False)] if version > 1 else []),
         *(pa.field(name, pa.string(), nullable=False) for name in TEXT_COLUMNS),
     ]
-    return pa.schema(columns, metadata={"dpsweep_schema": str(SCHEMA_VERSION)})
+    return pa.schema(columns, metadata={"dpsweep_schema": str(version)})
 
 
 def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader) -> Manifest:
@@ -134,7 +138,7 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
     if header.protected and header.cohort is None:
         header = header.model_copy(update={"cohort": new_cohort()})
     per_file = max(1, MAX_FILE_BYTES // (header.height_px * header.width_px * 3 + 1024))
-    content = hashlib.sha256(f"{SCHEMA_VERSION}|{header.height_px}|{header.width_px}".encode())
+    content = hashlib.sha256(f"{DIGEST_VERSION}|{header.height_px}|{header.width_px}".encode())
     files: list[FileEntry] = []
     with new_folder(folder, private=header.role == "PRIVATE") as temporary:
         source = iter(rows)
@@ -179,7 +183,7 @@ def open_shards(folder: Path, *, verify: bool = True) -> ShardSet:
     folder = folder.resolve()
     manifest = load_manifest(folder)
     key = _key_of(folder, manifest)
-    schema = shard_schema(manifest.height_px, manifest.width_px)
+    schema = shard_schema(manifest.height_px, manifest.width_px, manifest.schema_version)
     return ShardSet(folder, manifest, [_open_file(folder / entry.name, entry, schema, verify=verify) for entry in manifest.files], key=key)
 
 
@@ -202,7 +206,7 @@ def _open_file(path: Path, entry: FileEntry, schema: pa.Schema, *, verify: bool)
     except (pa.ArrowInvalid, OSError) as error:
         raise Corrupt(f"{path} is no readable Arrow file ({error}): import the dataset again") from None
     if not found.equals(schema, check_metadata=True):
-        raise Corrupt(f"{path}: its columns are not those of schema version {SCHEMA_VERSION}: import the dataset again")
+        raise Corrupt(f"{path}: its columns are not those of the schema version in its manifest: import the dataset again")
     rows = sum(batch.num_rows for batch in batches)
     if len(batches) != 1 or rows != entry.rows:
         raise Corrupt(f"{path}: {rows} rows in {len(batches)} batches, its manifest says {entry.rows} in one: import the dataset again")
@@ -224,6 +228,7 @@ def _batch_of(chunk: list[Record], schema: pa.Schema, content: Any) -> pa.Record
     visible = np.stack([record.visible for record in chunk]).astype(bool)
     keypoints = np.where(visible[..., None], np.stack([record.keypoints for record in chunk]), 0.0).astype(np.float32)
     heads = np.array([record.head_size_px for record in chunk], dtype=np.float32)
+    boxes = np.array([(np.nan,) * 4 if record.box_px is None else record.box_px for record in chunk], dtype=np.float32)
     texts = {name: [getattr(record, name) for record in chunk] for name in TEXT_COLUMNS}
     for row in range(len(chunk)):
         for part in (keypoints[row].tobytes(), visible[row].tobytes(), heads[row].tobytes()):
@@ -234,6 +239,7 @@ def _batch_of(chunk: list[Record], schema: pa.Schema, content: Any) -> pa.Record
         pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), type=schema.field("keypoints").type),
         pa.FixedSizeListArray.from_arrays(pa.array(visible.ravel()), type=schema.field("visible").type),
         pa.array(heads),
+        pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), type=schema.field("box_px").type),
         *(pa.array(texts[name], type=pa.string()) for name in TEXT_COLUMNS),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -254,6 +260,12 @@ def _floats(table: pa.RecordBatch, name: str) -> NDArray[np.float32]:
     values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
     array: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
     return array
+
+
+def _boxes(table: pa.RecordBatch) -> NDArray[np.float32]:
+    if "box_px" not in table.schema.names:
+        return np.full((table.num_rows, 4), np.nan, dtype=np.float32)
+    return _floats(table, "box_px").reshape(-1, 4)
 
 
 def _flags(table: pa.RecordBatch) -> NDArray[np.bool_]:

@@ -157,6 +157,7 @@ def draw_record(domain: str, *, seed: int, index: int) -> Record:
         image_id=name,
         video_id="",
         source_id=f"synthetic {name}",
+        box_px=(0.0, 0.0, SIZE_PX, SIZE_PX),
     )
 
 

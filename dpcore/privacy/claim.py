@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from dpcore.config import Part, TrialConfig
+from dpcore.config import Part, PrivacyUnit, TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
 
 Relation = Literal["add_remove_record", "add_remove_given_public_view", "replace_record", "replace_given_public_view"]
 """How two neighbouring datasets differ, and what an attacker is given of the difference."""
 
+_NOUNS: dict[PrivacyUnit, tuple[str, str]] = {
+    "person": ("annotated person", "annotated people"),
+    "image": ("image", "images"),
+    "video": ("video", "videos"),
+}
 _PRICED_AS = {"add_remove": "add/remove", "replace": "replacement"}
 
 
@@ -46,7 +51,8 @@ class PrivacyClaim(Part):
     | None | no guarantee; `no_guarantee` says why |
     """
 
-    unit: Literal["image"]
+    unit: PrivacyUnit
+    examples_per_unit: int = 1
     relation: Relation
     labels: Literal["public", "private"]
     epsilon: float | None
@@ -87,9 +93,10 @@ class PrivacyClaim(Part):
 
     def _record(self) -> str:
         """What of a unit the guarantee hides."""
+        noun = _NOUNS[self.unit][0]
         if self.relation.endswith("_record"):
-            return f"one {self.unit} with its labels"
-        return f"the private part of one {self.unit}" + (" and its labels" if self.labels == "private" else "")
+            return f"one {noun} with its labels"
+        return f"the private part of one {noun}" + (" and its labels" if self.labels == "private" else "")
 
     def _stand_in_line(self) -> str:
         return " Stand-in data: ε as it would be." if self.stand_in else ""
@@ -118,6 +125,7 @@ def claim_of(
         raise BadInput("a claim names the private dataset it is about: give manifests['private']")
     return PrivacyClaim(
         unit=config.privacy_unit,
+        examples_per_unit=config.examples_per_unit,
         relation=_relation(config),
         labels=config.labels,
         epsilon=None if config.method == "nonprivate" else 0.0 if plan is None else plan.epsilon_planned,
@@ -141,13 +149,18 @@ def _relation(config: TrialConfig) -> Relation:
 
 def _sampling(config: TrialConfig, plan: PrivacyPlan) -> str:
     size, count = config.stages.private.expected_batch_size, config.data.nominal_examples
-    return f"Each step draws every image independently with probability {plan.sampling_prob:.6g} ({size} of a nominal {count})."
+    one, many = _NOUNS[config.privacy_unit]
+    cap = "one crop" if config.examples_per_unit == 1 else f"{config.examples_per_unit} crops"
+    return (
+        f"Each step draws every {one} independently with probability {plan.sampling_prob:.6g} ({size} of a nominal {count} {many});"
+        f" of a drawn {one} at most {cap} take part, and what it contributes is their mean."
+    )
 
 
 def _mechanism(config: TrialConfig, plan: PrivacyPlan) -> str:
     return (
-        f"{plan.steps} releases of a sum in which one image moves at most an L2 norm of {config.clip_norm:g}, each under Gaussian noise"
-        f" of {plan.noise_multiplier:.6g} times that."
+        f"{plan.steps} releases of a sum in which one {_NOUNS[config.privacy_unit][0]} contributes at most an L2 norm of"
+        f" {config.clip_norm:g}, each under Gaussian noise of {plan.noise_multiplier:.6g} times that."
     )
 
 
@@ -155,12 +168,13 @@ def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -
     listed = [f"dataset {m.name} ({part})" for part, m in sorted(manifests.items()) if part != "private" and m.role == "PUBLIC"]
     if config.model.weights is not None:
         listed.append(f"the initial weights {config.model.weights}")
-    listed.append("the config, its seed and the nominal number of images")
+    many = _NOUNS[config.privacy_unit][1]
+    listed.append(f"the config, its seed and the nominal number of {many}")
     if config.split is not None:
         split = f"{config.split.transform} on region {config.split.region}"
         listed += [
-            "which images exist and how many",
-            f"the public view ψ(x) of every image: split {config.split.name} ({split})",
+            f"which {many} exist, how many, and the number of crops of each",
+            f"the public view ψ(x) of every crop: split {config.split.name} ({split})",
             _public_labels(config, manifests),
         ]
     return tuple(listed)
@@ -168,16 +182,19 @@ def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -
 
 def _public_labels(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> str:
     if config.labels == "public":
-        return "keypoints, visibility, crop box and head size of every image (labels: public)"
+        return "keypoints, visibility, crop box and head size of every crop (labels: public)"
     source = f" of {manifests['public'].name}" if "public" in manifests else ""
     return (
-        f"the frame of every image, which no label placed, and the keypoints that a public model{source} reads off its view: these"
+        f"the frame of every crop, which no label placed, and the keypoints that a public model{source} reads off its view: these"
         " pseudo-labels stood in wherever public views were trained on (labels: private)"
     )
 
 
 def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> tuple[str, ...]:
-    missing = ["what the same person shows in other images", "what other trials of the sweep release: see the sweep's price"]
+    missing = [f"what the same person shows in other {'videos' if config.privacy_unit == 'video' else 'images'}"]
+    if config.privacy_unit == "person":
+        missing += ["the pixels of that person in a neighbour's crop", "the same person under another annotation"]
+    missing.append("what other trials of the sweep release: see the sweep's price")
     if config.split is not None:
         missing += ["what ψ itself shows of an image", "what the views of other splits show in addition"]
     if config.spends_privacy:

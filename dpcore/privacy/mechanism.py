@@ -8,6 +8,7 @@
 | feature_projected | the same | λ ḡ_pub + α V Vᵀ (S + σC·N(0, I_P)) / B |
 | nonprivate | – | Σ ∇ℓ(x) / B, no clip and no noise: ε is infinite |
 
+A step draws units of privacy. ∇ℓ(x) stands for the mean over the chosen examples of a drawn unit (`units`), one row a unit.
 B is the constant `expected_batch_size`, never the realised size. The noise is drawn in R^k where a basis of rank k is used:
 V Vᵀ(g + N(0, I_P)) and V(Vᵀg + N(0, I_k)) have one law. λ = 0 and `subspace.rank: full` run the code of the method they
 reduce to, so they equal it bit for bit.
@@ -31,23 +32,33 @@ from dpcore.privacy.accounting import Spending
 from dpcore.privacy.clipping import BoundedSum, clip_rows
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import GradientEngine, RowsAndLosses
-from dpcore.privacy.randomness import Indices, choose_without_replacement, poisson_sample
+from dpcore.privacy.randomness import Indices, PrivateStreams, choose_without_replacement, poisson_sample
 from dpcore.privacy.sources import Draw, ExampleSource, Randomness, RecordSource, Sources
 from dpcore.privacy.subspace import SubspaceBasis, fit_basis
+from dpcore.privacy.units import Chosen, UnitRows, Units
 
 __all__ = ["Direction", "Draw", "ExampleSource", "Mechanism", "Randomness", "RecordSource", "Sealed", "Sources"]
 
 BASIS_KEY = "subspace.matrix"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sealed:
-    """Facts of one private batch. For protected data they leave the worker in no way: no metric, log or file."""
+    """Facts of one private batch. For protected data they leave the worker in no way: no metric, log or file.
+
+    Args:
+        batch_size: Units drawn; `drawn` (batch_size,) says which, `examples` (E,) with which rows of the dataset.
+        clipped_frac: Share of the units whose row was scaled down.
+        nonfinite: Rows dropped because they held inf, nan or a norm beyond float32.
+        mean_loss: Over the examples.
+    """
 
     batch_size: int = field(repr=False)
     clipped_frac: float = field(repr=False)
     nonfinite: int = field(repr=False)
     mean_loss: float = field(repr=False)
+    drawn: Indices = field(repr=False)
+    examples: Indices = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +78,7 @@ class Direction:
 class Mechanism:
     """Turns private records into released directions, one step at a time.
 
-    Guarantees: removing a record changes `direction` of a step only through a sum that moves by at most `clip_norm` and
+    Guarantees: removing a unit changes `direction` of a step only through a sum that moves by at most `clip_norm` and
     carries noise_multiplier × clip_norm of Gaussian noise; every other input of a direction is public. Steps are executed
     in order, each once, at most as many as planned: two sums under one noise would reveal their difference.
     Assumes: `noise_multiplier` was calibrated for all steps of the config; a resume that is not an exact replay comes with a
@@ -100,6 +111,8 @@ class Mechanism:
         self._config = config
         self._engine = engine
         self._sources = sources
+        self._private_units = _units_of(sources.private, sources.private_units)
+        self._view_units = _units_of(sources.views, sources.view_units)
         self._randomness = randomness
         self._noise_multiplier = noise_multiplier
         self._physical = physical_batch_size
@@ -177,18 +190,23 @@ class Mechanism:
         if private is None or streams is None or config.clip_norm is None or self._noise_multiplier is None:
             raise BadInput(f"method {config.method} cannot take a private step without private data, key, clip_norm and noise")
         basis = self._basis_at(step)
-        indices = poisson_sample(streams.stream("sampling", step), len(private), config.sampling_prob)
-        draw = private.draw_geometry(streams.stream("augmentation", step), len(indices))
+        chosen = self._drawn_examples(streams, step)
+        draw = private.draw_geometry(streams.stream("augmentation", step), len(chosen.examples))
         total, loss_sum = BoundedSum.empty(basis.rank, config.clip_norm, device=self._engine.device), 0.0
-        for start in range(0, len(indices), self._physical):
-            some = slice(start, start + self._physical)
-            gradients = self._record_gradients(private, indices[some], None if draw is None else draw[some])
-            total = total.plus(self._bounded(gradients.rows, basis, config.clip_norm))
+        merged = UnitRows(chosen)
+        for some in chosen.slices(self._physical):
+            gradients = self._record_gradients(private, chosen.examples[some], None if draw is None else draw[some])
+            total = total.plus(self._bounded(merged.complete(gradients.rows, some), basis, config.clip_norm))
             loss_sum += float(gradients.losses.sum())
         self._gaussian_steps += 1
         released = add_noise(total, noise_multiplier=self._noise_multiplier, stream=streams.stream("noise", step))
         direction = basis.lift(released.value).to(torch.float64) / config.stages.private.expected_batch_size
-        return _private_weight(config) * direction, _seal(total, loss_sum)
+        return _private_weight(config) * direction, _seal(total, chosen, nonfinite=merged.nonfinite, loss_sum=loss_sum)
+
+    def _drawn_examples(self, streams: PrivateStreams, step: int) -> Chosen:
+        """Poisson over units; then of each unit its own secret choice, which no other unit moves."""
+        drawn = poisson_sample(streams.stream("sampling", step), len(self._private_units), self._config.sampling_prob)
+        return self._private_units.choose(drawn, self._config.examples_per_unit, lambda name: streams.stream(f"unit/{name}", step))
 
     def _record_gradients(self, private: RecordSource, indices: Indices, draw: Draw) -> RowsAndLosses:
         """One row a record: the gradient, or the residual of its pair."""
@@ -217,7 +235,8 @@ class Mechanism:
         )
 
     def _public_term(self, step: int) -> Tensor | None:
-        """λ ḡ_pub (P,) float32 over a batch of views drawn independently of the private batch; None where λ is 0."""
+        """λ ḡ_pub (P,) float32, None where λ is 0: over units drawn independently of the private batch, and of each the mean over
+        as many of its views as the private sum would take."""
         config, views, public = self._config, self._sources.views, self._randomness.public
         public_weight = _public_weight(config)
         if public_weight == 0.0:
@@ -225,27 +244,30 @@ class Mechanism:
         if views is None or config.public_batch_size is None:
             raise BadInput(f"method {config.method} needs public views for its public term")
         generator = public.generator("public_batch", step)
-        indices = choose_without_replacement(generator, len(views), config.public_batch_size, what="public_batch_size")
-        draw = views.draw_geometry(public.stream("public_augmentation", step), len(indices))
+        drawn = choose_without_replacement(generator, len(self._view_units), config.public_batch_size, what="public_batch_size")
+        chosen = self._view_units.choose(drawn, config.examples_per_unit, lambda name: public.stream(f"unit/{name}", step))
+        draw = views.draw_geometry(public.stream("public_augmentation", step), len(chosen.examples))
+        return (public_weight * self._summed(views, chosen, draw) / len(drawn)).to(torch.float32)
+
+    def _summed(self, source: ExampleSource, chosen: Chosen, draw: Draw) -> Tensor:
+        """Σ over units of the mean gradient of their chosen examples, unclipped: (P,) float64."""
         total = torch.zeros(self._engine.parameter_count, dtype=torch.float64, device=self._engine.device)
-        for start in range(0, len(indices), self._physical):
-            some = slice(start, start + self._physical)
-            total += self._engine.sum_gradient(views.batch(indices[some], None if draw is None else draw[some]))
-        return (public_weight * total / len(indices)).to(torch.float32)
+        for some in chosen.slices(self._physical):
+            batch = source.batch(chosen.examples[some], None if draw is None else draw[some])
+            total += self._engine.sum_gradient(batch, chosen.weights(some, device=self._engine.device))
+        return total
 
     def _nonprivate(self, step: int) -> Direction:
         """The ceiling: the expected-size mean of the drawn gradients, released as it is."""
         private, streams = self._sources.private, self._randomness.private
         if private is None or streams is None:
             raise BadInput("method nonprivate needs the private dataset and a key for its batches")
-        indices = poisson_sample(streams.stream("sampling", step), len(private), self._config.sampling_prob)
-        draw = private.draw_geometry(streams.stream("augmentation", step), len(indices))
-        total = torch.zeros(self._engine.parameter_count, dtype=torch.float64, device=self._engine.device)
-        for start in range(0, len(indices), self._physical):
-            some = slice(start, start + self._physical)
-            total += self._engine.sum_gradient(private.batch(indices[some], None if draw is None else draw[some]))
-        value = (total / self._config.stages.private.expected_batch_size).to(torch.float32)
-        sealed = Sealed(batch_size=len(indices), clipped_frac=0.0, nonfinite=0, mean_loss=math.nan)
+        chosen = self._drawn_examples(streams, step)
+        draw = private.draw_geometry(streams.stream("augmentation", step), len(chosen.examples))
+        value = (self._summed(private, chosen, draw) / self._config.stages.private.expected_batch_size).to(torch.float32)
+        sealed = Sealed(
+            batch_size=len(chosen.drawn), clipped_frac=0.0, nonfinite=0, mean_loss=math.nan, drawn=chosen.drawn, examples=chosen.examples
+        )
         return Direction(value=value, event="non_private", public_term=None, sealed=sealed)
 
     def _needs_fitted_basis(self) -> bool:
@@ -282,12 +304,24 @@ def _private_weight(config: TrialConfig) -> float:
     return config.private_weight if config.method in FEATURE_METHODS and config.private_weight is not None else 1.0
 
 
-def _seal(total: BoundedSum, loss_sum: float) -> Sealed:
+def _units_of(source: ExampleSource | None, units: Units | None) -> Units:
+    """The units of a source; each example is one where nothing else is said."""
+    count = 0 if source is None else len(source)
+    if units is None:
+        return Units.single(count)
+    if len(units.members) != count:
+        raise BadInput(f"the units hold {len(units.members)} examples, their source has {count}: make both from one dataset")
+    return units
+
+
+def _seal(total: BoundedSum, chosen: Chosen, *, nonfinite: int, loss_sum: float) -> Sealed:
     return Sealed(
         batch_size=total.rows,
         clipped_frac=total.clipped / total.rows if total.rows else 0.0,
-        nonfinite=total.nonfinite,
-        mean_loss=loss_sum / total.rows if total.rows else math.nan,
+        nonfinite=total.nonfinite + nonfinite,
+        mean_loss=loss_sum / len(chosen.examples) if total.rows else math.nan,
+        drawn=chosen.drawn,
+        examples=chosen.examples,
     )
 
 
@@ -309,8 +343,9 @@ def _check_inputs(config: TrialConfig, sources: Sources, randomness: Randomness,
 def _check_sizes(config: TrialConfig, sources: Sources, parameter_count: int) -> None:
     """Says before the first step what a step would trip over: nothing is clamped, so nothing may be too small."""
     views, subspace = sources.views, config.subspace
-    if config.public_batch_size is not None and views is not None and config.public_batch_size > len(views):
-        raise BadInput(f"public_batch_size {config.public_batch_size} is more than the {len(views)} public views")
+    units = len(_units_of(views, sources.view_units))
+    if config.public_batch_size is not None and views is not None and config.public_batch_size > units:
+        raise BadInput(f"public_batch_size {config.public_batch_size} is more than the {units} public views (one of each unit)")
     if not isinstance(subspace.rank, int) or config.is_control:
         return
     source = sources.public if subspace.source == "public" else views

@@ -152,13 +152,14 @@ class GradientEngine:
         both = self._weighted_rows(batch.followed_by(view_batch), weights)
         return RowsAndLosses(merge_pair_rows(both.rows), both.losses[: len(batch)])
 
-    def sum_gradient(self, batch: Batch) -> Tensor:
-        """Σ_i ∇ℓ(x_i): (P,) float32, one backward pass with the hooks off. Zeros for an empty batch."""
+    def sum_gradient(self, batch: Batch, weights: Tensor | None = None) -> Tensor:
+        """Σ_i w_i ∇ℓ(x_i): (P,) float32, one backward pass with the hooks off. Zeros for an empty batch; no weights are ones."""
         if len(batch) == 0:
             return torch.zeros(self.parameter_count, dtype=torch.float32, device=self.device)
         with _inputs_need_no_gradient():
             losses = self._losses(batch)
-            gradients = torch.autograd.grad(losses.sum(), [p for _, p in self._named], allow_unused=True)
+            total = losses.sum() if weights is None else (losses * weights).sum()
+            gradients = torch.autograd.grad(total, [p for _, p in self._named], allow_unused=True)
         pairs = zip(gradients, self._named, strict=True)
         return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, (_, p) in pairs])
 

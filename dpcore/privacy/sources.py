@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from dpcore.privacy.per_example import Batch
 from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream
+from dpcore.privacy.units import Units
 
 Draw = Any
 """The geometry of one step's examples, opaque to the mechanism but for `draw[slice]` (the same rows of it) and None."""
@@ -53,11 +54,15 @@ class Sources:
         private: The private records. Needed unless the private part is off.
         views: The stored public views behind ḡ_pub (and a subspace of source public_view).
         public: The PUBLIC dataset behind a subspace of source public.
+        private_units: Which private records make up a unit of privacy; None: each is one.
+        view_units: The same for `views`, so that the public term weighs units as the private sum does.
     """
 
     private: RecordSource | None = None
     views: ExampleSource | None = None
     public: ExampleSource | None = None
+    private_units: Units | None = None
+    view_units: Units | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
+from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.accounting import PrivacyPlan, verify_executed
 from dpcore.privacy.mechanism import Mechanism, Sealed
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams
 from dpcore.privacy.sources import Randomness, Sources
+from dpcore.privacy.units import Units
 from dpcore.train.checkpoint import Checkpoint
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder
 from dpcore.train.optimizer import OptimizerState, averaged, updated
@@ -94,12 +96,15 @@ def build_mechanism(
     plan, physical_batch_size = execution
     fits = config.method in PROJECTED_METHODS and config.subspace.rank != "full" and not config.is_control
     reads_views = data.views is not None and config.method in FEATURE_METHODS
+    units = Units.of_ids(unit_ids(data.private, config.privacy_unit))
     sources = Sources(
         private=None
         if config.is_control
         else builder.records(data.private, data.views if needs_pairs(config) else None, config.augmentation),
         views=builder.view_examples(data.views, config.augmentation) if reads_views and data.views is not None else None,
         public=builder.examples(data.public, NO_AUGMENTATION) if fits and config.subspace.source == "public" else None,
+        private_units=None if config.is_control else units,
+        view_units=units if reads_views else None,
     )
     return Mechanism(
         config,

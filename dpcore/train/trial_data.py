@@ -86,12 +86,12 @@ def _public_side(
 
 
 def _check_guarantee(config: TrialConfig, private: ShardSet, *, sealed: bool) -> None:
-    """Refuses what would make the claim untrue: a unit that takes part with several rows, protected data without privacy."""
+    """Refuses what would make the claim untrue: units that cannot be told apart, protected data without privacy."""
     manifest = private.manifest
     if config.method == "nonprivate" and manifest.protected and not sealed:
         raise Refused(f"method nonprivate would release gradients of {manifest.name}, which is protected; choose a private method")
     if config.spends_privacy:
-        check_unit(private)
+        check_unit(private, config.privacy_unit)
     if config.labels == "private" and config.split is not None:
         check_crops(private)
 

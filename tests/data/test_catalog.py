@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dpcore.config import Places
 from dpcore.data import catalog
-from dpcore.data.catalog import check_crops, check_roles, open_dataset
-from dpcore.data.manifest import MANIFEST_NAME, DatasetHeader
-from dpcore.data.shards import open_shards, write_shards
+from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset, unit_ids
+from dpcore.data.manifest import MANIFEST_NAME, DatasetHeader, Record
+from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, draw_record, synth
 from dpcore.errors import BadInput, Refused
 
@@ -91,3 +92,60 @@ def test_a_manifest_that_does_not_say_was_cut_from_labels(tmp_path: Path) -> Non
     path.write_text(json.dumps(manifest))
     with pytest.raises(Refused, match="cut from annotations"):
         check_crops(open_shards(tmp_path / "old"))
+
+
+Box = tuple[float, float, float, float]
+
+
+def crops(folder: Path, *rows: tuple[str, str, str, Box | None]) -> ShardSet:
+    """A dataset of (person, image, video, box) rows."""
+    header = DatasetHeader(name="crops", role="PRIVATE", protected=False, height_px=8, width_px=8, origin="made for a test")
+    image, nothing = np.zeros((8, 8, 3), dtype=np.uint8), np.zeros((16, 2))
+    records = (
+        Record(
+            image=image,
+            keypoints=nothing,
+            visible=np.zeros(16, dtype=bool),
+            head_size_px=1.0,
+            person_id=person,
+            image_id=photograph,
+            video_id=video,
+            source_id=f"record {number}",
+            box_px=box,
+        )
+        for number, (person, photograph, video, box) in enumerate(rows)
+    )
+    write_shards(folder, records, header=header)
+    return open_shards(folder)
+
+
+LEFT, RIGHT, MIDDLE = (0.0, 0.0, 10.0, 10.0), (10.0, 0.0, 20.0, 10.0), (5.0, 5.0, 15.0, 15.0)
+
+
+def test_people_whose_crops_share_no_pixel_are_units_of_their_own(tmp_path: Path) -> None:
+    apart = crops(tmp_path / "apart", ("p", "i", "", LEFT), ("q", "i", "", RIGHT), ("r", "j", "", LEFT), ("s", "k", "", None))
+    check_unit(apart, "person")
+    assert unit_ids(apart, "person").tolist() == ["p", "q", "r", "s"]
+    assert unit_ids(apart, "image").tolist() == ["i", "i", "j", "k"]
+
+
+def test_overlapping_crops_of_two_people_are_refused_as_people_and_named(tmp_path: Path) -> None:
+    overlapping = crops(tmp_path / "d", ("p", "i", "", LEFT), ("q", "i", "", RIGHT), ("r", "i", "", MIDDLE))
+    with pytest.raises(Refused, match=r"privacy_unit person: crops, image i, with 3 crops: those of record 0 and record 2 overlap"):
+        check_unit(overlapping, "person")
+    check_unit(overlapping, "image")
+
+
+def test_crops_of_unknown_place_in_one_image_are_refused_as_people(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="it is not known where they were cut"):
+        check_unit(crops(tmp_path / "d", ("p", "i", "", LEFT), ("q", "i", "", None)), "person")
+
+
+def test_two_crops_of_one_person_may_overlap(tmp_path: Path) -> None:
+    check_unit(crops(tmp_path / "d", ("p", "i", "", LEFT), ("p", "i", "", MIDDLE)), "person")
+
+
+def test_a_video_needs_its_name_in_every_crop(tmp_path: Path) -> None:
+    check_unit(crops(tmp_path / "named", ("p", "i", "v", None), ("q", "j", "v", None)), "video")
+    with pytest.raises(Refused, match="privacy_unit video: 1 of the 2 crops of crops name no video"):
+        check_unit(crops(tmp_path / "half", ("p", "i", "v", None), ("q", "j", "", None)), "video")

@@ -231,3 +231,21 @@ def test_crops_come_from_labels_unless_a_detector_is_named(tmp_path: Path) -> No
     for crops, options in (("labels", {}), ("detector", {"crops": "detector"})):
         (tmp_path / crops).mkdir()
         assert imported(tmp_path / crops, [hrnet_record()], **options).manifest.crops == crops
+
+
+def test_a_record_can_name_the_video_of_its_frame(tmp_path: Path) -> None:
+    dataset = imported(tmp_path, [hrnet_record(video="walk"), hrnet_record()])
+    assert dataset.video_ids.tolist() == ["walk", ""]
+
+
+def test_no_pixel_beyond_the_stored_box_reaches_the_crop(tmp_path: Path) -> None:
+    box = CropBox(centre=(50.0, 40.0), box_px=0.32 * 200 * 1.25, height_px=20, width_px=20)
+    dataset = imported(tmp_path, [hrnet_record()], height_px=20, width_px=20)
+    left, top, right, bottom = (int(side) for side in dataset.boxes_px[0])
+    assert (left, top, right, bottom) == box.reach
+    generator = np.random.default_rng(0)
+    inside = generator.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    outside = generator.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    outside[max(top, 0) : bottom, max(left, 0) : right] = inside[max(top, 0) : bottom, max(left, 0) : right]
+    np.testing.assert_array_equal(box.cut(Image.fromarray(inside)), box.cut(Image.fromarray(outside)))
+    assert left < right < 120

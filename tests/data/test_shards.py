@@ -120,7 +120,7 @@ def test_a_missing_file_another_schema_or_a_bad_manifest_is_corrupt(tmp_path: Pa
     write_shards(tmp_path / "d", [record(0)], header=HEADER)
     manifest = tmp_path / "d" / "manifest.json"
     good = json.loads(manifest.read_text())
-    for change, said in (({"schema_version": 2}, "schema_version"), ({"count": 2}, "count"), ({"digest": "no"}, "digest")):
+    for change, said in (({"schema_version": 3}, "schema_version"), ({"count": 2}, "count"), ({"digest": "no"}, "digest")):
         manifest.write_text(json.dumps({**good, **change}))
         with pytest.raises(Corrupt, match=said):
             open_shards(tmp_path / "d")
@@ -179,3 +179,36 @@ def test_a_record_that_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_public_data_cannot_be_protected() -> None:
     with pytest.raises(ValueError, match="cannot be protected"):
         DatasetHeader(name="x", role="PUBLIC", protected=True, height_px=8, width_px=8, origin="test")
+
+
+def test_where_a_crop_was_cut_comes_back_and_unknown_stays_unknown(tmp_path: Path) -> None:
+    write_shards(tmp_path / "d", [replace(record(0), box_px=(1.0, -2.0, 30.0, 40.0)), record(1)], header=HEADER)
+    boxes = open_shards(tmp_path / "d").boxes_px
+    assert boxes[0].tolist() == [1.0, -2.0, 30.0, 40.0]
+    assert np.isnan(boxes[1]).all()
+
+
+def test_boxes_change_no_digest(tmp_path: Path) -> None:
+    """Ledgers, caches and replays of datasets from before boxes stay valid."""
+    digests = {
+        write_shards(tmp_path / str(i), [replace(record(0), box_px=box)], header=HEADER).digest
+        for i, box in enumerate([None, (0.0, 0.0, 9.0, 9.0)])
+    }
+    assert len(digests) == 1
+
+
+def test_a_dataset_from_before_boxes_is_read_as_one_that_does_not_say(tmp_path: Path) -> None:
+    written = write_shards(tmp_path / "d", [record(0), record(1)], header=HEADER)
+    path, manifest = tmp_path / "d" / "shard-00000.arrow", tmp_path / "d" / "manifest.json"
+    batch = pa.ipc.open_file(str(path)).get_batch(0)
+    columns = {name: batch.column(name) for name in batch.schema.names if name != "box_px"}
+    schema = shards.shard_schema(8, 12, 1)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(list(columns.values()), schema=schema))
+    document = json.loads(manifest.read_text()) | {"schema_version": 1}
+    document["files"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(document))
+    dataset = open_shards(tmp_path / "d")
+    assert np.isnan(dataset.boxes_px).all()
+    assert dataset.manifest.digest == written.digest
+    assert dataset.person_ids.tolist() == ["p0", "p1"]

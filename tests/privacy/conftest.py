@@ -18,6 +18,7 @@ from dpcore.config import TrialConfig, parse_config
 from dpcore.privacy.mechanism import Mechanism, Randomness, Sources
 from dpcore.privacy.per_example import Batch, GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
+from dpcore.privacy.units import Units
 
 JOINTS = 1
 
@@ -92,7 +93,10 @@ class Toy:
         physical: int = 64,
         engine: GradientEngine | None = None,
         views: TensorSource | None = None,
+        ids: np.ndarray | None = None,
+        view_ids: np.ndarray | None = None,
     ) -> Mechanism:
+        """`ids` (of the private records, and of the views unless they have their own) say which make up a unit."""
         size = private.inputs.shape[1] if private is not None else 6
         if views is None and private is not None and private.views is not None:
             views = TensorSource(private.views)
@@ -101,7 +105,13 @@ class Toy:
         return Mechanism(
             config,
             engine or dirac_engine(size),
-            sources=Sources(private=private, views=views, public=TensorSource(public)),
+            sources=Sources(
+                private=private,
+                views=views,
+                public=TensorSource(public),
+                private_units=None if ids is None else Units.of_ids(ids),
+                view_units=None if ids is None or views is None else Units.of_ids(ids if view_ids is None else view_ids),
+            ),
             randomness=Randomness(
                 private=PrivateStreams(key=key or SweepKey(bytes(range(32))), trial_id="t") if private is not None else None,
                 public=PublicStreams(config.seed),

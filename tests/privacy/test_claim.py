@@ -147,3 +147,21 @@ def test_private_labels_leave_the_public_list_and_join_the_private_part() -> Non
 def test_a_control_with_private_labels_read_neither_pixels_nor_labels() -> None:
     made = claim("feature", None, split=SPLIT, private_weight=0.0, labels="private")
     assert "Nothing about the private part of one image and its labels was read" in made.paragraph()
+
+
+@pytest.mark.parametrize(
+    ("unit", "said", "not_covered"),
+    [
+        ("person", "one annotated person with its labels", "the pixels of that person in a neighbour's crop"),
+        ("image", "one image with its labels", "what the same person shows in other images"),
+        ("video", "one video with its labels", "what the same person shows in other videos"),
+    ],
+)
+def test_a_claim_is_about_its_unit_and_says_the_cap(unit: str, said: str, not_covered: str) -> None:
+    made = claim("dpsgd", PLAN, privacy_unit=unit, examples_per_unit=4)
+    assert (made.unit, made.examples_per_unit) == (unit, 4)
+    assert said in made.paragraph()
+    assert "at most 4 crops take part" in made.paragraph()
+    assert not_covered in made.not_covered
+    assert ("a neighbour's crop" in " ".join(made.not_covered)) == (unit == "person")
+    assert f"per {unit}" in made.headline()

@@ -122,16 +122,19 @@ def test_protected_data_are_never_trained_on_without_privacy(
         _run(make_config("nonprivate"), runtime, train_places, key=key)
 
 
-def test_an_image_with_two_crops_is_no_unit_of_one_row(
+def test_an_image_with_two_crops_is_one_unit_and_its_people_are_none(
     train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private = open_dataset("private", train_places)
     shared = private.image_ids.copy()
     shared[1] = shared[0]
-    private.image_ids = shared
+    monkeypatch.setattr(private, "image_ids", shared)
     monkeypatch.setattr(trial_data, "open_dataset", lambda name, places: private if name == "private" else open_dataset(name, places))
-    with pytest.raises(Refused, match="64 crops of 63 images"):
-        _run(make_config("dpsgd"), runtime, train_places, key=key)
+    assert _run(make_config("feature", examples_per_unit=2), runtime, train_places, key=key)[-1].done
+    with pytest.raises(Refused, match="private-2-000000 and synthetic private-2-000001 overlap"):
+        _run(make_config("dpsgd", privacy_unit="person"), runtime, train_places, key=key)
+    with pytest.raises(Refused, match="name no video"):
+        _run(make_config("dpsgd", privacy_unit="video"), runtime, train_places, key=key)
     assert _run(make_config("public_only"), runtime, train_places, key=None)
 
 
