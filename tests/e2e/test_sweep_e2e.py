@@ -59,6 +59,20 @@ def test_best_replays_to_the_very_same_score_and_a_fresh_run_is_charged(cli: Cli
     assert evaluated["pckh_50"] == fresh["pckh_50"]
 
 
+def test_a_replay_under_another_thread_count_is_refused_by_name_and_writes_nothing(cli: Cli, swept: Path, tmp_path: Path) -> None:
+    best = tmp_path / "best.yaml"
+    cli.ok("best", "small", "--epsilon", 8, "--storage", swept, "--out", best)
+    document = YAML(typ="safe").load(best)
+    document["runtime"]["threads"] += 1
+    YAML(typ="safe").dump(document, best)
+    done = cli("train", best, "--replay", "--out", tmp_path / "replayed")
+    assert done.returncode == 2
+    assert "'threads': 1" in done.stderr
+    assert "'threads': 2" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["best.yaml"]
+
+
 def test_mlflow_has_parents_children_curves_and_nothing_left_running(swept: Path) -> None:
     client = MlflowClient(f"sqlite:///{swept / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("small")

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,14 @@ import spaces
 from dpcore.config import Places
 from dpcore.data import catalog
 from dpcore.errors import BadInput, NotReplayable, Refused
+from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import Attempt
 from sweeps import retrain
-from sweeps.export import ExportedConfig
+from sweeps.export import ExportedConfig, export_trial
 from sweeps.ledger import Ledger
-from sweeps.retrain import KEY_FILE, TrainRequest, train_fresh, train_resumed
+from sweeps.results import CurvePoint, SweepResults, TrialRecord
+from sweeps.retrain import KEY_FILE, TrainRequest, train_fresh, train_replay, train_resumed
+from sweeps.spec import SweepSpec
 
 
 @pytest.fixture
@@ -183,3 +187,43 @@ def test_a_crash_in_the_middle_of_beginning_leaves_no_folder(request_of_a_file: 
     with pytest.raises(OSError, match="no space"):
         train_fresh(request_of_a_file)
     assert not request_of_a_file.out.exists()
+
+
+@pytest.fixture
+def request_of_a_trial(request_of_a_file: TrainRequest, tmp_path: Path) -> Callable[..., TrainRequest]:
+    """best.yaml of a sweep's one trial, whose curve has these digests."""
+
+    def make(*digests: str, attempt: int = 0, from_step: int = 0) -> TrainRequest:
+        config = request_of_a_file.config
+        spec = SweepSpec(name="s", space=spaces.space(), places=request_of_a_file.places, storage=tmp_path / "store")
+        record = TrialRecord(trial_id="e0.5-000", role="search", number=0, epsilon=0.5, config=config, attempt=attempt, from_step=from_step)
+        for step, digest in enumerate(digests, start=1):
+            record = record.with_point(CurvePoint(step, {"val/pckh_50": fake_trials.score_of(config) * step / 3}, digest))
+        results = SweepResults(name="s", records=(record.ended(seconds=1.0),), accounting="composed", delta=1e-5)
+        results.write_parquet(spec.sweep_dir / "results")
+        SweepKey.fresh().save(spec.key_path)
+        return replace(request_of_a_file, exported=export_trial(record, spec), spec=spec, ledger_url=None, out=tmp_path / "kept" / "model")
+
+    return make
+
+
+def test_a_replay_that_reaches_every_recorded_digest_keeps_the_model_and_charges_nothing(
+    request_of_a_trial: Callable[..., TrainRequest],
+) -> None:
+    request = request_of_a_trial("e0.5-000-1", "e0.5-000-2", "e0.5-000-3")
+    assert train_replay(request, keep=True)["trial_id"] == "e0.5-000"
+    assert request.out.is_dir()
+    assert not (request.out.parent.parent / "store" / "ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize("tampered", [1, 2, 3])
+def test_a_replay_that_misses_a_recorded_digest_writes_nothing(tampered: int, request_of_a_trial: Callable[..., TrainRequest]) -> None:
+    request = request_of_a_trial(*("other" if step == tampered else f"e0.5-000-{step}" for step in (1, 2, 3)))
+    with pytest.raises(NotReplayable, match=f"at step {tampered}, recorded are other.*nothing was written"):
+        train_replay(request, keep=True)
+    assert list(request.out.parent.iterdir()) == []
+
+
+def test_a_trial_that_took_two_attempts_is_not_replayed_as_if_it_were_one(request_of_a_trial: Callable[..., TrainRequest]) -> None:
+    with pytest.raises(NotReplayable, match="attempt 1, which went on from step 2"):
+        train_replay(request_of_a_trial("a", "b", "c", attempt=1, from_step=2), keep=False)
