@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -344,7 +344,7 @@ class RuntimeFlags(Part):
     a replay restores it and refuses what it cannot match."""
 
     threads: int = Field(default=1, ge=1)
-    physical_batch_size: int = Field(default=64, ge=1)
+    physical_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="auto: probed before step 0")
     report_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     device: Literal["cpu", "cuda"] = "cpu"

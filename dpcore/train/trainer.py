@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
@@ -28,13 +29,14 @@ from dpcore.train.attempts import FIRST, Attempt
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
 from dpcore.train.evaluator import evaluate, loss_of
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
+from dpcore.train.physical_batch import probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, build_mechanism, end_of
 from dpcore.train.replay import replay_document
 from dpcore.train.reports import Report, pckh_metrics
 from dpcore.train.saved import MODEL_FOLDER, save_model
 from dpcore.train.sources import Inputs
 from dpcore.train.stages import started_network
-from dpcore.train.trial_data import TrialData, open_trial_data
+from dpcore.train.trial_data import TrialData, needs_pairs, open_trial_data
 
 __all__ = ["Report", "run_trial"]
 
@@ -78,8 +80,8 @@ def run_trial(
     if key is None and config.method != "public_only" and not config.is_control:
         raise BadInput(f"method {config.method} draws private data: give it a sweep key")
     torch.set_num_threads(runtime.threads)
-    prepared = _prepare(config, runtime, places=places, sealed=sealed)
-    sums = {**replay_document(config, runtime, prepared.data.digests()), "start": prepared.start_digest}
+    prepared = _prepare(config, runtime, places=places, folder=folder, sealed=sealed)
+    sums = {**replay_document(config, prepared.runtime, prepared.data.digests()), "start": prepared.start_digest}
     tried = {"attempt": attempt.number, "from_step": attempt.from_step}
     identity = {**sums, **tried, "trial_id": trial_id, "key": None if key is None else key.key_id()}
     streams = None
@@ -100,6 +102,7 @@ class _Prepared:
 
     config: TrialConfig
     runtime: RuntimeFlags
+    physical_batch_size: int
     places: Places
     data: TrialData
     network: PoseNetwork
@@ -110,7 +113,7 @@ class _Prepared:
     plan: PrivacyPlan | None
 
 
-def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places, sealed: bool) -> _Prepared:
+def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places, folder: Path | None, sealed: bool) -> _Prepared:
     device = device_of(runtime)
     data = open_trial_data(config, places, runtime, sealed=sealed)
     network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
@@ -118,16 +121,22 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places, seal
     split = network.split(config.model.freeze)
     require_dp_safe(split.stem, split.tail)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
+    engine = GradientEngine(split.tail, loss_of(codec_of(config.model)))
+    validation = builder.of_dataset(data.validation, NO_AUGMENTATION)
+    example = validation.take(np.zeros(1, dtype=np.int64), None)
+    probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))
+    size = settled_batch_size(runtime, folder, probe)
     return _Prepared(
         config=config,
-        runtime=runtime,
+        runtime=runtime.model_copy(update={"physical_batch_size": size}),
+        physical_batch_size=size,
         places=places,
         data=data,
         network=network,
         start_digest=start_digest,
-        engine=GradientEngine(split.tail, loss_of(codec_of(config.model))),
+        engine=engine,
         builder=builder,
-        validation=builder.of_dataset(data.validation, NO_AUGMENTATION),
+        validation=validation,
         plan=plan_privacy(config, places.cache_dir),
     )
 
@@ -181,7 +190,7 @@ class _Trial:
             data=prepared.data,
             builder=prepared.builder,
             streams=(self._streams, PublicStreams(self._config.seed)),
-            execution=(prepared.plan, prepared.runtime.physical_batch_size),
+            execution=(prepared.plan, prepared.physical_batch_size),
         )
 
     def _report(self, progress: Progress, observed: Mapping[str, float], *, done: bool) -> Report:

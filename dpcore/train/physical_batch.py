@@ -1,0 +1,72 @@
+"""How many examples go through the network at once: settled before step 0, never changed after.
+
+Another number rounds the sums otherwise, and two sums under one noise would reveal their difference. So a trial that is
+taken up again keeps the number that it began with, and a trial that runs out of memory in mid-run needs a new attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpcore.config import RuntimeFlags
+from dpcore.errors import Unavailable
+from dpcore.privacy.per_example import Batch, GradientEngine
+from dpcore.train.attempts import IDENTITY_FILE
+from dpcore.train.durable import read_json
+
+WITHOUT_PROBE = 64
+"""On a CPU: memory is no matter there, and larger batches are not faster."""
+LARGEST_PROBED = 1024
+
+
+def settled_batch_size(runtime: RuntimeFlags, folder: Path | None, probe: Callable[[int], None]) -> int:
+    """The number that `runtime` names; for `auto` the one that the trial in `folder` began with, else a probed one.
+
+    Args:
+        runtime: of the trial.
+        folder: of the trial; None keeps nothing.
+        probe: puts so many synthetic examples through a private step's passes.
+
+    Raises:
+        Unavailable: not even one example fits into the device's memory.
+    """
+    if runtime.physical_batch_size != "auto":
+        return runtime.physical_batch_size
+    if folder is not None and (folder / IDENTITY_FILE).is_file():
+        return int(read_json(folder / IDENTITY_FILE)["runtime"]["physical_batch_size"])
+    return WITHOUT_PROBE if runtime.device == "cpu" else probed_batch_size(probe)
+
+
+def probed_batch_size(probe: Callable[[int], None]) -> int:
+    """Half of the largest power of two that fits: the other half is for the step's own vectors and for other trials' peaks.
+
+    Raises:
+        Unavailable: not even one example fits.
+    """
+    size = LARGEST_PROBED
+    while size:
+        try:
+            probe(size)
+            return max(1, size // 2)
+        except torch.OutOfMemoryError:
+            size //= 2
+            torch.cuda.empty_cache()
+    raise Unavailable("the device has no memory for one example: run fewer trials on it at once, or take a smaller network")
+
+
+def probe_of(engine: GradientEngine, example: Tensor, *, joints: int, pairs: bool) -> Callable[[int], None]:
+    """Per-example gradients of blank examples of the shape of `example` (1, ...), of pairs where the method has them."""
+
+    def probe(count: int) -> None:
+        inputs = example.new_zeros(count, *example.shape[1:])
+        batch = Batch(inputs, inputs.new_zeros(count, joints, 2), inputs.new_ones(count, joints, dtype=torch.bool))
+        if pairs:
+            engine.residual_rows_and_losses(batch, batch, 1.0)
+        else:
+            engine.rows(batch)
+
+    return probe
