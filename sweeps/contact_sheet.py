@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dpcore.data.manifest import Manifest
     from dpcore.data.shards import ShardSet
     from sweeps.results import SweepResults, TrialRecord
     from sweeps.spec import SweepSpec
@@ -72,11 +71,6 @@ class SheetSource:
     shows_people: bool
 
 
-def is_synthetic(manifest: Manifest) -> bool:
-    """Whether the generator made the dataset: nobody is on its pictures."""
-    return manifest.origin.startswith("synthetic ")
-
-
 def choose_source(config: TrialConfig, places: Places) -> SheetSource:
     """The crops to draw for a trial, by the table above.
 
@@ -88,7 +82,7 @@ def choose_source(config: TrialConfig, places: Places) -> SheetSource:
 
     name = config.data.validation
     dataset = open_dataset(name, places)
-    if is_synthetic(dataset.manifest):
+    if dataset.manifest.is_synthetic:
         return SheetSource(name=name, dataset=dataset, shows_people=False)
     if dataset.manifest.role != "PUBLIC":
         raise Refused(f"{name} is {dataset.manifest.role} and not synthetic: pictures of it are not shown")

@@ -50,6 +50,11 @@ class DatasetHeader(Part):
     cohort: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="PRIVATE data: who is charged")
     crops: Crops = "labels"
 
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the generator made it: nobody is on its pictures."""
+        return self.origin.startswith("synthetic ")
+
     @model_validator(mode="after")
     def _public_data_is_not_protected(self) -> Self:
         if self.role == "PUBLIC" and self.protected:

@@ -27,8 +27,9 @@ def hidden_pixels(
 ) -> NDArray[np.bool_]:
     """The pixels (H, W) that the split's transform replaces; the others stay as they are.
 
-    Guarantees: where the labels do not tell the region (a joint that it needs is not labelled, a head has no size), every
-    pixel is hidden. A mask that guesses would publish what the split promised to hide.
+    Guarantees: where the labels do not tell the region (a joint that it needs is not labelled, a head has no size, none of the
+    region lies in the crop), every pixel is hidden. A mask that guesses would publish what the split promised to hide, and an
+    empty one the whole crop.
 
     Args:
         region: `background` hides what `person` leaves.
@@ -48,13 +49,14 @@ def hidden_pixels(
     middle = (neck + top) / 2
     mask: NDArray[np.bool_] = _distance_to_segment(size_px, middle, middle) <= HEAD_RADIUS_HEADS * head
     if region == "head":
-        return mask
+        return mask if mask.any() else everything
     for start, end in BONES:
         mask = mask | (_distance_to_segment(size_px, keypoints[start], keypoints[end]) <= LIMB_RADIUS_HEADS * head)
     corners = keypoints[list(TORSO)]
     for corner in range(4):
         mask = mask | _triangle(size_px, corners[[corner, (corner + 1) % 4, (corner + 2) % 4]])
-    return mask if region == "person" else ~mask
+    hidden = mask if region == "person" else ~mask
+    return hidden if hidden.any() else everything
 
 
 def _grid(size_px: tuple[int, int]) -> NDArray[np.float64]:

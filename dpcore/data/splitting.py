@@ -37,28 +37,56 @@ def stored_size(split: SplitConfig, height_px: int, width_px: int) -> tuple[int,
 
 def encode_view(images: NDArray[np.uint8], split: SplitConfig) -> NDArray[np.uint8]:
     """The low-resolution bytes (B, h, w, 3) of whole crops (B, H, W, 3)."""
-    height, width = images.shape[1:3]
-    cell = _cell_px(split)
-    small = (-(-height // cell), -(-width // cell))
     if split.transform == "gaussian_blur":
-        values = _blurred(images.astype(np.float64), _blur_px(split), small)
-    else:
-        values = np.einsum(
-            "ih,bhwc,jw->bijc", _cell_means(height, cell), images.astype(np.float64), _cell_means(width, cell), optimize=True
-        )
-    return _rounded(values)
+        return _rounded(blurred(images, split))
+    (height, width), cell = images.shape[1:3], _cell_px(split)
+    means = (_cell_means(height, cell), _cell_means(width, cell))
+    return _rounded(np.einsum("ih,bhwc,jw->bijc", means[0], images.astype(np.float64), means[1], optimize=True))
 
 
 def decode_view(stored: NDArray[np.uint8], split: SplitConfig, *, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Images (B, H, W, 3) from the low-resolution bytes (B, h, w, 3) alone; sharpened if the split says so."""
     height, width = size_px
     if split.transform == "gaussian_blur":
-        return _rounded(_resampled(stored.astype(np.float64), split, size_px))
+        ratio = WIENER_NOISE_TO_SIGNAL if split.sharpen == "wiener" else None
+        return deconvolve(stored, _blur_px(split), size_px=size_px, noise_to_signal=ratio)
     cell = _cell_px(split)
     if split.transform == "pixelate":
         return np.repeat(np.repeat(stored, cell, axis=1), cell, axis=2)[:, :height, :width]
     rows, columns = _linear(height, stored.shape[1], cell), _linear(width, stored.shape[2], cell)
     return _rounded(np.einsum("hi,bijc,wj->bhwc", rows, stored.astype(np.float64), columns, optimize=True))
+
+
+def blurred(images: NDArray[np.uint8], split: SplitConfig) -> Floats:
+    """What `encode_view` rounds, (B, h, w, 3): for showing what rounding hides, never to be stored."""
+    height, width = images.shape[1:3]
+    small = stored_size(split.model_copy(update={"region": "all"}), height, width)
+    spectrum = fft.dctn(images.astype(np.float64), axes=AXES, norm="ortho")[:, : small[0], : small[1]]
+    spectrum *= _gaussian(small, (height, width), _blur_px(split))[None, :, :, None]
+    # orthonormal coefficients grow with the square root of the number of pixels
+    gain = np.sqrt(small[0] * small[1] / (height * width))
+    values: Floats = fft.idctn(spectrum * gain, axes=AXES, norm="ortho")
+    return values
+
+
+def deconvolve(
+    stored: NDArray[np.uint8] | Floats, sigma_px: float, *, size_px: tuple[int, int], noise_to_signal: float | None
+) -> NDArray[np.uint8]:
+    """Images (B, H, W, 3) from a blur stored at low resolution (B, h, w, 3): resampled, and sharpened by Wiener's filter.
+
+    Args:
+        stored: uint8 as it is published, or the floats before rounding.
+        sigma_px: of the blur, in px of the image.
+        size_px: (H, W).
+        noise_to_signal: at one cycle per crop width; None leaves the blur as it is.
+    """
+    count, rows, columns, channels = stored.shape
+    spectrum = fft.dctn(stored.astype(np.float64), axes=AXES, norm="ortho")
+    if noise_to_signal is not None:
+        spectrum *= _wiener((rows, columns), size_px, sigma_px, noise_to_signal)[None, :, :, None]
+    full = np.zeros((count, *size_px, channels))
+    full[:, :rows, :columns] = spectrum * np.sqrt(size_px[0] * size_px[1] / (rows * columns))
+    return _rounded(fft.idctn(full, axes=AXES, norm="ortho"))
 
 
 def _cell_px(split: SplitConfig) -> int:
@@ -72,27 +100,6 @@ def _blur_px(split: SplitConfig) -> float:
     return split.sigma_px or 0.0
 
 
-def _blurred(images: Floats, sigma_px: float, small: tuple[int, int]) -> Floats:
-    height, width = images.shape[1:3]
-    spectrum = fft.dctn(images, axes=AXES, norm="ortho")[:, : small[0], : small[1]]
-    spectrum *= _gaussian(small, (height, width), sigma_px)[None, :, :, None]
-    # orthonormal coefficients grow with the square root of the number of pixels
-    gain = np.sqrt(small[0] * small[1] / (height * width))
-    values: Floats = fft.idctn(spectrum * gain, axes=AXES, norm="ortho")
-    return values
-
-
-def _resampled(stored: Floats, split: SplitConfig, size_px: tuple[int, int]) -> Floats:
-    count, rows, columns = stored.shape[:3]
-    spectrum = fft.dctn(stored, axes=AXES, norm="ortho")
-    if split.sharpen == "wiener":
-        spectrum *= _wiener((rows, columns), size_px, _blur_px(split))[None, :, :, None]
-    full = np.zeros((count, *size_px, stored.shape[3]))
-    full[:, :rows, :columns] = spectrum * np.sqrt(size_px[0] * size_px[1] / (rows * columns))
-    values: Floats = fft.idctn(full, axes=AXES, norm="ortho")
-    return values
-
-
 def _frequencies(small: tuple[int, int], size_px: tuple[int, int]) -> Floats:
     """Squared frequency of each kept coefficient, (cycles / px)²."""
     down = np.arange(small[0]) / (2 * size_px[0])
@@ -104,10 +111,10 @@ def _gaussian(small: tuple[int, int], size_px: tuple[int, int], sigma_px: float)
     return np.asarray(np.exp(-2 * np.pi**2 * sigma_px**2 * _frequencies(small, size_px)), dtype=np.float64)
 
 
-def _wiener(small: tuple[int, int], size_px: tuple[int, int], sigma_px: float) -> Floats:
+def _wiener(small: tuple[int, int], size_px: tuple[int, int], sigma_px: float, ratio: float) -> Floats:
     """Wiener's filter G / (G² + noise / signal) for the known blur G; 1 at frequency zero."""
     gaussian: Floats = _gaussian(small, size_px, sigma_px)
-    noise_to_signal = WIENER_NOISE_TO_SIGNAL * _frequencies(small, size_px) * size_px[1] ** 2
+    noise_to_signal = ratio * _frequencies(small, size_px) * size_px[1] ** 2
     return np.asarray(gaussian / (gaussian**2 + noise_to_signal), dtype=np.float64)
 
 

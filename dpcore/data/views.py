@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from dpcore.config import Places, SplitConfig, digest_of
 from dpcore.data.folders import locked, new_folder
-from dpcore.data.regions import hidden_pixels
+from dpcore.data.regions import Region, hidden_pixels
 from dpcore.data.shards import ShardSet, iterate_rows
 from dpcore.data.splitting import decode_view, encode_view, stored_size
-from dpcore.errors import Corrupt
+from dpcore.errors import Corrupt, Refused
 
 VIEW_VERSION = 2
 """Raised when the same crop and split would give other bytes."""
@@ -63,13 +64,45 @@ def build_views(dataset: ShardSet, split: SplitConfig, places: Places) -> Stored
 
     Raises:
         Corrupt: stored views differ from what was written.
+        Refused: with the region views that are stored already, of a PRIVATE record nothing would stay hidden.
     """
     folder = places.cache_dir / "views" / views_key(dataset, split)
     if not folder.is_dir():
-        with locked(folder):
+        # one lock for all views of a dataset: two region splits that are built at the same time would not see each other
+        with locked(folder.parent / f"dataset-{dataset.identity[:16]}"):
             if not folder.is_dir():
+                check_join(dataset, {split.region, *_stored_regions(dataset, places)})
                 _write_views(folder, dataset, split)
     return _open_views(folder, dataset, split)
+
+
+def check_join(dataset: ShardSet, regions: Set[Region]) -> None:
+    """Refuses region splits that together publish whole records, each pixel as it is in one view or another.
+
+    All views of a record are public together, whichever sweep they were made for: the head hidden in one and the background in
+    the other leave nothing hidden.
+
+    Raises:
+        Refused: names the regions and how many records they show whole.
+    """
+    wanted = sorted(regions - {"all"})
+    if dataset.manifest.role != "PRIVATE" or len(wanted) < 2:
+        return
+    whole = 0
+    for rows in iterate_rows(dataset):
+        hidden = np.logical_and.reduce([hidden_of_rows(dataset, rows, region) for region in wanted])
+        whole += int((~hidden.any(axis=(1, 2))).sum())
+    if whole:
+        raise Refused(
+            f"{dataset.manifest.name}: views that hide {' and views that hide '.join(wanted)} together show {whole} of {len(dataset)} "
+            "records whole; keep to one of these regions, or `dpsweep data purge` the older views if nobody ever held them"
+        )
+
+
+def _stored_regions(dataset: ShardSet, places: Places) -> set[Region]:
+    """The regions of all views of `dataset` that this cache holds."""
+    metas = [_read_meta(path.parent) for path in sorted((places.cache_dir / "views").glob(f"*/{META_NAME}"))]
+    return {meta["split"]["region"] for meta in metas if meta["datasets"] == [dataset.identity]}
 
 
 def views_key(dataset: ShardSet, split: SplitConfig) -> str:
@@ -97,14 +130,15 @@ def _view_of_rows(dataset: ShardSet, rows: NDArray[np.int64], split: SplitConfig
     small = encode_view(crops, split)
     if split.region == "all":
         return small
+    replaced = decode_view(small, split, size_px=(dataset.manifest.height_px, dataset.manifest.width_px))
+    return np.where(hidden_of_rows(dataset, rows, split.region)[..., None], replaced, crops)
+
+
+def hidden_of_rows(dataset: ShardSet, rows: NDArray[np.int64], region: Region) -> NDArray[np.bool_]:
+    """The pixels (B, H, W) that a region split replaces in some rows: a function of their labels."""
     size_px = (dataset.manifest.height_px, dataset.manifest.width_px)
-    replaced = decode_view(small, split, size_px=size_px)
-    for place, row in enumerate(rows):
-        hidden = hidden_pixels(
-            split.region, dataset.keypoints[row], dataset.visible[row], float(dataset.head_size_px[row]), size_px=size_px
-        )
-        crops[place][hidden] = replaced[place][hidden]
-    return crops
+    points, visible, heads = dataset.keypoints[rows], dataset.visible[rows], dataset.head_size_px[rows]
+    return np.stack([hidden_pixels(region, p, v, float(h), size_px=size_px) for p, v, h in zip(points, visible, heads, strict=True)])
 
 
 def _open_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> StoredViews:
@@ -120,13 +154,21 @@ def _open_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> StoredVi
 
 
 def _load_meta(folder: Path) -> dict[str, Any]:
+    meta = _read_meta(folder)
+    if "digest" not in meta:
+        raise Corrupt(f"{folder / META_NAME} lacks its digest; remove {folder} and run again")
+    return meta
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    """What stored views say of themselves, those of older versions too."""
     path = folder / META_NAME
     try:
         meta = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise Corrupt(f"{path} cannot be read ({error}); remove {folder} and run again") from None
-    if not isinstance(meta, dict) or "digest" not in meta:
-        raise Corrupt(f"{path} lacks its digest; remove {folder} and run again")
+    if not isinstance(meta, dict) or not {"datasets", "split"} <= meta.keys():
+        raise Corrupt(f"{path} lacks its datasets and split; remove {folder} and run again")
     return meta
 
 

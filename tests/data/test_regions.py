@@ -53,3 +53,14 @@ def test_joints_that_all_lie_on_one_point_do_not_publish_the_background() -> Non
     keypoints = np.zeros((16, 2), dtype=np.float32)
     hidden = hidden_pixels("background", keypoints, np.ones(16, dtype=bool), 8.0, size_px=(64, 64))
     assert hidden[32:, 32:].all()
+
+
+@pytest.mark.parametrize("region", ["head", "person"])
+def test_a_region_beyond_the_crop_hides_everything(region: str) -> None:
+    """An empty mask would publish the whole crop."""
+    keypoints = PERSON.keypoints + np.array([200.0, 0.0], dtype=np.float32)
+    assert hidden_pixels(region, keypoints, PERSON.visible, PERSON.head_size_px, size_px=(64, 64)).all()  # type: ignore[arg-type]
+
+
+def test_a_person_who_fills_the_crop_leaves_no_background_to_hide_so_everything_is_hidden() -> None:
+    assert hidden_pixels("background", PERSON.keypoints, PERSON.visible, 400.0, size_px=(64, 64)).all()

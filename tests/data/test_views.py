@@ -11,10 +11,10 @@ from scipy.ndimage import gaussian_filter
 from dpcore.config import Places, SplitConfig
 from dpcore.data import views
 from dpcore.data.shards import ShardSet, open_shards, write_shards
-from dpcore.data.splitting import decode_view, encode_view
+from dpcore.data.splitting import blurred, decode_view, deconvolve, encode_view
 from dpcore.data.synthetic import draw_record, synth
-from dpcore.data.views import build_views
-from dpcore.errors import Corrupt
+from dpcore.data.views import build_views, check_join
+from dpcore.errors import Corrupt, Refused
 
 BLUR = SplitConfig(name="blur", transform="gaussian_blur", sigma_px=3)
 SHARP = BLUR.model_copy(update={"name": "sharp", "sharpen": "wiener"})
@@ -131,7 +131,7 @@ def test_changed_bytes_and_a_broken_meta_are_corrupt(people: ShardSet, places: P
     with pytest.raises(Corrupt, match="not those that were written"):
         build_views(people, BLUR, places)
     (folder / "meta.json").write_text(json.dumps([]))
-    with pytest.raises(Corrupt, match="lacks its digest"):
+    with pytest.raises(Corrupt, match="lacks its"):
         build_views(people, BLUR, places)
 
 
@@ -143,3 +143,59 @@ def test_other_private_pixels_give_other_views_under_another_key(people: ShardSe
     same = build_views(people, BLUR, places)
     differs = (other.stored != same.stored).any(axis=(1, 2, 3))
     assert np.flatnonzero(differs).tolist() == [5]
+
+
+def test_rounding_is_what_keeps_a_blur_from_being_undone() -> None:
+    """The floats before rounding give the crop back as far as they reach; the stored bytes, at the best ratio, much less of it."""
+    crops = np.stack([draw_record(domain, seed=5, index=index).image for domain in ("public", "private") for index in range(10)])
+    ratios = [10.0**power for power in range(-14, -2)]
+
+    def best_psnr(stored: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> float:
+        return max(psnr(deconvolve(stored, 3.0, size_px=(64, 64), noise_to_signal=ratio), crops) for ratio in ratios)
+
+    kept = encode_view(crops, BLUR)
+    np.testing.assert_array_equal(np.rint(blurred(crops, BLUR)), kept)
+    unrounded = best_psnr(blurred(crops, BLUR))
+    assert unrounded > best_psnr(kept.astype(float)) + 0.5
+    cut = psnr(deconvolve(blurred(crops, BLUR), 3.0, size_px=(64, 64), noise_to_signal=0.0), crops)
+    assert unrounded == pytest.approx(cut, abs=0.05)  # what is lost is what the resolution cuts off, nothing of the blur
+
+
+def region(name: str) -> SplitConfig:
+    return SplitConfig(name=name, transform="pixelate", cell_px=8, region=name)
+
+
+@pytest.mark.parametrize("other", ["head", "person"])
+def test_views_that_together_show_whole_records_are_refused(people: ShardSet, places: Places, other: str) -> None:
+    build_views(people, region("background"), places)
+    with pytest.raises(Refused, match="records whole"):
+        build_views(people, region(other), places)
+    build_views(people, region("background"), places)
+    build_views(people, BLUR, places)
+
+
+def test_head_and_person_leave_the_head_hidden(people: ShardSet, places: Places) -> None:
+    build_views(people, region("head"), places)
+    build_views(people, region("person"), places)
+    check_join(people, {"all", "background"})
+
+
+def test_the_join_is_judged_record_by_record(people: ShardSet, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two regions that leave something hidden of eleven records publish the twelfth."""
+
+    def hidden(dataset: ShardSet, rows: np.ndarray[tuple[int], np.dtype[np.int64]], region: str) -> np.ndarray:  # type: ignore[type-arg]
+        masks = np.zeros((len(rows), 64, 64), dtype=bool)
+        masks[:, : 4 if region == "head" else 2] = True
+        if region == "person":
+            masks[rows == 7] = ~masks[rows == 7]
+            masks[rows == 7, :4] = False
+        return masks
+
+    monkeypatch.setattr(views, "hidden_of_rows", hidden)
+    with pytest.raises(Refused, match="1 of 12 records whole"):
+        check_join(people, {"head", "person"})
+
+
+def test_views_of_public_people_may_show_what_they_like(places: Places) -> None:
+    synth(places.data_dir / "open", "public", count=4, seed=0, role="PUBLIC")
+    check_join(open_shards(places.data_dir / "open"), {"head", "background"})

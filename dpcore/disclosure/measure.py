@@ -1,0 +1,275 @@
+"""Measures what public views disclose, on PUBLIC people that the attackers did not learn from; once per split and setting.
+
+The pixels of PRIVATE data take no part: attackers and pose model are trained on PUBLIC images, and every number is a mean over
+PUBLIC images under the same split. So the result is public whatever the private data are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dpcore.config import Places, RuntimeFlags, SplitConfig, TrialConfig, digest_of, parse_config
+from dpcore.data.catalog import open_dataset
+from dpcore.data.folders import locked, new_folder
+from dpcore.data.shards import ShardSet
+from dpcore.data.views import META_NAME, VIEW_VERSION
+from dpcore.disclosure.evidence import Arithmetic, Evidence, People, gather_evidence
+from dpcore.disclosure.quality import Images, psnr_db, ssim
+from dpcore.disclosure.result import Disclosure, Reading
+from dpcore.disclosure.settings import AttackSettings
+from dpcore.disclosure.sharpener import train_sharpener
+from dpcore.errors import BadInput, Corrupt
+from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.pose.pckh import PckhState
+from dpcore.privacy.randomness import Indices, PublicStreams
+from dpcore.train.durable import read_json, write_json
+from dpcore.train.evaluator import predict
+from dpcore.train.inputs import device_of
+from dpcore.train.sources import ImageInputs
+from dpcore.train.stages import public_network
+
+DISCLOSURE_VERSION = 1
+"""Raised when the same attack would give other numbers."""
+RESULT_FILE = "disclosure.json"
+SAMPLES_FILE = "samples.npz"
+SAMPLES = 8
+TRAINING_BYTES = 48 * 2**20
+"""Of each stack of training pictures: 2,000 crops of 64 px carry 24 MB, 440 of 192 px fill it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """A few test people for a picture sheet: stacks (S, H, W, 3).
+
+    Attributes:
+        originals, published: as they are, and their public view.
+        restored: what the best attacker made of it.
+        synthetic: whether nobody is on the pictures.
+        dataset: where they come from.
+    """
+
+    originals: Images
+    published: Images
+    restored: Images
+    synthetic: bool
+    dataset: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A measured split, or several held by one attacker, and where its pictures lie."""
+
+    disclosure: Disclosure
+    folder: Path
+
+    def samples(self) -> Samples:
+        """The pictures.
+
+        Raises:
+            Corrupt: they cannot be read.
+        """
+        try:
+            with np.load(self.folder / SAMPLES_FILE, allow_pickle=False) as stored:
+                stacks = {name: stored[name] for name in ("originals", "published", "restored")}
+        except (OSError, ValueError, KeyError) as error:
+            raise Corrupt(f"{self.folder / SAMPLES_FILE} cannot be read ({error}); remove {self.folder} and run again") from None
+        meta = read_json(self.folder / META_NAME)
+        return Samples(**stacks, synthetic=bool(meta["synthetic"]), dataset=str(meta["tested_on"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laboratory:
+    """All that attacks on different splits share: the people, the pose model, the settings."""
+
+    settings: AttackSettings
+    places: Places
+    train: People
+    test: People
+    network: PoseNetwork
+    config: TrialConfig
+    device: torch.device
+    key: str
+
+    @classmethod
+    def open(cls, config: TrialConfig, settings: AttackSettings, *, places: Places, runtime: RuntimeFlags) -> Laboratory:
+        """Opens the PUBLIC data and trains (or finds in the cache) the public start that reads poses.
+
+        Args:
+            config: its PUBLIC datasets, model, public stage and seed are used; its private dataset is not opened.
+            settings: of the attack.
+            places: datasets and caches.
+            runtime: how to compute; its thread count is set for the process.
+
+        Raises:
+            BadInput: a dataset is missing, or has fewer than two people to test on.
+        """
+        torch.set_num_threads(runtime.threads)
+        public, validation = open_dataset(config.data.public, places), open_dataset(config.data.validation, places)
+        train, test = choose_people(public, validation, settings, PublicStreams(config.seed))
+        network = public_network(config, public, places=places, runtime=runtime)
+        document = {
+            "version": [DISCLOSURE_VERSION, VIEW_VERSION],
+            "settings": settings.model_dump(mode="json"),
+            "data": [dataset.identity for people in (train, test) for dataset, _ in people.parts],
+            "model": weights_digest(network.state_dict()),
+            "seed": config.seed,
+            "rounding": {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__},
+        }
+        device = device_of(runtime)
+        return cls(
+            settings=settings,
+            places=places,
+            train=train,
+            test=test,
+            network=network.to(device),
+            config=config,
+            device=device,
+            key=digest_of(document),
+        )
+
+    def pckh(self, pictures: Images) -> float:
+        """PCKh@0.5 of the public model on pictures (N, H, W, 3) of the test people."""
+        predictions = predict(self.network, ImageInputs(_Stack(pictures), None, self.device), codec_of(self.config.model)).numpy()
+        state, done = PckhState.empty(), 0
+        for dataset, rows in self.test.parts:
+            state += PckhState.of(
+                predictions[done : done + len(rows)], dataset.keypoints[rows], dataset.visible[rows], dataset.head_size_px[rows]
+            )
+            done += len(rows)
+        return state.mean(0.5)
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Pictures as `Crops`."""
+
+    pictures: Images
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def images(self, indices: Indices) -> Images:
+        return self.pictures[indices]
+
+
+def choose_people(public: ShardSet, validation: ShardSet, settings: AttackSettings, streams: PublicStreams) -> tuple[People, People]:
+    """The people that attackers learn from, and those that everything is measured on; no photograph is in both.
+
+    Tested on are validation people, at most half of them: they look like the private ones, and the pose model has not seen them.
+    The attackers learn from the others and from the public set. Where the validation data are not PUBLIC, the public set alone
+    serves both.
+
+    Raises:
+        BadInput: fewer than two people to test on.
+    """
+    source = validation if validation.manifest.role == "PUBLIC" else public
+    count = min(settings.test_images, len(source) // 2)
+    if count == 0:
+        raise BadInput(f"{source.manifest.name} has {len(source)} people: give at least 2 to measure what a split discloses")
+    shuffled = streams.generator("disclosure.people").permutation(len(source)).astype(np.int64)
+    tested, rest = np.sort(shuffled[:count]), shuffled[count:]
+    height, width = source.manifest.height_px, source.manifest.width_px
+    left = max(1, TRAINING_BYTES // (height * width * 3))
+    parts: list[tuple[ShardSet, Indices]] = []
+    for dataset, rows in [(source, rest)] + ([] if source is public else [(public, np.arange(len(public)))]):
+        seen = np.isin(dataset.image_ids[rows], source.image_ids[tested]) | np.isin(
+            dataset.content_hashes[rows], source.content_hashes[tested]
+        )
+        parts.append((dataset, rows[~seen][:left]))
+        left -= len(parts[-1][1])
+    return People(parts=tuple(parts)), People(parts=((source, tested),))
+
+
+def measure_disclosure(splits: Sequence[SplitConfig], laboratory: Laboratory) -> Measured:
+    """What an attacker who holds the views under all of `splits` recovers; from the cache after the first time.
+
+    Raises:
+        Corrupt: the stored result cannot be read.
+    """
+    document = {"laboratory": laboratory.key, "splits": [split.model_dump(mode="json") for split in splits]}
+    folder = laboratory.places.cache_dir / "disclosure" / digest_of(document)
+    if not folder.is_dir():
+        with locked(folder):
+            if not folder.is_dir():
+                _measure_into(folder, splits, laboratory)
+    try:
+        values = json.loads((folder / RESULT_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise Corrupt(f"{folder / RESULT_FILE} cannot be read ({error}); remove {folder} and run again") from None
+    return Measured(disclosure=parse_config(Disclosure, values), folder=folder)
+
+
+def _measure_into(folder: Path, splits: Sequence[SplitConfig], laboratory: Laboratory) -> None:
+    datasets = list(dict.fromkeys(dataset for people in (laboratory.train, laboratory.test) for dataset, _ in people.parts))
+    tested = laboratory.test.parts[0][0].manifest
+    pictures, originals = _attack(splits, laboratory), laboratory.test.images()
+    masks = pictures.hidden
+    readings = tuple(
+        _read(name, picture, originals, masks, laboratory) for name, picture in zip(pictures.names, pictures.pictures, strict=True)
+    )
+    disclosure = Disclosure(
+        splits=tuple(split.name for split in splits),
+        pckh_original=laboratory.pckh(originals),
+        pckh_blind=laboratory.pckh(np.broadcast_to(_mean_image(laboratory.train), originals.shape)),
+        readings=readings,
+        hidden_frac=float(masks.mean()),
+        trained_on=len(laboratory.train),
+        tested_on=len(laboratory.test),
+        datasets=tuple(dataset.manifest.name for dataset in datasets),
+    )
+    shown = np.linspace(0, len(originals) - 1, min(SAMPLES, len(originals))).astype(np.int64)
+    stacks = {
+        "originals": originals[shown],
+        "published": pictures.pictures[0][shown],
+        "restored": pictures.pictures[readings.index(disclosure.best)][shown],
+    }
+    meta = {
+        "datasets": [dataset.identity for dataset in datasets],
+        "tested_on": tested.name,
+        "synthetic": tested.is_synthetic,
+    }
+    with new_folder(folder, private=False) as temporary:
+        write_json(temporary / RESULT_FILE, disclosure.model_dump(mode="json"))
+        write_json(temporary / META_NAME, meta)
+        np.savez(temporary / SAMPLES_FILE, allow_pickle=False, **stacks)
+
+
+def _attack(splits: Sequence[SplitConfig], laboratory: Laboratory) -> Evidence:
+    """The test people as every attacker sees them; the learned one's pictures come last."""
+    attacks = [Arithmetic.fitted(split, laboratory.train, laboratory.places) for split in splits]
+    evidence = gather_evidence(laboratory.test, attacks, laboratory.places)
+    if laboratory.settings.steps == 0:
+        return evidence
+    learned = train_sharpener(
+        gather_evidence(laboratory.train, attacks, laboratory.places),
+        laboratory.train,
+        settings=laboratory.settings,
+        streams=PublicStreams(laboratory.config.seed),
+        device=laboratory.device,
+    )
+    names = (*evidence.names, f"{'+'.join(split.name for split in splits)} learned")
+    return Evidence(names=names, pictures=(*evidence.pictures, learned.pictures(evidence)), hidden=evidence.hidden)
+
+
+def _read(
+    name: str, pictures: Images, originals: Images, masks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], laboratory: Laboratory
+) -> Reading:
+    return Reading(
+        attacker=name,
+        pckh_50=laboratory.pckh(pictures),
+        psnr_db=psnr_db(pictures, originals),
+        ssim=ssim(pictures, originals),
+        hidden_psnr_db=psnr_db(pictures, originals, masks),
+        hidden_ssim=ssim(pictures, originals, masks),
+    )
+
+
+def _mean_image(people: People) -> Images:
+    mean: Images = np.rint(people.images().mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    return mean
