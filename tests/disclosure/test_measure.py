@@ -39,7 +39,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, view: Callable[[np.ndarray], np.nda
     """Lets every split publish `view` of the originals, and say that it hid everything."""
 
     def build(dataset: ShardSet, split: SplitConfig, places: Places) -> StoredViews:
-        return StoredViews(view(dataset.images(np.arange(len(dataset)))), split, size_px=(64, 64), bytes_sha256="0")
+        return StoredViews(view(dataset.images(np.arange(len(dataset)))), split, size_px=(64, 64), bytes_digest="0")
 
     monkeypatch.setattr(evidence, "build_views", build)
     monkeypatch.setattr(evidence, "hidden_of_rows", lambda dataset, rows, region: np.ones((len(rows), 64, 64), dtype=bool))
