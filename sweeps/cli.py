@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from dpcore.errors import DpsweepError
-from sweeps.commands import calculators, datasets, sweep_commands, trial_commands
+from sweeps.commands import calculators, cluster_commands, datasets, sweep_commands, trial_commands
 
 Execute = Callable[[argparse.Namespace], int]
 
@@ -48,6 +48,7 @@ def build_parser(*, address: str | None = None) -> argparse.ArgumentParser:
     trial_commands.add_parsers(commands)
     calculators.add_parsers(commands)
     datasets.add_parsers(commands)
+    cluster_commands.add_parsers(commands)
     return parser
 
 
@@ -58,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     """Parses `argv`, runs the command and turns errors raised on purpose into one message and an exit code."""
-    args = parser.parse_args(argv)
+    # argparse gives an optional positional nothing where options stand before `--`: submit's sweep is cut off first.
+    cut = argv.index("--") if argv[:1] == ["submit"] and "--" in argv else len(argv)
+    args = parser.parse_args(argv[:cut])
+    args.after_dashes = list(argv[cut + 1 :])
     command: Execute = args.execute
     try:
         return command(args)

@@ -6,11 +6,11 @@ import contextlib
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 from dpcore.errors import BadInput, Unavailable
+from sweeps.ray_auth import guard_own_ray, knock, show_token
 from sweeps.spec import SweepSpec
 
 QUIET = {
@@ -28,7 +28,6 @@ QUIET = {
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials share data through memory-mapped files; Ray's store carries one key and small results."""
 
-CONNECT_WITHIN_S = 5.0
 RAY_FOLDER = ".ray"
 
 
@@ -48,6 +47,10 @@ def ray_session(spec: SweepSpec) -> Iterator[int]:
     if ray.is_initialized():
         raise Unavailable("this process is connected to a Ray already; end that session first (ray.shutdown())")
     _silence()
+    if spec.address is None:
+        guard_own_ray()
+    else:
+        show_token()
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if spec.address is None:
         arguments.update(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
@@ -113,10 +116,7 @@ def _check_address(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 65536:
         raise BadInput(f"--address {address}: expected auto or HOST:PORT")
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN_S).close()
-    except OSError as error:
-        raise Unavailable(f"no Ray answers at {address} ({error}); start one with `ray start --head`, or leave --address out") from None
+    knock(host, int(port), remedy="start one with `ray start --head`, or leave --address out")
 
 
 def _silence() -> None:

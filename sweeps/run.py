@@ -2,6 +2,7 @@
 
 The script starts from the head's home folder with its arguments joined unquoted: imports are absolute, `--storage`
 must be absolute there and `--set` values have no spaces. The sweep joins the cluster that it runs on (`--address auto`).
+`resume NAME --storage DIR` instead of a space goes on with a sweep whose driver ended.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from sweeps.cli import build_parser, execute
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one sweep on the running cluster and returns the exit code."""
-    return execute(build_parser(address="auto"), ["run", *(sys.argv[1:] if argv is None else argv)])
+    """Runs or resumes one sweep on the running cluster and returns the exit code."""
+    return execute(build_parser(address="auto"), command_line(sys.argv[1:] if argv is None else argv))
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """The `dpsweep` command behind this script's arguments; `resume` cannot be a space's name."""
+    return list(arguments) if arguments[:1] == ["resume"] else ["run", *arguments]
 
 
 if __name__ == "__main__":

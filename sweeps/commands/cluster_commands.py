@@ -1,0 +1,47 @@
+"""Commands for sweeps that run elsewhere: `submit`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from dpcore.errors import BadInput
+
+USAGE = "dpsweep submit CLUSTER [--no-wait] -- SPACE [OPTIONS of dpsweep run]  |  dpsweep submit CLUSTER --stop JOB"
+
+
+def add_parsers(commands: Any) -> None:
+    """Declares the cluster's commands."""
+    submit = commands.add_parser(
+        "submit", help="send a sweep to a Ray cluster", usage=USAGE, epilog="instead of SPACE: `resume NAME --storage DIR`"
+    )
+    submit.add_argument("cluster", metavar="CLUSTER", help="http://HOST:8265, or the YAML that `ray up` was given")
+    submit.add_argument("--no-wait", action="store_true", help="print the job's id and leave; the default follows its log")
+    submit.add_argument("--stop", metavar="JOB", default=None, help="stop a job; its sweep can be resumed")
+    submit.set_defaults(execute=submit_command)
+
+
+def submit_command(args: argparse.Namespace) -> int:
+    """Sends the working directory and a sweep to a cluster; the exit code is the job's."""
+    from sweeps.submit import check_arguments, follow, jobs_of, stop, submit
+    from sweeps.working_dir import find_working_dir, mebibytes
+
+    if bool(args.after_dashes) == (args.stop is not None):
+        raise BadInput(f"expected either a sweep or --stop JOB: {USAGE}")
+    if args.stop is not None:
+        with jobs_of(args.cluster) as client:
+            print(f"{args.stop}: {stop(client, args.stop)}")
+        return 0
+    working_dir = find_working_dir(Path.cwd())
+    check_arguments(args.after_dashes, working_dir)
+    working_dir.check_size()
+    with jobs_of(args.cluster) as client:
+        print(f"dpsweep: sending {len(working_dir.files)} files, {mebibytes(working_dir.size_bytes)}", file=sys.stderr)
+        job = submit(client, args.after_dashes, working_dir)
+        if args.no_wait:
+            print(job)
+            return 0
+        print(f"dpsweep: job {job}; ctrl-C leaves it running, `dpsweep submit {args.cluster} --stop {job}` ends it", file=sys.stderr)
+        return follow(client, job, lambda text: print(text, end="", flush=True))

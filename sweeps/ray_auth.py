@@ -1,0 +1,61 @@
+"""Who may talk to Ray: a token for a Ray of our own, and the right token for one that runs already.
+
+Ray without a token runs anyone's code who can reach it. With `RAY_AUTH_MODE=token` it takes the token from
+RAY_AUTH_TOKEN, from the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/auth_token.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+from dpcore.errors import Unavailable
+
+MODE = "RAY_AUTH_MODE"
+TOKEN = "RAY_AUTH_TOKEN"
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+CONNECT_WITHIN_S = 5.0
+
+
+def default_token_path() -> Path:
+    """Where Ray looks when no variable says otherwise."""
+    return Path.home() / ".ray" / "auth_token"
+
+
+def has_token() -> bool:
+    """Whether Ray would find a token."""
+    return bool(os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH)) or default_token_path().is_file()
+
+
+def guard_own_ray() -> None:
+    """Before a Ray of our own starts: without a token anywhere, draws one for this process and its children.
+
+    Ray then asks for it (its default for a new cluster, unless RAY_AUTH_MODE says otherwise). It would make one itself, in
+    ~/.ray/auth_token, where other users of the machine may be able to read it.
+    """
+    if os.environ.get(MODE, "token").lower() == "token" and not has_token():
+        os.environ[TOKEN] = secrets.token_hex(32)
+
+
+def show_token() -> None:
+    """Before talking to a Ray that runs: shows it the token, where there is one and RAY_AUTH_MODE is not set.
+
+    Ray does so for `auto` alone. Its settings are read once, at import; this reads them again.
+    """
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def knock(host: str, port: int, *, remedy: str) -> None:
+    """Tries a port first: Ray's own connections wait minutes.
+
+    Raises:
+        Unavailable: nothing listens there.
+    """
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_WITHIN_S).close()
+    except OSError as error:
+        raise Unavailable(f"no Ray answers at {host}:{port} ({error}); {remedy}") from None

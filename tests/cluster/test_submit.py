@@ -1,0 +1,159 @@
+"""Sweeps sent to a real Ray head through its jobs API, and what is refused before anything is sent."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_support import TINY_SPACE
+
+from dpcore.errors import BadInput
+from sweeps.submit import check_arguments, entrypoint
+from sweeps.working_dir import WorkingDir, find_working_dir
+
+TINIEST_SPACE = (
+    TINY_SPACE.replace("[2, 8]", "[8]")
+    .replace("trials_per_epsilon: 3", "trials_per_epsilon: 2")
+    .replace(
+        "{floor: true, ceiling: true, control: true, winner_seeds: 1}", "{floor: false, ceiling: false, control: false, winner_seeds: 0}"
+    )
+)
+
+
+@pytest.fixture
+def working_dir(tmp_path: Path) -> WorkingDir:
+    (tmp_path / "space.yaml").write_text(TINY_SPACE)
+    (tmp_path / ".hidden.yaml").write_text(TINY_SPACE)
+    return find_working_dir(tmp_path)
+
+
+def test_arguments_reach_the_jobs_shell_whole() -> None:
+    line = entrypoint(["my space.yaml", "--set", "split=$(rm -rf ~)", "--name", "a;b"])
+    assert line == "python -m sweeps.run 'my space.yaml' --set 'split=$(rm -rf ~)' --name 'a;b'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["space.yaml"], "--storage"),
+        (["space.yaml", "--storage", "here"], "--storage"),
+        (["space.yaml", "--storage", "/s", "--data-dir", "data"], "--data-dir"),
+        (["space.yaml", "--storage", "/s", "--data-dir=data"], "--data-dir"),
+        (["space.yaml", "--storage", "/s", "--state", "x"], "--state"),
+        (["resume", "a"], "--storage"),
+        ([".hidden.yaml", "--storage", "/s"], "does not go along"),
+        (["../space.yaml", "--storage", "/s"], "space.yaml"),
+        (["space.yaml", "--storage", "/s", "--set", "clip_nrom=1"], "clip_nrom"),
+        (["space.yaml", "--storage", "/s", "--tracking-uri", "http://me:hidden-word@host:5000"], "password"),
+        (["space.yaml", "--storage", "/s", "--ledger=postgresql://me:hidden-word@host/db"], "password"),
+    ],
+)
+def test_what_would_fail_there_is_refused_here(arguments: list[str], named: str, working_dir: WorkingDir) -> None:
+    with pytest.raises(BadInput, match=named) as refused:
+        check_arguments(arguments, working_dir)
+    assert "hidden-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["space.yaml", "--storage", "/s"],
+        ["quick", "--storage", "/s"],
+        ["resume", "a", "--storage", "/s"],
+        ["/mnt/a.yaml", "--storage", "/s"],
+    ],
+)
+def test_what_the_head_understands_is_sent(arguments: list[str], working_dir: WorkingDir) -> None:
+    check_arguments(arguments, working_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+class TestOnARealHead:
+    def test_a_sweep_runs_there_and_its_log_and_exit_code_come_back(self, ray_head: Any, tmp_path: Path) -> None:
+        for name, domain, count, role in (
+            ("private", "private", 200, "PRIVATE"),
+            ("public", "public", 100, "PUBLIC"),
+            ("validation", "private", 40, "PUBLIC"),
+        ):
+            seed = "1" if name == "validation" else "0"
+            made = ray_head.dpsweep(
+                "data",
+                "synth",
+                "--domain",
+                domain,
+                "--count",
+                str(count),
+                "--role",
+                role,
+                "--seed",
+                seed,
+                "--out",
+                tmp_path / "data" / "tiny" / name,
+            )
+            assert made.returncode == 0, made.stderr
+        space = Path(__file__).parents[2] / "cluster" / "_tiny.yaml"
+        storage = tmp_path / "storage"
+        space.write_text(TINIEST_SPACE)
+        try:
+            done = ray_head.dpsweep(
+                "submit", ray_head.url, "--", "cluster/_tiny.yaml", "--name", "sent", "--storage", storage, "--data-dir", tmp_path / "data"
+            )
+        finally:
+            space.unlink()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"sending \d+ files, [\d.]+ MiB", done.stderr)
+        assert "PCKh" in done.stdout
+        status = json.loads(ray_head.dpsweep("status", "sent", "--storage", storage, "--json").stdout)
+        assert [(e["planned"], e["done"]) for e in status["epsilons"]] == [(2, 2)]
+        again = ray_head.dpsweep("submit", ray_head.url, "--", "resume", "sent", "--storage", storage)
+        assert again.returncode == 0, again.stdout + again.stderr
+        self.check_that_the_key_is_nowhere(ray_head, storage / "sent" / "sweep.key")
+
+    def check_that_the_key_is_nowhere(self, ray_head: Any, key: Path) -> None:
+        secret = key.read_bytes()
+        texts = [secret, secret.hex().encode(), secret.strip()]
+        logs = Path("/tmp") / f"dpsweep-head-{ray_head.port}"
+        for path in logs.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                content = path.read_bytes()
+                assert not any(text in content for text in texts), path
+
+    def test_a_failing_job_gives_its_exit_code(self, ray_head: Any, tmp_path: Path) -> None:
+        done = ray_head.dpsweep("submit", ray_head.url, "--", "quick", "--storage", tmp_path, "--set", "data.private=no/where")
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "no/where" in done.stdout
+
+    def test_a_job_is_left_running_and_stopped(self, ray_head: Any, tmp_path: Path) -> None:
+        done = ray_head.dpsweep("submit", ray_head.url, "--no-wait", "--", "quick", "--name", "stopped", "--storage", tmp_path / "s")
+        assert done.returncode == 0, done.stderr
+        job = done.stdout.strip()
+        time.sleep(5)
+        stopped = ray_head.dpsweep("submit", ray_head.url, "--stop", job)
+        assert (stopped.returncode, stopped.stdout) == (0, f"{job}: STOPPED\n"), stopped.stderr
+        unknown = ray_head.dpsweep("submit", ray_head.url, "--stop", "no_such_job")
+        assert unknown.returncode == 2
+        assert "no_such_job" in unknown.stderr
+
+    def test_a_wrong_token_is_refused_clearly(self, ray_head: Any, tmp_path: Path) -> None:
+        done = ray_head.dpsweep("submit", ray_head.url, "--", "quick", "--storage", tmp_path, RAY_AUTH_TOKEN="0" * 64)
+        assert done.returncode == 1
+        assert "token" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_address_where_nothing_answers_exits_1_and_a_wrong_one_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.cli import main
+
+    (tmp_path / "space.yaml").write_text(TINY_SPACE)
+    monkeypatch.chdir(tmp_path)
+    sweep = ["--", "space.yaml", "--storage", "/s"]
+    assert main(["submit", "http://127.0.0.1:9", *sweep]) == 1
+    assert main(["submit", "127.0.0.1:9", *sweep]) == 2
+    assert main(["submit", "no.yaml", *sweep]) == 2
+    assert main(["submit", "http://127.0.0.1:9"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
