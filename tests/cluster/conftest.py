@@ -13,8 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from e2e_support import TINY_SPACE, Cli, make_small_data
 
 ROOT = Path(__file__).parents[2]
+
+TINIEST_SPACE = (
+    TINY_SPACE.replace("[2, 8]", "[8]")
+    .replace("trials_per_epsilon: 3", "trials_per_epsilon: 2")
+    .replace(
+        "{floor: true, ceiling: true, control: true, winner_seeds: 1}", "{floor: false, ceiling: false, control: false, winner_seeds: 0}"
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,20 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [int(probe.getsockname()[1]) for probe in probes]
+
+
+@pytest.fixture(scope="session")
+def tiniest_space() -> str:
+    """Two trials at one ε, without references."""
+    return TINIEST_SPACE
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the datasets of `tiniest_space`."""
+    made = Cli(tmp_path_factory.mktemp("data"))
+    make_small_data(made)
+    return made.data_dir
 
 
 @pytest.fixture(scope="session")

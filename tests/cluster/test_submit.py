@@ -13,14 +13,6 @@ from dpcore.errors import BadInput
 from sweeps.submit import check_arguments, entrypoint
 from sweeps.working_dir import WorkingDir, find_working_dir
 
-TINIEST_SPACE = (
-    TINY_SPACE.replace("[2, 8]", "[8]")
-    .replace("trials_per_epsilon: 3", "trials_per_epsilon: 2")
-    .replace(
-        "{floor: true, ceiling: true, control: true, winner_seeds: 1}", "{floor: false, ceiling: false, control: false, winner_seeds: 0}"
-    )
-)
-
 
 @pytest.fixture
 def working_dir(tmp_path: Path) -> WorkingDir:
@@ -72,34 +64,14 @@ def test_what_the_head_understands_is_sent(arguments: list[str], working_dir: Wo
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 class TestOnARealHead:
-    def test_a_sweep_runs_there_and_its_log_and_exit_code_come_back(self, ray_head: Any, tmp_path: Path) -> None:
-        for name, domain, count, role in (
-            ("private", "private", 200, "PRIVATE"),
-            ("public", "public", 100, "PUBLIC"),
-            ("validation", "private", 40, "PUBLIC"),
-        ):
-            seed = "1" if name == "validation" else "0"
-            made = ray_head.dpsweep(
-                "data",
-                "synth",
-                "--domain",
-                domain,
-                "--count",
-                str(count),
-                "--role",
-                role,
-                "--seed",
-                seed,
-                "--out",
-                tmp_path / "data" / "tiny" / name,
-            )
-            assert made.returncode == 0, made.stderr
-        space = Path(__file__).parents[2] / "cluster" / "_tiny.yaml"
-        storage = tmp_path / "storage"
-        space.write_text(TINIEST_SPACE)
+    def test_a_sweep_runs_there_and_its_log_and_exit_code_come_back(
+        self, ray_head: Any, small_data: Path, tiniest_space: str, tmp_path: Path
+    ) -> None:
+        space, storage = Path(__file__).parents[2] / "cluster" / "_tiniest.yaml", tmp_path / "storage"
+        space.write_text(tiniest_space)
         try:
             done = ray_head.dpsweep(
-                "submit", ray_head.url, "--", "cluster/_tiny.yaml", "--name", "sent", "--storage", storage, "--data-dir", tmp_path / "data"
+                "submit", ray_head.url, "--", "cluster/_tiniest.yaml", "--name", "sent", "--storage", storage, "--data-dir", small_data
             )
         finally:
             space.unlink()

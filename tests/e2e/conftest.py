@@ -4,17 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from e2e_support import Cli
+from e2e_support import Cli, make_small_data
 
 
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     """The command line over 200 private, 100 public and 40 validation people."""
     made = Cli(tmp_path_factory.mktemp("data"))
-    for name, domain, count, role in (("private", "private", 200, "PRIVATE"), ("public", "public", 100, "PUBLIC")):
-        made.ok("data", "synth", "--domain", domain, "--count", str(count), "--role", role, "--out", made.data_dir / "tiny" / name)
-    validation = made.data_dir / "tiny" / "validation"
-    made.ok("data", "synth", "--domain", "private", "--count", "40", "--seed", "1", "--role", "PUBLIC", "--out", validation)
+    make_small_data(made)
     return made
 
 

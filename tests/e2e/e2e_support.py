@@ -47,3 +47,11 @@ class Cli:
         done = self(*args, timeout_s=timeout_s)
         assert done.returncode == 0, f"{args} gave {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         return done.stdout
+
+
+def make_small_data(cli: Cli) -> None:
+    """The datasets of TINY_SPACE: 200 private, 100 public and 40 validation people."""
+    for name, domain, count, role in (("private", "private", 200, "PRIVATE"), ("public", "public", 100, "PUBLIC")):
+        cli.ok("data", "synth", "--domain", domain, "--count", str(count), "--role", role, "--out", cli.data_dir / "tiny" / name)
+    validation = cli.data_dir / "tiny" / "validation"
+    cli.ok("data", "synth", "--domain", "private", "--count", "40", "--seed", "1", "--role", "PUBLIC", "--out", validation)
