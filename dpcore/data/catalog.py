@@ -50,16 +50,18 @@ def dataset_folder(name: str, places: Places) -> Path:
     return places.cache_dir / EMBEDDED_KIND / key
 
 
-def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet) -> None:
+def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet, *, private_validation: bool = False) -> None:
     """Refuses datasets in a place that their role does not allow.
 
-    Guarantees: what returns has a PRIVATE private part, PUBLIC others, and no crop of the private part, byte for byte,
+    Guarantees: what returns has a PRIVATE private part, PUBLIC others (with `private_validation` PRIVATE validation, whose
+    scores are paid for), and no crop of the private part, byte for byte,
     in either of the others. Near-duplicates are not found by a content hash.
 
     Raises:
         Refused: names the dataset, its role, and what overlaps.
     """
-    for place, dataset, role in (("private", private, "PRIVATE"), ("public", public, "PUBLIC"), ("validation", validation, "PUBLIC")):
+    of_validation = "PRIVATE" if private_validation else "PUBLIC"
+    for place, dataset, role in (("private", private, "PRIVATE"), ("public", public, "PUBLIC"), ("validation", validation, of_validation)):
         if dataset.manifest.role != role:
             raise Refused(
                 f"data.{place}: dataset {dataset.manifest.name} has the role {dataset.manifest.role}, {role} is needed; "

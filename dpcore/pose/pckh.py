@@ -116,6 +116,22 @@ class PckhState:
         return self.hits[self.thresholds.index(threshold)]
 
 
+def example_scores(
+    predictions: ArrayLike, keypoints: ArrayLike, visible: ArrayLike, head_size_px: ArrayLike, *, threshold: float = 0.5
+) -> NDArray[np.float64]:
+    """PCKh of each example by itself, (N,) in [0, 1]: a mean over people, not over joints, so that nobody weighs more.
+
+    Joints count as in `PckhState.of`, without pelvis and thorax; an example in which none counts has the score 0.
+    """
+    predicted, truth, shown, head = _as_arrays(predictions, keypoints, visible, head_size_px)
+    counted = shown & (np.isfinite(head) & (head > 0))[:, None]
+    counted[:, sorted(UNSCORED)] = False
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        distance = np.linalg.norm(predicted - truth, axis=-1) / head[:, None]
+    hits = (counted & (distance <= threshold)).sum(axis=1)
+    return np.asarray(hits / np.maximum(counted.sum(axis=1), 1), dtype=np.float64)
+
+
 def head_size_of_box(head_boxes: ArrayLike) -> NDArray[np.float64]:
     """PCKh denominators of head boxes: 0.6 · diagonal.
 

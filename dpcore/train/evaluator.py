@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpcore.data.shards import ShardSet
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.loss import simcc_loss
-from dpcore.pose.pckh import PckhState
+from dpcore.pose.pckh import PckhState, example_scores
 from dpcore.privacy.per_example import Batch, Loss
 from dpcore.privacy.randomness import Indices
 from dpcore.train.sources import Examples, Inputs
@@ -47,6 +48,15 @@ def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCC
     """PCKh counts of `tail` over a whole dataset, whose inputs (images or features) are `inputs`."""
     predictions = predict(tail, inputs, codec).numpy()
     return PckhState.of(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+
+
+def unit_scores(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, units: NDArray[np.str_], codec: SimCCCodec) -> NDArray[np.float64]:
+    """PCKh@0.5 of each privacy unit, (U,) in [0, 1]: the mean over its examples. `units`: (N,) ids of the examples' units."""
+    predictions = predict(tail, inputs, codec).numpy()
+    scores = example_scores(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+    _, unit = np.unique(units, return_inverse=True)
+    means: NDArray[np.float64] = np.bincount(unit, weights=scores) / np.bincount(unit)
+    return means
 
 
 def mean_loss(tail: nn.Module, examples: Examples, *, indices: Indices, codec: SimCCCodec) -> float:

@@ -25,9 +25,10 @@ from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
 from dpcore.privacy.mechanism import Mechanism
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
+from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train.attempts import FIRST, Attempt
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
-from dpcore.train.evaluator import evaluate, loss_of
+from dpcore.train.evaluator import evaluate, loss_of, unit_scores
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
 from dpcore.train.physical_batch import probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, build_mechanism, end_of
@@ -51,6 +52,7 @@ def run_trial(
     folder: Path | None,
     attempt: Attempt = FIRST,
     sealed: bool = False,
+    validation: ScoreRelease | None = None,
 ) -> Iterator[Report]:
     """Runs a trial, report by report; the last one is `done`.
 
@@ -71,16 +73,18 @@ def run_trial(
         folder: checkpoints, digests and the final model; None keeps nothing.
         attempt: which try this is; a try that is no replay needs the next one.
         sealed: the caller shows neither reports nor weights, so that protected data may be trained on without privacy.
+        validation: how the score leaves where the validation data are PRIVATE: once, in the last report, with noise that the
+            caller has reserved. None: they are PUBLIC.
 
     Raises:
         BadInput: config, data and key do not fit. Refused: the folder belongs to another trial or is in use.
         NotReplayable: only a new attempt can go on in the folder.
         Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
     """
-    if key is None and config.method != "public_only" and not config.is_control:
-        raise BadInput(f"method {config.method} draws private data: give it a sweep key")
+    if key is None and (validation is not None or (config.method != "public_only" and not config.is_control)):
+        raise BadInput(f"method {config.method} draws private data, or noise for a private score: give it a sweep key")
     torch.set_num_threads(runtime.threads)
-    prepared = _prepare(config, runtime, places=places, folder=folder, sealed=sealed)
+    prepared = _prepare(config, runtime, places=places, folder=folder, sealed=sealed, release=validation)
     sums = {**replay_document(config, prepared.runtime, prepared.data.digests()), "start": prepared.start_digest}
     tried = {"attempt": attempt.number, "from_step": attempt.from_step}
     identity = {**sums, **tried, "trial_id": trial_id, "key": None if key is None else key.key_id()}
@@ -110,12 +114,15 @@ class _Prepared:
     engine: GradientEngine
     builder: InputBuilder
     validation: Inputs
+    release: ScoreRelease | None
     plan: PrivacyPlan | None
 
 
-def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places, folder: Path | None, sealed: bool) -> _Prepared:
+def _prepare(
+    config: TrialConfig, runtime: RuntimeFlags, *, places: Places, folder: Path | None, sealed: bool, release: ScoreRelease | None
+) -> _Prepared:
     device = device_of(runtime)
-    data = open_trial_data(config, places, runtime, sealed=sealed)
+    data = open_trial_data(config, places, runtime, sealed=sealed, private_validation=release is not None)
     network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
     start_digest = weights_digest(network.state_dict())
     split = network.split(config.model.freeze)
@@ -137,6 +144,7 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, *, places: Places, fold
         engine=engine,
         builder=builder,
         validation=validation,
+        release=release,
         plan=plan_privacy(config, places.cache_dir),
     )
 
@@ -197,17 +205,28 @@ class _Trial:
         """Scores the evaluated weights (the EMA's where set); leaves the training weights in the engine."""
         prepared = self._prepared
         self._engine.set_flat_weights(progress.evaluated)
-        score = evaluate(self._engine.module, prepared.validation, dataset=prepared.data.validation, codec=codec_of(self._config.model))
+        metrics = self._scores(done=done)
         digest = weights_digest({"tail": progress.evaluated})
         if not done:
             self._engine.set_flat_weights(progress.weights)
-        metrics = pckh_metrics(score, per_joint=done)
         if prepared.plan is not None:
             metrics["privacy/epsilon_spent"] = epsilon_spent(prepared.plan, progress.step, prepared.places.cache_dir)
             metrics["privacy/noise_multiplier"] = prepared.plan.noise_multiplier
         if not prepared.data.protected:
             metrics |= observed
         return Report(step=progress.step, done=done, metrics=metrics, weights_digest=digest)
+
+    def _scores(self, *, done: bool) -> dict[str, float]:
+        """Scores of the weights in the engine. On PRIVATE validation data one noised score, of the final weights alone: a
+        score more, of a joint or another step, would be another release."""
+        prepared, codec = self._prepared, codec_of(self._config.model)
+        data, tail = prepared.data.validation, self._engine.module
+        if prepared.release is None:
+            return pckh_metrics(evaluate(tail, prepared.validation, dataset=data, codec=codec), per_joint=done)
+        if not done or self._streams is None:
+            return {}
+        scores = unit_scores(tail, prepared.validation, dataset=data, units=data.image_ids, codec=codec)
+        return {"val/pckh_50": prepared.release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
 
     def _record(self, report: Report) -> None:
         if self._store is not None:
@@ -237,8 +256,8 @@ class _Trial:
             "epsilon_spent": report.metrics.get("privacy/epsilon_spent"),
             "delta": config.delta if config.spends_privacy else None,
             "noise_multiplier": None if plan is None else plan.noise_multiplier,
-            "pckh_50": report.metrics["val/pckh_50"],
-            "pckh_10": report.metrics["val/pckh_10"],
+            "pckh_50": report.metrics.get("val/pckh_50"),
+            "pckh_10": report.metrics.get("val/pckh_10"),
             "steps": report.step,
             "seconds": None if self._prepared.data.protected else round(time.monotonic() - self._began, 3),
             "weights_digest": report.weights_digest,

@@ -16,7 +16,7 @@ from dpcore.train.sources import LabelledViews
 
 @dataclass(frozen=True, kw_only=True)
 class TrialData:
-    """`private` (role PRIVATE), `public` and `validation` (role PUBLIC), and the public side of `private` where the config has
+    """`private` (role PRIVATE), `public` and `validation` (role PUBLIC, or PRIVATE where its score leaves with noise), and the public side of `private` where the config has
     a split: its stored views with public labels, or with a teacher's where labels are private."""
 
     private: ShardSet
@@ -26,8 +26,8 @@ class TrialData:
 
     @property
     def protected(self) -> bool:
-        """Whether the private data are of real people who must be protected: then private facts stay in the worker."""
-        return self.private.manifest.protected
+        """Whether data of the trial are of real people who must be protected: then private facts stay in the worker."""
+        return self.private.manifest.protected or self.validation.manifest.protected
 
     def digests(self) -> dict[str, str]:
         """Digests by part, those of protected data under the dataset's key."""
@@ -44,12 +44,15 @@ class TrialData:
         return ("private", self.private), ("public", self.public), ("validation", self.validation)
 
 
-def open_trial_data(config: TrialConfig, places: Places, runtime: RuntimeFlags, *, sealed: bool = False) -> TrialData:
+def open_trial_data(
+    config: TrialConfig, places: Places, runtime: RuntimeFlags, *, sealed: bool = False, private_validation: bool = False
+) -> TrialData:
     """Opens what the config names; builds embedded datasets, public views and pseudo-labels on first use.
 
     Args:
         config: the trial. places: datasets and caches. runtime: how a teacher is computed.
         sealed: the caller shows nothing of the trial, so that protected data may be trained on without privacy.
+        private_validation: validation is PRIVATE, and its score leaves with noise that the caller has reserved.
 
     Raises:
         BadInput: a dataset is missing, or its crops are not the size of the model's input.
@@ -59,7 +62,7 @@ def open_trial_data(config: TrialConfig, places: Places, runtime: RuntimeFlags, 
     private = open_dataset(config.data.private, places)
     public = open_dataset(config.data.public, places)
     validation = open_dataset(config.data.validation, places)
-    check_roles(private, public, validation)
+    check_roles(private, public, validation, private_validation=private_validation)
     wanted = (config.model.input_height_px, config.model.input_width_px)
     for dataset in (private, public, validation):
         given = (dataset.manifest.height_px, dataset.manifest.width_px)
