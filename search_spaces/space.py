@@ -133,7 +133,9 @@ class SweepSettings(Part):
     stopper: str = "none"
     accounting: str
     epsilon_total: float | None = Field(default=None, gt=0)
-    validation: str = "public"
+    validation: Literal["public", "private"] = "public"
+    validation_epsilon: float | None = Field(default=None, gt=0, description="private validation: of all its scores together")
+    validation_units: int | None = Field(default=None, ge=1, description="private validation: nominal number of people, the divisor")
 
     @field_validator("epsilons")
     @classmethod
@@ -163,14 +165,14 @@ class SweepSettings(Part):
             raise ValueError(f"expected composed or unaccounted, given {accounting}")
         return accounting
 
-    @field_validator("validation")
-    @classmethod
-    def _validation_there(cls, validation: str) -> str:
-        if validation == "private":
-            raise ValueError("private is not yet there: its scores would be releases to pay for; declare the validation data public")
-        if validation != "public":
-            raise ValueError(f"expected public, given {validation}")
-        return validation
+    @model_validator(mode="after")
+    def _private_validation_is_paid_for(self) -> Self:
+        settings = (self.validation_epsilon, self.validation_units)
+        if self.validation == "private" and None in settings:
+            raise ValueError("validation private needs validation_epsilon (of all scores together) and validation_units (nominal people)")
+        if self.validation == "public" and settings != (None, None):
+            raise ValueError("validation_epsilon and validation_units are for validation private: public scores cost nothing")
+        return self
 
     @model_validator(mode="after")
     def _number_of_trials(self) -> Self:

@@ -30,6 +30,7 @@ from sweeps.results import SweepResults, TrialRecord
 from sweeps.schedule import Schedule
 from sweeps.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker
 from sweeps.spec import SweepSpec
+from sweeps.validation import check_noise, plan_validation
 
 if TYPE_CHECKING:
     from dpcore.privacy.randomness import SweepKey
@@ -45,10 +46,12 @@ class Interrupted(DpsweepError):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect."""
+    """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect; and
+    whom to charge for scores where validation is private."""
 
     cohort: str
     protected: bool
+    validation_cohort: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +149,22 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     config = any_config(spec)
     data = config.data
     private, public, validation = (open_dataset(name, places) for name in (data.private, data.public, data.validation))
-    check_roles(private, public, validation)
-    check_cohort(private.members, members_beside(private.folder), place=private.folder.parent)
+    validated = spec.space.sweep.validation == "private"
+    check_roles(private, public, validation, private_validation=validated)
+    charged = (private, validation) if validated else (private,)
+    for dataset in charged:
+        check_cohort(dataset.members, members_beside(dataset.folder), place=dataset.folder.parent)
     if PRIVATE_METHODS.intersection(spec.space.methods):
         check_unit(private, config.privacy_unit)
+    if validated:
+        check_unit(validation, config.privacy_unit)
     if config.labels == "private" and spec.space.splits_in_use:
         check_crops(private)
-    return DatasetFacts(cohort=private.members.cohort, protected=private.manifest.protected)
+    return DatasetFacts(
+        cohort=private.members.cohort,
+        protected=private.manifest.protected or validation.manifest.protected,
+        validation_cohort=validation.members.cohort if validated else None,
+    )
 
 
 def any_config(spec: SweepSpec) -> TrialConfig:
@@ -185,6 +197,9 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
     ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
     _check_name_and_key_are_fresh(spec, ledger)
     check_cap(plan, ledger, cohort=facts.cohort, accountant=around.accountant)
+    validation = plan_validation(spec.space, spec.places.cache_dir)
+    if validation is not None:
+        check_noise(validation)
     return plan, facts
 
 
@@ -229,7 +244,9 @@ class _Run:
         self._tracker = around.tracker(spec)
         self._tracker.sweep_started()  # before anything else is written: it may be unreachable
         self._ledger = Ledger(spec.resolved_ledger_url, witness=spec.ledger_witness)
-        reservations = Reservations(spec, self._ledger, around.accountant, cohort=facts.cohort, key_id=key.key_id())
+        reservations = Reservations(
+            spec, self._ledger, around.accountant, cohort=facts.cohort, key_id=key.key_id(), validation_cohort=facts.validation_cohort
+        )
         clock = _no_time if facts.protected else time.monotonic
         self._schedule = Schedule(spec, around.accountant, reservations, clock=clock)
         self._schedule.restore(key_lost=key_lost)

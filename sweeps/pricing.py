@@ -135,7 +135,9 @@ def check_cap(plan: SweepPlan, ledger: Ledger | None, *, cohort: str, accountant
     if plan.epsilon_total is None:
         return
     standing: Sequence[Spending] = (
-        () if ledger is None else [line.spending for line in ledger.lines(cohort=cohort) if line.kind == "reserve"]
+        ()
+        if ledger is None
+        else [line.spending for line in ledger.lines(cohort=cohort) if line.kind == "reserve" and line.event == "gaussian"]
     )
     planned = [(group.spending, group.trials + group.reruns) for group in plan.groups if group.spending is not None]
     after = accountant.compose([*((spending, 1) for spending in standing), *planned], plan.delta)
@@ -147,8 +149,17 @@ def check_cap(plan: SweepPlan, ledger: Ledger | None, *, cohort: str, accountant
 
 
 def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant) -> float:
-    """ε at δ of all that a sweep has reserved so far."""
-    return total(ledger.lines(sweep=sweep), delta, accountant.compose)
+    """ε at δ of all that a sweep has reserved so far, of the cohort that it charges most: people to train on and people to
+    validate on are others, and each is promised their own sum."""
+    lines = ledger.lines(sweep=sweep)
+    cohorts = {line.cohort for line in lines}
+    return max((total((line for line in lines if line.cohort == cohort), delta, accountant.compose) for cohort in cohorts), default=0.0)
+
+
+def planned_runs(space: SpaceFile) -> int:
+    """All runs of a sweep, references included."""
+    per_epsilon = space.references.winner_seeds + int(space.references.control and space.has_feature_methods)
+    return len(free_references(space, seed=0)) + sum(trials_at(space, epsilon) + per_epsilon for epsilon in space.sweep.epsilons)
 
 
 def trials_at(space: SpaceFile, epsilon: float) -> int:

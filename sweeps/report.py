@@ -16,6 +16,7 @@ from sweeps.commands.output import number, percent, render_table
 from sweeps.comparison import Comparison, compare
 from sweeps.figures import draw_comparison, save_figures
 from sweeps.tracking import tracking_uri
+from sweeps.validation import validation_line
 
 if TYPE_CHECKING:
     from sweeps.results import SweepResults
@@ -37,6 +38,7 @@ class SweepPrice:
         composed_epsilon: Composition of every private trial of the sweep, at `delta`.
         private_trials: How many trials that composes.
         protected: Whether the private data is real people's.
+        validation: Who is scored on, and at what price.
         sealed: Whether a ceiling without privacy was run of which nothing is shown.
     """
 
@@ -45,6 +47,7 @@ class SweepPrice:
     private_trials: int
     delta: float
     protected: bool
+    validation: str
     sealed: bool = False
 
     @property
@@ -59,6 +62,7 @@ class SweepPrice:
             lines = [f"price of this sweep (unaccounted): {NO_GUARANTEE}; composed would have cost {composed}"]
         else:
             lines = [f"price of this sweep ({self.accounting}): {composed}"]
+        lines.append(self.validation)
         if math.isinf(self.composed_epsilon):
             lines.append(UNSEALED)
         elif self.sealed:
@@ -133,6 +137,7 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
         delta=results.delta,
         protected=results.protected,
+        validation=validation_line(spec.space, spec.places.cache_dir),
         sealed=bool(results.of_role("sealed_ceiling")),
     )
     comparisons = compare(results, spec.space.sweep.epsilons)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dpcore.errors import Refused
 from sweeps.ledger import Compose, Ledger, Reservation
 from sweeps.pricing import Accountant
 from sweeps.results import TrialRecord
 from sweeps.sealed import sealed_reservation
 from sweeps.spec import SweepSpec
+from sweeps.validation import TRIAL_SUFFIX, plan_validation, score_reservation
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan
@@ -18,34 +20,59 @@ if TYPE_CHECKING:
 class Reservations:
     """Reserves and settles the trials of one sweep on one private dataset. Trials that spend nothing leave no line."""
 
-    def __init__(self, spec: SweepSpec, ledger: Ledger, accountant: Accountant, *, cohort: str, key_id: str) -> None:
+    def __init__(
+        self, spec: SweepSpec, ledger: Ledger, accountant: Accountant, *, cohort: str, key_id: str, validation_cohort: str | None = None
+    ) -> None:
         self._spec = spec
         self._ledger = ledger
         self._accountant = accountant
         self._cohort = cohort
         self._key_id = key_id
+        self._validation_cohort = validation_cohort
+        self._validation = plan_validation(spec.space, spec.places.cache_dir)
 
     def reserve(self, record: TrialRecord) -> None:
         """Writes the trial's whole planned spending down before it starts, of a new attempt its steps from the checkpoint on.
         The same attempt again is the same line.
 
         Raises:
-            Refused: `epsilon_total` would be passed.
+            Refused: `epsilon_total` would be passed, or more scores on private validation data be released than were planned.
             Unavailable: the ledger does not answer.
         """
-        reservation = self._reservation(record)
-        if reservation is not None:
+        score = self._score(record)
+        if score is not None:
+            self._check_planned(score)
+        for reservation in filter(None, (score, self._reservation(record))):
             self._ledger.reserve(reservation, cap=self._spec.space.sweep.epsilon_total, compose=self._accountant.compose)
 
     def settle(self, record: TrialRecord) -> None:
         """Writes down how a trial ended; a trial that was never reserved (it spends nothing, or was not started) has no end."""
-        reservation = self._reservation(record)
-        if reservation is not None and self._stands(record):
-            self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
+        standing = {line.run for line in self._ledger.open_reservations(self._spec.name)}
+        for reservation in filter(None, (self._score(record), self._reservation(record))):
+            if reservation.run in standing:
+                self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
 
-    def _stands(self, record: TrialRecord) -> bool:
-        open_lines = self._ledger.open_reservations(self._spec.name)
-        return any((line.trial_id, line.attempt) == (record.trial_id, record.attempt) for line in open_lines)
+    def _score(self, record: TrialRecord) -> Reservation | None:
+        """The record's score on private validation data."""
+        if self._validation is None or self._validation_cohort is None:
+            return None
+        return score_reservation(
+            record.config,
+            self._validation,
+            sweep=self._spec.name,
+            trial_id=record.trial_id,
+            cohort=self._validation_cohort,
+            key_id=self._key_id,
+        )
+
+    def _check_planned(self, score: Reservation) -> None:
+        lines = [line for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "reserve" and line.dataset == score.dataset]
+        runs = {line.run for line in lines if line.trial_id.endswith(TRIAL_SUFFIX)}
+        if self._validation is not None and score.run not in runs and len(runs) >= self._validation.releases:
+            raise Refused(
+                f"{score.trial_id}: the noise on {score.dataset} was made for {self._validation.releases} scores, and as many stand in the "
+                "ledger; another one needs a sweep of its own"
+            )
 
     def _reservation(self, record: TrialRecord) -> Reservation | None:
         if record.is_sealed:

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from sweeps.results import CurvePoint, TrialRecord
 from sweeps.schedule import Schedule
 from sweeps.spec import SweepSpec
+from sweeps.validation import plan_validation
 
 
 class SweepTracker(Protocol):
@@ -83,12 +84,14 @@ def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
     """What a worker must know of a trial; the key is not in it. `expected`: the weights that earlier reports of this very
     attempt had, which a replay must reach again."""
     folder = spec.sealed_dir / record.trial_id if record.is_sealed else spec.checkpoint_dir(record.trial_id)
+    validation = plan_validation(spec.space, spec.places.cache_dir)
     return {
         "trial_id": record.trial_id,
         "attempt": {"number": record.attempt, "from_step": record.from_step},
         "config": record.config.model_dump(mode="json"),
         "folder": str(folder),
         "sealed": record.is_sealed,
+        "validation": None if validation is None else validation.release.model_dump(mode="json"),
         "places": spec.places.model_dump(mode="json"),
         "function": spec.trial_function,
         "expected": {str(point.step): point.weights_digest for point in record.curve},

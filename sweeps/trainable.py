@@ -131,6 +131,7 @@ class TrialTrainable(tune.Trainable):
             folder=folder,
             attempt=parse_config(Attempt, trial["attempt"]),
             **({"sealed": True} if self._is_sealed else {}),
+            **_private_validation(trial),
         )
 
     def _end(self) -> None:
@@ -138,6 +139,15 @@ class TrialTrainable(tune.Trainable):
         self._reports = None
         if close is not None:
             close()
+
+
+def _private_validation(trial: dict[str, Any]) -> dict[str, Any]:
+    """How the score leaves, as an argument; nothing where validation is public."""
+    if trial.get("validation") is None:
+        return {}
+    from dpcore.privacy.score_release import ScoreRelease  # the accountant behind it takes a second to import
+
+    return {"validation": parse_config(ScoreRelease, trial["validation"])}
 
 
 def load_function(name: str) -> TrialFunction:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
+from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput
 from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
@@ -225,7 +226,7 @@ class _Trial:
             return pckh_metrics(evaluate(tail, prepared.validation, dataset=data, codec=codec), per_joint=done)
         if not done or self._streams is None:
             return {}
-        scores = unit_scores(tail, prepared.validation, dataset=data, units=data.image_ids, codec=codec)
+        scores = unit_scores(tail, prepared.validation, dataset=data, units=unit_ids(data, self._config.privacy_unit), codec=codec)
         return {"val/pckh_50": prepared.release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
 
     def _record(self, report: Report) -> None:

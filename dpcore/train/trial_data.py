@@ -16,8 +16,9 @@ from dpcore.train.sources import LabelledViews
 
 @dataclass(frozen=True, kw_only=True)
 class TrialData:
-    """`private` (role PRIVATE), `public` and `validation` (role PUBLIC, or PRIVATE where its score leaves with noise), and the public side of `private` where the config has
-    a split: its stored views with public labels, or with a teacher's where labels are private."""
+    """`private` (role PRIVATE), `public` (role PUBLIC) and `validation` (PUBLIC, or PRIVATE where its score leaves with
+    noise), and the public side of `private` where the config has a split: its stored views with public labels, or with a
+    teacher's where labels are private."""
 
     private: ShardSet
     public: ShardSet

@@ -149,6 +149,7 @@ def print_plan(spec: SweepSpec) -> None:
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
     from sweeps.duration import estimate_duration
+    from sweeps.validation import validation_line
 
     lines = []
     if all(group.spending is not None for group in plan.groups):
@@ -162,6 +163,7 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
         )
     if plan.epsilon_total is not None:
         lines.append(f"cap: epsilon_total {plan.epsilon_total:g}")
+    lines.append(validation_line(spec.space, spec.places.cache_dir))
     duration = estimate_duration(spec, plan)
     lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())
     return lines
