@@ -245,7 +245,12 @@ class _Run:
         self._tracker.sweep_started()  # before anything else is written: it may be unreachable
         self._ledger = Ledger(spec.resolved_ledger_url, witness=spec.ledger_witness)
         reservations = Reservations(
-            spec, self._ledger, around.accountant, cohort=facts.cohort, key_id=key.key_id(), validation_cohort=facts.validation_cohort
+            spec,
+            self._ledger,
+            around.accountant,
+            cohort=facts.cohort,
+            validation_cohort=facts.validation_cohort,
+            key_id=key.key_id(),
         )
         clock = _no_time if facts.protected else time.monotonic
         self._schedule = Schedule(spec, around.accountant, reservations, clock=clock)

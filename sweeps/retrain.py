@@ -35,6 +35,7 @@ from sweeps.ledger import Ledger, Reservation
 from sweeps.reservations import plan_from
 from sweeps.results import TrialRecord, read_results
 from sweeps.spec import SweepSpec
+from sweeps.validation import plan_validation, score_reservation
 
 IDENTITY_FILE = "train.json"
 KEY_FILE = "train.key"
@@ -141,18 +142,20 @@ def train_resumed(request: TrainRequest, *, new_attempt: bool) -> dict[str, Any]
 
 def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], None]) -> dict[str, Any]:
     """Reserves, then begins (writes down what a resume needs), then runs."""
-    ledger, reservation = None, None
-    if request.config.spends_privacy:
-        ledger, reservation = _open_ledger(request), _reservation(request, training)
+    reservations = list(filter(None, (_score(request, training), _reservation(request, training))))
+    ledger = _open_ledger(request) if reservations else None
+    if ledger is not None:
         cap = None if request.spec is None else request.spec.space.sweep.epsilon_total
-        ledger.reserve(reservation, cap=cap, compose=price)
+        for reservation in reservations:
+            ledger.reserve(reservation, cap=cap, compose=price)
     begin()
     try:
         last = _run(request, training, folder=request.out, expected={})
     except NotReplayable as error:
         raise NotReplayable(f"{error}. `--resume --new-attempt` does that; the charge so far stands") from None
-    if ledger is not None and reservation is not None:
-        ledger.settle(reservation, steps_done=last.step, outcome="done")
+    if ledger is not None:
+        for reservation in reservations:
+            ledger.settle(reservation, steps_done=last.step, outcome="done")
     (request.out / KEY_FILE).unlink()
     return _result(request.config, training.trial_id, last)
 
@@ -165,16 +168,32 @@ def _open_ledger(request: TrainRequest) -> Ledger:
     return Ledger(request.spec.resolved_ledger_url, must_exist=True, witness=request.spec.ledger_witness)
 
 
-def _reservation(request: TrainRequest, training: _Training) -> Reservation:
+def _score(request: TrainRequest, training: _Training) -> Reservation | None:
+    """One more score on private validation data, under the noise of the sweep's."""
+    from dpcore.data.catalog import open_dataset
+
+    plan = None if request.spec is None else plan_validation(request.spec.space, request.places.cache_dir)
+    if plan is None:
+        return None
+    cohort = open_dataset(request.config.data.validation, request.places).members.cohort
+    charged = _charged_sweep(request)
+    return score_reservation(request.config, plan, sweep=charged, trial_id=training.trial_id, cohort=cohort, key_id=training.key.key_id())
+
+
+def _charged_sweep(request: TrainRequest) -> str:
+    return COMMAND if request.exported.origin is None else f"{COMMAND} {request.exported.origin.sweep}"
+
+
+def _reservation(request: TrainRequest, training: _Training) -> Reservation | None:
     from dpcore.data.catalog import open_dataset
 
     planned = plan_privacy(request.config, request.places.cache_dir)
     if planned is None:
-        raise BadInput(f"method {request.config.method} spends nothing, so there is nothing to reserve")
+        return None
     plan = plan_from(planned, training.attempt.from_step, price)
     cohort = open_dataset(request.config.data.private, request.places).members.cohort
     return Reservation(
-        sweep=COMMAND if request.exported.origin is None else f"{COMMAND} {request.exported.origin.sweep}",
+        sweep=_charged_sweep(request),
         trial_id=training.trial_id,
         attempt=training.attempt.number,
         dataset=request.config.data.private,
@@ -286,6 +305,7 @@ def _take_identity(recorded: Path, folder: Path) -> None:
 
 def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: dict[int, str]) -> Report:
     last: Report | None = None
+    scored = None if request.spec is None else plan_validation(request.spec.space, request.places.cache_dir)
     reports = run_trial(
         request.config,
         request.exported.runtime,
@@ -294,6 +314,7 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
         key=training.key,
         folder=folder,
         attempt=training.attempt,
+        validation=None if scored is None else scored.release,
     )
     for last in reports:
         if last.step in expected and last.weights_digest != expected[last.step]:
@@ -301,7 +322,9 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
                 f"the replay reached weights {last.weights_digest} at step {last.step}, recorded are {expected[last.step]}: this machine "
                 "does not repeat the trial bit for bit; nothing was written. Without --replay a new private run is charged"
             )
-        print(f"{training.trial_id}: step {last.step}, PCKh@0.5 {100 * last.metrics['val/pckh_50']:.2f} %", file=sys.stderr)
+        score = last.metrics.get("val/pckh_50")
+        shown = "" if score is None else f", PCKh@0.5 {100 * score:.2f} %"
+        print(f"{training.trial_id}: step {last.step}{shown}", file=sys.stderr)
     if last is None:
         raise Refused(f"trial {training.trial_id} ended without a report")
     return last
@@ -319,7 +342,7 @@ def _result(config: TrialConfig, trial_id: str, last: Report) -> dict[str, Any]:
         "delta": config.delta if config.spends_privacy else None,
         "method": config.method,
         "pckh_50": last.metrics["val/pckh_50"],
-        "pckh_10": last.metrics["val/pckh_10"],
+        "pckh_10": last.metrics.get("val/pckh_10"),
         "trial_id": trial_id,
         "fingerprint": config.fingerprint(),
     }

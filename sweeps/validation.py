@@ -43,9 +43,10 @@ class ValidationPlan:
     @property
     def text(self) -> str:
         """One line for plan and report."""
+        people, noise = self.release.nominal_units, 100 * self.release.noise_stddev
         return (
-            f"validation is private: {self.releases} scores, one a run, at epsilon {self.epsilon:g} together (delta {self.delta:.3g}); each "
-            f"has noise with a standard deviation of {100 * self.release.noise_stddev:.2g} PCKh points on {self.release.nominal_units} people"
+            f"validation is private: {self.releases} scores, one a run, at epsilon {self.epsilon:g} together (delta {self.delta:.3g}), "
+            f"each under noise with a standard deviation of {noise:.2g} PCKh points on {people} people"
         )
 
 

@@ -26,7 +26,7 @@ def score_of(config: TrialConfig) -> float:
     return base - (0.1 if config.is_control else 0.0) + 0.001 * config.seed
 
 
-def run_trial(config, runtime, *, places, trial_id, key, folder, attempt=FIRST) -> Iterator[SimpleNamespace]:
+def run_trial(config, runtime, *, places, trial_id, key, folder, attempt=FIRST, validation=None) -> Iterator[SimpleNamespace]:
     """Three reports; each is written down before it is given."""
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "reports.json"

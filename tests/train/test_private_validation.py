@@ -1,0 +1,81 @@
+"""A trial whose validation people are private: one noised score at its end, and nothing before it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.data.catalog import open_dataset
+from dpcore.data.synthetic import synth
+from dpcore.errors import BadInput, Refused
+from dpcore.model.network import codec_of
+from dpcore.privacy.randomness import SweepKey
+from dpcore.privacy.score_release import ScoreRelease
+from dpcore.train import evaluator
+from dpcore.train.evaluator import unit_scores
+from dpcore.train.reports import Report
+from dpcore.train.trainer import run_trial
+
+QUIET = ScoreRelease(noise_multiplier=1e-6, nominal_units=24)
+LOUD = ScoreRelease(noise_multiplier=24.0, nominal_units=24)
+MakeConfig = Callable[..., TrialConfig]
+
+
+@pytest.fixture(scope="module")
+def private_places(train_places: Places) -> Places:
+    synth(train_places.data_dir / "patients", "private", count=24, seed=9, role="PRIVATE", name="patients")
+    return train_places
+
+
+@pytest.fixture
+def run(private_places: Places, make_config: MakeConfig, runtime: RuntimeFlags) -> Callable[..., list[Report]]:
+    def reports(validation: ScoreRelease | None, *, method: str = "dpsgd", data: str = "patients", **given: Any) -> list[Report]:
+        config = make_config(method, data__validation=data)
+        given = {"key": SweepKey(bytes(32)), "trial_id": "t", "folder": None, **given}
+        return list(run_trial(config, runtime, places=private_places, validation=validation, **given))
+
+    return reports
+
+
+def test_only_the_last_report_has_a_score_and_that_one_alone(run: Callable[..., list[Report]]) -> None:
+    *before, last = run(QUIET)
+    assert before
+    assert not [name for report in before for name in report.metrics if name.startswith("val/")]
+    assert [name for name in last.metrics if name.startswith("val/")] == ["val/pckh_50"]
+
+
+def test_the_floor_is_a_release_like_any_other(run: Callable[..., list[Report]]) -> None:
+    quiet, loud = (run(release, method="public_only")[-1].metrics["val/pckh_50"] for release in (QUIET, LOUD))
+    assert 0 < quiet < 1
+    assert abs(loud - quiet) > 1e-3
+
+
+def test_the_noise_follows_trial_and_key_and_a_replay_has_it_again(run: Callable[..., list[Report]]) -> None:
+    scores = [run(LOUD, **given)[-1].metrics["val/pckh_50"] for given in ({}, {}, {"trial_id": "other"}, {"key": SweepKey(b"k" * 32)})]
+    assert scores[0] == scores[1]
+    assert len(set(scores)) == 3
+
+
+def test_private_people_are_not_scored_on_for_free(run: Callable[..., list[Report]]) -> None:
+    with pytest.raises(Refused, match=r"data\.validation.*PRIVATE"):
+        run(None)
+    with pytest.raises(Refused, match="PRIVATE is needed"):
+        run(QUIET, data="validation")
+    with pytest.raises(BadInput, match="private score"):
+        run(QUIET, method="public_only", key=None)
+
+
+def test_a_unit_counts_once_however_many_examples_it_has(
+    private_places: Places, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset("patients", private_places)
+    answers = torch.from_numpy(dataset.keypoints.copy())
+    answers[:10] = 1e6
+    monkeypatch.setattr(evaluator, "predict", lambda *given: answers)
+    units = np.array(["a"] * 20 + ["b", "c", "d", "e"])
+    scores = unit_scores(nn.Identity(), [], dataset=dataset, units=units, codec=codec_of(make_config().model))  # type: ignore[arg-type]
+    np.testing.assert_allclose(scores, [0.5, 1, 1, 1, 1])
