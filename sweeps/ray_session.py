@@ -39,28 +39,37 @@ def ray_session(spec: SweepSpec) -> Iterator[int]:
         Unavailable: nothing answers at `spec.address`.
         BadInput: no machine of our own Ray has what one trial asks for.
     """
+    with connected(spec.address) as resources:
+        yield _concurrency(spec, resources)
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[dict[str, float]]:
+    """A connection to the Ray at an address, or a Ray of our own; gives its resources.
+
+    Raises:
+        Unavailable: nothing answers there.
+    """
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    if spec.address is not None:
-        _check_address(spec.address)
+    if address is not None:
+        _check_address(address)
     import ray
 
     if ray.is_initialized():
         raise Unavailable("this process is connected to a Ray already; end that session first (ray.shutdown())")
     _silence()
-    if spec.address is None:
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
         guard_own_ray()
+        arguments.update(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
     else:
         show_token()
-    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if spec.address is None:
-        arguments.update(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
     try:
-        ray.init(address=spec.address or "local", **arguments)
+        ray.init(address=address or "local", **arguments)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise Unavailable(f"Ray does not start at {spec.address or 'this machine'}: {str(error).splitlines()[0]}") from error
+        raise Unavailable(f"Ray does not start at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield _concurrency(spec, resources)
+        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
 

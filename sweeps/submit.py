@@ -110,6 +110,19 @@ def submit(client: Any, arguments: Sequence[str], working_dir: WorkingDir) -> st
         return str(client.submit_job(entrypoint=entrypoint(arguments), runtime_env={"working_dir": str(package)}))
 
 
+def run_there(client: Any, command: Sequence[str]) -> str:
+    """Runs a command of the cluster's own dpsweep on the head and returns what it said.
+
+    Raises:
+        Unavailable: the cluster does not take it.
+    """
+    said: list[str] = []
+    with _answers():
+        job = str(client.submit_job(entrypoint=shlex.join(command)))
+    follow(client, job, said.append)
+    return "".join(said)
+
+
 def entrypoint(arguments: Sequence[str]) -> str:
     """The job's shell line. Not `python sweeps/run.py`: that would put sweeps/ itself first on the path of imports."""
     return shlex.join(["python", "-m", "sweeps.run", *arguments])

@@ -1,4 +1,4 @@
-"""Commands for sweeps that run elsewhere: `submit`."""
+"""Commands for sweeps that run elsewhere: `submit`, `doctor`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.errors import BadInput
+from sweeps.commands import arguments
+from sweeps.commands.output import print_json
 
 USAGE = "dpsweep submit CLUSTER [--no-wait] -- SPACE [OPTIONS of dpsweep run]  |  dpsweep submit CLUSTER --stop JOB"
 
@@ -21,6 +23,15 @@ def add_parsers(commands: Any) -> None:
     submit.add_argument("--no-wait", action="store_true", help="print the job's id and leave; the default follows its log")
     submit.add_argument("--stop", metavar="JOB", default=None, help="stop a job; its sweep can be resumed")
     submit.set_defaults(execute=submit_command)
+
+    doctor = commands.add_parser("doctor", help="what would end a sweep hours later: Ray, GPUs, storage, clocks, MLflow, disk, versions")
+    where = doctor.add_mutually_exclusive_group()
+    where.add_argument("--cluster", metavar="FILE", type=Path, default=None, help="the YAML that `ray up` was given")
+    where.add_argument("--address", metavar="auto|HOST:PORT", default=None, help="of a running Ray (default: start one here)")
+    arguments.add_storage(doctor)
+    doctor.add_argument("--tracking-uri", metavar="URI", default=None, help="of an MLflow server or database")
+    arguments.add_json(doctor)
+    doctor.set_defaults(execute=doctor_command)
 
 
 def submit_command(args: argparse.Namespace) -> int:
@@ -45,3 +56,20 @@ def submit_command(args: argparse.Namespace) -> int:
             return 0
         print(f"dpsweep: job {job}; ctrl-C leaves it running, `dpsweep submit {args.cluster} --stop {job}` ends it", file=sys.stderr)
         return follow(client, job, lambda text: print(text, end="", flush=True))
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    """Looks at everything that a sweep leans on; exit 1 where something would end it."""
+    from sweeps.doctor import document_of, examine, examine_cluster, is_healthy
+    from sweeps.mlflow_connection import take_credentials
+
+    uri = None if args.tracking_uri is None else take_credentials(args.tracking_uri)
+    if args.cluster is not None:
+        checks = examine_cluster(args.cluster, storage=Path(args.storage), tracking_uri=uri)
+    else:
+        checks = examine(args.address, storage=Path(args.storage).absolute(), tracking_uri=uri)
+    if args.json:
+        print_json(document_of(checks))
+    else:
+        print("\n".join(check.text() for check in checks))
+    return 0 if is_healthy(checks) else 1

@@ -49,6 +49,6 @@ dpsweep doctor --cluster cluster/rendered.yaml --storage "$work/storage"
 say "doctor: $?"
 set -e
 say down
-ray down -y --no-config-cache cluster/rendered.yaml
+ray down -y cluster/rendered.yaml
 sleep 3
 say "left of Ray: $(pgrep -c raylet || true)"
