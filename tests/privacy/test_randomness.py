@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
@@ -123,6 +125,23 @@ def test_philox_keeps_all_128_bits_of_its_key() -> None:
     # and numpy takes all of them: a generator that kept 32 or 64 bits would repeat here
     low, high = (NumpyStream(np.random.Generator(np.random.Philox(key=1 + (1 << bit)))) for bit in (64, 127))
     assert not np.any(low.normal(8) == high.normal(8))
+
+
+@pytest.mark.parametrize("method", ["dpsgd", "feature_projected"])
+def test_a_private_step_draws_nothing_from_torch(method: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise AssertionError("torch was asked for random numbers")
+
+    generator = torch.Generator().manual_seed(0)
+    records, views = torch.randn(12, 6, generator=generator), torch.randn(12, 6, generator=generator)
+    mechanism = toy.mechanism(toy.config(method), toy.source(records, views))
+    for name in ("Generator", "rand", "randn", "randint", "randperm", "normal", "bernoulli", "rand_like", "randn_like", "multinomial"):
+        monkeypatch.setattr(torch, name, refuse)
+    for name in ("normal_", "uniform_", "bernoulli_", "random_"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    before = torch.get_rng_state()
+    mechanism.direction(0)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_normals_of_the_fast_stream_reach_beyond_six_standard_deviations() -> None:

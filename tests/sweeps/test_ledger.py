@@ -1,8 +1,12 @@
 """The ledger: idempotent, chained, capped, safe for several writers."""
 
 import math
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -308,3 +312,22 @@ def test_verify_prices_a_line_under_its_relation(ledger: Ledger) -> None:
     ledger.reserve(ONE)
     ledger.reserve(numbered(1, relation="replace"))
     assert ledger.verify(dearer_when_replaced) == ("line 2 (s e1-001): says epsilon 0.5, its steps and noise give 1",)
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_whole_lines_that_verify(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    script = (
+        "import sys; from dataclasses import replace; sys.path.insert(0, sys.argv[1]); from test_ledger import ONE, Ledger\n"
+        f"ledger = Ledger({url!r})\n"
+        "for number in range(100000): ledger.reserve(replace(ONE, trial_id=str(number)))"
+    )
+    ledger = Ledger(url)
+    with subprocess.Popen([sys.executable, "-c", script, str(Path(__file__).parent)]) as writer:
+        while len(ledger.lines()) < 20 and writer.poll() is None:
+            time.sleep(0.01)
+        writer.kill()
+    assert writer.returncode == -signal.SIGKILL
+    there = ledger.lines()
+    assert [line.trial_id for line in there] == [str(number) for number in range(len(there))]
+    assert ledger.verify(epsilon_of) == ()
+    assert ledger.reserve(ONE).number == len(there) + 1
