@@ -1,12 +1,14 @@
 """What makes two runs one."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 
 from dpcore.config import RuntimeFlags, TrialConfig
-from dpcore.train.replay import replay_fingerprint
+from dpcore.train import replay
+from dpcore.train.replay import replay_document, replay_fingerprint
 
 Make = Callable[..., TrialConfig]
 DATA = {"private": "a", "public": "b", "validation": "c"}
@@ -27,3 +29,25 @@ def test_config_and_each_dataset_make_another_run(make_config: Make) -> None:
     known = {replay_fingerprint(make_config(), RuntimeFlags(), DATA), replay_fingerprint(make_config(seed=1), RuntimeFlags(), DATA)}
     known |= {replay_fingerprint(make_config(), RuntimeFlags(), {**DATA, name: "other"}) for name in DATA}
     assert len(known) == 5
+
+
+def test_every_flag_but_those_of_reporting_makes_another_run(make_config: Make) -> None:
+    named = set(replay_document(make_config(), RuntimeFlags(), DATA)["runtime"])
+    assert set(RuntimeFlags.model_fields) - named == {"report_every_steps", "checkpoint_every_steps"}
+
+
+def test_versions_of_python_and_of_each_library_and_the_instruction_set_make_another_run(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {replay_fingerprint(make_config(), RuntimeFlags(), DATA)}
+    for name in ("torch", "numpy", "opacus", "dp-accounting"):
+        with monkeypatch.context() as patch:
+            patch.setattr(replay, "version", lambda asked, name=name: "0" if asked == name else version(asked))
+            known.add(replay_fingerprint(make_config(), RuntimeFlags(), DATA))
+    with monkeypatch.context() as patch:
+        patch.setattr(replay.platform, "python_version", lambda: "0")
+        known.add(replay_fingerprint(make_config(), RuntimeFlags(), DATA))
+    with monkeypatch.context() as patch:
+        patch.setattr(replay.torch.backends.cpu, "get_cpu_capability", lambda: "other")
+        known.add(replay_fingerprint(make_config(), RuntimeFlags(), DATA))
+    assert len(known) == 7
