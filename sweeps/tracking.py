@@ -102,6 +102,7 @@ class Tracker:
             tags={
                 "trial_id": record.trial_id,
                 "role": record.role,
+                **({"attempt": f"{record.attempt} from step {record.from_step}"} if record.attempt else {}),
                 "epsilon": epsilon_tag(config),
                 "method": config.method,
                 "fingerprint": config.fingerprint(),

@@ -97,6 +97,17 @@ def opened(spec: SweepSpec) -> tuple[MlflowClient, dict[str, object]]:
     return client, {run.info.run_name: run for run in runs}
 
 
+def test_a_run_of_several_attempts_says_where_the_last_one_went_on(spec: SweepSpec) -> None:
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(tracker, record_of())
+    tracker.trial_started(record_of(attempt=1, from_step=2))
+    tracker.trial_started(record_of("e0.8-001"))
+    tracker.close()
+    _, runs = opened(spec)
+    assert runs["e0.8-000"].data.tags["attempt"] == "1 from step 2"
+    assert "attempt" not in runs["e0.8-001"].data.tags
+
+
 def test_a_trial_is_a_child_with_params_metrics_claim_and_datasets(spec: SweepSpec) -> None:
     tracker, record = Tracker(spec, facts=FakeFacts(protected=False)), record_of()
     run_one_trial(tracker, record)
