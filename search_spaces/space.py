@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dpcore.config import FEATURE_METHODS, PRIVATE_METHODS, Part, SplitConfig, TrialConfig, parse_config
+from dpcore.disclosure.settings import AttackSettings
 
 Scalar = bool | int | float | str | None
 Draw = dict[str, Scalar]
@@ -191,6 +192,7 @@ class References(Part):
     )
     control: bool = True
     winner_seeds: int = Field(default=3, ge=0)
+    disclosure: bool | AttackSettings = Field(default=True, description="attack the public views of each split, on PUBLIC people")
 
 
 class SpaceFile(Part):

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
 from dpcore.errors import BadInput, DpsweepError, Refused
 from sweeps.allow_list import allowed_error
+from sweeps.disclosure import MeasuredPolicy, measure_policy, save_policy
+from sweeps.disclosure_sheet import save_disclosure_sheet
 from sweeps.ledger import Ledger
 from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, sweep_price
 from sweeps.progress import progress_line
@@ -62,12 +64,14 @@ class Surroundings:
         accountant: plans and composes. tracker: one for the sweep.
         dataset: checks the datasets of a config and describes the private one.
         say: takes a progress line.
+        disclosure: attacks the public views of the sweep's splits; None where it has none to attack.
     """
 
     accountant: Accountant
     tracker: Callable[[SweepSpec], SweepTracker]
     dataset: Callable[[SweepSpec], DatasetFacts]
     say: Callable[[str], None]
+    disclosure: Callable[[SweepSpec, Callable[[str], None]], MeasuredPolicy | None] = lambda spec, say: None
 
 
 def default_surroundings() -> Surroundings:
@@ -75,7 +79,11 @@ def default_surroundings() -> Surroundings:
     from sweeps.tracking import Tracker
 
     return Surroundings(
-        accountant=dp_accountant(), tracker=Tracker, dataset=describe_dataset, say=lambda line: print(line, file=sys.stderr)
+        accountant=dp_accountant(),
+        tracker=Tracker,
+        dataset=describe_dataset,
+        say=lambda line: print(line, file=sys.stderr),
+        disclosure=measure_policy,
     )
 
 
@@ -269,6 +277,7 @@ class _Run:
         callback = ScheduleCallback(self._schedule, searcher, tracker, ended=self._trial_ended)
         finished = False
         try:
+            self._attack_views(tracker)
             self._tell_again(tracker)
             with _stop_signals(callback, self._spec.name):
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
@@ -285,6 +294,14 @@ class _Run:
         finally:
             tracker.close(interrupted=not finished)
             self._ledger.close()
+
+    def _attack_views(self, tracker: SweepTracker) -> None:
+        """Before the first trial, because each claim says what its views disclose; after a resume from the cache."""
+        found = self._around.disclosure(self._spec, self._around.say)
+        if found is not None:
+            save_policy(found.policy, self._spec.sweep_dir)
+            shown, sealed = self._spec.sweep_dir / "report", self._spec.state_dir / "sealed"
+            tracker.views_disclosed(found.policy, save_disclosure_sheet(found.measured, shown=shown, sealed=sealed))
 
     def _tell_again(self, tracker: SweepTracker) -> None:
         """What the tracker may have missed when the last driver was killed; it skips what it has."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpcore.disclosure.result import CLOSE
 from sweeps.comparison import Comparison
+from sweeps.disclosure import DisclosureRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +22,8 @@ METHOD_STYLE = {
 }
 """Colour (Paul Tol's bright scheme, safe for colour-blind readers), marker and name per method."""
 
-FILES = ("pckh_over_epsilon.png", "pckh_over_epsilon.svg")
+COMPARISON_STEM = "pckh_over_epsilon"
+DISCLOSURE_STEM = "pckh_over_disclosure"
 
 
 def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: str) -> Figure:
@@ -102,12 +105,53 @@ def _draw_winners(axes: Axes, ordered: Sequence[Comparison]) -> None:
     )
 
 
-def save_figures(figure: Figure, folder: Path) -> tuple[Path, ...]:
+def draw_disclosure(rows: Sequence[DisclosureRow], bars: Mapping[str, float | None], *, title: str, caption: str) -> Figure:
+    """Accuracy against what the public view discloses, a column of points per split: is the accuracy worth what is shown?
+
+    Args:
+        rows: One per split.
+        bars: Scores that need no view, by their name: drawn across.
+        title: The sweep's name.
+        caption: How disclosure was measured.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    placed = [(one, value) for one in rows if (value := one.disclosure.disclosure) is not None]
+    epsilons = sorted({epsilon for one, _ in placed for epsilon in one.by_epsilon})
+    styles = [("floor: trained on the views alone", "#cc3311", "s", [(x, one.floor) for one, x in placed])]
+    colours = ("#66ccee", "#4477aa", "#aa3377", "#228833", "#ccbb44")
+    for number, epsilon in enumerate(epsilons):
+        label = f"best trial that reads the views, ε = {epsilon:g}"
+        styles.append((label, colours[number % len(colours)], "^", [(x, one.by_epsilon[epsilon]) for one, x in placed]))
+    for label, colour, marker, points in styles:
+        known = [(x, 100 * y) for x, y in points if y is not None]
+        if known:
+            axes.plot([x for x, _ in known], [y for _, y in known], color=colour, marker=marker, ms=6, ls="", label=label, zorder=3)
+    for name, score in bars.items():
+        if score is not None:
+            axes.axhline(100 * score, color="#555555", ls="--", lw=1, label=f"{name}: {100 * score:.1f}")
+    for one, x in placed:
+        axes.annotate(one.name, (x, 0.01), xycoords=("data", "axes fraction"), rotation=90, fontsize="x-small", ha="right", va="bottom")
+        axes.axvline(x, color="#dddddd", lw=1, zorder=1)
+    axes.axvspan(CLOSE, 1.02, color="#cc3311", alpha=0.08, label="the view nearly shows the image")
+    axes.set_xlim(-0.03, 1.02)
+    axes.set_xlabel("split/disclosure: share of the pose that a public model reads off the best reconstruction")
+    axes.set_ylabel("PCKh@0.5 on validation, %")
+    axes.set_title(title, loc="left")
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="x-small")
+    figure.supxlabel(caption, fontsize="x-small", x=0.02, ha="left", wrap=True)
+    return figure
+
+
+def save_figures(figure: Figure, folder: Path, *, stem: str = COMPARISON_STEM) -> tuple[Path, ...]:
     """Writes PNG and SVG. Without dates and with fixed ids, so that equal results give equal files."""
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
-    paths = tuple(folder / name for name in FILES)
+    paths = tuple(folder / f"{stem}.{ending}" for ending in ("png", "svg"))
     with mpl.rc_context({"svg.hashsalt": "dpsweep"}):
         figure.savefig(paths[0], dpi=150)
         figure.savefig(paths[1], metadata={"Date": None})

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from sweeps.commands.arguments import DEFAULT_STORAGE
 from sweeps.commands.output import number, percent, render_table
 from sweeps.comparison import Comparison, compare
-from sweeps.figures import draw_comparison, save_figures
+from sweeps.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
+from sweeps.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
 from sweeps.tracking import tracking_uri
 from sweeps.validation import validation_line
 
@@ -88,6 +89,7 @@ class SweepReport:
     comparisons: tuple[Comparison, ...]
     price: SweepPrice
     next_commands: tuple[str, ...]
+    disclosures: tuple[DisclosureRow, ...] = ()
 
     def text(self) -> str:
         """For the terminal."""
@@ -95,6 +97,7 @@ class SweepReport:
             f"sweep {self.name}" + (f": {NO_GUARANTEE}" if self.price.accounting == "unaccounted" else ""),
             render_table(HEADER, [_row(one) for one in self.comparisons]),
             render_table(*_methods_table(self.comparisons)),
+            *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
             "\n".join(_verdict(one) for one in self.comparisons),
             "\n".join(self.price.lines()),
             "next:\n" + "\n".join(f"  {command}" for command in self.next_commands),
@@ -108,6 +111,7 @@ class SweepReport:
         lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(HEADER, [_row(one) for one in self.comparisons]), ""]
         lines += ["![PCKh over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
         lines += ["## Best trial of each method", "", *_markdown_table(methods_header, methods_rows), ""]
+        lines += self._disclosure_section()
         lines += [
             "## What it means",
             "",
@@ -117,6 +121,17 @@ class SweepReport:
         ]
         lines += ["## Next", "", "```sh", *self.next_commands, "```", "", "## How to read it", "", *NOTES, ""]
         return "\n".join(lines)
+
+    def _warnings(self) -> list[str]:
+        return [f"{one.name}: {one.disclosure.warning}" for one in self.disclosures if one.disclosure.warning is not None]
+
+    def _disclosure_section(self) -> list[str]:
+        if not self.disclosures:
+            return []
+        table = _markdown_table(*disclosure_table(self.disclosures))
+        figure = [f"![PCKh over disclosure]({DISCLOSURE_STEM}.svg)", ""]
+        warnings = [f"- **{line}**" for line in self._warnings()]
+        return ["## What the public views disclose", "", *table, "", *figure, *DISCLOSURE_NOTES, *warnings, ""]
 
 
 NOTES = (
@@ -141,7 +156,14 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         sealed=bool(results.of_role("sealed_ceiling")),
     )
     comparisons = compare(results, spec.space.sweep.epsilons)
-    return SweepReport(name=results.name, comparisons=comparisons, price=price, next_commands=_next_commands(comparisons, spec))
+    policy = read_policy(spec.sweep_dir)
+    return SweepReport(
+        name=results.name,
+        comparisons=comparisons,
+        price=price,
+        next_commands=_next_commands(comparisons, spec),
+        disclosures=() if policy is None else disclosure_rows(policy, results, spec.space.sweep.epsilons),
+    )
 
 
 def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[str, ...]:
@@ -160,7 +182,24 @@ def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
     figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption())
     figures = save_figures(figure, folder)
     (folder / "report.md").write_text(report.markdown())
-    return figures
+    return figures if not report.disclosures else (*figures, *_save_disclosure(report, folder))
+
+
+def _save_disclosure(report: SweepReport, folder: Path) -> tuple[Path, ...]:
+    without_view = [
+        one.by_method[method].pckh_50
+        for one in report.comparisons
+        for method in ("dpsgd", "projected")
+        if method in one.by_method and one.by_method[method].split is None
+    ]
+    bars = {
+        "best private trial without views": max((score for score in without_view if score is not None), default=None),
+        "ceiling: no privacy": next((one.ceiling for one in report.comparisons), None),
+    }
+    tested = report.disclosures[0].disclosure
+    caption = f"Disclosure on {tested.tested_on} PUBLIC people, best of {len(tested.readings)} attackers a split; a lower bound."
+    figure = draw_disclosure(report.disclosures, bars, title=f"sweep {report.name}: accuracy against disclosure", caption=caption)
+    return save_figures(figure, folder, stem=DISCLOSURE_STEM)
 
 
 def _row(one: Comparison) -> list[str]:

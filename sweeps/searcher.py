@@ -7,7 +7,7 @@ Here ends are told by the callback, which alone sees why a trial ended; the sear
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.tune import Callback
 from ray.tune.search import Searcher
@@ -17,12 +17,19 @@ from sweeps.schedule import Schedule
 from sweeps.spec import SweepSpec
 from sweeps.validation import plan_validation
 
+if TYPE_CHECKING:
+    from sweeps.disclosure import PolicyDisclosure
+    from sweeps.disclosure_sheet import DisclosureSheet
+
 
 class SweepTracker(Protocol):
     """What the driver tells an experiment tracker (`sweeps.tracking.Tracker`)."""
 
     def sweep_started(self) -> None:
         """Before the first trial, and again on a resume."""
+
+    def views_disclosed(self, policy: PolicyDisclosure, sheet: DisclosureSheet) -> None:
+        """What the public views of the sweep's splits disclose; before the first trial, and again on a resume."""
 
     def trial_started(self, record: TrialRecord) -> None:
         """A trial was handed out; again after a resume."""

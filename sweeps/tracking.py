@@ -32,12 +32,17 @@ from sweeps.trial_facts import CatalogFacts, TrialFacts
 
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest
+    from dpcore.disclosure.result import Disclosure
+    from dpcore.privacy.claim import PrivacyClaim
     from sweeps.contact_sheet import ContactSheet
+    from sweeps.disclosure import PolicyDisclosure
+    from sweeps.disclosure_sheet import DisclosureSheet
     from sweeps.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.spec import SweepSpec
 
 REFERENCE_ROLES = frozenset({"floor", "ceiling", "sealed_ceiling", "control"})
 STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+SPLIT_DISCLOSURE = "split/disclosure"
 DRAIN_WITHIN_S = 30.0
 
 
@@ -55,6 +60,7 @@ class Tracker:
         self._spool: Spool | None = None
         self._refused_names: set[str] = set()
         self._started_ms = 0
+        self._disclosed: PolicyDisclosure | None = None
 
     def sweep_started(self) -> None:
         """Connects, opens the experiment and its parent runs; sends first what an earlier process left in the spool.
@@ -89,10 +95,15 @@ class Tracker:
     def _start_parent(self, key: str, tags: dict[str, str]) -> None:
         self._send(kind="run", key=key, name=key, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._started_ms)
 
+    def views_disclosed(self, policy: PolicyDisclosure, sheet: DisclosureSheet) -> None:
+        """Every later claim says what its views disclose, every later run has `split/disclosure`; the sheet goes to the references."""
+        self._disclosed = policy
+        self._send_files("references", [sheet.path], folder="disclosure", remove=sheet.mlflow_only)
+
     def trial_started(self, record: TrialRecord) -> None:
         """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
         config = record.config
-        claim = self._facts.claim(config)
+        claim = self._claim(config)
         manifests = self._facts.manifests(config)
         self._send(
             kind="run",
@@ -113,6 +124,20 @@ class Tracker:
             datasets=[dataset_input(part, manifest) for part, manifest in manifests.items()],
             time_ms=self._time_ms(config, 0),
         )
+        own = self._disclosure_of(config)
+        if own is not None and own.disclosure is not None:
+            metrics = {SPLIT_DISCLOSURE: own.disclosure}
+            self._send(kind="metrics", key=record.trial_id, step=0, metrics=metrics, time_ms=self._time_ms(config, 0))
+
+    def _claim(self, config: TrialConfig) -> PrivacyClaim:
+        claim = self._facts.claim(config)
+        if config.split is None:
+            return claim
+        joint = None if self._disclosed is None else self._disclosed.of_all
+        return claim.with_views(self._spec.space.splits_in_use, self._disclosure_of(config), joint)
+
+    def _disclosure_of(self, config: TrialConfig) -> Disclosure | None:
+        return None if config.split is None or self._disclosed is None else self._disclosed.of_split(config.split)
 
     def reported(self, record: TrialRecord, report: CurvePoint) -> None:
         """One report of a running trial, as one batch of metrics."""

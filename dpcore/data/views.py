@@ -22,7 +22,7 @@ from dpcore.data.shards import ShardSet, iterate_rows
 from dpcore.data.splitting import decode_view, encode_view, stored_size
 from dpcore.errors import Corrupt, Refused
 
-VIEW_VERSION = 2
+VIEW_VERSION = 3
 """Raised when the same crop and split would give other bytes."""
 VIEWS_NAME = "views.npy"
 META_NAME = "meta.json"

@@ -7,10 +7,11 @@ Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from dpcore.config import Part, PrivacyUnit, TrialConfig
+from dpcore.config import Part, PrivacyUnit, SplitConfig, TrialConfig
+from dpcore.disclosure.result import Disclosure
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
 
@@ -41,6 +42,37 @@ class DatasetFacts(Protocol):
         """Whether real people stand behind it."""
 
 
+OTHER_SPLITS = "what the views of other splits show in addition"
+
+
+class HeldViews(Part):
+    """The public views that an attacker may hold of every record, and what was measured of them on PUBLIC images.
+
+    Attributes:
+        splits: of the policy, each with what it does.
+        disclosure: `split/disclosure` of the split that the trial reads; None where it was not measured.
+        joint_disclosure: the same for who holds the views of all splits.
+        ssim: the highest that an attacker reached over the hidden pixels.
+        warning: why these views nearly show the image; None where they do not.
+    """
+
+    splits: tuple[str, ...]
+    disclosure: float | None
+    joint_disclosure: float | None
+    ssim: float | None
+    warning: str | None
+
+    def sentence(self) -> str:
+        """What the views disclose, in prose."""
+        if self.ssim is None:
+            return " What the public views disclose was not measured."
+        read = "could not be read off the originals either, so only likeness was measured"
+        if self.joint_disclosure is not None:
+            read = f"was read off them to {100 * self.joint_disclosure:.0f} % of what the originals gave"
+        text = f" On PUBLIC images under these views, after our best attack, the pose {read}; SSIM of hidden pixels: {self.ssim:.2f}."
+        return text if self.warning is None else f"{text} Warning: {self.warning}."
+
+
 class PrivacyClaim(Part):
     """The guarantee of one trial, with its conditions.
 
@@ -65,6 +97,33 @@ class PrivacyClaim(Part):
     not_covered: tuple[str, ...]
     stand_in: bool
     no_guarantee: str | None = None
+    views: HeldViews | None = None
+
+    def with_views(self, policy: Sequence[SplitConfig], own: Disclosure | None, joint: Disclosure | None) -> PrivacyClaim:
+        """This feature claim in a sweep whose policy admits several splits: an attacker may hold the views under all of them.
+
+        Args:
+            policy: every split that a trial of the sweep can have.
+            own: what the trial's own split discloses; None where it was not measured.
+            joint: what all of them disclose together; the same as `own` where there is one.
+        """
+        named = tuple(_described(split) for split in policy)
+        held = HeldViews(
+            splits=named,
+            disclosure=None if own is None else own.disclosure,
+            joint_disclosure=None if joint is None else joint.disclosure,
+            ssim=None if joint is None else joint.hidden_ssim,
+            warning=next((one.warning for one in (joint, own) if one is not None and one.warning is not None), None),
+        )
+        given = " ".join(self.public)
+        others = tuple(f"the public view of every crop under split {name}" for name in named if f"split {name}" not in given)
+        return self.model_copy(
+            update={
+                "public": (*self.public, *others),
+                "not_covered": tuple(line for line in self.not_covered if line != OTHER_SPLITS),
+                "views": held,
+            }
+        )
 
     def headline(self) -> str:
         """The shortest honest form, for tags and tables."""
@@ -89,7 +148,8 @@ class PrivacyClaim(Part):
                 f" {self.mechanism} {self.sampling} Accounted by {self.accountant}. Private randomness: {self.randomness}."
             )
         given = f" Given to an attacker as public: {'; '.join(self.public)}." if self.public else ""
-        return f"{text}{given} Not covered: {'; '.join(self.not_covered)}." + self._stand_in_line()
+        shown = "" if self.views is None else self.views.sentence()
+        return f"{text}{given}{shown} Not covered: {'; '.join(self.not_covered)}." + self._stand_in_line()
 
     def _record(self) -> str:
         """What of a unit the guarantee hides."""
@@ -171,13 +231,16 @@ def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -
     many = _NOUNS[config.privacy_unit][1]
     listed.append(f"the config, its seed and the nominal number of {many}")
     if config.split is not None:
-        split = f"{config.split.transform} on region {config.split.region}"
         listed += [
             f"which {many} exist, how many, and the number of crops of each",
-            f"the public view ψ(x) of every crop: split {config.split.name} ({split})",
+            f"the public view ψ(x) of every crop: split {_described(config.split)}",
             _public_labels(config, manifests),
         ]
     return tuple(listed)
+
+
+def _described(split: SplitConfig) -> str:
+    return f"{split.name} ({split.transform} on region {split.region})"
 
 
 def _public_labels(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> str:
@@ -196,7 +259,7 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> 
         missing += ["the pixels of that person in a neighbour's crop", "the same person under another annotation"]
     missing.append("what other trials of the sweep release: see the sweep's price")
     if config.split is not None:
-        missing += ["what ψ itself shows of an image", "what the views of other splits show in addition"]
+        missing += ["what ψ itself shows of an image", OTHER_SPLITS]
     if config.spends_privacy:
         missing.append("how long a run takes, and the last bits of floating-point sums and noise")
     validation = manifests.get("validation")

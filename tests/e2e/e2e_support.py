@@ -8,7 +8,7 @@ from pathlib import Path
 
 TINY_SPACE = """
 sweep: {epsilons: [2, 8], delta: 1.0e-3, trials_per_epsilon: 3, sampler: random, accounting: composed}
-references: {floor: true, ceiling: true, control: true, winner_seeds: 1}
+references: {floor: true, ceiling: true, control: true, winner_seeds: 1, disclosure: {steps: 4}}
 splits: {pixels_8: {transform: pixelate, cell_px: 8}}
 trial:
   data: {private: tiny/private, public: tiny/public, validation: tiny/validation, nominal_examples: 200}

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dpcore.config import TrialConfig, parse_config
+from dpcore.config import SplitConfig, TrialConfig, parse_config
+from dpcore.disclosure.result import Disclosure, Reading
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.claim import PrivacyClaim, claim_of
@@ -165,3 +166,33 @@ def test_a_claim_is_about_its_unit_and_says_the_cap(unit: str, said: str, not_co
     assert not_covered in made.not_covered
     assert ("a neighbour's crop" in " ".join(made.not_covered)) == (unit == "person")
     assert f"per {unit}" in made.headline()
+
+
+def disclosure(pckh: float, *names: str) -> Disclosure:
+    reading = Reading(attacker="learned", pckh_50=pckh, psnr_db=20.0, ssim=0.5, hidden_psnr_db=20.0, hidden_ssim=0.5)
+    counts: dict[str, Any] = {"hidden_frac": 1.0, "trained_on": 9, "tested_on": 9, "datasets": ("coco",)}
+    return Disclosure(splits=names, pckh_original=0.6, pckh_blind=0.2, readings=(reading,), **counts)
+
+
+POLICY = (SplitConfig(**SPLIT), SplitConfig(name="head_8", transform="pixelate", cell_px=8, region="head"))
+
+
+def test_a_feature_claim_lists_every_split_that_an_attacker_may_hold_views_of() -> None:
+    made = claim("feature", PLAN, split=SPLIT).with_views(POLICY, disclosure(0.3, "blur_10"), disclosure(0.58, "blur_10", "head_8"))
+    text = made.paragraph()
+    assert text.count("split blur_10 (gaussian_blur on region all)") == 1
+    assert "split head_8 (pixelate on region head)" in text
+    assert "views of other splits" not in text
+    assert "read off them to 95 %" in text
+    assert "Warning: the public view nearly shows the image" in text
+    assert made.views is not None
+    assert (made.views.disclosure, made.views.joint_disclosure) == (pytest.approx(0.25), pytest.approx(0.95))
+    assert PrivacyClaim.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_claim_says_where_nothing_was_measured_and_where_the_policy_is_not_known() -> None:
+    alone = claim("feature", PLAN, split=SPLIT)
+    assert "what the views of other splits show in addition" in alone.paragraph()
+    text = alone.with_views(POLICY[:1], None, None).paragraph()
+    assert "was not measured" in text
+    assert "Warning" not in text
