@@ -164,9 +164,8 @@ def main() -> None:
     synthetic = all(samples.synthetic for _, samples in lines)
     if synthetic:
         draw_disclosure_sheet(lines).savefig(args.out / "sheet.png", dpi=80, metadata={"Software": None})
-    command = f"python benchmarks/bench_disclosure.py --space {args.space} --steps {args.steps}" + (
-        f" --only {args.only}" if args.only else ""
-    )
+    only = f" --only {args.only}" if args.only else ""
+    command = f"python benchmarks/bench_disclosure.py --space {args.space} --steps {args.steps}{only}"
     (args.out / "README.md").write_text(readme(measured, rounding, command=command, pictures=synthetic))
 
 

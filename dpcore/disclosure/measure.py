@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,17 @@ class Laboratory:
             key=digest_of(document),
         )
 
+    @cached_property
+    def pckh_original(self) -> float:
+        """Of the public model on the originals."""
+        return self.pckh(self.test.images())
+
+    @cached_property
+    def pckh_blind(self) -> float:
+        """Of the public model on the mean image of the training people."""
+        mean = np.rint(self.train.images().mean(axis=0, dtype=np.float64)).astype(np.uint8)
+        return self.pckh(np.broadcast_to(mean, (len(self.test), *mean.shape)))
+
     def pckh(self, pictures: Images) -> float:
         """PCKh@0.5 of the public model on pictures (N, H, W, 3) of the test people."""
         predictions = predict(self.network, ImageInputs(_Stack(pictures), None, self.device), codec_of(self.config.model)).numpy()
@@ -215,8 +227,8 @@ def _measure_into(folder: Path, splits: Sequence[SplitConfig], laboratory: Labor
     )
     disclosure = Disclosure(
         splits=tuple(split.name for split in splits),
-        pckh_original=laboratory.pckh(originals),
-        pckh_blind=laboratory.pckh(np.broadcast_to(_mean_image(laboratory.train), originals.shape)),
+        pckh_original=laboratory.pckh_original,
+        pckh_blind=laboratory.pckh_blind,
         readings=readings,
         hidden_frac=float(masks.mean()),
         trained_on=len(laboratory.train),
@@ -268,8 +280,3 @@ def _read(
         hidden_psnr_db=psnr_db(pictures, originals, masks),
         hidden_ssim=ssim(pictures, originals, masks),
     )
-
-
-def _mean_image(people: People) -> Images:
-    mean: Images = np.rint(people.images().mean(axis=0, dtype=np.float64)).astype(np.uint8)
-    return mean

@@ -15,13 +15,17 @@ from ruamel.yaml import YAML
 
 from dpcore.config import Places, TrialConfig
 from dpcore.data.manifest import FileEntry, Manifest
+from dpcore.disclosure.result import Disclosure, Reading
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.model.network import PoseNetwork, build_network, weights_digest
+from dpcore.privacy.claim import claim_of
 from dpcore.train.saved import DOCUMENT_FILE, MODEL_FOLDER, WEIGHTS_FILE, load_model, save_model
 from search_spaces.loader import load_space
 from sweeps import mlflow_connection
 from sweeps.allow_list import allowed_metrics
 from sweeps.contact_sheet import ContactSheet
+from sweeps.disclosure import PolicyDisclosure
+from sweeps.disclosure_sheet import DisclosureSheet
 from sweeps.mlflow_connection import take_credentials
 from sweeps.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.spec import SweepSpec
@@ -375,3 +379,30 @@ def test_a_store_that_mlflow_refuses_is_bad_input(uri: str) -> None:
 def test_alias_has_no_dots() -> None:
     assert alias_of(0.8) == "best-eps-0_8"
     assert alias_of(8.0) == "best-eps-8"
+
+
+def test_runs_that_read_views_have_their_disclosure_and_a_claim_with_the_policy(spec: SweepSpec, tmp_path: Path) -> None:
+    reading = Reading(attacker="blur_3 learned", pckh_50=0.4, psnr_db=20.0, ssim=0.5, hidden_psnr_db=20.0, hidden_ssim=0.5)
+    counts = {"hidden_frac": 1.0, "trained_on": 9, "tested_on": 9, "datasets": ("q",)}
+    measured = Disclosure(splits=("blur_3",), pckh_original=0.6, pckh_blind=0.2, readings=(reading,), **counts)
+    (tmp_path / "sheet.png").write_bytes(b"a picture")
+    config = record_of().config
+    plain = claim_of(
+        config.changed(method="public_only", epsilon=None, delta=None, clip_norm=None), None, FakeFacts(protected=False).manifests(config)
+    )
+    facts = FakeFacts(protected=True)
+    facts.claim = lambda config: plain  # type: ignore[method-assign,assignment,return-value]
+    tracker = Tracker(spec, facts=facts)
+    tracker.sweep_started()
+    tracker.views_disclosed(PolicyDisclosure(splits=(measured,)), DisclosureSheet(path=tmp_path / "sheet.png", mlflow_only=True))
+    view = spec.space.trial_config(0.8, {"method": "feature", "split": "blur_3", "clip_norm": 1.0})
+    tracker.trial_started(record_of("views", config=view))
+    tracker.trial_started(record_of("plain"))
+    tracker.close()
+    client, runs = opened(spec)
+    assert runs["views"].data.metrics == {"split/disclosure": pytest.approx(0.5)}
+    assert runs["plain"].data.metrics == {}
+    assert "read off them to 50 %" in runs["views"].data.tags["claim"]
+    assert "read off them" not in runs["plain"].data.tags["claim"]
+    assert [a.path for a in client.list_artifacts(runs["references"].info.run_id, "disclosure")] == ["disclosure/sheet.png"]
+    assert not (tmp_path / "sheet.png").exists()
