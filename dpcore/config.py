@@ -25,6 +25,8 @@ MECHANISM_VERSION = 1
 Relation = Literal["add_remove", "replace"]
 """What two neighbouring datasets differ in: one unit more or less, or one unit in another's place."""
 
+Precision = Literal["fp32", "bf16"]
+
 PrivacyUnit = Literal["person", "image", "video"]
 """What a guarantee protects: one annotated person's crop, all crops of one photograph, or all frames of one video."""
 
@@ -196,6 +198,13 @@ class OptimizerConfig(Part):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd's momentum, adam's beta1")
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
+    dp_bias_correction: bool = Field(default=False, description="adam: take the known variance of the noise off the second moment")
+
+    @model_validator(mode="after")
+    def _correction_has_a_second_moment(self) -> Self:
+        if self.dp_bias_correction and self.name != "adam":
+            raise ValueError(f"optimizer.dp_bias_correction corrects adam's second moment: leave it out for {self.name}")
+        return self
 
 
 class TrialConfig(Part):
@@ -348,6 +357,7 @@ class RuntimeFlags(Part):
     report_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = Field(default="fp32", description="of forward and backward in the steps; what is clipped and summed is float32")
     secure_rng: bool = Field(default=False, description="private streams from ChaCha20 instead of Philox")
 
 

@@ -12,11 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
+from dpcore.config import Precision
 from dpcore.errors import BadInput
 from dpcore.privacy.feature_split import merge_pair_rows, pair_weights
 
@@ -78,11 +80,20 @@ class RowsAndLosses:
     losses: Tensor
 
 
+class _Float32Samples(GradSampleModule):  # type: ignore[misc]
+    """Multiplies in float32 what a layer took and what came back to it: under autocast the rows would be bfloat16."""
+
+    def rearrange_grad_samples(self, **given: Any) -> tuple[list[Tensor], Tensor]:
+        activations, backprops = super().rearrange_grad_samples(**given)
+        return [activation.to(torch.float32) for activation in activations], backprops.to(torch.float32)
+
+
 class GradientEngine:
     """Gradients of `loss` with respect to the trainable parameters of `module`, per example or in the mean.
 
-    Guarantees: row i depends on example i and the weights alone; every trainable parameter is covered or an error says
-    which is not; a residual pair is one row; nothing is left on the parameters between calls.
+    Guarantees: row i depends on example i and the weights alone, also where another example holds nan or inf: no factor ever
+    multiplies a whole batch. Every trainable parameter is covered or an error says which is not; a residual pair is one row;
+    nothing is left on the parameters between calls.
     Assumes: `loss` has shape (B,) and couples no examples (tests/privacy holds the module and loss of the project to it).
 
     The wrapped module stays usable as itself, for evaluation and for `state_dict`. Close the engine to take the hooks off.
@@ -90,20 +101,22 @@ class GradientEngine:
     Args:
         module: The trainable tail of the network, set to train mode by every call (Opacus' hooks sleep in eval mode).
         loss: Per-example loss.
+        precision: bf16 runs forward and backward under autocast; weights, losses and rows are float32 either way.
 
     Raises:
         BadInput: a layer couples examples, draws from an unkeyed stream, or cannot be hooked; nothing is trainable.
     """
 
-    def __init__(self, module: nn.Module, loss: Loss) -> None:
+    def __init__(self, module: nn.Module, loss: Loss, *, precision: Precision = "fp32") -> None:
         _refuse_unsafe(module)
         try:
-            self._hooked = GradSampleModule(module, batch_first=True, loss_reduction="sum", strict=True)
+            self._hooked = _Float32Samples(module, batch_first=True, loss_reduction="sum", strict=True)
         except NotImplementedError as error:
             raise BadInput(f"per-example gradients are not defined for a trainable layer: {error}; freeze or replace it") from None
         self._hooked.disable_hooks()
         self._module = module
         self._loss = loss
+        self._precision = precision
         self._named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
 
     @property
@@ -197,7 +210,8 @@ class GradientEngine:
 
     def _losses(self, batch: Batch) -> Tensor:
         self._module.train()
-        losses = self._loss(self._module, batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            losses = self._loss(self._module, batch).to(torch.float32)
         if losses.shape != (len(batch),):
             raise BadInput(f"the loss must give one value an example, ({len(batch)},), given shape {tuple(losses.shape)}")
         return losses

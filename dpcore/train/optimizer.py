@@ -18,6 +18,9 @@ from dpcore.errors import Corrupt
 
 _ADAM_BETA2 = 0.999
 _ADAM_EPSILON = 1e-8
+_LEAST_SIGNAL_FRAC = 0.1
+"""A corrected second moment is at least this share of the noise variance: over T steps the estimate is off by √(2/T) of it (.18 at
+T = 60), so that smaller values are noise, and dividing by their root would take steps at random."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,40 @@ def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def updated(
-    config: OptimizerConfig, weights: Tensor, *, direction: Tensor, state: OptimizerState, step: int, steps: int
+    config: OptimizerConfig,
+    weights: Tensor,
+    *,
+    direction: Tensor,
+    state: OptimizerState,
+    at: tuple[int, int],
+    noise_variance: Tensor | None = None,
 ) -> tuple[Tensor, OptimizerState]:
-    """New weights (P,) and state after `direction` (P,) at `step` of `steps`; the arguments stay as they are.
+    """New weights (P,) and state after `direction` (P,); the arguments stay as they are.
 
     SGD: m ← βm + g, w ← w − η(m + decay·w). Adam: Kingma and Ba (2015) with bias correction and decoupled decay
-    (Loshchilov and Hutter 2019), without the DP correction of its second moment.
+    (Loshchilov and Hutter 2019). With `noise_variance` the second moment estimates that of the gradient without its noise
+    (DP-AdamBC: Tang and Lécuyer 2023, arXiv:2312.14334); here the variance goes off each square, so that a subspace may change
+    on the way, and the floor of the estimate is a share of the variance, so that it follows the scale of the gradients.
+
+    Args:
+        config: the settings.
+        weights: before the step.
+        direction: what the mechanism released.
+        state: the moments.
+        at: the step (from 0) and how many there are.
+        noise_variance: (P,), public: `Mechanism.noise_variance`; None leaves the second moment as it is.
     """
+    step, steps = at
     rate = learning_rate_at(config, step, steps)
     if config.name == "sgd":
         first, second = config.momentum * state.first + direction, state.second
         change = first
     else:
         first = config.momentum * state.first + (1.0 - config.momentum) * direction
-        second = _ADAM_BETA2 * state.second + (1.0 - _ADAM_BETA2) * direction.square()
+        variance = torch.zeros_like(direction) if noise_variance is None else noise_variance.to(direction)
+        second = _ADAM_BETA2 * state.second + (1.0 - _ADAM_BETA2) * (direction.square() - variance)
         unbiased_first = first / (1.0 - config.momentum ** (step + 1))
-        unbiased_second = second / (1.0 - _ADAM_BETA2 ** (step + 1))
+        unbiased_second = torch.maximum(second / (1.0 - _ADAM_BETA2 ** (step + 1)), _LEAST_SIGNAL_FRAC * variance)
         change = unbiased_first / (unbiased_second.sqrt() + _ADAM_EPSILON)
     return weights - rate * (change + config.weight_decay * weights), OptimizerState(first, second)
 

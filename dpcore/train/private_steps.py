@@ -135,8 +135,8 @@ class PrivateSteps:
             progress.weights,
             direction=direction.value,
             state=progress.optimizer,
-            step=progress.step,
-            steps=self._config.stages.private.steps,
+            at=(progress.step, self._config.stages.private.steps),
+            noise_variance=self._mechanism.noise_variance() if self._config.optimizer.dp_bias_correction else None,
         )
         self._engine.set_flat_weights(weights)
         self._steps_since += 1

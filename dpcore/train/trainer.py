@@ -129,7 +129,7 @@ def _prepare(
     split = network.split(config.model.freeze)
     require_dp_safe(split.stem, split.tail)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
-    engine = GradientEngine(split.tail, loss_of(codec_of(config.model)))
+    engine = GradientEngine(split.tail, loss_of(codec_of(config.model)), precision=runtime.precision)
     validation = builder.of_dataset(data.validation, NO_AUGMENTATION)
     example = validation.take(np.zeros(1, dtype=np.int64), None)
     probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))

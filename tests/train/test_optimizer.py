@@ -23,13 +23,13 @@ def test_steps_equal_those_of_torch(name: str) -> None:
         direction = torch.randn(5, generator=generator)
         parameter.grad = direction.clone()
         theirs.step()
-        weights, state = updated(config, weights, direction=direction, state=state, step=step, steps=6)
+        weights, state = updated(config, weights, direction=direction, state=state, at=(step, 6))
     torch.testing.assert_close(weights, parameter.detach())
 
 
 def test_weight_decay_is_decoupled_from_the_direction() -> None:
     config = OptimizerConfig(name="adam", learning_rate=0.1, weight_decay=0.5, schedule="constant")
-    weights, _ = updated(config, torch.ones(2), direction=torch.zeros(2), state=OptimizerState.zero(torch.ones(2)), step=0, steps=1)
+    weights, _ = updated(config, torch.ones(2), direction=torch.zeros(2), state=OptimizerState.zero(torch.ones(2)), at=(0, 1))
     torch.testing.assert_close(weights, torch.full((2,), 0.95))
 
 
@@ -53,3 +53,39 @@ def test_state_survives_a_checkpoint_and_a_missing_moment_is_corrupt() -> None:
 
 def test_average_moves_by_the_rest_of_its_decay() -> None:
     torch.testing.assert_close(averaged(torch.zeros(1), torch.ones(1), 0.9), torch.tensor([0.1]))
+
+
+def corrected(noise_variance: torch.Tensor | None, *, correct: bool, steps: int = 400) -> OptimizerState:
+    """The moments after directions of mean 0.3 under noise of variance 4."""
+    generator, config = torch.Generator().manual_seed(0), OptimizerConfig(dp_bias_correction=correct)
+    weights, state = torch.zeros(2000), OptimizerState.zero(torch.zeros(2000))
+    for step in range(steps):
+        direction = 0.3 + 2.0 * torch.randn(2000, generator=generator)
+        weights, state = updated(config, weights, direction=direction, state=state, at=(step, steps), noise_variance=noise_variance)
+    return state
+
+
+def test_the_corrected_second_moment_is_that_of_the_gradient_without_its_noise() -> None:
+    unbiased = 1 - 0.999**400
+    assert float(corrected(None, correct=False).second.mean()) / unbiased == pytest.approx(4.09, abs=0.05)
+    assert float(corrected(torch.full((2000,), 4.0), correct=True).second.mean()) / unbiased == pytest.approx(0.09, abs=0.05)
+
+
+def test_no_noise_to_take_off_is_adam_bit_for_bit() -> None:
+    config, weights, state = OptimizerConfig(), torch.ones(3), OptimizerState.zero(torch.ones(3))
+    direction = torch.tensor([1e-20, -2.0, 0.0])
+    plain = updated(config, weights, direction=direction, state=state, at=(0, 2))[0]
+    assert torch.equal(plain, updated(config, weights, direction=direction, state=state, at=(0, 2), noise_variance=torch.zeros(3))[0])
+
+
+def test_a_second_moment_below_zero_takes_the_floor_of_its_noise() -> None:
+    config = OptimizerConfig(learning_rate=1.0, schedule="constant", dp_bias_correction=True)
+    start = torch.zeros(1)
+    given = {"direction": torch.tensor([0.01]), "state": OptimizerState.zero(start), "at": (0, 1)}
+    moved = updated(config, start, **given, noise_variance=torch.tensor([4.0]))[0]  # type: ignore[arg-type]
+    assert float(moved) == pytest.approx(-0.01 / (0.1 * 4.0) ** 0.5, rel=1e-5)
+
+
+def test_only_adam_has_a_second_moment_to_correct() -> None:
+    with pytest.raises(ValueError, match="adam's second moment"):
+        OptimizerConfig(name="sgd", dp_bias_correction=True)
