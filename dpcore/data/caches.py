@@ -32,6 +32,7 @@ class DatasetInfo:
     Attributes:
         digest: `ShardSet.identity`: under the dataset's key for protected data.
         cohort: whom a ledger charges; None for PUBLIC data.
+        images, people, videos: how many there are, as units of privacy; 0 videos where no crop names its own.
         shared: photographs that are also in a PRIVATE dataset of another cohort beside this one, by its name.
     """
 
@@ -48,6 +49,8 @@ class DatasetInfo:
     cohort: str | None
     shared: dict[str, int]
     images: int
+    people: int
+    videos: int
     median_head_size_px: float | None
     labelled: dict[str, float]
     caches: tuple[Path, ...]
@@ -83,6 +86,8 @@ def describe_dataset(name: str, places: Places) -> DatasetInfo:
         cohort=dataset.members.cohort if manifest.role == "PRIVATE" else None,
         shared={overlap.other.dataset: overlap.shared for overlap in overlaps},
         images=len(np.unique(dataset.image_ids)),
+        people=len(np.unique(dataset.person_ids)),
+        videos=len(np.unique(dataset.video_ids[dataset.video_ids != ""])),
         median_head_size_px=float(np.median(known)) if known.size else None,
         labelled={joint: float(share) for joint, share in zip(MPII_16, dataset.visible.mean(axis=0), strict=True)},
         caches=tuple(derived_entries(dataset.identity, places)),

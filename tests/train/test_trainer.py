@@ -49,6 +49,19 @@ def test_every_method_runs_to_a_report_with_all_its_metrics(
         assert reports[0].metrics["privacy/epsilon_spent"] < last.metrics["privacy/epsilon_spent"]
 
 
+@pytest.mark.parametrize("method", ["dpsgd", "feature_projected"])
+def test_a_replacement_claim_runs_in_bf16_with_corrected_adam_under_more_noise(
+    method: str, train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey
+) -> None:
+    noise = {}
+    for relation in ("add_remove", "replace"):
+        config = make_config(method, relation=relation, optimizer__dp_bias_correction=True)
+        last = _run(config, runtime.model_copy(update={"precision": "bf16"}), train_places, key=key)[-1]
+        assert 0.99 < last.metrics["privacy/epsilon_spent"] <= 1.0
+        noise[relation] = last.metrics["privacy/noise_multiplier"]
+    assert noise["replace"] > 1.3 * noise["add_remove"]
+
+
 def test_replay_that_reaches_other_weights_is_refused_and_writes_nothing(
     train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
 ) -> None:
