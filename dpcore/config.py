@@ -166,14 +166,18 @@ class PublicViewStage(Part):
 
 class TeacherStage(PublicStage):
     """The public model that stands in for private labels: from the end of `stages.public` it trains on the views of the PUBLIC
-    dataset, under the trial's split and with that dataset's own labels, and then reads the private dataset's views."""
+    dataset, under the trial's split and with that dataset's own labels, and then reads the private dataset's views.
 
-    steps: int = Field(default=400, ge=1)
+    On embedded data under a blur of 3 px, hits at PCKh@0.5 over all joints: 36.9 % by the end of `stages.public`, 45.5 % after 400
+    steps, 48.0 % after 800, 47.7 % after 1,500; without augmentation 43.2 % after 400, with the early block frozen
+    42.6 %. At `min_confidence` 0.5 the teacher of 800 steps labels 64 % of the joints, and 63 % of those labels are hits.
+    """
+
+    steps: int = Field(default=800, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    augmentation: AugmentationConfig = AugmentationConfig(flip_prob=0.5, photometric_frac=0.7)
     min_confidence: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="a pseudo-label counts as visible from this share of the teacher's mass about its peak, x and y",
+        default=0.5, ge=0, le=1, description="share of the teacher's mass about its peak, in x and in y, from which a joint is visible"
     )
 
 

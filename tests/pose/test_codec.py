@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpcore.errors import BadInput
-from dpcore.pose.codec import SimCCCodec
+from dpcore.pose.codec import WINDOW_SIGMAS, SimCCCodec
 
 CODEC = SimCCCodec(height_px=48, width_px=64, split_ratio=2.0, label_sigma_bins=3.0)
 
@@ -73,3 +73,20 @@ def test_settings_that_are_not_positive_are_refused(field: str, value: float) ->
     settings = {"height_px": 48, "width_px": 64, "split_ratio": 2.0, "label_sigma_bins": 3.0, field: value}
     with pytest.raises(BadInput, match=field):
         SimCCCodec(**settings)
+
+
+def test_confidence_is_the_mass_at_the_peak_and_the_lower_of_both_axes() -> None:
+    point = torch.tensor([[[17.3, 20.1]]])
+    label_x, label_y = (probs.clamp(min=1e-30).log() for probs in CODEC.encode(point))
+    even_x, even_y = torch.zeros_like(label_x), torch.zeros_like(label_y)
+    assert CODEC.confidence(label_x, label_y).item() == pytest.approx(0.97, abs=0.02)
+    beside = round(WINDOW_SIGMAS * CODEC.label_sigma_bins)
+    assert CODEC.confidence(label_x, even_y).item() == pytest.approx((beside + 1) / CODEC.bins_y)  # the first bin is the peak
+    assert CODEC.confidence(even_x, label_y).item() == pytest.approx((beside + 1) / CODEC.bins_x)
+
+
+def test_two_equal_peaks_share_the_confidence_and_nan_has_none() -> None:
+    first, second = CODEC.encode(torch.tensor([[[10.0, 20.0]]])), CODEC.encode(torch.tensor([[[50.0, 20.0]]]))
+    both = ((first[0] + second[0]) / 2).clamp(min=1e-30).log()
+    assert CODEC.confidence(both, first[1].clamp(min=1e-30).log()).item() == pytest.approx(0.48, abs=0.02)
+    assert CODEC.confidence(torch.full_like(both, math.nan), first[1]).isnan().all()

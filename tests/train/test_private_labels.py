@@ -1,5 +1,5 @@
-"""Labels private: nothing public moves when labels, visibility, head sizes and hidden pixels are swapped, and mutants that read
-them are caught."""
+"""Labels private: nothing public moves when labels, visibility, head sizes and hidden pixels are swapped. The mutants that read
+them (tests/mutants) are caught here."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -22,14 +22,12 @@ from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.model.network import codec_of, weights_digest
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.mechanism import Mechanism
-from dpcore.privacy.per_example import Batch, GradientEngine
+from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
-from dpcore.privacy.subspace import SubspaceBasis, fit_basis
-from dpcore.train import pseudo_labels, trial_data
+from dpcore.train import pseudo_labels
 from dpcore.train.evaluator import loss_of
-from dpcore.train.inputs import InputBuilder, labels_of
+from dpcore.train.inputs import InputBuilder
 from dpcore.train.private_steps import build_mechanism
-from dpcore.train.sources import LabelledViews, Labels, Records
 from dpcore.train.stages import started_network
 from dpcore.train.trainer import Report, run_trial
 from dpcore.train.trial_data import TrialData, open_trial_data
@@ -166,74 +164,6 @@ def test_no_public_tensor_moves_when_private_labels_and_hidden_pixels_are_swappe
 
 def test_the_same_swap_moves_every_one_of_them_when_labels_are_public(moved: Callable[[str], set[str]]) -> None:
     assert moved("public") == PUBLIC_TENSORS
-
-
-def test_a_private_label_in_the_subspace_is_caught(moved: Callable[[str], set[str]], monkeypatch: Patch) -> None:
-    def leaky(self: Mechanism, step: int) -> SubspaceBasis:
-        return fit_basis(self._engine.rows(_views_with_true_labels(self, np.arange(16))), 4)
-
-    monkeypatch.setattr(Mechanism, "_fit", leaky)
-    assert moved("private") == {"basis"}
-
-
-def test_a_private_label_in_the_public_term_is_caught(moved: Callable[[str], set[str]], monkeypatch: Patch) -> None:
-    honest = Mechanism._public_term
-
-    def leaky(self: Mechanism, step: int) -> Tensor | None:
-        if self._sources.private is None:  # a control has none to leak
-            return honest(self, step)
-        return self._engine.sum_gradient(_views_with_true_labels(self, np.arange(8))).float()
-
-    monkeypatch.setattr(Mechanism, "_public_term", leaky)
-    assert moved("private") == {"public term"}
-
-
-def test_a_private_label_in_the_public_half_of_a_pair_is_caught(moved: Callable[[str], set[str]], monkeypatch: Patch) -> None:
-    def leaky(self: Records, indices: np.ndarray, draw: Any) -> Batch:
-        assert self.views is not None
-        return Batch(self.views.inputs.take(indices, draw), *self.labels.take(indices, draw))
-
-    monkeypatch.setattr(Records, "view_batch", leaky)
-    assert moved("private") == {"public half of a pair"}
-
-
-def test_private_labels_in_the_stages_are_caught(moved: Callable[[str], set[str]], monkeypatch: Patch) -> None:
-    def leaky(config: TrialConfig, private: Any, *, public: Any, places: Places, runtime: RuntimeFlags) -> LabelledViews:
-        assert config.split is not None
-        return LabelledViews(build_views(private, config.split, places), labels_of(private))
-
-    monkeypatch.setattr(trial_data, "_public_side", leaky)
-    assert moved("private") == PUBLIC_TENSORS
-
-
-def test_a_teacher_that_saw_private_labels_is_caught(moved: Callable[[str], set[str]], monkeypatch: Patch) -> None:
-    honest = trial_data.pseudo_labelled
-
-    def leaky(stored: Any, config: TrialConfig, *, public: Any, places: Places, runtime: RuntimeFlags) -> LabelledViews:
-        return honest(stored, config, public=open_dataset(config.data.private, places), places=places, runtime=runtime)
-
-    monkeypatch.setattr(trial_data, "pseudo_labelled", leaky)
-    assert {"views' labels", "stage", "control"} <= moved("private")
-
-
-def test_a_true_visibility_beside_pseudo_labels_is_caught(moved: Callable[[str], set[str]], monkeypatch: Patch) -> None:
-    honest = trial_data.pseudo_labelled
-
-    def leaky(stored: Any, config: TrialConfig, *, public: Any, places: Places, runtime: RuntimeFlags) -> LabelledViews:
-        made = honest(stored, config, public=public, places=places, runtime=runtime)
-        true = open_dataset(config.data.private, places).visible
-        return replace(made, labels=Labels(made.labels.keypoints, true, 64, 64))
-
-    monkeypatch.setattr(trial_data, "pseudo_labelled", leaky)
-    assert {"views' labels", "stage", "control", "public term"} <= moved("private")
-
-
-def _views_with_true_labels(mechanism: Mechanism, indices: np.ndarray) -> Batch:
-    views, private = mechanism._sources.views, mechanism._sources.private
-    assert views is not None
-    assert private is not None
-    true = private.batch(indices, None)
-    return Batch(views.batch(indices, None).inputs, true.keypoints, true.visible)
 
 
 @pytest.mark.parametrize("method", ["dpsgd", "projected", "feature", "feature_projected"])
