@@ -76,6 +76,8 @@ class HeldViews(Part):
 class PrivacyClaim(Part):
     """The guarantee of one trial, with its conditions.
 
+    `labels` says whether labels are among what is public; where no public view was read they never are.
+
     | epsilon | meaning |
     |---|---|
     | a number > 0 | (ε, δ)-DP under `relation` |
@@ -187,7 +189,7 @@ def claim_of(
         unit=config.privacy_unit,
         examples_per_unit=config.examples_per_unit,
         relation=_relation(config),
-        labels=config.labels,
+        labels="private" if config.split is None else config.labels,
         epsilon=None if config.method == "nonprivate" else 0.0 if plan is None else plan.epsilon_planned,
         delta=None if plan is None else plan.delta,
         accountant="none" if plan is None else f"PLD (dp-accounting, {_PRICED_AS[plan.relation]}, interval 1e-4)",
@@ -260,6 +262,8 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> 
     missing.append("what other trials of the sweep release: see the sweep's price")
     if config.split is not None:
         missing += ["what ψ itself shows of an image", OTHER_SPLITS]
+        if config.labels == "private":
+            missing.append("labels that a run with labels: public on the same data has given away")
     if config.spends_privacy:
         missing.append("how long a run takes, and the last bits of floating-point sums and noise")
     validation = manifests.get("validation")

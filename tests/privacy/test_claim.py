@@ -141,7 +141,10 @@ def test_private_labels_leave_the_public_list_and_join_the_private_part() -> Non
     for said in ("the private part of one image and its labels, added or removed", "a public model of coco", "pseudo-labels stood in"):
         assert said in text
     assert not any("head size" in line or "labels: public" in line for line in made.public)
+    assert any("labels: public" in line for line in made.not_covered)
     assert "one image with its labels" in claim("dpsgd", PLAN, labels="private").paragraph()
+    assert claim("feature", PLAN, split=SPLIT).labels == "public"
+    assert claim("dpsgd", PLAN).labels == "private"
     assert "and its labels" not in claim("feature", PLAN, split=SPLIT).paragraph()
 
 
