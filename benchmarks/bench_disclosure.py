@@ -1,7 +1,7 @@
 """What public views disclose over kinds and strengths of splits: numbers, a figure, and a picture sheet of synthetic people.
 
-    python benchmarks/bench_disclosure.py [--space quick] [--steps 200] [--out benchmarks/results/disclosure]
-    python benchmarks/bench_disclosure.py --space lspet --steps 0 --only gaussian_blur --data-dir data \\
+    python benchmarks/bench_disclosure.py [--space quick] [--steps 60] [--out benchmarks/results/disclosure]
+    python benchmarks/bench_disclosure.py --space lspet --steps 0 --only gaussian_blur_6 --test-images 100 --data-dir data \\
         --out benchmarks/results/disclosure/lspet
 
 Attackers and pose model learn from the space's PUBLIC data, and every number is a mean over PUBLIC people that no attacker saw.
@@ -139,7 +139,8 @@ def readme(measured: Sequence[Measured], rounding: Sequence[dict[str, Any]], *, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="quick")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--test-images", type=int, default=250)
     parser.add_argument("--only", default="", help="splits whose name begins so")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--cache-dir", type=Path, default=Path("sweep_results") / "cache")
@@ -148,7 +149,9 @@ def main() -> None:
     config = public_start_config(load_space(args.space), seed=0)
     scale = config.model.input_height_px // BASE_PX
     places = Places(data_dir=args.data_dir.resolve(), cache_dir=args.cache_dir.resolve())
-    laboratory = Laboratory.open(config, AttackSettings(steps=args.steps), places=places, runtime=RuntimeFlags())
+    laboratory = Laboratory.open(
+        config, AttackSettings(steps=args.steps, test_images=args.test_images), places=places, runtime=RuntimeFlags()
+    )
     splits = splits_for(scale)
     joined = [split for split in splits if split.name in (f"gaussian_blur_{4 * scale}", f"pixelate_{8 * scale}")]
     groups = [*[[split] for split in splits if split.name.startswith(args.only)], *([] if args.only else [joined])]
@@ -165,7 +168,7 @@ def main() -> None:
     if synthetic:
         draw_disclosure_sheet(lines).savefig(args.out / "sheet.png", dpi=80, metadata={"Software": None})
     only = f" --only {args.only}" if args.only else ""
-    command = f"python benchmarks/bench_disclosure.py --space {args.space} --steps {args.steps}{only}"
+    command = f"python benchmarks/bench_disclosure.py --space {args.space} --steps {args.steps} --test-images {args.test_images}{only}"
     (args.out / "README.md").write_text(readme(measured, rounding, command=command, pictures=synthetic))
 
 

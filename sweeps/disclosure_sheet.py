@@ -66,7 +66,7 @@ def draw_disclosure_sheet(lines: Sequence[tuple[Disclosure, Samples]]) -> Figure
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     columns = PEOPLE * len(PICTURES)
     width = LABEL_INCHES + CELL_INCHES * columns
-    figure = Figure(figsize=(width, CELL_INCHES * len(lines) + 0.75), layout=layout)
+    figure = Figure(figsize=(width, CELL_INCHES * len(lines) + 0.45), layout=layout)
     ratios = [LABEL_INCHES / CELL_INCHES, *[1.0] * columns]
     grid: Any = figure.subplots(len(lines), columns + 1, squeeze=False, width_ratios=ratios)
     for axes, (disclosure, samples) in zip(grid, lines, strict=True):
