@@ -82,6 +82,8 @@ def choose_source(config: TrialConfig, places: Places) -> SheetSource:
 
     name = config.data.validation
     dataset = open_dataset(name, places)
+    if dataset.manifest.protected:
+        raise Refused(f"{name} is protected: pictures of it are not shown")
     if dataset.manifest.is_synthetic:
         return SheetSource(name=name, dataset=dataset, shows_people=False)
     if dataset.manifest.role != "PUBLIC":

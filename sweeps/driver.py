@@ -232,11 +232,6 @@ def _check_name_and_key_are_fresh(spec: SweepSpec, ledger: Ledger | None) -> Non
             raise Refused(f"{spec.key_path} is the key of another sweep; let DPSWEEP_KEY_FILE name a new path, and a key is made there")
 
 
-def _no_time() -> float:
-    """The clock of a sweep on protected data: how long a trial takes tells how many records it drew."""
-    return 0.0
-
-
 def _ledger_is_there(spec: SweepSpec) -> bool:
     return spec.ledger_url is not None or (spec.storage_dir / "ledger.sqlite").is_file()
 
@@ -260,7 +255,7 @@ class _Run:
             validation_cohort=facts.validation_cohort,
             key_id=key.key_id(),
         )
-        clock = _no_time if facts.protected else time.monotonic
+        clock = None if facts.protected else time.monotonic
         self._schedule = Schedule(spec, around.accountant, reservations, clock=clock)
         self._schedule.restore(key_lost=key_lost)
         self._since_written = 0

@@ -37,17 +37,18 @@ class Handed:
 
 
 class Schedule:
-    """The state of a running sweep. All calls come from the driver's one thread."""
+    """The state of a running sweep. All calls come from the driver's one thread. `clock` None: on protected data, whose trials
+    nobody times, as how long one takes tells how many records it drew."""
 
     def __init__(
-        self, spec: SweepSpec, accountant: Accountant, reservations: Reservations, *, clock: Callable[[], float] = time.monotonic
+        self, spec: SweepSpec, accountant: Accountant, reservations: Reservations, *, clock: Callable[[], float] | None = time.monotonic
     ) -> None:
         self._spec = spec
         self._accountant = accountant
         self._reservations = reservations
-        self._clock = clock
+        self._clock = clock or _no_time
         self._free = free_references(spec.space, seed=spec.seed)
-        self._studies = Studies(spec)
+        self._studies = Studies(spec, timed=clock is not None)
         self._reports = ReportsFile(spec.reports_path)
         self._records: dict[str, TrialRecord] = {}
         self._replaced: set[str] = set()
@@ -279,3 +280,7 @@ class Schedule:
         if plan is None:
             return record if record.config.method == "nonprivate" else replace(record, epsilon_spent=0.0)
         return replace(record, delta=plan.delta, noise_multiplier=plan.noise_multiplier, sampling_prob=plan.sampling_prob)
+
+
+def _no_time() -> float:
+    return 0.0

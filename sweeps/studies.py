@@ -29,6 +29,7 @@ from dpcore.errors import BadInput
 from dpcore.train.durable import drop_partial_line
 from search_spaces.admission import admissible_grid
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
+from sweeps.journal import UntimedJournal
 from sweeps.pricing import trials_at
 from sweeps.results import TrialRecord
 from sweeps.spec import SweepSpec
@@ -40,13 +41,14 @@ SEALED_VALUE = 0.0
 
 
 class Studies:
-    """All studies of a sweep. One process at a time: the driver that holds the sweep's lock."""
+    """All studies of a sweep. One process at a time: the driver that holds the sweep's lock. `timed`: whether the journal may
+    say when a trial began and ended."""
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: SweepSpec, *, timed: bool = True) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
         clear_journal(spec.study_path)
-        self._storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
+        self._storage = JournalStorage((JournalFileBackend if timed else UntimedJournal)(str(spec.study_path)))
         self._studies = {epsilon: self._open(epsilon) for epsilon in (*spec.space.sweep.epsilons, None)}
         self._places = {
             trial.user_attrs["trial_id"]: (study, trial.number)

@@ -61,6 +61,7 @@ class Tracker:
         self._refused_names: set[str] = set()
         self._started_ms = 0
         self._disclosed: PolicyDisclosure | None = None
+        self._tells_time = True
 
     def sweep_started(self) -> None:
         """Connects, opens the experiment and its parent runs; sends first what an earlier process left in the spool.
@@ -161,7 +162,7 @@ class Tracker:
 
     def summary(self, results: SweepResults, text: str, figures: Sequence[Path], sheets: Sequence[ContactSheet] = ()) -> None:
         """The report, its figures and the best trial per ε: scores, contact sheet, and a model version with its alias."""
-        now_ms = int(self._clock() * 1000)
+        now_ms = self._now_ms()
         self._send(
             kind="run",
             key="summary",
@@ -206,7 +207,7 @@ class Tracker:
         """Ends every run that is still RUNNING, waits a little for the last events, and stops the thread."""
         if self._sender is None or self._spool is None:
             return
-        self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=int(self._clock() * 1000))
+        self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=self._now_ms())
         left = self._sender.close(within_s=DRAIN_WITHIN_S)
         path = self._spool.path
         self._sender = self._spool = None
@@ -230,7 +231,12 @@ class Tracker:
 
     def _time_ms(self, config: TrialConfig, step: int) -> int:
         """Now; on protected data the start of the sweep and one millisecond a step, because durations are not released."""
-        return self._started_ms + step if self._is_protected(config) else int(self._clock() * 1000)
+        self._tells_time = self._tells_time and not self._is_protected(config)
+        return self._now_ms() if self._tells_time else self._started_ms + step
+
+    def _now_ms(self) -> int:
+        """Now, or the start of a sweep on protected data: its length is the sum of its trials'."""
+        return int(self._clock() * 1000) if self._tells_time else self._started_ms
 
     def _is_protected(self, config: TrialConfig) -> bool:
         return any(manifest.protected for manifest in self._facts.manifests(config).values())

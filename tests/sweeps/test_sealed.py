@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import fake_trials
 import spaces
+from one_process import OneProcess
 
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused, Unavailable
@@ -26,9 +27,7 @@ from sweeps.driver import run_sweep
 from sweeps.ledger import Ledger
 from sweeps.results import SweepResults, read_results
 from sweeps.sealed import make_sealed_folder, unseal_ceiling
-from sweeps.searcher import ScheduleCallback, ScheduleSearcher
 from sweeps.spec import SweepSpec
-from sweeps.trainable import TrialTrainable
 
 CEILING = 0.87654321
 
@@ -45,27 +44,10 @@ def trial(config, runtime, *, folder: Path, attempt: Attempt, sealed: bool = Fal
         yield report
 
 
-def in_one_process(spec: SweepSpec, *, key: object, searcher: ScheduleSearcher, callback: ScheduleCallback) -> None:
-    """Ray's part: one worker, one trial after the other."""
-    worker = object.__new__(TrialTrainable)
-    config = searcher.suggest("x")
-    worker.setup(config, key=key, runtime=spec.runtime.model_dump(mode="json"))
-    while isinstance(config, dict):
-        trial = SimpleNamespace(config=config, last_result=None)
-        callback.on_trial_start(0, [], trial)
-        while trial.last_result is None or not trial.last_result["done"]:
-            trial.last_result = worker.step()
-            callback.on_trial_result(0, [], trial, trial.last_result)
-        callback.on_trial_complete(0, [], trial)
-        config = searcher.suggest("x")
-        if isinstance(config, dict):
-            worker.reset_config(config)
-
-
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
     monkeypatch.setattr(driver_module, "ray_session", lambda spec: contextlib.nullcontext(1))
-    monkeypatch.setattr(driver_module, "run_tune", in_one_process)
+    monkeypatch.setattr(driver_module, "run_tune", OneProcess())
     monkeypatch.setattr(fake_trials, "sealed_trial", trial, raising=False)
     references = {"floor": True, "ceiling": "non_private", "control": False, "winner_seeds": 0}
     return SweepSpec(
