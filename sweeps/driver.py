@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from sweeps.spec import SweepSpec
 from sweeps.validation import check_noise, plan_validation
 
 if TYPE_CHECKING:
+    from dpcore.data.shards import ShardSet
     from dpcore.privacy.randomness import SweepKey
 
 WRITE_EVERY_TRIALS = 5
@@ -49,11 +50,13 @@ class Interrupted(DpsweepError):
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
     """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect; and
-    whom to charge for scores where validation is private."""
+    whom to charge for scores where validation is private. `look_alikes`: what a person should look at, for their terminal
+    alone."""
 
     cohort: str
     protected: bool
     validation_cohort: str | None = None
+    look_alikes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +175,15 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         cohort=private.members.cohort,
         protected=private.manifest.protected or validation.manifest.protected,
         validation_cohort=validation.members.cohort if validated else None,
+        look_alikes=_look_alikes([one for one in (public, validation) if one.manifest.role == "PUBLIC"], private, places),
     )
+
+
+def _look_alikes(public: Sequence[ShardSet], private: ShardSet, places: Places) -> tuple[str, ...]:
+    from dpcore.data.likeness import likeness_of
+
+    found = (likeness_of(one, private, places) for one in public)
+    return tuple(likeness.text for likeness in found if likeness is not None)
 
 
 def any_config(spec: SweepSpec) -> TrialConfig:
@@ -194,6 +205,8 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
     if spec.sweep_dir.exists():
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
+    for line in facts.look_alikes:
+        around.say(f"dpsweep: {line}")
     if facts.protected and spec.space.references.ceiling not in (False, "non_private"):
         raise Refused(
             "references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false, or =non_private: "
