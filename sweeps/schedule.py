@@ -18,11 +18,13 @@ from dataclasses import dataclass, replace
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
 from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE, Attempt
+from sweeps.allow_list import allowed_error
 from sweeps.pricing import Accountant, trials_at
 from sweeps.references import control_config, free_references, seed_config
 from sweeps.reports_file import ReportsFile
 from sweeps.reservations import Reservations
 from sweeps.results import CurvePoint, Role, TrialRecord, best_of
+from sweeps.sealed import keep_error
 from sweeps.spec import SweepSpec
 from sweeps.studies import Studies
 
@@ -137,6 +139,9 @@ class Schedule:
     def end(self, trial_id: str, *, error: str | None = None) -> TrialRecord:
         """The end of a trial, told once to study and ledger."""
         handed = self._live.pop(trial_id)
+        if error is not None and self._clock is _no_time:
+            keep_error(self._spec.sealed_dir, trial_id, error)
+            error = allowed_error(error, protected=True)
         record = self._records[trial_id].ended(seconds=self._clock() - handed.since, error=error)
         self._records[trial_id] = record
         self._studies.tell(record)

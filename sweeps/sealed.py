@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sweeps.results import SweepResults
     from sweeps.spec import SweepSpec
 
+ERRORS_FILE = "errors.txt"
 SEALED_SCORES = ("val/pckh_50", "val/pckh_10")
 
 
@@ -41,6 +42,14 @@ def make_sealed_folder(folder: Path) -> None:
     for made in (folder.parent, folder):
         made.mkdir(mode=0o700, exist_ok=True)
         made.chmod(0o700)
+
+
+def keep_error(folder: Path, trial_id: str, error: str) -> None:
+    """Adds the full text of a failure to a file of mode 0600 below `folder`: it may quote a record, and somebody must mend it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / ERRORS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"{trial_id}: {error}\n")
 
 
 def score_file(folder: Path) -> Path:

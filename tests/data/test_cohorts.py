@@ -1,12 +1,15 @@
 """Protected data: a key of their own in their folder, keyed digests outside, and one cohort for one set of people."""
 
+import json
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dpcore.config import Places, SplitConfig
 from dpcore.data.caches import describe_dataset, purge_caches
@@ -17,6 +20,7 @@ from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
 from dpcore.data.views import build_views
 from dpcore.errors import Corrupt, Refused, Unavailable
+from sweeps import cli
 
 PIXELATE = SplitConfig(name="p", transform="pixelate", cell_px=8)
 Write = Callable[..., ShardSet]
@@ -119,3 +123,20 @@ def test_protected_data_without_a_cohort_are_corrupt(write: Write) -> None:
     path.write_text("".join(line for line in path.read_text().splitlines() if '"cohort"' not in line))
     with pytest.raises(Corrupt, match="without a cohort"):
         open_shards(folder)
+
+
+def test_the_import_command_names_a_cohort_for_private_people_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (120, 90)).save(images / "a.png")
+    record = {"image": "a.png", "center": [50, 40], "scale": 0.32, "joints": [[60, 45]] * 16, "joints_vis": [1] * 16}
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    command = ["data", "import", "hrnet", "--annotations", str(tmp_path / "a.json"), "--images", str(images), "--zero-based"]
+    assert cli.main([*command, "--role", "PRIVATE", "--cohort", "ward-3", "--out", str(tmp_path / "data" / "large")]) == 0
+    assert "protected, cohort ward-3" in capsys.readouterr().out
+    small = ["--height", "64", "--width", "64", "--role", "PRIVATE", "--out", str(tmp_path / "data" / "small")]
+    assert cli.main([*command, *small]) == 2
+    assert "--cohort ward-3" in capsys.readouterr().err
+    assert cli.main([*command, *small, "--cohort", "ward-3"]) == 0
+    assert cli.main([*command, "--role", "PUBLIC", "--cohort", "ward-3", "--out", str(tmp_path / "data" / "public")]) == 2
+    assert "has no cohort" in capsys.readouterr().err

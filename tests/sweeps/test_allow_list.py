@@ -14,6 +14,31 @@ def test_metrics_of_private_batches_stay_inside() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "train/loss",
+        "train/clipped_frac",
+        "train/batch_size",
+        "train/nonfinite_rows",
+        "train/sampled_ids",
+        "time/step_s",
+        "time/total_s",
+        "val/loss",
+        "private/grad_norm",
+        "data/digest",
+        "val/pckh_50_private",
+    ],
+)
+def test_facts_of_private_batches_and_of_time_are_refused_by_name(name: str) -> None:
+    assert allowed_metrics({name: 1.0}, protected=True) == {}
+
+
+@pytest.mark.parametrize("name", ["public/loss", "public/clipped_frac", "privacy/epsilon_spent", "plan/duration_s", "val/pckh_50"])
+def test_public_facts_the_budget_plans_and_accounted_scores_pass(name: str) -> None:
+    assert allowed_metrics({name: 1.0}, protected=True) == {name: 1.0}
+
+
+@pytest.mark.parametrize(
     ("error", "shown"),
     [
         ("ValueError: keypoint 3 of jane.jpg lies at (12, 4)", "ValueError"),

@@ -210,6 +210,10 @@ def test_tables_and_lines_of_protected_data_tell_no_duration_and_no_message(
     run_sweep(alone, fake_trials.surroundings(lines, protected=True))
     assert [(record.seconds, record.error) for record in read_results(alone.sweep_dir).records] == [(0.0, "ValueError")]
     assert "jane" not in "".join(lines)
+    assert "jane" not in alone.study_path.read_text()
+    kept = alone.sealed_dir / "errors.txt"
+    assert kept.read_text() == "public-start: ValueError: pixel 3 of jane.jpg\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_search_without_privacy_on_protected_data_is_refused(spec: SweepSpec) -> None:
