@@ -27,6 +27,8 @@ cat > "$MLFLOW_AUTH_CONFIG_PATH" <<INI
 [mlflow]
 default_permission = NO_PERMISSIONS
 database_uri = $database
+# Checking a password costs more than the request itself: each worker remembers one that was right for so long.
+auth_cache_ttl_seconds = 60
 INI
 exec mlflow server --app-name basic-auth --backend-store-uri "$database" \
   --artifacts-destination "${MLFLOW_ARTIFACTS:-./mlartifacts}" \

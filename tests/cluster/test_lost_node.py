@@ -1,0 +1,69 @@
+"""A sweep over two Ray nodes of which one is killed: every trial ends, and the ledger adds up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spaces
+
+from dpcore.config import Places
+from sweeps.spec import SweepSpec
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+DRIVER = """
+import sys
+from pathlib import Path
+import fake_trials
+from sweeps.driver import run_sweep
+from sweeps.spec import SweepSpec
+results = run_sweep(SweepSpec.model_validate_json(Path(sys.argv[1]).read_text()), fake_trials.surroundings())
+print([record.state for record in results.records])
+"""
+
+
+def starts(folder: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in folder.glob("*/starts.txt"))
+
+
+def test_a_killed_node_costs_no_trial(ray_head: Any, tmp_path: Path) -> None:
+    node = ray_head.start_node(tmp_path)
+    try:
+        while "Ray runtime started" not in (said := (tmp_path / "node.log").read_text()):
+            assert node.poll() is None, said
+            time.sleep(0.2)
+        spec = SweepSpec(
+            name="lost",
+            space=spaces.space(
+                sweep={"trials_per_epsilon": 8}, references={"floor": False, "ceiling": False, "control": False, "winner_seeds": 0}
+            ),
+            places=Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache"),
+            storage=tmp_path / "store",
+            address=f"127.0.0.1:{ray_head.port}",
+            max_concurrent=4,
+            trial_function="fake_trials:slow_trial",
+        )
+        (tmp_path / "spec.json").write_text(spec.model_dump_json(by_alias=True))
+        line = [sys.executable, "-W", "ignore", "-c", DRIVER, str(tmp_path / "spec.json")]
+        with (tmp_path / "driver.log").open("w") as log:
+            driver = subprocess.Popen(line, env=ray_head.environment, stdout=log, stderr=log)
+        while starts(spec.sweep_dir / "checkpoints") < 5:
+            assert driver.poll() is None, (tmp_path / "driver.log").read_text()
+            time.sleep(0.2)
+        os.killpg(node.pid, signal.SIGKILL)
+        assert driver.wait(timeout=400) == 0, (tmp_path / "driver.log").read_text()
+    finally:
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+    status = json.loads(ray_head.dpsweep("status", "lost", "--storage", spec.storage, "--json").stdout)
+    assert [(e["planned"], e["done"], e["failed"]) for e in status["epsilons"]] == [(8, 8, 0)] * 2
+    ledger = json.loads(ray_head.dpsweep("ledger", "lost", "--storage", spec.storage, "--json").stdout)
+    reserved = [line["trial_id"] for line in ledger["lines"] if line["kind"] == "reserve"]
+    assert len(reserved) == len(set(reserved)) == 16
+    assert starts(spec.sweep_dir / "checkpoints") > 16, "no trial ran on the node that was killed"
