@@ -52,6 +52,21 @@ class DataConfig(Part):
     nominal_examples: int = Field(
         ge=1, description="public N, in privacy units: with the expected batch it fixes q; never the realised count"
     )
+    proxy: str | None = Field(
+        default=None, description="a PUBLIC dataset in the private part's place: a rehearsal, nothing private is read"
+    )
+    proxy_examples: int | None = Field(default=None, ge=1, description="how many privacy units the proxy has")
+
+    @model_validator(mode="after")
+    def _proxy_with_its_size(self) -> Self:
+        if (self.proxy is None) != (self.proxy_examples is None):
+            raise ValueError("data.proxy and data.proxy_examples belong together: give both or neither")
+        return self
+
+    @property
+    def in_private_place(self) -> str:
+        """The dataset that private steps draw from: the proxy where there is one."""
+        return self.private if self.proxy is None else self.proxy
 
 
 class ModelConfig(Part):
@@ -332,9 +347,23 @@ class TrialConfig(Part):
         return self.method in FEATURE_METHODS and self.private_weight == 0
 
     @property
+    def adds_noise(self) -> bool:
+        """Whether the run clips and adds noise, for private data or, as a rehearsal, for a proxy."""
+        return self.method in PRIVATE_METHODS and not self.is_control
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether a PUBLIC proxy stands in the private part's place: nothing private is read, nothing is spent."""
+        return self.data.proxy is not None
+
+    @property
     def spends_privacy(self) -> bool:
         """Whether the run releases anything under a finite ε that the ledger must hold."""
-        return self.method in PRIVATE_METHODS and not self.is_control
+        return self.adds_noise and not self.is_rehearsal
+
+    def without_proxy(self) -> TrialConfig:
+        """The private run that a rehearsal stands for."""
+        return self.changed(**{"data.proxy": None, "data.proxy_examples": None}) if self.is_rehearsal else self
 
     def changed(self, **paths: Any) -> TrialConfig:
         """A new, validated config with dotted paths replaced (`changed(**{"optimizer.learning_rate": 0.1})`)."""

@@ -16,13 +16,22 @@ from dpcore.config import SplitConfig, TrialConfig, did_you_mean, field_names, p
 from dpcore.errors import BadInput
 from search_spaces.admission import admission_mistakes
 from search_spaces.presets import preset_names, preset_path
-from search_spaces.space import PARAMETER_KINDS, Choice, Parameter, References, SpaceFile, SweepSettings, set_value, value_at
+from search_spaces.space import (
+    PARAMETER_KINDS,
+    SPENDING_PATHS,
+    Choice,
+    Parameter,
+    References,
+    SpaceFile,
+    SweepSettings,
+    set_value,
+    value_at,
+)
 
 SECTIONS = ("sweep", "references", "splits", "trial", "search", "search_at")
 SET_BY_THE_SWEEP = ("epsilon", "delta")
 FIXED_IN_A_SWEEP = ("privacy_unit", "relation")
 """What an ε is about: numbers under two of these are not to be compared."""
-COMPOSED_FIXES = ("stages.private.steps", "stages.private.expected_batch_size", "data.nominal_examples")
 
 
 def load_space(
@@ -278,10 +287,8 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
                 found.append(f"{place}: also fixed in trial; keep one of the two")
             if path == "labels":
                 found.append(f"{place}: whether labels are public is for the data's owner to say, once: fix it in trial")
-            if space.sweep.accounting == "composed" and path in COMPOSED_FIXES:
-                found.append(
-                    f"{place}: accounting composed needs it fixed per ε (PLD composition); move it to trial or ask for unaccounted"
-                )
+            if space.sweep.accounting == "private_selection" and path in SPENDING_PATHS:
+                found.append(f"{place}: private_selection chooses among trials that cost the same; move it to trial")
             if space.sweep.sampler == "grid" and not isinstance(parameter, Choice):
                 found.append(f"{place}: sampler grid needs choices, given a range")
     split = value_at(space.trial, "split")
@@ -289,9 +296,25 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
         found.append(f"trial.split: {_unknown_split(space, split)}")
     if space.sweep.delta is None and value_at(space.trial, "data.nominal_examples") is None:
         found.append("sweep.delta: give it a value, or fix trial.data.nominal_examples (its default is 1 / (10 nominal_examples))")
+    found += _regime_mistakes(space)
     if not found:
         found += _cycle(space)
     return found or _join_mistakes(space)
+
+
+def _regime_mistakes(space: SpaceFile) -> Iterable[str]:
+    """What an accounting regime needs of `trial` and `search`."""
+    has_proxy = value_at(space.trial, "data.proxy") is not None
+    if any("data.proxy" in parameters for parameters in (space.search, *space.search_at.values())):
+        yield "search.data.proxy: one dataset stands in the private part's place; move it to trial"
+    elif space.sweep.accounting == "public_proxy" and not has_proxy:
+        yield "trial.data.proxy: accounting public_proxy rehearses on a PUBLIC dataset; name it, with data.proxy_examples"
+    elif space.sweep.accounting != "public_proxy" and has_proxy:
+        yield f"trial.data.proxy: trials of accounting {space.sweep.accounting} read the private data; leave it out, or set public_proxy"
+    if value_at(space.trial, "relation") == "replace" and (space.sweep.accounting == "private_selection" or space.searches_spending):
+        yield "trial.relation: RDP, which prices private_selection and searched q or steps, gives no bound for replace; use add_remove"
+    if space.sweep.accounting == "private_selection" and "nonprivate" in space.methods:
+        yield "search.method: nonprivate spends without bound, so nothing can be selected from it privately; leave it out"
 
 
 def _join_mistakes(space: SpaceFile) -> list[str]:

@@ -14,7 +14,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -22,13 +22,12 @@ from dpcore.config import FEATURE_METHODS, PRIVATE_METHODS, Part, SplitConfig, T
 from dpcore.disclosure.settings import AttackSettings
 
 Scalar = bool | int | float | str | None
+Accounting = Literal["composed", "public_proxy", "private_selection", "unaccounted"]
 Draw = dict[str, Scalar]
 """Dotted TrialConfig path → value, for the active parameters alone."""
 
-ACCOUNTING_NOT_YET = {
-    "public_proxy": "not yet: trials would have to read data.proxy in the private part's place",
-    "private_selection": "not yet: the number of trials would have to be drawn from a secret law and losers sealed",
-}
+SPENDING_PATHS = ("stages.private.steps", "stages.private.expected_batch_size", "data.nominal_examples")
+"""What decides, together with ε, how much a trial spends: q, the steps, and by them the noise."""
 
 
 class _Parameter(Part):
@@ -124,15 +123,37 @@ Parameter = Choice | IntRange | FloatRange
 PARAMETER_KINDS: dict[str, type[Choice] | type[IntRange] | type[FloatRange]] = {"choice": Choice, "int": IntRange, "float": FloatRange}
 
 
+class SelectionLaw(Part):
+    """The law of the secret number of trials per ε under `private_selection` (Papernot and Steinke 2022): a truncated negative
+    binomial of `shape` (1 geometric, 0 logarithmic), or Poisson (`inf`)."""
+
+    mean_trials: float = Field(ge=1, le=500)
+    shape: Annotated[float, Field(ge=0)] | Literal["inf"] = 1.0
+
+    @property
+    def shape_number(self) -> float:
+        """`shape`, with infinity as a number."""
+        return math.inf if self.shape == "inf" else float(self.shape)
+
+    def text(self) -> str:
+        """For a person."""
+        names = {0.0: "logarithmic", 1.0: "geometric", math.inf: "Poisson"}
+        law = names.get(self.shape_number, f"truncated negative binomial of shape {self.shape_number:g}")
+        return f"{law} law with mean {self.mean_trials:g}"
+
+
 class SweepSettings(Part):
     """How the search goes, for every ε. `accounting` has no default: what a sweep costs is somebody's decision."""
 
     epsilons: tuple[float, ...] = Field(min_length=1)
     delta: float | None = Field(default=None, gt=0, lt=1, description="None: 1 / (10 data.nominal_examples)")
-    trials_per_epsilon: int | None = Field(default=None, ge=1, description="None: the whole grid, for sampler grid alone")
+    trials_per_epsilon: int | None = Field(
+        default=None, ge=1, description="None: the whole grid, for sampler grid; or drawn by `selection`"
+    )
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     stopper: str = "none"
-    accounting: str
+    accounting: Accounting
+    selection: SelectionLaw | None = Field(default=None, description="private_selection: the law of the number of trials")
     epsilon_total: float | None = Field(default=None, gt=0)
     validation: Literal["public", "private"] = "public"
     validation_epsilon: float | None = Field(default=None, gt=0, description="private validation: of all its scores together")
@@ -157,15 +178,6 @@ class SweepSettings(Part):
             raise ValueError(f"expected none, given {stopper}")
         return stopper
 
-    @field_validator("accounting")
-    @classmethod
-    def _accounting_there(cls, accounting: str) -> str:
-        if accounting in ACCOUNTING_NOT_YET:
-            raise ValueError(f"{accounting} is {ACCOUNTING_NOT_YET[accounting]}; use composed or unaccounted")
-        if accounting not in ("composed", "unaccounted"):
-            raise ValueError(f"expected composed or unaccounted, given {accounting}")
-        return accounting
-
     @model_validator(mode="after")
     def _private_validation_is_paid_for(self) -> Self:
         settings = (self.validation_epsilon, self.validation_units)
@@ -173,12 +185,28 @@ class SweepSettings(Part):
             raise ValueError("validation private needs validation_epsilon (of all scores together) and validation_units (nominal people)")
         if self.validation == "public" and settings != (None, None):
             raise ValueError("validation_epsilon and validation_units are for validation private: public scores cost nothing")
+        if self.validation == "private" and self.accounting in ("public_proxy", "private_selection"):
+            why = "reads PUBLIC data alone" if self.accounting == "public_proxy" else "needs scores that cost nothing, as it hides how many"
+            raise ValueError(f"validation: {self.accounting} {why}; declare the validation data public")
         return self
 
     @model_validator(mode="after")
     def _number_of_trials(self) -> Self:
-        if self.trials_per_epsilon is None and self.sampler != "grid":
-            raise ValueError(f"trials_per_epsilon: sampler {self.sampler} has no end of its own; give a number")
+        if self.accounting != "private_selection":
+            if self.selection is not None:
+                raise ValueError("selection: it is the law of private_selection; leave it out, or set accounting private_selection")
+            if self.trials_per_epsilon is None and self.sampler != "grid":
+                raise ValueError(f"trials_per_epsilon: sampler {self.sampler} has no end of its own; give a number")
+            return self
+        if self.selection is None:
+            raise ValueError("selection: private_selection draws the number of trials; give its law, such as {mean_trials: 10, shape: 1}")
+        if self.trials_per_epsilon is not None:
+            raise ValueError("trials_per_epsilon: private_selection draws the number of trials from selection; set it to null")
+        if self.sampler != "random":
+            raise ValueError(
+                f"sampler: private_selection is priced for independent draws, and {self.sampler} chooses draws by what came before or "
+                "runs a fixed list; use random"
+            )
         return self
 
 
@@ -227,6 +255,11 @@ class SpaceFile(Part):
     def has_feature_methods(self) -> bool:
         """Whether a control can exist: only a feature method has a private part to switch off."""
         return bool(FEATURE_METHODS.intersection(self.methods))
+
+    @property
+    def searches_spending(self) -> bool:
+        """Whether q or the steps are searched at some ε: then an RDP filter prices the sweep, as PLD needs them fixed."""
+        return any(path in self.parameters_at(epsilon) for epsilon in self.sweep.epsilons for path in SPENDING_PATHS)
 
     def _possible(self, path: str) -> tuple[Scalar, ...]:
         parameters = [self.parameters_at(epsilon).get(path) for epsilon in self.sweep.epsilons]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
 from dpcore.errors import BadInput, DpsweepError, Refused
 from sweeps.allow_list import allowed_error
+from sweeps.charges import FilterTerms
 from sweeps.disclosure import MeasuredPolicy, measure_policy, save_policy
 from sweeps.disclosure_sheet import save_disclosure_sheet
 from sweeps.ledger import Ledger
@@ -30,7 +31,8 @@ from sweeps.ray_session import ray_session, run_tune
 from sweeps.reservations import Reservations
 from sweeps.results import SweepResults, TrialRecord
 from sweeps.schedule import Schedule
-from sweeps.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker
+from sweeps.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
+from sweeps.selection import Selection, check_key
 from sweeps.spec import SweepSpec
 from sweeps.validation import check_noise, plan_validation
 
@@ -114,7 +116,8 @@ def run_sweep(
         BadInput, Refused, Unavailable: nothing was begun. Interrupted: stopped by Ctrl-C; `resume_sweep` goes on.
     """
     around = surroundings or default_surroundings()
-    _, facts = _checked_plan(spec, around)
+    plan, facts = _checked_plan(spec, around)
+    spec = with_filter(spec, plan)
     with ray_session(spec) as concurrency, _new_folder(spec) as made, _locked(spec):
         key = _new_key(spec)
         spec.save()
@@ -140,6 +143,7 @@ def resume_sweep(
     around = surroundings or default_surroundings()
     facts = around.dataset(spec)
     with _locked(spec):
+        check_key(not spec.key_path.exists(), spec)
         key, lost = _found_key(spec)
         with ray_session(spec) as concurrency:
             return _Run(spec, around, facts, key=key, key_lost=lost).to_the_end(concurrency, summarize)
@@ -159,9 +163,13 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     places: Places = spec.places
     config = any_config(spec)
     data = config.data
-    private, public, validation = (open_dataset(name, places) for name in (data.private, data.public, data.validation))
+    private, public, validation = (open_dataset(name, places) for name in (data.in_private_place, data.public, data.validation))
     validated = spec.space.sweep.validation == "private"
-    check_roles(private, public, validation, private_validation=validated)
+    check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
+    if config.labels == "private" and spec.space.splits_in_use:
+        check_crops(private)
+    if config.is_rehearsal:
+        return DatasetFacts(cohort=private.members.cohort, protected=False)
     charged = (private, validation) if validated else (private,)
     for dataset in charged:
         check_cohort(dataset.members, members_beside(dataset.folder), place=dataset.folder.parent)
@@ -169,8 +177,6 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         check_unit(private, config.privacy_unit)
     if validated:
         check_unit(validation, config.privacy_unit)
-    if config.labels == "private" and spec.space.splits_in_use:
-        check_crops(private)
     return DatasetFacts(
         cohort=private.members.cohort,
         protected=private.manifest.protected or validation.manifest.protected,
@@ -214,14 +220,23 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
         )
     if facts.protected and "nonprivate" in spec.space.methods:
         raise Refused("method nonprivate trains without privacy, and the private data are protected; take it out of the space")
-    plan = plan_sweep(spec.space, around.accountant, cache_dir=spec.places.cache_dir)
     ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
+    standing = () if ledger is None else ledger.lines(cohort=facts.cohort)
+    plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
     _check_name_and_key_are_fresh(spec, ledger)
-    check_cap(plan, ledger, cohort=facts.cohort, accountant=around.accountant)
+    check_cap(plan, standing, around.accountant)
     validation = plan_validation(spec.space, spec.places.cache_dir)
     if validation is not None:
         check_noise(validation)
     return plan, facts
+
+
+def with_filter(spec: SweepSpec, plan: SweepPlan) -> SweepSpec:
+    """The spec with the order and budget of its RDP filter, if it needs one: fixed here, before the first trial."""
+    if plan.basis.filter is None:
+        return spec
+    terms = FilterTerms(sweep=spec.name, order=plan.basis.filter.order, rdp=plan.basis.filter.rdp)
+    return spec.model_copy(update={"privacy_filter": terms})
 
 
 def _check_name_and_key_are_fresh(spec: SweepSpec, ledger: Ledger | None) -> None:
@@ -269,7 +284,8 @@ class _Run:
             key_id=key.key_id(),
         )
         clock = None if facts.protected else time.monotonic
-        self._schedule = Schedule(spec, around.accountant, reservations, clock=clock)
+        selection = None if spec.space.sweep.selection is None else Selection(spec, key)
+        self._schedule = Schedule(spec, around.accountant, reservations, selection=selection, clock=clock)
         self._schedule.restore(key_lost=key_lost)
         self._since_written = 0
         self._interrupted = False
@@ -277,7 +293,7 @@ class _Run:
     @property
     def has_begun(self) -> bool:
         """Whether there is something to resume: a trial was handed out, and may have been charged."""
-        return bool(self._schedule.records) or self._interrupted
+        return self._schedule.has_begun or self._interrupted
 
     def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None) -> SweepResults:
         tracker = self._tracker
@@ -289,6 +305,8 @@ class _Run:
             self._tell_again(tracker)
             with _stop_signals(callback, self._spec.name):
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
+            callback.tell_released()
+            self._schedule.close()
             results = self._write()
             finished = True
             if summarize is not None:
@@ -315,10 +333,7 @@ class _Run:
         """What the tracker may have missed when the last driver was killed; it skips what it has."""
         for record in self._schedule.records:
             if record.is_finished:
-                tracker.trial_started(record)
-                for point in record.curve:
-                    tracker.reported(record, point)
-                tracker.trial_ended(record)
+                tell_whole(tracker, record)
 
     def _trial_ended(self, record: TrialRecord) -> None:
         self._around.say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
@@ -339,14 +354,14 @@ class _Run:
 
     def _results(self) -> SweepResults:
         space, schedule = self._spec.space, self._schedule
-        composed = sweep_price(self._ledger, self._spec.name, space.delta, self._around.accountant)
+        reserved = sweep_price(self._ledger, self._spec.name, space.delta, self._around.accountant)
         return SweepResults(
             name=self._spec.name,
             records=tuple(self._shown(record) for record in schedule.records),
             accounting=space.sweep.accounting,
             delta=space.delta,
-            sweep_epsilon=composed if space.sweep.accounting == "composed" else None,
-            composed_epsilon=composed,
+            sweep_epsilon=None if space.sweep.accounting == "unaccounted" else reserved,
+            composed_epsilon=reserved,
             planned=schedule.planned,
             stopped_by=schedule.stopped_by,
             protected=self._facts.protected,

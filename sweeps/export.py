@@ -45,9 +45,9 @@ def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
 
 
 def export_trial(record: TrialRecord, spec: SweepSpec) -> ExportedConfig:
-    """The exported config of a trial."""
+    """The exported config of a trial; of a rehearsal that of the private run which it stands for."""
     origin = Origin(storage=spec.storage, sweep=spec.name, trial_id=record.trial_id, fingerprint=record.fingerprint)
-    return ExportedConfig(config=record.config, runtime=spec.runtime, origin=origin)
+    return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin)
 
 
 def write_exported(exported: ExportedConfig, out: Path) -> None:

@@ -173,15 +173,16 @@ def total(lines: Iterable[LedgerLine | Reservation], delta: float, compose: Comp
 
     A sealed run counts nothing until an `unseal` line shows it: then the sum is ∞.
     """
-    spent = []
-    for line in lines:
-        kind = line.kind if isinstance(line, LedgerLine) else "reserve"
-        if kind == "unseal":
-            return math.inf
-        if kind == "reserve" and line.event == "gaussian":
-            spent.append(line)
-    charges = charges_of(spent)
+    found = list(lines)
+    if any(isinstance(line, LedgerLine) and line.kind == "unseal" for line in found):
+        return math.inf
+    charges = charges_of(spent(found))
     return compose(charges, delta) if charges else 0.0
+
+
+def spent(lines: Iterable[LedgerLine | Reservation]) -> list[LedgerLine | Reservation]:
+    """The reservations among `lines` that count under a finite ε."""
+    return [line for line in lines if line.event == "gaussian" and (not isinstance(line, LedgerLine) or line.kind == "reserve")]
 
 
 def _place(line: LedgerLine) -> str:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import PRIVATE_METHODS, TrialConfig
-from dpcore.errors import Refused
+from dpcore.errors import BadInput, Refused
 from search_spaces.admission import admissible_grid
-from search_spaces.space import SpaceFile, value_at
-from sweeps.ledger import Compose, Ledger, total
+from search_spaces.space import SPENDING_PATHS, Accounting, Choice, SpaceFile
+from sweeps.charges import charges_of
+from sweeps.ledger import Compose, Ledger, LedgerLine, spent, total
 from sweeps.references import free_references
+from sweeps.regimes import Basis, RegimePrice, charges_under, headline, regime_prices
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan, Spending
+    from dpcore.privacy.composition import Filtered
 
-NO_GUARANTEE = "no end-to-end guarantee"
+DRAWS = 50
+"""Tries for a draw of a method that spends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +53,24 @@ class PlannedGroup:
     """The trials of one ε.
 
     Attributes:
-        trials: of the search; reruns: of the winner. Both are priced. control: 0 or 1, free.
-        spending: of each priced trial; None where q or the steps are searched, or no method spends.
-        price: ε at the sweep's δ of this group alone; None where `spending` is.
+        trials: of the search (under private_selection their mean); reruns: of the winner. Both are priced.
+        control: 0 or 1, free.
+        spendings: what a priced trial may spend: one where q and the steps are fixed, else the corners of what is searched;
+            none where no method spends.
+        price: ε at the sweep's δ of this group alone under the sweep's regime; None where an RDP filter prices the sweep.
     """
 
     epsilon: float
-    trials: int
+    trials: float
     reruns: int
     control: int
-    spending: Spending | None
-    price: float | None
+    spendings: tuple[Spending, ...]
+    price: float | None = None
+
+    @property
+    def spending(self) -> Spending | None:
+        """Of each priced trial; None where q or the steps are searched, or no method spends."""
+        return self.spendings[0] if len(self.spendings) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,92 +79,100 @@ class SweepPlan:
 
     Attributes:
         references: ids of the free runs: floors and ceiling.
-        composed_epsilon: of the whole sweep under `composed`; None where q or the steps are searched.
-        sweep_epsilon: under the sweep's own regime; None under `unaccounted`.
+        basis: the regime, with the filter that the sweep opens or the law of its selection.
+        prices: under each regime.
+        finals: per ε, what `dpsweep train` charges for a model of the winner's settings.
     """
 
     groups: tuple[PlannedGroup, ...]
     references: tuple[str, ...]
-    accounting: str
+    basis: Basis
     delta: float
-    composed_epsilon: float | None
-    sweep_epsilon: float | None
+    prices: tuple[RegimePrice, ...]
+    finals: tuple[float, ...]
     epsilon_total: float | None
 
     @property
-    def trials(self) -> int:
-        """All runs, references included."""
+    def accounting(self) -> Accounting:
+        """The regime."""
+        return self.basis.accounting
+
+    @property
+    def trials(self) -> float:
+        """All runs, references included; under private_selection on average."""
         return len(self.references) + sum(group.trials + group.reruns + group.control for group in self.groups)
+
+    @property
+    def composed_epsilon(self) -> float | None:
+        """Of the whole sweep under `composed`."""
+        return self.price_under("composed")
+
+    @property
+    def sweep_epsilon(self) -> float | None:
+        """Under the sweep's own regime; None under `unaccounted`."""
+        return self.price_under(self.accounting)
+
+    def price_under(self, accounting: Accounting) -> float | None:
+        """ε under a regime."""
+        return next(price.epsilon for price in self.prices if price.accounting == accounting)
 
     @property
     def headline(self) -> str:
         """The price in words; the first thing that a report says."""
-        composed = "priced as it goes (q or the steps are searched)" if self.composed_epsilon is None else f"{self.composed_epsilon:.3g}"
-        return headline(self.accounting, self.delta, composed)
+        epsilon = self.composed_epsilon if self.accounting == "unaccounted" else self.sweep_epsilon
+        return headline(self.basis, delta=self.delta, epsilon=epsilon)
 
 
-def headline(accounting: str, delta: float, composed: str) -> str:
-    """One line on what the sweep as a whole guarantees."""
-    if accounting == "unaccounted":
-        return f"{NO_GUARANTEE} (accounting unaccounted; composed would be epsilon {composed} at delta {delta:g})"
-    return f"sweep epsilon {composed} at delta {delta:g} (composition of all its trials)"
+def plan_sweep(
+    space: SpaceFile, accountant: Accountant, *, standing: Sequence[LedgerLine] = (), cache_dir: Path | None = None
+) -> SweepPlan:
+    """Prices a sweep that has not begun. Calibration takes seconds per ε, then it is cached.
 
+    Args:
+        space: what is searched.
+        accountant: plans and composes.
+        standing: the ledger's lines of the private dataset so far; a filter is cut to what `epsilon_total` leaves beside them.
+        cache_dir: where calibrations are kept.
 
-def plan_sweep(space: SpaceFile, accountant: Accountant, *, cache_dir: Path | None = None) -> SweepPlan:
-    """Prices a sweep that has not begun. Calibration takes seconds per ε, then it is cached."""
-    spendings = {epsilon: _spending_at(space, epsilon, accountant, cache_dir) for epsilon in space.sweep.epsilons}
-    groups, events = [], []
-    for epsilon, spending in spendings.items():
-        trials, reruns = trials_at(space, epsilon), space.references.winner_seeds
-        own = [] if spending is None else [(spending, trials + reruns)]
-        events += own
-        groups.append(
-            PlannedGroup(
-                epsilon=epsilon,
-                trials=trials,
-                reruns=reruns,
-                control=int(space.references.control and space.has_feature_methods),
-                spending=spending,
-                price=accountant.compose(own, space.delta) if own else None,
-            )
-        )
-    composed = accountant.compose(events, space.delta) if len(events) == len(groups) else None
+    Raises:
+        Refused: `epsilon_total` leaves no room for a filter.
+    """
+    bare = [_group(space, epsilon, accountant, cache_dir) for epsilon in space.sweep.epsilons]
+    basis = Basis(accounting=space.sweep.accounting, filter=_filter(space, bare, standing), law=space.sweep.selection)
+    groups = tuple(_priced(group, basis, accountant, space.delta) for group in bare)
+    finals = [max((accountant.compose([(one, 1)], space.delta) for one in group.spendings), default=0.0) for group in groups]
     return SweepPlan(
-        groups=tuple(groups),
+        groups=groups,
         references=tuple(reference.trial_id for reference in free_references(space, seed=0)),
-        accounting=space.sweep.accounting,
+        basis=basis,
         delta=space.delta,
-        composed_epsilon=composed,
-        sweep_epsilon=composed if space.sweep.accounting == "composed" else None,
+        prices=regime_prices(basis, groups, delta=space.delta, compose=accountant.compose),
+        finals=tuple(finals),
         epsilon_total=space.sweep.epsilon_total,
     )
 
 
-def check_cap(plan: SweepPlan, ledger: Ledger | None, *, cohort: str, accountant: Accountant) -> None:
+def check_cap(plan: SweepPlan, standing: Sequence[LedgerLine], accountant: Accountant) -> None:
     """Refuses a sweep whose plan, on top of what the dataset has been charged already, passes `epsilon_total`.
 
     Raises:
         Refused: it would; nothing has been touched.
     """
-    if plan.epsilon_total is None:
+    if plan.epsilon_total is None or plan.basis.filter is not None:  # a filter has been cut to the cap, and stops the sweep there
         return
-    standing: Sequence[Spending] = (
-        ()
-        if ledger is None
-        else [line.spending for line in ledger.lines(cohort=cohort) if line.kind == "reserve" and line.event == "gaussian"]
-    )
-    planned = [(group.spending, group.trials + group.reruns) for group in plan.groups if group.spending is not None]
-    after = accountant.compose([*((spending, 1) for spending in standing), *planned], plan.delta)
+    planned = charges_under(plan.basis, [group for group in plan.groups if group.spendings]) or []
+    is_open = any(line.kind == "unseal" for line in standing)
+    after = math.inf if is_open else accountant.compose([*charges_of(spent(standing)), *planned], plan.delta)
     if after > plan.epsilon_total:
         raise Refused(
-            f"sweep.epsilon_total is {plan.epsilon_total:g}, the {plan.trials} planned trials would bring the dataset to {after:.4g} at "
-            f"delta {plan.delta:g} ({len(standing)} reservations stand already); plan fewer trials or raise the cap"
+            f"sweep.epsilon_total is {plan.epsilon_total:g}, the {plan.trials:g} planned trials would bring the dataset to {after:.4g} at "
+            f"delta {plan.delta:g} ({len(spent(standing))} reservations stand already); plan fewer trials or raise the cap"
         )
 
 
 def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant) -> float:
-    """ε at δ of all that a sweep has reserved so far, of the cohort that it charges most: people to train on and people to
-    validate on are others, and each is promised their own sum."""
+    """ε at δ of all that a sweep has reserved so far (of a sweep behind a filter its budget, from the first trial on), of the
+    cohort that it charges most: people to train on and people to validate on are others, and each is promised their own sum."""
     lines = ledger.lines(sweep=sweep)
     cohorts = {line.cohort for line in lines}
     return max((total((line for line in lines if line.cohort == cohort), delta, accountant.compose) for cohort in cohorts), default=0.0)
@@ -163,24 +185,68 @@ def planned_runs(space: SpaceFile) -> int:
 
 
 def trials_at(space: SpaceFile, epsilon: float) -> int:
-    """The number of search trials at `epsilon`."""
+    """The number of search trials at `epsilon`, where it is no secret."""
     asked = space.sweep.trials_per_epsilon
     return len(admissible_grid(space, epsilon)) if asked is None else asked
 
 
-def _spending_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> Spending | None:
-    """What every private trial at `epsilon` spends, when the space fixes it: no draw moves q or the steps."""
-    paths = ("stages.private.steps", "stages.private.expected_batch_size", "data.nominal_examples")
-    if any(path in space.parameters_at(epsilon) for path in paths) or not PRIVATE_METHODS.intersection(space.methods):
+def _group(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> PlannedGroup:
+    law = space.sweep.selection
+    return PlannedGroup(
+        epsilon=epsilon,
+        trials=trials_at(space, epsilon) if law is None else law.mean_trials,
+        reruns=space.references.winner_seeds,
+        control=int(space.references.control and space.has_feature_methods),
+        spendings=_spendings_at(space, epsilon, accountant, cache_dir),
+    )
+
+
+def _priced(group: PlannedGroup, basis: Basis, accountant: Accountant, delta: float) -> PlannedGroup:
+    charges = None if basis.filter is not None else charges_under(basis, [group])
+    return replace(group, price=accountant.compose(charges, delta) if charges else None if charges is None else 0.0)
+
+
+def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence[LedgerLine]) -> Filtered | None:
+    """The filter of a sweep that searches q or the steps. Its budget lets every trial, rerun and one final training per ε be
+    the dearest corner of the space; `epsilon_total` makes it smaller where that is asked."""
+    spending = [([*group.spendings], round(group.trials) + group.reruns + 1) for group in groups if group.spendings]
+    if space.sweep.accounting == "public_proxy" or not space.searches_spending or not spending:
         return None
-    values = {
-        "method": "dpsgd",
-        "epsilon": epsilon,
-        "delta": space.delta,
-        "clip_norm": 1.0,
-        "data": space.trial.get("data"),
-        "stages": {"private": value_at(space.trial, "stages.private")},
-        "relation": space.trial.get("relation", "add_remove"),
-    }
-    plan = accountant.plan(TrialConfig.model_validate(values), cache_dir)
-    return None if plan is None else plan.spending
+    from dpcore.privacy.composition import open_filter
+
+    return open_filter(spending, space.delta, cap=space.sweep.epsilon_total, standing=charges_of(spent(standing)))
+
+
+def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> tuple[Spending, ...]:
+    """What a private trial at `epsilon` may spend: one spending where the space fixes q and the steps, else one per corner of
+    their ranges and value of their choices."""
+    config = private_config(space, epsilon)
+    if config is None:
+        return ()
+    searched = {path: p for path, p in space.parameters_at(epsilon).items() if path in SPENDING_PATHS}
+    ends = [p.choice if isinstance(p, Choice) else p.bounds for p in searched.values()]
+    found: dict[Spending, None] = {}
+    for corner in itertools.product(*ends):
+        try:
+            plan = accountant.plan(config.changed(**dict(zip(searched, corner, strict=True))), cache_dir)
+        except BadInput:  # a corner outside what TrialConfig admits, such as a batch of more than N
+            continue
+        if plan is not None:
+            found[plan.spending] = None
+    if not found:
+        raise BadInput(f"no corner of {', '.join(searched)} is admissible at epsilon {epsilon:g}: narrow their ranges")
+    return tuple(found)
+
+
+def private_config(space: SpaceFile, epsilon: float) -> TrialConfig | None:
+    """Some draw that spends, or would without its proxy; None where there is none."""
+    generator = random.Random(0)
+    for _ in range(DRAWS):
+        for method in sorted(PRIVATE_METHODS.intersection(space.methods)):
+            try:
+                config = space.trial_config(epsilon, space.draw(epsilon, generator, forced={"method": method})).without_proxy()
+            except BadInput:
+                continue
+            if config.spends_privacy:
+                return config
+    return None

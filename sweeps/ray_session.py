@@ -86,7 +86,7 @@ def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None
     _silence()
     trainable = tune.with_parameters(TrialTrainable, key=key, runtime=spec.runtime.model_dump(mode="json"))
     bundle = {"CPU": spec.cpus_per_trial, **({"GPU": spec.gpus_per_trial} if spec.gpus_per_trial else {})}
-    folder = spec.state_dir / RAY_FOLDER
+    folder = (spec.state_dir if spec.space.sweep.selection is None else spec.selection_dir) / RAY_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     try:
         # Not tune.Tuner: it pickles and copies searcher and callbacks at birth, and ours hold the open study and ledger.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from sweeps.commands.output import number, percent, render_table
 from sweeps.comparison import Comparison, compare
 from sweeps.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
 from sweeps.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
+from sweeps.regimes import NO_GUARANTEE, Basis, basis_of
 from sweeps.tracking import tracking_uri
 from sweeps.validation import validation_line
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
 STAND_IN = "stand-in data: ε as it would be"
-NO_GUARANTEE = "no end-to-end guarantee"
 SEALED = "a ceiling without privacy was run and sealed: its score is in no table, log or tracker, and costs nothing while it stays there"
 UNSEALED = "the sealed ceiling was shown: a release without privacy, so the ε of this sweep and of its dataset is ∞"
 HEADER = ["ε", "winner", "PCKh@0.5 %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
@@ -35,15 +35,15 @@ class SweepPrice:
     """What choosing cost.
 
     Attributes:
-        accounting: The regime.
-        composed_epsilon: Composition of every private trial of the sweep, at `delta`.
-        private_trials: How many trials that composes.
+        basis: The regime, with its filter or the law of its selection.
+        composed_epsilon: Of everything that the sweep reserved, at `delta`.
+        private_trials: How many private trials are shown.
         protected: Whether the private data is real people's.
         validation: Who is scored on, and at what price.
         sealed: Whether a ceiling without privacy was run of which nothing is shown.
     """
 
-    accounting: str
+    basis: Basis
     composed_epsilon: float
     private_trials: int
     delta: float
@@ -52,17 +52,29 @@ class SweepPrice:
     sealed: bool = False
 
     @property
-    def sweep_epsilon(self) -> float | None:
-        """ε of the whole sweep under its regime; None where the regime promises none."""
-        return self.composed_epsilon if self.accounting == "composed" else None
+    def accounting(self) -> str:
+        """The regime."""
+        return self.basis.accounting
+
+    @property
+    def is_rehearsed(self) -> bool:
+        """Whether no trial read private data."""
+        return self.accounting == "public_proxy"
 
     def lines(self) -> list[str]:
         """The price in words."""
-        composed = f"ε = {number(self.composed_epsilon)} at δ = {self.delta:.3g} for {self.private_trials} private trials"
+        where = f"price of this sweep ({self.accounting})"
+        spent = f"ε = {number(self.composed_epsilon)} at δ = {self.delta:.3g}"
+        counted = f"{spent} for {self.private_trials} private trials ({self.basis.text()})"
+        if self.is_rehearsed:
+            return [f"{where}: ε = 0: {self.basis.text()}", "scores and gains are a rehearsal's, on the proxy"]
         if self.accounting == "unaccounted":
-            lines = [f"price of this sweep (unaccounted): {NO_GUARANTEE}; composed would have cost {composed}"]
+            composed = replace(self.basis, accounting="composed")
+            lines = [f"{where}: {NO_GUARANTEE}; composed would have cost {counted.replace(self.basis.text(), composed.text())}"]
+        elif self.accounting == "private_selection":
+            lines = [f"{where}: {spent}, reruns included ({self.basis.text()})", "how long the sweep took hints at the number of trials"]
         else:
-            lines = [f"price of this sweep ({self.accounting}): {composed}"]
+            lines = [f"{where}: {counted}"]
         lines.append(self.validation)
         if math.isinf(self.composed_epsilon):
             lines.append(UNSEALED)
@@ -74,6 +86,8 @@ class SweepPrice:
         """What must stand under a curve over ε."""
         if self.accounting == "unaccounted":
             return f"{NO_GUARANTEE}: settings were chosen on private results that nobody paid for"
+        if self.is_rehearsed:
+            return "Choosing cost ε = 0: every point was trained and scored on PUBLIC data, at the noise of its ε relative to the batch."
         total = number(self.composed_epsilon, 2)
         text = (
             f"Choosing cost ε = {total} (δ = {self.delta:.3g}, {self.accounting}): a model here is that private together with its settings."
@@ -147,7 +161,7 @@ NOTES = (
 def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
     """The report of a sweep as its results stand."""
     price = SweepPrice(
-        accounting=results.accounting,
+        basis=replace(basis_of(spec), accounting=results.accounting),
         composed_epsilon=results.composed_epsilon,
         private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
         delta=results.delta,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dpcore.config import digest_of
 from dpcore.errors import Refused
 from sweeps.ledger import Compose, Ledger, Reservation
 from sweeps.pricing import Accountant
@@ -15,6 +16,7 @@ from sweeps.validation import TRIAL_SUFFIX, plan_validation, score_reservation
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan
+    from sweeps.selection import Selection
 
 
 class Reservations:
@@ -33,24 +35,62 @@ class Reservations:
 
     def reserve(self, record: TrialRecord) -> None:
         """Writes the trial's whole planned spending down before it starts, of a new attempt its steps from the checkpoint on.
-        The same attempt again is the same line.
+        The same attempt again is the same line. A trial of a private selection has no line of its own: its selection has.
 
         Raises:
-            Refused: `epsilon_total` would be passed, or more scores on private validation data be released than were planned.
+            Refused: `epsilon_total` or the budget of the sweep's filter would be passed, or more scores on private validation data be
+                released than were planned.
             Unavailable: the ledger does not answer.
         """
         score = self._score(record)
         if score is not None:
             self._check_planned(score)
-        for reservation in filter(None, (score, self._reservation(record))):
+        for reservation in (score, self._reservation(record)):
+            self._write_down(reservation)
+
+    def reserve_selection(self, one: TrialRecord, selection: Selection) -> None:
+        """Writes down a whole private selection, before its first trial.
+
+        Args:
+            one: a trial of it; all spend alike.
+            selection: gives the law.
+
+        Raises:
+            Refused: `epsilon_total` would be passed.
+        """
+        self._write_down(self._of_selection(one, selection))
+
+    def settle_selection(self, one: TrialRecord, selection: Selection, *, outcome: str) -> None:
+        """Writes down that a selection is over; how many trials it had stays secret."""
+        reservation = self._of_selection(one, selection)
+        if reservation is not None and reservation.run in self._standing():
+            self._ledger.settle(reservation, steps_done=reservation.steps, outcome=outcome)
+
+    def _of_selection(self, one: TrialRecord, selection: Selection) -> Reservation | None:
+        single = self._run(one)
+        if single is None:
+            return None
+        law = selection.terms
+        epsilon = self._accountant.compose([(law.charge(single.spending), 1)], single.delta)
+        # what is hashed with the line is the same whichever trial stands for all
+        fingerprint = digest_of({"space": self._spec.space.document(), "epsilon": one.epsilon})
+        return replace(
+            single, trial_id=f"selection-e{one.epsilon:g}", epsilon=epsilon, fingerprint=fingerprint, priced_by=law.text(), attempt=0
+        )
+
+    def _write_down(self, reservation: Reservation | None) -> None:
+        if reservation is not None:
             self._ledger.reserve(reservation, cap=self._spec.space.sweep.epsilon_total, compose=self._accountant.compose)
 
     def settle(self, record: TrialRecord) -> None:
         """Writes down how a trial ended; a trial that was never reserved (it spends nothing, or was not started) has no end."""
-        standing = {line.run for line in self._ledger.open_reservations(self._spec.name)}
+        standing = self._standing()
         for reservation in filter(None, (self._score(record), self._reservation(record))):
             if reservation.run in standing:
                 self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
+
+    def _standing(self) -> set[tuple[str, str, int]]:
+        return {line.run for line in self._ledger.open_reservations(self._spec.name)}
 
     def _score(self, record: TrialRecord) -> Reservation | None:
         """The record's score on private validation data."""
@@ -75,6 +115,7 @@ class Reservations:
             )
 
     def _reservation(self, record: TrialRecord) -> Reservation | None:
+        """What a trial reserves for itself; None where it spends nothing or is part of a selection."""
         if record.is_sealed:
             return sealed_reservation(
                 record.config,
@@ -84,6 +125,10 @@ class Reservations:
                 cohort=self._cohort,
                 key_id=self._key_id,
             )
+        is_selected = self._spec.space.sweep.selection is not None and record.role == "search"
+        return None if is_selected else self._run(record)
+
+    def _run(self, record: TrialRecord) -> Reservation | None:
         planned = self._accountant.plan(record.config, self._spec.places.cache_dir)
         if planned is None:
             return None
@@ -102,6 +147,7 @@ class Reservations:
             delta=plan.delta,
             fingerprint=record.fingerprint,
             key_id=self._key_id,
+            priced_by="" if self._spec.privacy_filter is None else self._spec.privacy_filter.text(),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from dpcore.config import FEATURE_METHODS, TrialConfig, parse_config
 from dpcore.errors import BadInput, Corrupt
+from search_spaces.space import Accounting
 from sweeps.spec import write_atomically
 
 Role = Literal["search", "floor", "ceiling", "sealed_ceiling", "control", "seed"]
@@ -123,14 +124,15 @@ class SweepResults:
     Attributes:
         records: in the order of hand-out.
         accounting: the regime; sweep_epsilon: its price at `delta`, None under `unaccounted`.
-        composed_epsilon: what `composed` costs, whatever the regime; infinite once a sealed ceiling was shown.
+        composed_epsilon: of everything that the sweep reserved; under `unaccounted`, what `composed` would have cost. Infinite
+            once a sealed ceiling was shown.
         stopped_by: why the sweep ended before its plan, None when it did not.
         protected: whether the private data is of real people to protect (False: stand-in, ε as it would be).
     """
 
     name: str
     records: tuple[TrialRecord, ...]
-    accounting: str
+    accounting: Accounting
     delta: float
     sweep_epsilon: float | None = None
     composed_epsilon: float = 0.0

@@ -206,7 +206,14 @@ def _reservation(request: TrainRequest, training: _Training) -> Reservation | No
         delta=plan.delta,
         fingerprint=request.config.fingerprint(),
         key_id=training.key.key_id(),
+        priced_by=_filter_of(request),
     )
+
+
+def _filter_of(request: TrainRequest) -> str:
+    """Settings that a sweep chose together with q or the steps stay behind its filter, which has kept room for them."""
+    terms = None if request.spec is None else request.spec.privacy_filter
+    return "" if terms is None or request.ledger_url is not None else terms.text()
 
 
 def _begin(request: TrainRequest, training: _Training) -> None:

@@ -5,7 +5,8 @@
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
 however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
 goes on from the newest checkpoint with fresh noise and has its remaining steps reserved again. `max_failures`, fixed
-beforehand, bounds how often.
+beforehand, bounds how often. The trials of a private selection stand in no record, study or report; of each ε the winner
+does, once it is known.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
 from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE, Attempt
 from sweeps.allow_list import allowed_error
+from sweeps.hidden_search import HiddenSearch
 from sweeps.pricing import Accountant, trials_at
 from sweeps.references import control_config, free_references, seed_config
 from sweeps.reports_file import ReportsFile
 from sweeps.reservations import Reservations
 from sweeps.results import CurvePoint, Role, TrialRecord, best_of
 from sweeps.sealed import keep_error
+from sweeps.selection import Selection
 from sweeps.spec import SweepSpec
 from sweeps.studies import Studies
 
@@ -43,7 +47,13 @@ class Schedule:
     nobody times, as how long one takes tells how many records it drew."""
 
     def __init__(
-        self, spec: SweepSpec, accountant: Accountant, reservations: Reservations, *, clock: Callable[[], float] | None = time.monotonic
+        self,
+        spec: SweepSpec,
+        accountant: Accountant,
+        reservations: Reservations,
+        *,
+        selection: Selection | None = None,
+        clock: Callable[[], float] | None = time.monotonic,
     ) -> None:
         self._spec = spec
         self._accountant = accountant
@@ -57,17 +67,24 @@ class Schedule:
         self._again: deque[str] = deque()
         self._live: dict[str, Handed] = {}
         self._failures: dict[str, int] = {}
+        self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, clock=self._clock)
+        self._released: list[TrialRecord] = []
         self.stopped_by: str | None = None
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
-        """All records, in the order of hand-out; after a resume grouped by study."""
+        """All records that may be seen, in the order of hand-out; after a resume grouped by study."""
         return tuple(self._records.values())
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was handed out or reserved."""
+        return bool(self._records) or (self._hidden is not None and self._hidden.is_reserved)
 
     @property
     def live(self) -> int:
         """How many trials are on workers now."""
-        return len(self._live)
+        return len(self._live) + (0 if self._hidden is None else self._hidden.live)
 
     @property
     def finished(self) -> int:
@@ -100,11 +117,16 @@ class Schedule:
         for trial_id in self._records:
             if self._records[trial_id].is_finished:
                 self._reservations.settle(self._records[trial_id])
+        if self._hidden is not None:
+            self._hidden.restore([e for e in self._spec.space.sweep.epsilons if self._studies.is_selected(e)])
 
     def next(self) -> TrialRecord | None:
         """The next trial to run, its spending reserved; None when there is none now (`is_over` tells for good or not)."""
         while True:
-            record = self._again_next() or self._reference_next() or self._search_next() or self._followup_next()
+            record = self._again_next() or self._reference_next()
+            if record is None and self._hidden is not None and (found := self._hidden_next(self._hidden)) is not None:
+                return found
+            record = record or self._search_next() or self._followup_next()
             if record is None:
                 return None
             try:
@@ -119,15 +141,40 @@ class Schedule:
     @property
     def is_over(self) -> bool:
         """Whether nothing runs and nothing will. Ask after `next` gave None."""
-        return not self._live
+        return not self.live
+
+    def is_hidden(self, record: TrialRecord) -> bool:
+        """Whether nobody may hear of the trial from whoever runs it: `take_released` tells of the winners."""
+        return self._hidden is not None and record.role == "search"
+
+    def folder(self, record: TrialRecord) -> Path:
+        """Where the trial keeps its checkpoints."""
+        if self._hidden is not None and record.trial_id in self._hidden:
+            return self._hidden.folder(record.trial_id)
+        return self._spec.sealed_dir / record.trial_id if record.is_sealed else self._spec.checkpoint_dir(record.trial_id)
+
+    def take_released(self) -> tuple[TrialRecord, ...]:
+        """The winners of private selections that have come out since the last call."""
+        self._release()
+        released, self._released = tuple(self._released), []
+        return released
+
+    def close(self) -> None:
+        """Nothing more will be handed out."""
+        if self._hidden is not None:
+            self._hidden.close()
 
     def started(self, trial_id: str) -> TrialRecord:
         """A worker has the trial: its seconds count from here."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.started(trial_id)
         self._live[trial_id] = replace(self._live[trial_id], since=self._clock())
         return self._records[trial_id]
 
     def report(self, trial_id: str, point: CurvePoint) -> TrialRecord:
         """Takes a report in; one that is there already (a replay) changes nothing."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.report(trial_id, point)
         before = self._records[trial_id]
         record = before.with_point(point)
         if record is not before:
@@ -138,6 +185,8 @@ class Schedule:
 
     def end(self, trial_id: str, *, error: str | None = None) -> TrialRecord:
         """The end of a trial, told once to study and ledger."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.end(trial_id, error=error)
         handed = self._live.pop(trial_id)
         if error is not None and self._clock is _no_time:
             keep_error(self._spec.sealed_dir, trial_id, error)
@@ -153,10 +202,15 @@ class Schedule:
 
         On a CPU the retry replays from our checkpoint. Elsewhere arithmetic is not bit-exact: a new attempt, other noise.
         """
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.worker_died(trial_id, error)
         return self._retry(trial_id, error, renew=False)
 
     def not_replayable(self, trial_id: str, error: str) -> TrialRecord:
-        """A worker found that it would not repeat the trial bit for bit: hands it out as a new attempt, `max_failures` times."""
+        """A worker found that it would not repeat the trial bit for bit: hands it out as a new attempt, `max_failures` times.
+        In a private selection it has failed: it would be a draw too many."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.end(trial_id, error=error)
         return self._retry(trial_id, error, renew=True)
 
     def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
@@ -219,7 +273,7 @@ class Schedule:
 
     def _search_next(self) -> TrialRecord | None:
         """The ε with the fewest trials so far asks for one, so that the studies advance side by side."""
-        if self.stopped_by is not None:
+        if self.stopped_by is not None or self._hidden is not None:
             return None
         space = self._spec.space
         wanting = [e for e in space.sweep.epsilons if len(self._searched(e)) < trials_at(space, e)]
@@ -228,6 +282,32 @@ class Schedule:
         epsilon = min(wanting, key=lambda e: len(self._searched(e)))
         number = sum(record.role == "search" and record.epsilon == epsilon for record in self._records.values())
         return self._with_plan(self._studies.ask(epsilon, number))
+
+    def _hidden_next(self, hidden: HiddenSearch) -> TrialRecord | None:
+        """The next trial of a private selection, after every selection stands in the ledger."""
+        if self.stopped_by is not None and not hidden.is_reserved:
+            return None
+        try:
+            hidden.reserve()
+        except Refused as refusal:
+            self.stopped_by = str(refusal)
+            return None
+        self._release()
+        return hidden.next()
+
+    def _release(self) -> None:
+        """Takes the winners of selections that are over into the records, where everyone sees them."""
+        if self._hidden is None or not self._hidden.is_reserved:
+            return
+        for epsilon, winner in list(self._hidden.finished()):
+            if winner is not None:
+                winner = self._with_plan(winner)
+                self._records[winner.trial_id] = winner
+                for point in winner.curve:
+                    self._reports.append(winner, point)
+                self._released.append(winner)
+            self._studies.select(epsilon, winner)
+            self._hidden.forget(epsilon, outcome="failed" if winner is None else "done")
 
     def _followup_next(self) -> TrialRecord | None:
         for epsilon in self._spec.space.sweep.epsilons:
@@ -255,6 +335,8 @@ class Schedule:
         return record
 
     def _search_over(self, epsilon: float) -> bool:
+        if self._hidden is not None:
+            return epsilon in self._hidden.over or (self.stopped_by is not None and not self._hidden.is_reserved)
         searched = self._searched(epsilon)
         enough = self.stopped_by is not None or len(searched) >= trials_at(self._spec.space, epsilon)
         return enough and all(record.is_finished for record in searched)
@@ -268,10 +350,15 @@ class Schedule:
         return self._spec.space.references.winner_seeds
 
     def _planned_at(self, epsilon: float) -> int:
-        """Search, control and seeds of an ε; what turned out to be impossible is left out once the search is over."""
+        """Search (of a private selection: its winner), control and seeds of an ε; what turned out to be impossible is left out once
+        the search is over."""
         space = self._spec.space
         if not self._search_over(epsilon):
-            return trials_at(space, epsilon) + self._seeds_at(epsilon) + int(space.references.control and space.has_feature_methods)
+            return (
+                (trials_at(space, epsilon) if self._hidden is None else 1)
+                + self._seeds_at(epsilon)
+                + int(space.references.control and space.has_feature_methods)
+            )
         control = int(self._control_source(epsilon) is not None)
         if self.stopped_by is not None:
             seeds = sum(r.role == "seed" and r.epsilon == epsilon for r in self._counted())

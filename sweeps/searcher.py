@@ -7,6 +7,7 @@ Here ends are told by the callback, which alone sees why a trial ended; the sear
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.tune import Callback
@@ -70,7 +71,7 @@ class ScheduleSearcher(Searcher):
             return None
         record = self._schedule.next()
         if record is not None:
-            return {"trial": assignment(self._spec, record)}
+            return {"trial": assignment(self._spec, record, folder=self._schedule.folder(record))}
         return str(Searcher.FINISHED) if self._schedule.is_over else None
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -87,10 +88,9 @@ class ScheduleSearcher(Searcher):
         """Nothing, see `save`."""
 
 
-def assignment(spec: SweepSpec, record: TrialRecord) -> dict[str, Any]:
+def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> dict[str, Any]:
     """What a worker must know of a trial; the key is not in it. `expected`: the weights that earlier reports of this very
     attempt had, which a replay must reach again."""
-    folder = spec.sealed_dir / record.trial_id if record.is_sealed else spec.checkpoint_dir(record.trial_id)
     validation = plan_validation(spec.space, spec.places.cache_dir)
     return {
         "trial_id": record.trial_id,
@@ -126,7 +126,7 @@ class ScheduleCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has the trial."""
-        self._guard(lambda: self._tracker.trial_started(self._schedule.started(trial.config["trial"]["trial_id"])))
+        self._guard(lambda: self._begin(trial.config["trial"]["trial_id"]))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A report, if the result has one."""
@@ -147,10 +147,26 @@ class ScheduleCallback(Callback):
         """The worker died or crashed: perhaps the trial is handed out again."""
         self._guard(lambda: self._finish(self._schedule.worker_died(trial.config["trial"]["trial_id"], _last_line(trial))))
 
+    def tell_released(self) -> None:
+        """Brings the winners of private selections that are over to tracker and terminal, for the first time and whole."""
+        for record in self._schedule.take_released():
+            tell_whole(self._tracker, record)
+            self._ended(record)
+
+    def _begin(self, trial_id: str) -> None:
+        record = self._schedule.started(trial_id)
+        if not self._schedule.is_hidden(record):
+            self._tracker.trial_started(record)
+
     def _take_in(self, trial_id: str, point: CurvePoint) -> None:
-        self._tracker.reported(self._schedule.report(trial_id, point), point)
+        record = self._schedule.report(trial_id, point)
+        if not self._schedule.is_hidden(record):
+            self._tracker.reported(record, point)
 
     def _finish(self, record: TrialRecord) -> None:
+        if self._schedule.is_hidden(record):
+            self.tell_released()
+            return
         if record.is_finished:
             self._tracker.trial_ended(record)
         self._ended(record)
@@ -164,6 +180,14 @@ class ScheduleCallback(Callback):
                 raise self._searcher.broken from None
             self._searcher.broken = error
             raise
+
+
+def tell_whole(tracker: SweepTracker, record: TrialRecord) -> None:
+    """A trial from its start to its end, all at once."""
+    tracker.trial_started(record)
+    for point in record.curve:
+        tracker.reported(record, point)
+    tracker.trial_ended(record)
 
 
 def _last_line(trial: Any) -> str:

@@ -13,9 +13,14 @@ from pydantic import Field, field_validator
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import SpaceFile
+from sweeps.charges import FilterTerms
 
 RUN_TRIAL = "dpcore.train.trainer:run_trial"
 """The function behind a trial, as module:function. Anything that yields Reports alike can stand in its place."""
+
+
+SELECTED = "selected"
+"""Attribute of an ε's study: its private selection is over."""
 
 
 class SweepSpec(Part):
@@ -40,6 +45,7 @@ class SweepSpec(Part):
     tracking_uri: str | None = None
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL; None: SQLite in the storage")
     trial_function: str = RUN_TRIAL
+    privacy_filter: FilterTerms | None = Field(default=None, description="set when the sweep begins: where q or the steps are searched")
 
     @field_validator("name")
     @classmethod
@@ -78,6 +84,11 @@ class SweepSpec(Part):
     def reports_path(self) -> Path:
         """Every report of every trial, one JSON document a line."""
         return self.state_dir / "reports.jsonl"
+
+    @property
+    def selection_dir(self) -> Path:
+        """What nobody may see of a private selection: its trials until the winner is known. Mode 0700, deleted at the end."""
+        return self.state_dir / "selection"
 
     @property
     def key_path(self) -> Path:

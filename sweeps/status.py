@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.ledger import Ledger
 from sweeps.pricing import dp_accountant, sweep_price, trials_at
-from sweeps.spec import SweepSpec
+from sweeps.spec import SELECTED, SweepSpec
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna.study import Study
 
 
 def sweep_status(spec: SweepSpec) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def sweep_status(spec: SweepSpec) -> dict[str, Any]:
 
 
 def _price(spec: SweepSpec) -> float | None:
-    if spec.space.sweep.accounting != "composed":
+    if spec.space.sweep.accounting == "unaccounted":
         return None
     ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
     return sweep_price(ledger, spec.name, spec.space.delta, dp_accountant())
@@ -40,12 +40,14 @@ def _group(spec: SweepSpec, epsilon: float, *, is_running: bool) -> dict[str, An
     from optuna.trial import TrialState
 
     # A draw that TrialConfig refused never became a record: it is not counted. Neither is a trial that was replaced.
-    trials = [trial for trial in _trials(spec, epsilon) if "record" in trial.user_attrs and not trial.user_attrs.get("replaced")]
+    study = _study(spec, epsilon)
+    every = [] if study is None else study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if "record" in trial.user_attrs and not trial.user_attrs.get("replaced")]
     states = Counter(trial.state for trial in trials)
     scores = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     return {
         "epsilon": epsilon,
-        "planned": trials_at(spec.space, epsilon),
+        "planned": _planned(spec, epsilon, found=len(trials)),
         "running": states[TrialState.RUNNING] if is_running else 0,
         "done": states[TrialState.COMPLETE],
         "pruned": states[TrialState.PRUNED],
@@ -54,19 +56,28 @@ def _group(spec: SweepSpec, epsilon: float, *, is_running: bool) -> dict[str, An
     }
 
 
-def _trials(spec: SweepSpec, epsilon: float) -> list[FrozenTrial]:
+def _planned(spec: SweepSpec, epsilon: float, *, found: int) -> int:
+    """Trials of the search; of a private selection the winner alone, or none where the selection is over without one."""
+    if spec.space.sweep.selection is None:
+        return trials_at(spec.space, epsilon)
+    study = _study(spec, epsilon)
+    return found if study is not None and study.user_attrs.get(SELECTED) else 1
+
+
+def _study(spec: SweepSpec, epsilon: float) -> Study | None:
     import optuna
+    from optuna.samplers import RandomSampler
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     if not spec.study_path.is_file():
-        return []
+        return None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
     name = f"{spec.name}/epsilon-{epsilon:g}"
     if name not in {study.study_name for study in storage.get_all_studies()}:
-        return []
-    return storage.get_all_trials(storage.get_study_id_from_name(name))
+        return None
+    return optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
 
 
 def _driver_lives(spec: SweepSpec) -> bool:

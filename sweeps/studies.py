@@ -32,7 +32,7 @@ from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, val
 from sweeps.journal import UntimedJournal
 from sweeps.pricing import trials_at
 from sweeps.results import TrialRecord
-from sweeps.spec import SweepSpec
+from sweeps.spec import SELECTED, SweepSpec
 
 REDRAWS = 50
 REFERENCES = "references"
@@ -84,6 +84,19 @@ class Studies:
         """Remembers a run outside the search."""
         study = self._studies[None]
         self._remember(study, study.ask().number, record)
+
+    def select(self, epsilon: float, winner: TrialRecord | None) -> None:
+        """Remembers that the private selection of an ε is over, and its winner; again after a crash it changes nothing."""
+        study = self._studies[epsilon]
+        if winner is not None and winner.trial_id not in self._places:
+            self._remember(study, study.ask().number, winner)
+        if winner is not None and study.trials[self._places[winner.trial_id][1]].state == TrialState.RUNNING:
+            self.tell(winner)
+        study.set_user_attr(SELECTED, True)
+
+    def is_selected(self, epsilon: float) -> bool:
+        """Whether the private selection of an ε is over."""
+        return bool(self._studies[epsilon].user_attrs.get(SELECTED))
 
     def report(self, record: TrialRecord) -> None:
         """The last point of the record's curve as an intermediate value; a score that is no number is left out."""

@@ -26,6 +26,7 @@ from sweeps.curves import save_trial_curve
 from sweeps.export import render_yaml
 from sweeps.mlflow_connection import connect, default_tracking_uri, prepare_mlflow
 from sweeps.mlflow_store import MlflowStore, is_final, outage_types
+from sweeps.selection import winner_claim
 from sweeps.sender import Sender
 from sweeps.spool import Spool
 from sweeps.trial_facts import CatalogFacts, TrialFacts
@@ -104,7 +105,7 @@ class Tracker:
     def trial_started(self, record: TrialRecord) -> None:
         """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
         config = record.config
-        claim = self._claim(config)
+        claim = winner_claim(self._claim(config), record, self._spec.space.sweep.selection)
         manifests = self._facts.manifests(config)
         self._send(
             kind="run",

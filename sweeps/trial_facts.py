@@ -35,10 +35,11 @@ class CatalogFacts:
         self._opened: dict[str, Manifest] = {}
 
     def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
-        """Manifest by its part of the config: private, public, validation."""
+        """Manifest by its part of the config: private (of a rehearsal: proxy), public, validation."""
         from dpcore.data.catalog import open_dataset
 
-        names = {"private": config.data.private, "public": config.data.public, "validation": config.data.validation}
+        part = "proxy" if config.is_rehearsal else "private"
+        names = {part: config.data.in_private_place, "public": config.data.public, "validation": config.data.validation}
         for name in names.values():
             if name not in self._opened:
                 self._opened[name] = open_dataset(name, self._places).manifest

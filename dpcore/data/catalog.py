@@ -50,8 +50,10 @@ def dataset_folder(name: str, places: Places) -> Path:
     return places.cache_dir / EMBEDDED_KIND / key
 
 
-def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet, *, private_validation: bool = False) -> None:
-    """Refuses datasets in a place that their role does not allow.
+def check_roles(
+    private: ShardSet, public: ShardSet, validation: ShardSet, *, private_validation: bool = False, rehearsal: bool = False
+) -> None:
+    """Refuses datasets in a place that their role does not allow. In a rehearsal a PUBLIC proxy takes the private place.
 
     Guarantees: what returns has a PRIVATE private part, PUBLIC others (with `private_validation` PRIVATE validation, whose
     scores are paid for), and no crop of the private part, byte for byte,
@@ -60,8 +62,9 @@ def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet, *, pr
     Raises:
         Refused: names the dataset, its role, and what overlaps.
     """
+    first = ("proxy", private, "PUBLIC") if rehearsal else ("private", private, "PRIVATE")
     of_validation = "PRIVATE" if private_validation else "PUBLIC"
-    for place, dataset, role in (("private", private, "PRIVATE"), ("public", public, "PUBLIC"), ("validation", validation, of_validation)):
+    for place, dataset, role in (first, ("public", public, "PUBLIC"), ("validation", validation, of_validation)):
         if dataset.manifest.role != role:
             raise Refused(
                 f"data.{place}: dataset {dataset.manifest.name} has the role {dataset.manifest.role}, {role} is needed; "
@@ -72,7 +75,7 @@ def check_roles(private: ShardSet, public: ShardSet, validation: ShardSet, *, pr
         if shared.size:
             row = int(np.flatnonzero(dataset.content_hashes == shared[0])[0])
             raise Refused(
-                f"data.{place}: {shared.size} crops of {dataset.manifest.name} are also in the private {private.manifest.name} "
+                f"data.{place}: {shared.size} crops of {dataset.manifest.name} are also in the {first[0]} {private.manifest.name} "
                 f"(the first is {dataset.source_ids[row]}); remove them from one of the two"
             )
 

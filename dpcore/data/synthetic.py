@@ -128,9 +128,11 @@ class Embedded:
 EMBEDDED: Final[dict[str, Embedded]] = {
     "synthetic/public": Embedded(domain="public", count=2000, seed=1, role="PUBLIC"),
     "synthetic/private": Embedded(domain="private", count=4000, seed=2, role="PRIVATE"),
+    "synthetic/proxy": Embedded(domain="public", count=2000, seed=4, role="PUBLIC"),
     "synthetic/validation": Embedded(domain="private", count=500, seed=3, role="PUBLIC"),
 }
-"""`validation` comes from the private stand-in's domain and is declared PUBLIC; its people are others."""
+"""`validation` comes from the private stand-in's domain and is declared PUBLIC; its people are others. `proxy` looks like `public`, with
+other people: it takes the private part's place in a rehearsal."""
 
 
 def draw_record(domain: str, *, seed: int, index: int) -> Record:

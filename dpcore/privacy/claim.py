@@ -160,6 +160,23 @@ class PrivacyClaim(Part):
             return f"one {noun} with its labels"
         return f"the private part of one {noun}" + (" and its labels" if self.labels == "private" else "")
 
+    def within_selection(self, *, epsilon: float, law: str) -> PrivacyClaim:
+        """The claim of a run that was released as the best of a secret number of such runs.
+
+        Args:
+            epsilon: of the whole selection, at this claim's δ.
+            law: of the number of runs, in words.
+        """
+        best = f"The run is the best of a secret number of such runs with independently drawn settings ({law}); the others are sealed."
+        return self.model_copy(
+            update={
+                "epsilon": epsilon,
+                "accountant": "RDP (dp-accounting, repeat and select)",
+                "mechanism": f"{self.mechanism} {best}",
+                "not_covered": (*self.not_covered, "how long the sweep took, which hints at the number of runs"),
+            }
+        )
+
     def _stand_in_line(self) -> str:
         return " Stand-in data: ε as it would be." if self.stand_in else ""
 
@@ -182,15 +199,16 @@ def claim_of(
         raise BadInput(f"the plan is priced for relation {plan.relation}, the config claims {config.relation}: plan this config")
     if (plan is not None) != config.spends_privacy:
         raise BadInput(f"method {config.method} {'needs' if config.spends_privacy else 'has no'} privacy plan to make a claim from")
-    private = manifests.get("private")
+    part = "proxy" if config.is_rehearsal else "private"
+    private = manifests.get(part)
     if private is None:
-        raise BadInput("a claim names the private dataset it is about: give manifests['private']")
+        raise BadInput(f"a claim names the dataset in the private part's place: give manifests['{part}']")
     return PrivacyClaim(
         unit=config.privacy_unit,
         examples_per_unit=config.examples_per_unit,
         relation=_relation(config),
         labels="private" if config.split is None else config.labels,
-        epsilon=None if config.method == "nonprivate" else 0.0 if plan is None else plan.epsilon_planned,
+        epsilon=None if config.method == "nonprivate" and not config.is_rehearsal else 0.0 if plan is None else plan.epsilon_planned,
         delta=None if plan is None else plan.delta,
         accountant="none" if plan is None else f"PLD (dp-accounting, {_PRICED_AS[plan.relation]}, interval 1e-4)",
         sampling="" if plan is None else _sampling(config, plan),
@@ -198,7 +216,7 @@ def claim_of(
         randomness=randomness if plan is not None else "none drawn for privacy",
         public=_public_inputs(config, manifests),
         not_covered=_not_covered(config, manifests),
-        stand_in=not private.protected,
+        stand_in=not private.protected and not config.is_rehearsal,
         no_guarantee=_no_guarantee(config, private),
     )
 
@@ -232,7 +250,9 @@ def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -
         listed.append(f"the initial weights {config.model.weights}")
     many = _NOUNS[config.privacy_unit][1]
     listed.append(f"the config, its seed and the nominal number of {many}")
-    if config.split is not None:
+    if config.is_rehearsal:
+        listed.append(f"everything that was read: dataset {config.data.proxy} stood in the place of {config.data.private}")
+    elif config.split is not None:
         listed += [
             f"which {many} exist, how many, and the number of crops of each",
             f"the public view ψ(x) of every crop: split {_described(config.split)}",
@@ -260,7 +280,7 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> 
     if config.privacy_unit == "person":
         missing += ["the pixels of that person in a neighbour's crop", "the same person under another annotation"]
     missing.append("what other trials of the sweep release: see the sweep's price")
-    if config.split is not None:
+    if config.split is not None and not config.is_rehearsal:
         missing += ["what ψ itself shows of an image", OTHER_SPLITS]
         if config.labels == "private":
             missing.append("labels that a run with labels: public on the same data has given away")
@@ -273,6 +293,6 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> 
 
 
 def _no_guarantee(config: TrialConfig, private: DatasetFacts) -> str | None:
-    if config.method != "nonprivate":
+    if config.method != "nonprivate" or config.is_rehearsal:
         return None
     return f"method nonprivate releases gradients of {private.name} without clipping and without noise; its ε is infinite."

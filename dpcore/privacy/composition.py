@@ -116,35 +116,45 @@ def epsilon_of_charge(charge: Spending | Selected, delta: float) -> float:
     return private_selection_epsilon(charge.spending, delta, mean_trials=charge.mean_trials, shape=charge.shape)
 
 
-def open_filter(groups: Sequence[tuple[Sequence[Spending], int]], delta: float) -> Filtered:
-    """The filter that lets a plan through, with the order at which that costs least ε at `delta`.
+def open_filter(
+    groups: Sequence[tuple[Sequence[Spending], int]],
+    delta: float,
+    *,
+    cap: float | None = None,
+    standing: Iterable[tuple[Charge, int]] = (),
+) -> Filtered:
+    """The filter that lets a plan through, with the order at which that costs least ε at `delta`; where a cap leaves no room
+    for the whole plan, the filter that lets most of it through.
 
     Args:
         groups: the alternatives of a run, and how many such runs are planned; each is charged at its dearest alternative.
         delta: in (0, 1).
-    """
-    dearest = {
-        order: math.fsum(count * max(rdp_of(run, order) for run in alternatives) for alternatives, count in groups) for order in ORDERS
-    }
-    return min((Filtered(order, spent) for order, spent in dearest.items()), key=lambda one: one.epsilon(delta))
-
-
-def fit_filter(wanted: Filtered, standing: Iterable[tuple[Charge, int]], *, cap: float, delta: float) -> Filtered:
-    """`wanted`, made as small as a cap on everything together leaves room for.
+        cap: on ε of `standing` and the filter together.
+        standing: what has been charged already.
 
     Raises:
-        Refused: the cap leaves none.
+        Refused: the cap leaves no room at any order.
     """
     there = list(standing)
-    order = min(wanted.order, _order_of(there) or wanted.order)
-    room = cap - _conversion_cost(order, delta) - (rdp_at(there, order) if there else 0.0)
+    whole = [Filtered(order, math.fsum(n * max(rdp_of(run, order) for run in runs) for runs, n in groups)) for order in ORDERS]
+    fitting = whole if cap is None else [one for one in whole if one.rdp <= _room(one.order, there, cap=cap, delta=delta)]
+    if fitting or cap is None:
+        return min(fitting, key=lambda one: one.epsilon(delta))
+    best = max(whole, key=lambda one: _room(one.order, there, cap=cap, delta=delta) / one.rdp)
+    room = _room(best.order, there, cap=cap, delta=delta)
     if room <= 0:
         raise Refused(
-            f"sweep.epsilon_total {cap:g} leaves nothing for an RDP filter at order {order}: at delta {delta:g} the conversion to epsilon "
-            f"alone takes {_conversion_cost(order, delta):.4g}, the {sum(count for _, count in there)} releases that stand take the rest; "
-            "raise the cap, or fix batch and steps, so that PLD composes"
+            f"sweep.epsilon_total {cap:g} leaves nothing for an RDP filter beside the {sum(count for _, count in there)} releases "
+            f"that stand (at delta {delta:g} an order of {best.order} costs {_conversion_cost(best.order, delta):.3g} by itself); "
+            "raise it, or fix the batch and the steps, so that PLD composes"
         )
-    return wanted if wanted.rdp <= room else Filtered(wanted.order, room)
+    return Filtered(best.order, room)
+
+
+def _room(order: int, standing: Sequence[tuple[Charge, int]], *, cap: float, delta: float) -> float:
+    """The budget of a filter of `order` with which everything together costs `cap`."""
+    common = min(order, _order_of(standing) or order)
+    return cap - _conversion_cost(common, delta) - rdp_at(standing, common)
 
 
 @functools.lru_cache(maxsize=4096)

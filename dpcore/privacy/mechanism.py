@@ -328,9 +328,9 @@ def _seal(total: BoundedSum, chosen: Chosen, *, nonfinite: int, loss_sum: float)
 def _check_inputs(config: TrialConfig, sources: Sources, randomness: Randomness, noise_multiplier: float | None) -> None:
     if config.method == "public_only":
         raise BadInput("method public_only takes no private steps: it is the end of its public stages")
-    if config.spends_privacy != (noise_multiplier is not None):
+    if config.adds_noise != (noise_multiplier is not None):
         raise BadInput(
-            f"method {config.method} {'needs a' if config.spends_privacy else 'takes no'} noise multiplier, given {noise_multiplier}"
+            f"method {config.method} {'needs a' if config.adds_noise else 'takes no'} noise multiplier, given {noise_multiplier}"
         )
     if config.is_control:
         if sources.private is not None:

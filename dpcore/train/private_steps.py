@@ -75,7 +75,7 @@ def build_mechanism(
     data: TrialData,
     builder: InputBuilder,
     streams: tuple[PrivateStreams | None, PublicStreams],
-    execution: tuple[PrivacyPlan | None, int],
+    execution: tuple[float | None, int],
 ) -> Mechanism:
     """The mechanism with exactly the sources that the method reads: a control gets no private data, and only a projected
     method with a fitted subspace gets the PUBLIC dataset.
@@ -86,14 +86,14 @@ def build_mechanism(
         data: the opened datasets.
         builder: how examples are read.
         streams: the secret streams (None for a control) and the public ones.
-        execution: the privacy plan (None where no ε is spent) and the physical batch size.
+        execution: the noise multiplier (None where none is added) and the physical batch size.
 
     Raises:
         BadInput: a feature method has no views.
     """
     if config.method in FEATURE_METHODS and data.views is None:
         raise BadInput(f"method {config.method} needs public views: give the config a split")
-    plan, physical_batch_size = execution
+    noise_multiplier, physical_batch_size = execution
     fits = config.method in PROJECTED_METHODS and config.subspace.rank != "full" and not config.is_control
     reads_views = data.views is not None and config.method in FEATURE_METHODS
     units = Units.of_ids(unit_ids(data.private, config.privacy_unit))
@@ -111,7 +111,7 @@ def build_mechanism(
         engine,
         sources=sources,
         randomness=Randomness(private=None if config.is_control else streams[0], public=streams[1]),
-        noise_multiplier=None if plan is None else plan.noise_multiplier,
+        noise_multiplier=noise_multiplier,
         physical_batch_size=physical_batch_size,
     )
 

@@ -26,6 +26,7 @@ from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
 from dpcore.privacy.mechanism import Mechanism
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
+from dpcore.privacy.rehearsal import StepTerms, step_terms
 from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train.attempts import FIRST, Attempt
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
@@ -117,6 +118,7 @@ class _Prepared:
     validation: Inputs
     release: ScoreRelease | None
     plan: PrivacyPlan | None
+    terms: StepTerms
 
 
 def _prepare(
@@ -147,6 +149,7 @@ def _prepare(
         validation=validation,
         release=release,
         plan=plan_privacy(config, places.cache_dir),
+        terms=step_terms(config, places.cache_dir),
     )
 
 
@@ -169,7 +172,7 @@ class _Trial:
         if steps == 0:
             yield self._finished(self._report(progress, {}, done=True))
             return
-        private = PrivateSteps(self._config, self._engine, self._mechanism())
+        private = PrivateSteps(self._prepared.terms.config, self._engine, self._mechanism())
         checkpoint = None if self._store is None else self._store.load_checkpoint()
         if checkpoint is not None and self._store is not None:
             yield from self._store.reports_until(checkpoint.step)
@@ -194,12 +197,12 @@ class _Trial:
     def _mechanism(self) -> Mechanism:
         prepared = self._prepared
         return build_mechanism(
-            self._config,
+            prepared.terms.config,
             self._engine,
             data=prepared.data,
             builder=prepared.builder,
             streams=(self._streams, PublicStreams(self._config.seed)),
-            execution=(prepared.plan, prepared.physical_batch_size),
+            execution=(prepared.terms.noise_multiplier, prepared.physical_batch_size),
         )
 
     def _report(self, progress: Progress, observed: Mapping[str, float], *, done: bool) -> Report:

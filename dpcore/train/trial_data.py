@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpcore.config import FEATURE_METHODS, Places, RuntimeFlags, TrialConfig
-from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset
+from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset, unit_ids
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import build_views
 from dpcore.errors import BadInput, Refused
+from dpcore.privacy.rehearsal import check_proxy_size
 from dpcore.train.inputs import labels_of
 from dpcore.train.pseudo_labels import pseudo_labelled
 from dpcore.train.sources import LabelledViews
@@ -16,9 +17,9 @@ from dpcore.train.sources import LabelledViews
 
 @dataclass(frozen=True, kw_only=True)
 class TrialData:
-    """`private` (role PRIVATE), `public` (role PUBLIC) and `validation` (PUBLIC, or PRIVATE where its score leaves with
-    noise), and the public side of `private` where the config has a split: its stored views with public labels, or with a
-    teacher's where labels are private."""
+    """`private` (role PRIVATE; in a rehearsal the PUBLIC proxy), `public` (role PUBLIC) and `validation` (PUBLIC, or PRIVATE
+    where its score leaves with noise), and the public side of `private` where the config has a split: its stored views with public
+    labels, or with a teacher's where labels are private."""
 
     private: ShardSet
     public: ShardSet
@@ -60,10 +61,10 @@ def open_trial_data(
         Refused: a role is wrong, PUBLIC and PRIVATE overlap, or the trial could not keep what its claim says.
         Corrupt: a shard differs from its manifest.
     """
-    private = open_dataset(config.data.private, places)
+    private = open_dataset(config.data.in_private_place, places)
     public = open_dataset(config.data.public, places)
     validation = open_dataset(config.data.validation, places)
-    check_roles(private, public, validation, private_validation=private_validation)
+    check_roles(private, public, validation, private_validation=private_validation, rehearsal=config.is_rehearsal)
     wanted = (config.model.input_height_px, config.model.input_width_px)
     for dataset in (private, public, validation):
         given = (dataset.manifest.height_px, dataset.manifest.width_px)
@@ -96,6 +97,8 @@ def _check_guarantee(config: TrialConfig, private: ShardSet, *, sealed: bool) ->
         raise Refused(f"method nonprivate would release gradients of {manifest.name}, which is protected; choose a private method")
     if config.spends_privacy:
         check_unit(private, config.privacy_unit)
+    if config.is_rehearsal:
+        check_proxy_size(config, len(set(unit_ids(private, config.privacy_unit))))
     if config.labels == "private" and config.split is not None:
         check_crops(private)
 

@@ -14,7 +14,11 @@ from sweeps.commands import arguments
 from sweeps.commands.output import number, percent, print_json, render_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dpcore.privacy.accounting import Spending
     from sweeps.pricing import SweepPlan
+    from sweeps.regimes import RegimePrice
     from sweeps.results import SweepResults
     from sweeps.spec import SweepSpec
     from sweeps.tracking import Tracker
@@ -135,15 +139,30 @@ def print_plan(spec: SweepSpec) -> None:
     rows = []
     for group in plan.groups:
         spending = group.spending
-        noise = ["searched", "searched", "–"]
+        noise = ["–", "–", "–", "0"]
         if spending is not None:
-            noise = [number(spending.noise_multiplier), str(spending.steps), number(group.price)]
-        rows.append([f"{group.epsilon:g}", "", str(group.trials), str(group.reruns), str(group.control), *noise])
-    print(f"plan of {spec.name}: {plan.trials} runs, {', '.join(plan.references) or 'no references'} once")
+            noise = [number(spending.sampling_prob), number(spending.noise_multiplier), str(spending.steps), number(group.price)]
+        elif group.spendings:
+            noise = [_range(group.spendings, name) for name in ("sampling_prob", "noise_multiplier", "steps")] + ["–"]
+        rows.append([f"{group.epsilon:g}", "", f"{group.trials:g}", str(group.reruns), str(group.control), *noise])
+    mean = "" if spec.space.sweep.selection is None else " on average"
+    print(f"plan of {spec.name}: {plan.trials:g} runs{mean}, {', '.join(plan.references) or 'no references'} once")
     print()
-    print(render_table(["ε", "", "trials", "fresh seeds", "controls", "noise multiplier", "steps", "price at this ε"], rows))
+    print(render_table(["ε", "", "trials", "fresh seeds", "controls", "q", "noise multiplier", "steps", "price at this ε"], rows))
+    print()
+    print(render_table(["accounting", "", "sweep ε", " ", "what it rests on"], [_price_row(price, plan) for price in plan.prices]))
     print()
     print("\n".join(plan_lines(spec, plan)))
+
+
+def _range(spendings: Sequence[Spending], name: str) -> str:
+    values = [float(getattr(one, name)) for one in spendings]
+    return f"{number(min(values))} to {number(max(values))}"
+
+
+def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
+    mark = "→ " if price.accounting == plan.accounting else "  "
+    return [f"{mark}{price.accounting}", "", "–" if price.epsilon is None else number(price.epsilon), "", price.basis]
 
 
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
@@ -156,6 +175,9 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
         steps = sum((group.trials + group.reruns) * group.spending.steps for group in plan.groups if group.spending is not None)
         lines.append(f"private steps in all: {steps}")
     lines.append(plan.headline)
+    trained = ", ".join(f"{number(final)} at ε = {group.epsilon:g}" for final, group in zip(plan.finals, plan.groups, strict=True))
+    kept = ", for which the filter keeps room" if plan.basis.filter is not None else " beside this"
+    lines.append(f"final training (dpsweep train): {trained}{kept}")
     if plan.composed_epsilon is not None:
         targets = ", ".join(f"{group.epsilon:g}" for group in plan.groups)
         lines.append(

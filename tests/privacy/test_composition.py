@@ -12,7 +12,6 @@ from dpcore.privacy.composition import (
     Selected,
     epsilon_at,
     epsilon_of_charge,
-    fit_filter,
     open_filter,
     price,
     rdp_at,
@@ -66,14 +65,23 @@ def test_filters_of_two_orders_compose_at_the_smaller() -> None:
         rdp_at([(low, 1)], 16)
 
 
-def test_a_filter_is_cut_to_what_a_cap_leaves_and_then_keeps_it() -> None:
-    wanted, standing = open_filter([([RUN], 10)], DELTA), [(RUN, 2)]
-    cut = fit_filter(wanted, standing, cap=4.0, delta=DELTA)
-    assert (cut.order, cut.rdp < wanted.rdp) == (wanted.order, True)
-    assert price([*standing, (cut, 1)], DELTA) == pytest.approx(4.0)
-    assert fit_filter(wanted, [], cap=100.0, delta=DELTA) == wanted
+def test_under_a_cap_a_filter_takes_the_room_there_is_at_the_order_that_lets_most_through() -> None:
+    wanted, standing = [([RUN], 10)], [(RUN, 2)]
+    cut = open_filter(wanted, DELTA, cap=3.0, standing=standing)
+    assert price([*standing, (cut, 1)], DELTA) == pytest.approx(3.0)
+    through = cut.rdp / rdp_of(RUN, cut.order)
+    assert 0 < through < 10
+    for order in (2, 3, 5, 20, 40):
+        assert 3.0 - epsilon_at(order, rdp_at(standing, order), DELTA) <= through * rdp_of(RUN, order) + 1e-9
+    assert open_filter(wanted, DELTA, cap=100.0, standing=standing) == open_filter(wanted, DELTA)
     with pytest.raises(Refused, match="leaves nothing"):
-        fit_filter(wanted, standing, cap=0.5, delta=DELTA)
+        open_filter(wanted, DELTA, cap=0.5, standing=standing)
+
+
+def test_beside_an_older_filter_the_cap_holds_at_the_smaller_order() -> None:
+    standing = [(Filtered(4, 0.2), 1)]
+    cut = open_filter([([RUN], 10)], DELTA, cap=6.0, standing=standing)
+    assert price([*standing, (cut, 1)], DELTA) <= 6.0 + 1e-9
 
 
 def test_selections_compose_among_themselves_and_with_runs() -> None:

@@ -25,6 +25,9 @@ search:
   split: {choice: [blur_10], when: {method: [feature]}}
 """
 
+COUNTED = "trials_per_epsilon: 4, accounting: composed"
+SECRET = "accounting: private_selection, selection: {mean_trials: 10, shape: 1}"
+
 
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "space.yaml"
@@ -61,8 +64,16 @@ def test_a_good_file_loads_with_yaml_1_2_numbers(tmp_path: Path) -> None:
         ("[0.2, 0.8]", "[0.2, 0]", "every epsilon must be greater than 0, given 0"),
         ("[0.2, 0.8]", "[0.2, .nan]", "finite"),
         ("choice: [blur_10]", "choice: [blur_11]", "search.split: unknown split blur_11; did you mean blur_10?"),
-        ("accounting: composed", "accounting: public_proxy", "public_proxy is not yet"),
-        ("accounting: composed", "accounting: private_selection", "private_selection is not yet"),
+        ("accounting: composed", "accounting: public_proxy", "trial.data.proxy: accounting public_proxy rehearses on a PUBLIC dataset"),
+        ("p, public", "p, proxy: z, proxy_examples: 9, public", "trials of accounting composed read the private data"),
+        ("accounting: composed", "accounting: everything", "sweep.accounting: input should be 'composed', 'public_proxy'"),
+        ("accounting: composed", "accounting: private_selection", "selection: private_selection draws the number of trials"),
+        (COUNTED, f"{SECRET}, trials_per_epsilon: 4, sampler: random", "trials_per_epsilon: private_selection draws"),
+        (COUNTED, f"{SECRET}, sampler: tpe", "tpe chooses draws by what came before"),
+        (COUNTED, f"{SECRET}, sampler: grid", "grid chooses draws by what came before or runs a fixed list"),
+        (COUNTED, f"{SECRET}, sampler: random, stopper: asha", "asha is not yet there"),
+        ("accounting: composed", "accounting: composed, selection: {mean_trials: 3}", "it is the law of private_selection"),
+        (COUNTED, f"{SECRET.replace('10', '0.5')}, sampler: random", "sweep.selection.mean_trials: input should be greater"),
         (", accounting: composed", "", "sweep.accounting: missing"),
         ("accounting: composed", "accounting: composed, stopper: asha", "asha is not yet there"),
         ("steps: 10, expected", "expected", "trial.stages.private.steps: missing"),
@@ -92,11 +103,21 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert len(lines) == 2
 
 
-def test_composed_refuses_a_searched_horizon_and_unaccounted_takes_it(tmp_path: Path) -> None:
+def test_a_searched_horizon_is_taken_but_for_a_selection_and_for_replacement(tmp_path: Path) -> None:
     searched = GOOD.replace("steps: 10, ", "").replace("search:", "search:\n  stages.private.steps: {int: [5, 10]}")
-    with pytest.raises(BadInput, match="accounting composed needs it fixed"):
-        load_space(write(tmp_path, searched))
-    load_space(write(tmp_path, searched.replace("composed", "unaccounted")))
+    assert load_space(write(tmp_path, searched)).searches_spending
+    assert not load_space(write(tmp_path, GOOD)).searches_spending
+    with pytest.raises(BadInput, match="private_selection chooses among trials that cost the same"):
+        load_space(write(tmp_path, searched.replace(COUNTED, f"{SECRET}, sampler: random")))
+    with pytest.raises(BadInput, match="no bound for replace"):
+        load_space(write(tmp_path, searched.replace("trial:\n", "trial:\n  relation: replace\n")))
+
+
+def test_a_selection_needs_private_methods(tmp_path: Path) -> None:
+    secret = GOOD.replace(COUNTED, f"{SECRET}, sampler: random")
+    assert load_space(write(tmp_path, secret)).sweep.selection.text() == "geometric law with mean 10"
+    with pytest.raises(BadInput, match="nonprivate spends without bound"):
+        load_space(write(tmp_path, secret.replace("choice: [dpsgd", "choice: [nonprivate, dpsgd")))
 
 
 @pytest.mark.parametrize(

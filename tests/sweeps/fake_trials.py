@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
+from dpcore.privacy.composition import Filtered, Selected
 from dpcore.train.attempts import FIRST
 from sweeps.driver import DatasetFacts, Surroundings
 from sweeps.pricing import Accountant
@@ -78,9 +79,20 @@ def plan(config: TrialConfig, cache_dir: Path | None) -> PrivacyPlan | None:
     )
 
 
-def compose(spendings, delta: float) -> float:
-    """Plain addition of 1 / noise."""
-    return sum(count / spending.noise_multiplier for spending, count in spendings)
+def compose(charges, delta: float) -> float:
+    """Plain addition of 1 / noise; a selection counts three times, a filter as itself."""
+    return sum(count * _cost(charge, delta) for charge, count in charges)
+
+
+def _cost(charge, delta: float) -> float:
+    if isinstance(charge, Filtered):
+        return charge.epsilon(delta)
+    return 3 / charge.spending.noise_multiplier if isinstance(charge, Selected) else 1 / charge.noise_multiplier
+
+
+def epsilon_of(charge, delta: float) -> float:
+    """Of one line."""
+    return compose([(charge, 1)], delta)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_trials
 import spaces
 
-from dpcore.config import Places
+from dpcore.config import Places, TrialConfig, parse_config
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.privacy.randomness import SweepKey
 from sweeps import driver as driver_module
 from sweeps.driver import Interrupted, plan_of, resume_sweep, run_sweep
+from sweeps.export import export_trial
 from sweeps.ledger import Ledger, Reservation
 from sweeps.results import SweepResults, read_results
 from sweeps.searcher import ScheduleCallback, ScheduleSearcher
@@ -255,3 +257,140 @@ def test_unaccounted_says_so_and_what_composed_would_have_cost(spec: SweepSpec) 
     assert plan.sweep_epsilon is None
     assert plan.headline.startswith("no end-to-end guarantee")
     assert "composed would be epsilon 15" in plan.headline
+
+
+def secret(spec: SweepSpec, **changes: object) -> SweepSpec:
+    """The same sweep as a private selection of 5 trials per ε on average."""
+    law = {"accounting": "private_selection", "trials_per_epsilon": None, "selection": {"mean_trials": 5, "shape": 1}}
+    return spec.model_copy(update={"space": spaces.space(sweep=law, references={"winner_seeds": 1}), **changes})
+
+
+def tune_here(stop_after: int | None = None) -> Callable[..., None]:
+    """Instead of Ray: trials one after the other in this process; after `stop_after` of them the driver is as good as dead."""
+
+    def run(spec: SweepSpec, *, key: SweepKey, searcher: ScheduleSearcher, callback: ScheduleCallback) -> None:
+        done = 0
+        while isinstance(given := searcher.suggest("x"), dict):
+            trial, one = SimpleNamespace(config=given, last_result=None), given["trial"]
+            config = parse_config(TrialConfig, one["config"])
+            callback.on_trial_start(0, [], trial)
+            running = fake_trials.run_trial(config, None, places=None, trial_id=one["trial_id"], key=key, folder=Path(one["folder"]))
+            for report in running:
+                said = {"step": report.step, "metrics": report.metrics, "weights_digest": report.weights_digest}
+                callback.on_trial_result(0, [], trial, {"report": said})
+                if done == stop_after:
+                    raise OSError("killed")
+            callback.on_trial_complete(0, [], trial)
+            done += 1
+
+    return run
+
+
+@pytest.fixture
+def killed_after(monkeypatch: pytest.MonkeyPatch, no_ray: None) -> Callable[..., SweepResults]:
+    """Runs a sweep in this process, its driver dead in the middle of a trial after so many; then takes it up to its end."""
+
+    def run(spec: SweepSpec, trials: int, trackers: list[fake_trials.Tracker] | None = None) -> SweepResults:
+        monkeypatch.setattr(driver_module, "run_tune", tune_here(trials))
+        with pytest.raises(OSError, match="killed"):
+            run_sweep(spec, fake_trials.surroundings(trackers=trackers))
+        monkeypatch.setattr(driver_module, "run_tune", tune_here())
+        return resume_sweep("s", spec.storage, fake_trials.surroundings(trackers=trackers))
+
+    return run
+
+
+@pytest.mark.parametrize("trials", [2, 4, 7, 12])
+def test_a_selection_that_is_taken_up_tells_tracker_and_tables_of_winners_alone(
+    trials: int, spec: SweepSpec, killed_after: Callable[..., SweepResults]
+) -> None:
+    trackers: list[fake_trials.Tracker] = []
+    results = killed_after(secret(spec), trials, trackers)
+    winners = {record.trial_id for record in results.of_role("search")}
+    assert len(winners) == 2
+    assert {name.split()[0] for tracker in trackers for _, name in tracker.events if name.startswith("e")} == winners
+    assert len(results.records) == results.planned
+    assert read_results(spec.sweep_dir) == results
+    assert not spec.selection_dir.exists()
+    ledger = Ledger(spec.resolved_ledger_url)
+    assert ledger.open_reservations("s") == ledger.verify(fake_trials.epsilon_of) == ()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::ResourceWarning:ray")
+def test_a_private_selection_whose_driver_is_killed_releases_the_winners_alone(spec: SweepSpec, tmp_path: Path) -> None:
+    slow = secret(spec, trial_function="fake_trials:slow_trial", max_concurrent=2, cpus_per_trial=0.5)
+    path = tmp_path / "spec.json"
+    path.write_text(slow.model_dump_json(by_alias=True))
+    driver = subprocess.Popen([sys.executable, "-c", SWEEP, str(path)], start_new_session=True)
+    end = time.monotonic() + 200
+    while time.monotonic() < end and not list((slow.selection_dir / "checkpoints").glob("*/reports.json")):
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    tried = {folder.name for folder in (slow.selection_dir / "checkpoints").iterdir()}
+    slow.model_copy(update={"trial_function": "fake_trials:run_trial"}).save()
+    lines: list[str] = []
+    trackers: list[fake_trials.Tracker] = []
+    results = resume_sweep("s", slow.storage, fake_trials.surroundings(lines, trackers))
+    winners = [record for record in results.records if record.role == "search"]
+    assert [(record.epsilon, record.state, len(record.curve)) for record in winners] == [(0.5, "done", 3), (2.0, "done", 3)]
+    told = {name.split()[0] for _, name in trackers[0].events if name.startswith("e")}
+    assert told == {record.trial_id for record in winners}
+    assert len(results.records) == results.planned
+    losers = tried - told
+    shown = [path for path in slow.storage.rglob("*") if path.is_file()]
+    assert not [path for path in shown if any(loser.encode() in path.read_bytes() or loser in str(path) for loser in losers)]
+    assert not slow.selection_dir.exists()
+    ledger = Ledger(slow.resolved_ledger_url)
+    reserved = sorted(line.trial_id for line in ledger.lines() if line.kind == "reserve")
+    assert reserved == ["seed-e0.5-1", "seed-e2-1", "selection-e0.5", "selection-e2"]
+    assert ledger.open_reservations("s") == ledger.verify(fake_trials.epsilon_of) == ()
+    assert results.sweep_epsilon == pytest.approx((3 + 1) * 0.5 + (3 + 1) * 2.0)
+
+
+def test_a_selection_whose_key_is_lost_is_not_resumed(spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hand_out(spec: SweepSpec, *, searcher: ScheduleSearcher, **given: object) -> None:
+        searcher.suggest("x")
+        raise OSError("the cluster is gone")
+
+    monkeypatch.setattr(driver_module, "run_tune", hand_out)
+    with pytest.raises(OSError, match="the cluster is gone"):
+        run_sweep(secret(spec), fake_trials.surroundings())
+    spec.key_path.unlink()
+    with pytest.raises(Refused, match="cannot be finished"):
+        resume_sweep("s", spec.storage, fake_trials.surroundings())
+    assert not spec.key_path.exists()
+
+
+def test_a_rehearsal_leaves_the_ledger_empty_and_its_winner_names_the_private_dataset(
+    spec: SweepSpec, killed_after: Callable[..., SweepResults]
+) -> None:
+    data = {**spaces.DOCUMENT["trial"]["data"], "proxy": "synthetic/proxy", "proxy_examples": 2000}
+    space = spaces.space(sweep={"accounting": "public_proxy"}, trial={"data": data})
+    results = killed_after(spec.model_copy(update={"space": space}), 6)
+    assert len(results.records) == results.planned == 17
+    assert Ledger(spec.resolved_ledger_url).lines() == ()
+    assert results.sweep_epsilon == 0.0
+    assert {record.epsilon_spent for record in results.of_role("search")} == {0.0}
+    winner = results.best(2.0)
+    exported = export_trial(winner, spec).config
+    assert winner.config.data.in_private_place == "synthetic/proxy"
+    assert (exported.data.proxy, exported.data.private, exported.spends_privacy) == (None, "synthetic/private", True)
+
+
+@pytest.mark.parametrize("accounting", ["composed", "unaccounted"])
+def test_a_sweep_that_searches_its_steps_is_priced_by_its_filter(
+    accounting: str, spec: SweepSpec, killed_after: Callable[..., SweepResults]
+) -> None:
+    search = {**spaces.DOCUMENT["search"], "stages.private.steps": {"int": [3, 6]}}
+    stages = {"public_view": {"until": "converged"}, "private": {"expected_batch_size": 10}}
+    space = spaces.space(sweep={"accounting": accounting}, search=search, trial={"stages": stages})
+    results = killed_after(spec.model_copy(update={"space": space}), 6)
+    begun = SweepSpec.load("s", spec.storage)
+    lines = Ledger(spec.resolved_ledger_url).lines()
+    assert len(results.records) == results.planned == 17
+    assert {line.priced_by for line in lines} == {begun.privacy_filter.text()}
+    budget = begun.privacy_filter.charge().epsilon(1e-5)
+    assert (results.sweep_epsilon, results.composed_epsilon) == (budget if accounting == "composed" else None, budget)

@@ -8,7 +8,8 @@ import pytest
 from dpcore.config import Places, TrialConfig
 from search_spaces.loader import load_space
 from sweeps.comparison import compare
-from sweeps.report import NO_GUARANTEE, STAND_IN, build_report, write_report
+from sweeps.regimes import NO_GUARANTEE
+from sweeps.report import STAND_IN, build_report, write_report
 from sweeps.results import SweepResults, TrialRecord
 from sweeps.spec import SweepSpec
 

@@ -36,7 +36,11 @@ def record_of(spec: SweepSpec, *digests: str) -> TrialRecord:
 def steps_of(spec: SweepSpec, record: TrialRecord) -> list[dict[str, Any]]:
     """The results of a worker up to its last."""
     worker = object.__new__(TrialTrainable)
-    worker.setup({"trial": assignment(spec, record)}, key=SweepKey.fresh(), runtime=spec.runtime.model_dump(mode="json"))
+    worker.setup(
+        {"trial": assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id))},
+        key=SweepKey.fresh(),
+        runtime=spec.runtime.model_dump(mode="json"),
+    )
     results = [worker.step()]
     while not results[-1]["done"]:
         results.append(worker.step())

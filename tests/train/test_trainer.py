@@ -11,6 +11,7 @@ import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
+from dpcore.data.synthetic import synth
 from dpcore.errors import BadInput, Corrupt, NotReplayable, Refused
 from dpcore.privacy import mechanism
 from dpcore.privacy.clipping import BoundedSum
@@ -225,3 +226,23 @@ def test_reports_of_protected_data_hold_no_fact_of_a_private_batch(
     assert all(private_facts <= set(report.metrics) for report in open_reports)
     assert all(not private_facts & set(report.metrics) for report in sealed_reports)
     assert _digests(sealed_reports) == _digests(open_reports)
+
+
+@pytest.mark.parametrize("method", ["dpsgd", "feature_projected", "nonprivate", "public_only"])
+def test_a_rehearsal_opens_no_private_dataset_and_prints_no_epsilon(
+    method: str, train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey
+) -> None:
+    synth_count = len(open_dataset("validation", train_places))
+    data = {"data__private": "nowhere", "data__proxy": "validation", "data__proxy_examples": synth_count, "data__validation": "other"}
+    if not (train_places.data_dir / "other").exists():
+        synth(train_places.data_dir / "other", "private", count=8, seed=9, role="PUBLIC", name="other")
+    last = _run(make_config(method, **data), runtime, train_places, key=key)[-1]
+    assert not [name for name in last.metrics if name.startswith("privacy/")]
+
+
+def test_a_rehearsal_refuses_a_private_dataset_in_the_place_of_the_proxy(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey
+) -> None:
+    config = make_config("dpsgd", data__proxy="private", data__proxy_examples=64)
+    with pytest.raises(Refused, match=r"data\.proxy: dataset private has the role PRIVATE"):
+        _run(config, runtime, train_places, key=key)
