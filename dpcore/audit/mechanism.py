@@ -1,0 +1,96 @@
+"""Audit (a): the mechanism alone, without a network, against the exact trade-off of its claim.
+
+Dirac canaries go through `dpcore.privacy.mechanism.Mechanism`, many at a time and in many independent runs. A canary's score is
+the likelihood ratio of its coordinate's released values under the claim's own law. See `tradeoff` for the bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from dpcore.audit.canaries import (
+    AMPLITUDE,
+    PUBLIC_AMPLITUDE,
+    Attacked,
+    Eavesdropper,
+    HeldRecords,
+    Mask,
+    Target,
+    coins,
+    dirac_batch,
+    dirac_engine,
+    fitted_to_canaries,
+    marked,
+)
+from dpcore.audit.tradeoff import SELECTION_SHARE, Floats, choose_rule, refuted_epsilon
+from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
+from dpcore.privacy.randomness import SweepKey
+
+Progress = Callable[[float], None]
+
+_NUMBERS_A_STEP = 250_000
+"""Rows drawn × coordinates, at most about this many a step: 1 MB, below which the hooks' own time counts more."""
+
+_SMALLEST_BLOCK, _LARGEST_BLOCK, _PROJECTED_BLOCK = 256, 4096, 256
+
+
+def audit_mechanism(target: Target, *, canaries: int, significance: float, progress: Progress) -> float:
+    """The largest ε that the attack refutes at the claim's δ.
+
+    Args:
+        target: the claim.
+        canaries: n over all runs, of which a quarter chooses the threshold.
+        significance: chance of refuting a true claim, at most.
+        progress: told the share that is done.
+    """
+    scores, inside = mechanism_scores(target, canaries=canaries, progress=progress)
+    chosen, claim = round(SELECTION_SHARE * canaries), target.plan.spending
+    rule = choose_rule(scores[:chosen], inside[:chosen], claim=claim, significance=significance)
+    return refuted_epsilon(rule.errors(scores[chosen:], inside[chosen:]), claim, delta=target.plan.delta, significance=significance)
+
+
+def mechanism_scores(target: Target, *, canaries: int, progress: Progress) -> tuple[Floats, Mask]:
+    """Scores (n,) of the canaries and which of them were in, over as many runs as they need, under a fresh key."""
+    key, size = SweepKey.fresh(), _block_size(target.config)
+    scores, inside = [], []
+    for run, start in enumerate(range(0, canaries, size)):
+        is_in = coins(key, run, min(size, canaries - start))
+        scores.append(_attack(_attacked(target, is_in), key, run, len(is_in)))
+        inside.append(is_in)
+        progress((start + len(is_in)) / canaries)
+    return np.concatenate(scores), np.concatenate(inside)
+
+
+def _block_size(config: TrialConfig) -> int:
+    if config.method in PROJECTED_METHODS:
+        return _PROJECTED_BLOCK
+    return int(min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, math.sqrt(2.0 * _NUMBERS_A_STEP / config.sampling_prob))))
+
+
+def _attacked(target: Target, is_in: Mask) -> Attacked:
+    """A run with the canaries of `is_in` (n,), in a space of twice as many coordinates where a subspace leaves some out."""
+    config, count = target.config, len(is_in)
+    projected = config.method in PROJECTED_METHODS
+    eye = torch.eye(count, 2 * count if projected else count)
+    rows, own_views = marked(eye, is_in, target)
+    paired = config.method in FEATURE_METHODS
+    views = HeldRecords(records=dirac_batch(-AMPLITUDE * target.clip_norm * eye)) if paired else None
+    return Attacked(
+        target=replace(target, config=fitted_to_canaries(config, canaries=count, others=0, steps=target.plan.steps)),
+        engine=dirac_engine(eye.shape[1], target.runtime.precision),
+        records=HeldRecords(records=dirac_batch(rows), views=dirac_batch(own_views) if paired else None),
+        views=views,
+        public=HeldRecords(records=dirac_batch(PUBLIC_AMPLITUDE * eye)) if projected else None,
+    )
+
+
+def _attack(attacked: Attacked, key: SweepKey, run: int, canaries: int) -> Floats:
+    mechanism, listener = attacked.mechanism(key, run), Eavesdropper(attacked, canaries)
+    for step in range(attacked.target.plan.steps):
+        listener.hear(step, mechanism.direction(step))
+    return listener.scores

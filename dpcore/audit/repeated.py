@@ -1,0 +1,55 @@
+"""Audit (c): many tiny independent runs, of which the attacker sees the final weights alone.
+
+One canary takes part, or not, by a coin of its own in each run under a key of its own. The attacker reads the canary's weight off the
+released model and calls "in" beyond a threshold that other runs chose. Clopper-Pearson bounds both error rates, and
+(ε, δ)-DP bounds their ratio: nothing is assumed of the noise, the loop or the optimizer, so this stays valid where no model
+of the release exists. It is weak: n runs cannot show an ε much above log(n).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dpcore.audit.bounds import rates_epsilon
+from dpcore.audit.canaries import Mask, Target, coins
+from dpcore.audit.mechanism import Progress
+from dpcore.audit.tradeoff import Floats, Rule
+from dpcore.audit.training import SmallProblem, attacked_training, train
+from dpcore.config import ModelConfig
+from dpcore.privacy.randomness import SweepKey
+
+STEPS = 8
+PROBLEM = SmallProblem(
+    model=ModelConfig(backbone="small", freeze="backbone", input_height_px=16, input_width_px=16), canaries=1, steps=STEPS
+)
+
+
+def audit_repeated(target: Target, *, runs: int, significance: float, progress: Progress, problem: SmallProblem = PROBLEM) -> float:
+    """The largest ε that `runs` released models refute at the claim's δ; half of them choose the threshold."""
+    scores, inside = released_scores(target, runs=runs, progress=progress, problem=problem)
+    chosen, delta = runs // 2, target.plan.delta
+    rule = _best_rule(scores[:chosen], inside[:chosen], delta=delta, significance=significance)
+    return rates_epsilon(rule.errors(scores[chosen:], inside[chosen:]), delta=delta, significance=significance)
+
+
+def released_scores(target: Target, *, runs: int, progress: Progress, problem: SmallProblem) -> tuple[Floats, Mask]:
+    """How far each run (n,) moved its canary's weight against the gradient, and whether the canary was in."""
+    key = SweepKey.fresh()
+    inside = coins(key, 0, runs)
+    scores = np.zeros(runs)
+    for run in range(runs):
+        attacked = attacked_training(problem, target, inside[run : run + 1])
+        scores[run] = -float(train(attacked, attacked.mechanism(key, run))[0])
+        progress((run + 1) / runs)
+    return scores, inside
+
+
+def _best_rule(scores: Floats, inside: Mask, *, delta: float, significance: float) -> Rule:
+    """The rule of either direction that refutes the most, a lower error sum where none refutes anything."""
+    rules = [Rule(sign, float(at)) for sign in (1, -1) for at in np.unique(sign * scores)]
+
+    def worth(rule: Rule) -> tuple[float, float]:
+        errors = rule.errors(scores, inside)
+        return rates_epsilon(errors, delta=delta, significance=significance), -sum(errors.upper_rates(significance))
+
+    return max(rules, key=worth)
