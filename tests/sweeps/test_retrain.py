@@ -227,3 +227,17 @@ def test_a_replay_that_misses_a_recorded_digest_writes_nothing(tampered: int, re
 def test_a_trial_that_took_two_attempts_is_not_replayed_as_if_it_were_one(request_of_a_trial: Callable[..., TrainRequest]) -> None:
     with pytest.raises(NotReplayable, match="attempt 1, which went on from step 2"):
         train_replay(request_of_a_trial("a", "b", "c", attempt=1, from_step=2), keep=False)
+
+
+def test_a_training_of_a_sweep_with_private_validation_pays_for_its_score_too(request_of_a_file: TrainRequest) -> None:
+    settings = {"validation": "private", "validation_epsilon": 2.0, "validation_units": 3000}
+    places = request_of_a_file.places
+    spec = SweepSpec(name="s", space=spaces.space(sweep=settings), places=places, storage=places.data_dir.parent / "store")
+    train_fresh(replace(request_of_a_file, spec=spec))
+    lines = Ledger(str(request_of_a_file.ledger_url)).lines()
+    assert [(line.kind, line.trial_id.endswith("/score"), line.sampling_prob) for line in lines] == [
+        ("reserve", True, 1.0),
+        ("reserve", False, 0.01),
+        ("settle", True, 1.0),
+        ("settle", False, 0.01),
+    ]
