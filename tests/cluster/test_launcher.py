@@ -98,7 +98,8 @@ def test_results_and_mlflow_runs_are_there(name: str, said: tuple[str, Path]) ->
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     experiment: Any = client.get_experiment_by_name(name)
     runs = client.search_runs([experiment.experiment_id])
-    assert len([run for run in runs if run.data.tags.get("trial_id")]) == 2
+    trials = [run.data.tags["trial_id"] for run in runs if run.data.tags.get("trial_id")]
+    assert len(trials) == len(set(trials)) >= 2
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
