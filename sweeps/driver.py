@@ -98,7 +98,7 @@ def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepP
     Raises:
         BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
     """
-    around = surroundings or default_surroundings()
+    around = surroundings or replace(default_surroundings(), dataset=describe_for_plan)
     return _checked_plan(spec, around)[0]
 
 
@@ -190,6 +190,19 @@ def _look_alikes(public: Sequence[ShardSet], private: ShardSet, places: Places) 
 
     found = (likeness_of(one, private, places) for one in public)
     return tuple(likeness.text for likeness in found if likeness is not None)
+
+
+def describe_for_plan(spec: SweepSpec) -> DatasetFacts:
+    """`describe_dataset`, but embedded data that nobody has used yet are not generated for a plan: what they are is known, and
+    without a ledger nothing stands against them."""
+    from dpcore.data.catalog import dataset_folder
+    from dpcore.data.synthetic import EMBEDDED
+
+    data = any_config(spec).data
+    names = (data.in_private_place, data.public, data.validation)
+    is_unused = all(name in EMBEDDED and not dataset_folder(name, spec.places).exists() for name in names)
+    fits = spec.space.sweep.validation == "public" and not _ledger_is_there(spec)
+    return DatasetFacts(cohort="", protected=False) if is_unused and fits else describe_dataset(spec)
 
 
 def any_config(spec: SweepSpec) -> TrialConfig:

@@ -20,7 +20,7 @@ from pathlib import Path
 from dp_accounting import dp_event, rdp
 
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.accounting import Spending, compose, epsilon_of, private_selection_epsilon, refuse_replacement
+from dpcore.privacy.accounting import Spending, compose, epsilon_of, refuse_replacement
 
 ORDERS = (*range(2, 64), 128, 256, 512)
 """Whole orders: exact for the subsampled Gaussian, where the series of fractional ones may fail to converge."""
@@ -101,7 +101,7 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
         refuse_replacement(run, "RDP, which filters and selections need,")
     order = _order_of(wanted)
     if order is None:
-        accountant = rdp.RdpAccountant()
+        accountant = rdp.RdpAccountant(ORDERS)
         for charge, count in wanted:
             if not isinstance(charge, Filtered):
                 accountant.compose(charge.event(), count)
@@ -113,7 +113,7 @@ def epsilon_of_charge(charge: Spending | Selected, delta: float) -> float:
     """ε at `delta` of one line of a ledger by itself: a run by PLD, a selection by RDP."""
     if isinstance(charge, Spending):
         return epsilon_of(charge, delta)
-    return private_selection_epsilon(charge.spending, delta, mean_trials=charge.mean_trials, shape=charge.shape)
+    return price([(charge, 1)], delta)
 
 
 def open_filter(

@@ -150,7 +150,7 @@ def print_plan(spec: SweepSpec) -> None:
     print()
     print(render_table(["ε", "", "trials", "fresh seeds", "controls", "q", "noise multiplier", "steps", "price at this ε"], rows))
     print()
-    print(render_table(["accounting", "", "sweep ε", " ", "what it rests on"], [_price_row(price, plan) for price in plan.prices]))
+    print(render_table(["accounting", "what it rests on", "sweep ε"], [_price_row(price, plan) for price in plan.prices]))
     print()
     print("\n".join(plan_lines(spec, plan)))
 
@@ -162,7 +162,7 @@ def _range(spendings: Sequence[Spending], name: str) -> str:
 
 def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
     mark = "→ " if price.accounting == plan.accounting else "  "
-    return [f"{mark}{price.accounting}", "", "–" if price.epsilon is None else number(price.epsilon), "", price.basis]
+    return [f"{mark}{price.accounting}", price.basis, "–" if price.epsilon is None else number(price.epsilon)]
 
 
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:

