@@ -41,6 +41,7 @@ class AuditRequest:
         kinds: which audits.
         canaries: observations of the mechanism audit, canaries of the trainer audit, runs of the repeated one.
         confidence: that a refuted ε was not claimed truly; 1 − 1e-4 by default.
+        doubt_red: whether a check that refutes its claim is made again before it counts.
         cache_dir: remembers calibrations.
 
     Raises:
@@ -53,6 +54,7 @@ class AuditRequest:
     kinds: tuple[Kind, ...]
     canaries: dict[Kind, int]
     confidence: float = DEFAULT_CONFIDENCE
+    doubt_red: bool = True
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -153,12 +155,13 @@ def run_audit(request: AuditRequest, progress: Callable[[str, float], None]) -> 
     checks = [check for kind in request.kinds for check in _checks(kind, request)]
     significance = (1.0 - request.confidence) / len(checks)
     own = _target(request.config, request)
+    settle = _settled if request.doubt_red else _attempt
     return AuditReport(
         method=request.config.method,
         epsilon=own.plan.epsilon_planned,
         delta=own.plan.delta,
         confidence=request.confidence,
-        findings=tuple(_settled(check, significance, progress) for check in checks),
+        findings=tuple(settle(check, significance, progress) for check in checks),
     )
 
 

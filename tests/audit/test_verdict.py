@@ -68,6 +68,12 @@ def test_red_twice_is_a_violation(claims: Any, monkeypatch: pytest.MonkeyPatch) 
     assert document["audits"][0]["n"] == 4000
 
 
+def test_red_is_not_doubted_where_that_is_asked(claims: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answered(monkeypatch, [4.5, 3.0])
+    assert run_audit(request(claims, doubt_red=False), silent).violated
+    assert len(asked) == 2
+
+
 def test_all_three_audits_run_on_one_claim(claims: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, float]] = []
     monkeypatch.setattr(trainer, "STEPS", 6)
