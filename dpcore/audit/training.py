@@ -88,8 +88,10 @@ def attacked_training(problem: SmallProblem, target: Target, is_in: Mask) -> Att
     marks = torch.eye(problem.canaries)
     rows, own_views = marked(marks, is_in, target)
     blurred, paired = 0.5 * features[:ORDINARY], config.method in FEATURE_METHODS
-    all_views = _records(-AMPLITUDE * target.clip_norm * marks, blurred, problem.model)
-    public_records = _records(PUBLIC_AMPLITUDE * marks, features[ORDINARY:], problem.model)
+
+    def held(marks: Tensor, others: Tensor) -> HeldRecords:
+        return HeldRecords(records=_records(marks, others, problem.model))
+
     return Attacked(
         target=target,
         engine=GradientEngine(network, loss, precision=target.runtime.precision),
@@ -97,8 +99,8 @@ def attacked_training(problem: SmallProblem, target: Target, is_in: Mask) -> Att
             records=_records(rows, features[:ORDINARY], problem.model),
             views=_records(own_views, blurred, problem.model) if paired else None,
         ),
-        views=HeldRecords(records=all_views) if paired else None,
-        public=HeldRecords(records=public_records) if config.method in PROJECTED_METHODS else None,
+        views=held(-AMPLITUDE * target.clip_norm * marks, blurred) if paired else None,
+        public=held(PUBLIC_AMPLITUDE * marks, features[ORDINARY:]) if config.method in PROJECTED_METHODS else None,
     )
 
 

@@ -26,7 +26,7 @@ def add_parsers(commands: Any) -> None:
         help="mechanism, trainer, repeated or all; may be given more than once (default: mechanism and trainer)",
     )
     audit.add_argument(
-        "--canaries", metavar="N", type=arguments.whole_number(1), default=200_000, help="observations of the mechanism (default 200000)"
+        "--canaries", metavar="N", type=arguments.whole_number(1), default=300_000, help="observations of the mechanism (default 300000)"
     )
     audit.add_argument(
         "--trainer-canaries", metavar="N", type=arguments.whole_number(1), default=5000, help="canaries in the training run (default 5000)"
