@@ -173,7 +173,7 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     lines = []
     if all(group.spending is not None for group in plan.groups):
         steps = sum((group.trials + group.reruns) * group.spending.steps for group in plan.groups if group.spending is not None)
-        lines.append(f"private steps in all: {steps}")
+        lines.append(f"private steps in all: {steps:g}")
     lines.append(plan.headline)
     trained = ", ".join(f"{number(final)} at ε = {group.epsilon:g}" for final, group in zip(plan.finals, plan.groups, strict=True))
     kept = ", for which the filter keeps room" if plan.basis.filter is not None else " beside this"

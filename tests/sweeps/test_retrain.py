@@ -21,6 +21,7 @@ from dpcore.errors import BadInput, NotReplayable, Refused
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import Attempt
 from sweeps import retrain
+from sweeps.charges import FilterTerms
 from sweeps.export import ExportedConfig, export_trial
 from sweeps.ledger import Ledger
 from sweeps.results import CurvePoint, SweepResults, TrialRecord
@@ -241,3 +242,16 @@ def test_a_training_of_a_sweep_with_private_validation_pays_for_its_score_too(re
         ("settle", True, 1.0),
         ("settle", False, 0.01),
     ]
+
+
+@pytest.mark.parametrize("on_purpose", [False, True])
+def test_training_from_a_sweep_that_searched_its_steps_stays_behind_its_filter(
+    on_purpose: bool, request_of_a_file: TrainRequest, tmp_path: Path
+) -> None:
+    terms = FilterTerms(sweep="s", order=8, rdp=1e6)
+    spec = SweepSpec(name="s", space=spaces.space(), places=request_of_a_file.places, storage=tmp_path / "store", privacy_filter=terms)
+    Ledger(spec.resolved_ledger_url)
+    url = request_of_a_file.ledger_url if on_purpose else None
+    train_fresh(replace(request_of_a_file, spec=spec, ledger_url=url))
+    lines = Ledger(url or spec.resolved_ledger_url).lines()
+    assert {line.priced_by for line in lines} == {"" if on_purpose else terms.text()}
