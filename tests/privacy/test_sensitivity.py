@@ -25,7 +25,6 @@ from dpcore.data.transforms import draw_geometry
 from dpcore.data.views import build_views
 from dpcore.model.network import build_network, codec_of
 from dpcore.privacy import mechanism as mechanism_module
-from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.clipping import BoundedSum
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import GradientEngine
@@ -141,14 +140,13 @@ class Bench:
         private = self.dataset("PRIVATE", rows)
         views = None if config.split is None else LabelledViews(build_views(private, config.split, self.places), labels_of(private))
         engine, builder = self.engine(config, precision)
-        plan = PrivacyPlan(sampling_prob=1.0, steps=3, noise_multiplier=1.0, delta=1e-5, epsilon_target=1.0, epsilon_planned=1.0)
         made = build_mechanism(
             config,
             engine,
             data=TrialData(private=private, public=self.public, validation=self.public, views=views),
             builder=builder,
             streams=(PrivateStreams(key=SweepKey(bytes(32)), trial_id="t"), PublicStreams(0)),
-            execution=(plan, physical),
+            execution=(1.0, physical),
         )
         return intercepted(lambda: made.direction(0))
 

@@ -81,7 +81,7 @@ def test_training_refuses_when_the_sweeps_ledger_cannot_be_reached(spec: SweepSp
     found = origin_spec(exported, needed=True)
     request = TrainRequest(exported=exported, spec=found, places=places, out=tmp_path / "model", ledger_url=None)
     with pytest.raises(Unavailable, match="not there"):
-        train_fresh(request, resume=False)
+        train_fresh(request)
     assert not (tmp_path / "model").exists()
 
 

@@ -20,7 +20,6 @@ from dpcore.data.synthetic import draw_record
 from dpcore.data.views import build_views
 from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.model.network import codec_of, weights_digest
-from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.mechanism import Mechanism
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
@@ -37,7 +36,6 @@ Patch = pytest.MonkeyPatch
 
 CELL_PX = 8
 TEACHER = {"steps": 6, "batch_size": 16, "learning_rate": 3e-3, "min_confidence": 0.2}
-PLAN = PrivacyPlan(sampling_prob=0.25, steps=6, noise_multiplier=1.0, delta=1e-3, epsilon_target=1.0, epsilon_planned=1.0)
 PUBLIC_TENSORS = {"views' labels", "stage", "floor", "control", "public term", "basis", "public half of a pair"}
 
 
@@ -120,7 +118,7 @@ class World:
 
 def _mechanism(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builder: InputBuilder) -> Mechanism:
     streams = PrivateStreams(key=SweepKey(bytes(32)), trial_id="t"), PublicStreams(config.seed)
-    return build_mechanism(config, engine, data=data, builder=builder, streams=streams, execution=(PLAN, 16))
+    return build_mechanism(config, engine, data=data, builder=builder, streams=streams, execution=(1.0, 16))
 
 
 def _digest(tensor: Tensor) -> str:
