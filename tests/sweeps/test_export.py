@@ -1,10 +1,12 @@
 """best.yaml: what is written, what is read back, what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.data import catalog
 from dpcore.errors import BadInput, Refused, Unavailable
 from search_spaces.loader import load_space
 from sweeps.export import ExportedConfig, best_trial, export_trial, read_exported, write_exported
@@ -73,7 +75,10 @@ def test_a_wrong_file_is_one_message(text: str, message: str, tmp_path: Path) ->
         read_exported(path)
 
 
-def test_training_refuses_when_the_sweeps_ledger_cannot_be_reached(spec: SweepSpec, places: Places, tmp_path: Path) -> None:
+def test_training_refuses_when_the_sweeps_ledger_cannot_be_reached(
+    spec: SweepSpec, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "open_dataset", lambda name, places: SimpleNamespace(members=SimpleNamespace(cohort="c")))
     exported = export_trial(RECORD, spec)
     with pytest.raises(Unavailable, match="--ledger URL"):
         origin_spec(exported, needed=True)
