@@ -221,9 +221,10 @@ def check_launcher_file(path: Path) -> list[Check]:
     Raises:
         BadInput: there is no such file, or it is not YAML.
     """
-    import yaml
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     if not path.is_file():
         raise BadInput(f"{path} is not there; expected the YAML that `ray up` is given")
@@ -232,9 +233,11 @@ def check_launcher_file(path: Path) -> list[Check]:
     if left:
         return [Check(name="file", state="fail", found=f"{path} still has {', '.join(left)}", remedy="replace them by what they name")]
     try:
-        config = yaml.safe_load(text)
+        parser = YAML(typ="safe", pure=True)
+        parser.version = (1, 1)  # what Ray reads
+        config = parser.load(text)
         validate_config(prepare_config(config))
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     except (ValidationError, ValueError, KeyError) as error:
         return [Check(name="file", state="fail", found=f"{path}: {str(error).splitlines()[0]}", remedy="see Ray's cluster YAML reference")]
