@@ -27,7 +27,7 @@ from dpcore.privacy import mechanism as mechanism_module
 METHODS = ("dpsgd", "projected", "feature", "feature_projected")
 EPSILONS = (0.8, 4.0)
 NOISE = (1.0, 0.8, 0.5)
-CANARIES = {0.8: 400_000, 4.0: 150_000}
+CANARIES = {0.8: 400_000, 4.0: 300_000}
 PARTS: tuple[Kind, ...] = ("mechanism", "trainer", "repeated")
 HEADER = """# What the audits refute
 

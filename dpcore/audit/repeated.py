@@ -46,7 +46,9 @@ def released_scores(target: Target, *, runs: int, progress: Progress, problem: S
 
 def _best_rule(scores: Floats, inside: Mask, *, delta: float, significance: float) -> Rule:
     """The rule of either direction that refutes the most, a lower error sum where none refutes anything."""
-    rules = [Rule(sign, float(at)) for sign in (1, -1) for at in np.unique(sign * scores)]
+    ranked = np.unique(scores)
+    between = (ranked[1:] + ranked[:-1]) / 2.0  # in the middle of a gap, so that a canary of the other half falls on its own side
+    rules = [Rule(sign, float(sign * at)) for sign in (1, -1) for at in between]
 
     def worth(rule: Rule) -> tuple[float, float]:
         errors = rule.errors(scores, inside)

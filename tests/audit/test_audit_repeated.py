@@ -18,7 +18,7 @@ def test_ours_stands(claims: Any, method: str) -> None:
 
 
 def test_a_release_without_noise_is_caught(claims: Any, scale_noise: Callable[[float], None]) -> None:
-    config = claims.config("dpsgd", 0.4, **{"stages.private.expected_batch_size": 1000})
+    config = claims.config("dpsgd", 0.4, **{"stages.private.expected_batch_size": 1000, "optimizer.name": "sgd"})
     scale_noise(1e-3)
     target = claims.target(PROBLEM.config(config))
     assert audit_repeated(target, runs=60, significance=1e-2, progress=lambda share: None) > target.plan.epsilon_planned
@@ -26,7 +26,7 @@ def test_a_release_without_noise_is_caught(claims: Any, scale_noise: Callable[[f
 
 def test_the_canary_pushes_its_weight_against_its_gradient(claims: Any, scale_noise: Callable[[float], None]) -> None:
     scale_noise(1e-3)
-    target = claims.target(PROBLEM.config(claims.config("dpsgd", **{"stages.private.expected_batch_size": 1000})))
+    target = claims.target(PROBLEM.config(claims.config("dpsgd", **{"stages.private.expected_batch_size": 1000, "optimizer.name": "sgd"})))
     scores, inside = released_scores(target, runs=12, progress=lambda share: None, problem=PROBLEM)
     assert inside.any()
     assert not inside.all()

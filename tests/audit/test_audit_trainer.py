@@ -17,7 +17,7 @@ from dpcore.audit.training import ORDINARY, attacked_training, train
 from dpcore.privacy.randomness import SweepKey
 
 METHODS = ("dpsgd", "projected", "feature", "feature_projected")
-STEPS = 6
+STEPS = 8
 
 
 def problem_and_target(claims: Any, method: str, *, canaries: int = 200, **changes: Any) -> tuple[Any, Target]:

@@ -76,7 +76,7 @@ def test_red_is_not_doubted_where_that_is_asked(claims: Any, monkeypatch: pytest
 
 def test_all_three_audits_run_on_one_claim(claims: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, float]] = []
-    monkeypatch.setattr(trainer, "STEPS", 6)
+    monkeypatch.setattr(trainer, "STEPS", 8)
     small = request(claims, kinds=("mechanism", "trainer", "repeated"), changes={"epsilon": 1.0})
     report = run_audit(small, lambda name, share: heard.append((name, share)))
     assert [finding.kind for finding in report.findings] == ["mechanism", "mechanism", "trainer", "repeated"]
