@@ -61,9 +61,17 @@ def test_half_the_noise_is_caught(claims: Any, method: str, scale_noise: Callabl
     assert bound > claimed
 
 
+FULL_BATCH = {"stages.private.expected_batch_size": 1000}
+
+
+def test_many_canaries_leave_a_true_claim_standing(claims: Any) -> None:
+    bound, claimed = refuted(claims, "dpsgd", canaries=60_000, **FULL_BATCH)
+    assert 0.8 * claimed <= bound <= claimed
+
+
 def test_four_fifths_of_the_noise_are_caught(claims: Any, scale_noise: Callable[[float], None]) -> None:
     scale_noise(0.8)
-    bound, claimed = refuted(claims, "dpsgd", canaries=60_000, **{"stages.private.expected_batch_size": 1000})
+    bound, claimed = refuted(claims, "dpsgd", canaries=60_000, **FULL_BATCH)
     assert bound > claimed
 
 
@@ -73,7 +81,7 @@ def test_four_fifths_of_the_noise_are_caught(claims: Any, scale_noise: Callable[
 def test_the_bound_is_tight_and_a_fifth_less_noise_is_caught(
     claims: Any, method: str, epsilon: float, scale_noise: Callable[[float], None]
 ) -> None:
-    canaries = 400_000 if epsilon < 1.0 else 200_000
+    canaries = 400_000 if epsilon < 1.0 else 300_000
     bound, claimed = refuted(claims, method, canaries=canaries, epsilon=epsilon)
     assert (0.7 if epsilon < 1.0 else 0.85) * claimed <= bound <= claimed
     scale_noise(0.8)
