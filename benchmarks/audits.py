@@ -36,7 +36,8 @@ Confidence 1 − 1e-4 over the checks of a row's claim (Bonferroni). An honest c
 with four times the canaries, as the command does; those of broken mechanisms were made once. "noise" is the factor by
 which the added noise was multiplied behind the audit's back. δ = 1e-5. Mechanism: q = .25, 4 steps (Poisson) and q = 1, 2 steps;
 trainer: 300 steps; repeated: 8 steps. An honest mechanism must stay at or below its claim; the closer it comes, the less a
-broken one could hide. The search for the refuted ε ends at half the claimed noise.
+broken one could hide. The search for the refuted ε ends at half the claimed noise. The trainer's bound holds for any mechanism and is
+weak for it; 600 repeated runs prove something only where a release hides next to nothing.
 """
 
 
