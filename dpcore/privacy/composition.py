@@ -93,7 +93,9 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
         BadInput: a negative count, or delta outside (0, 1).
         Refused: RDP is needed, and a run is priced for replacement.
     """
-    wanted = list(charges)
+    wanted = [(charge, count) for charge, count in charges if count]  # a planned run may happen no time at all
+    if any(count < 0 for _, count in wanted):
+        raise BadInput("a charge cannot have been made a negative number of times")
     runs = [(charge, count) for charge, count in wanted if isinstance(charge, Spending)]
     if len(runs) == len(wanted):
         return compose(runs, delta, cache_dir=cache_dir)

@@ -110,3 +110,13 @@ def test_a_claim_of_replacement_has_no_place_among_rdp_bounds() -> None:
         open_filter([([run], 3)], 1e-5)
     with pytest.raises(Refused, match="RDP, which filters and selections need, gives no bound"):
         price([(run, 1), (Filtered(8, 0.5), 1)], 1e-5)
+
+
+def test_what_happens_no_time_costs_nothing_and_less_than_that_is_refused() -> None:
+    """A plan without reruns of its winner charges them no time."""
+    selection = Selected(RUN, 5.0, 1.0)
+    assert price([(selection, 1), (RUN, 0)], DELTA) == price([(selection, 1)], DELTA)
+    assert price([(selection, 0), (RUN, 0)], DELTA) == 0.0
+    for charge in (selection, RUN):
+        with pytest.raises(BadInput, match="negative number of times"):
+            price([(selection, 1), (charge, -1)], DELTA)
