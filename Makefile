@@ -29,8 +29,8 @@ sweep: $(STAMP) ## set everything up and run the quick sweep (NAME=quick; five m
 test: $(STAMP) ## set everything up and run the tests
 	$(CPU_THREADS) $(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-slow: $(STAMP) ## the tests that take minutes each
-	$(CPU_THREADS) $(BIN)/python -m pytest -m "slow" --timeout 900
+test-slow: $(STAMP) ## the tests that take minutes each (TESTS=tests/e2e for some of them)
+	$(CPU_THREADS) $(BIN)/python -m pytest -m "slow" --timeout 900 $(TESTS)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
