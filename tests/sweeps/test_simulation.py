@@ -1,0 +1,75 @@
+"""The surface of simulated trials: its optimum is where it is said to be, and repetitions agree."""
+
+import math
+
+import pytest
+
+from dpcore.config import RuntimeFlags, TrialConfig, parse_config
+from dpcore.train.attempts import Attempt
+from sweeps.simulation import FAILING_SHARE, best_score, failing_trial, run_trial, score_of
+
+METHODS = ("dpsgd", "projected", "feature", "feature_projected")
+
+
+def config_at(epsilon: float, *, clip_norm: float, learning_rate: float) -> TrialConfig:
+    document = {
+        "method": "dpsgd",
+        "epsilon": epsilon,
+        "delta": 1e-5,
+        "clip_norm": clip_norm,
+        "optimizer": {"learning_rate": learning_rate},
+        "data": {
+            "private": "synthetic/private",
+            "public": "synthetic/public",
+            "validation": "synthetic/validation",
+            "nominal_examples": 4000,
+        },
+        "stages": {"private": {"steps": 100, "expected_batch_size": 256}},
+    }
+    return parse_config(TrialConfig, document)
+
+
+def reports(config, folder, *, trial=run_trial, trial_id="e1-000", attempt=0, every=25):
+    given = {"trial_id": trial_id, "folder": folder, "attempt": Attempt(number=attempt), "places": None, "key": None}
+    return list(trial(config, RuntimeFlags(report_every_steps=every), **given))
+
+
+@pytest.mark.parametrize("epsilon", [0.2, 1.0, 8.0])
+def test_the_known_optimum_is_reached_at_its_settings_and_nowhere_exceeded(epsilon):
+    budget = math.log10(epsilon)
+    there = config_at(epsilon, clip_norm=10 ** (-1.5 + 0.5 * budget), learning_rate=10 ** (-2.0 + 0.4 * budget))
+    assert score_of(there) == pytest.approx(best_score(epsilon, ("dpsgd",)))
+    for clip_norm in (1e-3, 1e-2, 1.0, 10.0):
+        assert score_of(config_at(epsilon, clip_norm=clip_norm, learning_rate=0.01)) < best_score(epsilon, METHODS)
+
+
+def test_more_budget_reaches_more():
+    assert best_score(0.2, METHODS) < best_score(1.0, METHODS) < best_score(8.0, METHODS)
+
+
+def test_a_repetition_gives_the_same_reports_and_a_new_attempt_other_ones(tmp_path):
+    config = config_at(1.0, clip_norm=0.1, learning_rate=0.01)
+    first = reports(config, tmp_path)
+    assert [report.step for report in first] == [25, 50, 75, 100]
+    assert [report.done for report in first] == [False, False, False, True]
+    assert reports(config, tmp_path) == first
+    again = reports(config, tmp_path, attempt=1)
+    assert again[-1].metrics["val/pckh_50"] != first[-1].metrics["val/pckh_50"]
+
+
+def test_the_curve_rises_to_the_score_and_the_budget_is_spent_on_the_way(tmp_path):
+    curve = [report.metrics for report in reports(config_at(1.0, clip_norm=0.05, learning_rate=0.01), tmp_path)]
+    scores = [point["val/pckh_50"] for point in curve]
+    assert scores == sorted(scores)
+    assert [point["privacy/epsilon_spent"] for point in curve][-1] == 1.0
+
+
+def test_about_the_failing_share_of_trials_breaks_in_mid_way(tmp_path):
+    config = config_at(1.0, clip_norm=0.1, learning_rate=0.01)
+    broken = 0
+    for number in range(200):
+        try:
+            reports(config, tmp_path / str(number), trial=failing_trial, trial_id=f"e1-{number:03d}", every=50)
+        except RuntimeError:
+            broken += 1
+    assert 0 < broken < 4 * FAILING_SHARE * 200
