@@ -39,10 +39,12 @@ def _price(spec: SweepSpec) -> float | None:
 def _group(spec: SweepSpec, epsilon: float, *, is_running: bool) -> dict[str, Any]:
     from optuna.trial import TrialState
 
+    from sweeps.studies import is_replaced
+
     # A draw that TrialConfig refused never became a record: it is not counted. Neither is a trial that was replaced.
     study = _study(spec, epsilon)
     every = [] if study is None else study.get_trials(deepcopy=False)
-    trials = [trial for trial in every if "record" in trial.user_attrs and not trial.user_attrs.get("replaced")]
+    trials = [trial for trial in every if "record" in trial.user_attrs and not is_replaced(trial)]
     states = Counter(trial.state for trial in trials)
     scores = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     return {

@@ -12,15 +12,14 @@ import json
 import random
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,15 +28,27 @@ from dpcore.errors import BadInput
 from dpcore.train.durable import drop_partial_line
 from search_spaces.admission import admissible_grid
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
-from sweeps.journal import UntimedJournal
+from sweeps.journal import SweepJournal
 from sweeps.pricing import trials_at
 from sweeps.results import TrialRecord
 from sweeps.spec import SELECTED, SweepSpec
+from sweeps.tpe import NewestTPESampler
 
 REDRAWS = 50
 REFERENCES = "references"
+END, REPLACED = "end", "replaced"
+"""Attribute of a trial that ended: its seconds, its error, and whether another took its place."""
 SEALED_VALUE = 0.0
 """What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a record lies: its study, its number there, and the storage's id of it."""
+
+    study: Study
+    number: int
+    storage_id: int
 
 
 class Studies:
@@ -48,10 +59,12 @@ class Studies:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
         clear_journal(spec.study_path)
-        self._storage = JournalStorage((JournalFileBackend if timed else UntimedJournal)(str(spec.study_path)))
-        self._studies = {epsilon: self._open(epsilon) for epsilon in (*spec.space.sweep.epsilons, None)}
+        self._journal = SweepJournal(spec.study_path, timed=timed)
+        self._storage = JournalStorage(self._journal)
+        with self._journal.together():
+            self._studies = {epsilon: self._open(epsilon) for epsilon in (*spec.space.sweep.epsilons, None)}
         self._places = {
-            trial.user_attrs["trial_id"]: (study, trial.number)
+            json.loads(trial.user_attrs["record"])["trial_id"]: self._place(study, trial.number)
             for study in self._studies.values()
             for trial in study.get_trials(deepcopy=False)
             if "record" in trial.user_attrs
@@ -65,34 +78,37 @@ class Studies:
         """
         study, rule = self._studies[epsilon], ""
         for _ in range(REDRAWS):
-            trial = study.ask()
-            draw = self._suggest(trial, epsilon)
-            try:
-                config = self._spec.space.trial_config(epsilon, draw, overrides=self._seed())
-            except BadInput as refusal:
-                trial.set_constraint("trial_config", 1.0)
-                trial.set_user_attr("refused", str(refusal))
-                study.tell(trial, state=TrialState.PRUNED)
-                rule = str(refusal)
-                continue
-            record = TrialRecord(trial_id=f"e{epsilon:g}-{number:03d}", role="search", number=number, epsilon=epsilon, config=config)
-            self._remember(study, trial.number, record)
-            return record
+            with self._journal.together():
+                trial = study.ask()
+                draw = self._suggest(trial, epsilon)
+                try:
+                    config = self._spec.space.trial_config(epsilon, draw, overrides=self._seed())
+                except BadInput as refusal:
+                    trial.set_constraint("trial_config", 1.0)
+                    trial.set_user_attr("refused", str(refusal))
+                    study.tell(trial, state=TrialState.PRUNED)
+                    rule = str(refusal)
+                    continue
+                record = TrialRecord(trial_id=f"e{epsilon:g}-{number:03d}", role="search", number=number, epsilon=epsilon, config=config)
+                self._remember(study, trial.number, record)
+                return record
         raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
 
     def add_reference(self, record: TrialRecord) -> None:
         """Remembers a run outside the search."""
         study = self._studies[None]
-        self._remember(study, study.ask().number, record)
+        with self._journal.together():
+            self._remember(study, study.ask().number, record)
 
     def select(self, epsilon: float, winner: TrialRecord | None) -> None:
         """Remembers that the private selection of an ε is over, and its winner; again after a crash it changes nothing."""
         study = self._studies[epsilon]
-        if winner is not None and winner.trial_id not in self._places:
-            self._remember(study, study.ask().number, winner)
-        if winner is not None and study.trials[self._places[winner.trial_id][1]].state == TrialState.RUNNING:
-            self.tell(winner)
-        study.set_user_attr(SELECTED, True)
+        with self._journal.together():
+            if winner is not None and winner.trial_id not in self._places:
+                self._remember(study, study.ask().number, winner)
+            if winner is not None and self._storage.get_trial(self._places[winner.trial_id].storage_id).state == TrialState.RUNNING:
+                self.tell(winner)
+            study.set_user_attr(SELECTED, True)
 
     def is_selected(self, epsilon: float) -> bool:
         """Whether the private selection of an ε is over."""
@@ -101,22 +117,23 @@ class Studies:
     def report(self, record: TrialRecord) -> None:
         """The last point of the record's curve as an intermediate value; a score that is no number is left out."""
         if record.pckh_50 is not None:
-            self._storage.set_trial_intermediate_value(self._storage_id(record), record.steps, record.pckh_50)
+            self._storage.set_trial_intermediate_value(self._places[record.trial_id].storage_id, record.steps, record.pckh_50)
 
     def new_attempt(self, record: TrialRecord) -> None:
         """Remembers from where the record goes on with other randomness."""
         attempt = {"attempt": record.attempt, "from_step": record.from_step}
-        self._storage.set_trial_user_attr(self._storage_id(record), "attempt", attempt)
+        self._storage.set_trial_user_attr(self._places[record.trial_id].storage_id, "attempt", attempt)
 
     def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:
         """The end of a record: COMPLETE with its score, else FAIL. `replaced`: it no longer counts, another takes its place."""
-        study, number = self._places[record.trial_id]
-        for name, value in (("seconds", record.seconds), ("error", record.error), ("replaced", replaced)):
-            self._storage.set_trial_user_attr(self._storage_id(record), name, value)
-        if record.state == "done":
-            study.tell(number, SEALED_VALUE if record.is_sealed else record.pckh_50)
-        else:
-            study.tell(number, state=TrialState.FAIL)
+        place = self._places[record.trial_id]
+        end = {"seconds": record.seconds, "error": record.error, REPLACED: replaced}
+        with self._journal.together():
+            self._storage.set_trial_user_attr(place.storage_id, END, end)
+            if record.state == "done":
+                place.study.tell(place.number, SEALED_VALUE if record.is_sealed else record.pckh_50)
+            else:
+                place.study.tell(place.number, state=TrialState.FAIL)
 
     def records(self) -> Iterator[tuple[TrialRecord, bool]]:
         """What the studies remember, in the order of hand-out within a study, each with whether it was replaced.
@@ -126,7 +143,7 @@ class Studies:
         for study in self._studies.values():
             for trial in study.get_trials(deepcopy=False):
                 if "record" in trial.user_attrs:
-                    yield _record(trial), bool(trial.user_attrs.get("replaced"))
+                    yield _record(trial), is_replaced(trial)
                 elif trial.state == TrialState.RUNNING:
                     study.tell(trial.number, state=TrialState.FAIL)
 
@@ -135,8 +152,8 @@ class Studies:
         there = name in {study.study_name for study in self._storage.get_all_studies()}
         if not there:
             optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
-        count = len(optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler()).trials)
-        study = optuna.load_study(study_name=name, storage=self._storage, sampler=self._sampler(name, count, search=epsilon is not None))
+        study = optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler())
+        study.sampler = self._sampler(name, len(study.get_trials(deepcopy=False)), search=epsilon is not None)
         if epsilon is not None and not there:
             for draw in self._first_draws(epsilon):
                 study.enqueue_trial(dict(draw))
@@ -161,7 +178,7 @@ class Studies:
             return RandomSampler(seed=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are experimental in optuna 5
-            return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+            return NewestTPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
 
     def _grid(self, epsilon: float) -> list[Draw]:
         points = admissible_grid(self._spec.space, epsilon)
@@ -186,14 +203,12 @@ class Studies:
             "epsilon": record.epsilon,
             "config": record.config.model_dump(mode="json"),
         }
-        self._places[record.trial_id] = (study, number)
-        self._storage.set_trial_user_attr(self._storage_id(record), "trial_id", record.trial_id)
-        self._storage.set_trial_user_attr(self._storage_id(record), "record", json.dumps(plan))
+        place = self._places[record.trial_id] = self._place(study, number)
+        self._storage.set_trial_user_attr(place.storage_id, "record", json.dumps(plan))
 
-    def _storage_id(self, record: TrialRecord) -> int:
-        study, number = self._places[record.trial_id]
+    def _place(self, study: Study, number: int) -> _Place:
         study_id = self._storage.get_study_id_from_name(study.study_name)
-        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return _Place(study, number, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
@@ -204,6 +219,11 @@ def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
     if isinstance(parameter, FloatRange):
         return trial.suggest_float(path, *parameter.bounds, log=parameter.log)
     return trial.suggest_int(path, *parameter.bounds, log=parameter.log)
+
+
+def is_replaced(trial: FrozenTrial) -> bool:
+    """Whether another trial took its place, so that it is not counted."""
+    return bool(trial.user_attrs.get(END, {}).get(REPLACED))
 
 
 def clear_journal(path: Path) -> None:
@@ -224,4 +244,5 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     if trial.state == TrialState.RUNNING:
         return replace(record, state="running")
     state: Any = "done" if trial.state == TrialState.COMPLETE else "failed"
-    return replace(record, state=state, seconds=float(trial.user_attrs.get("seconds", 0.0)), error=trial.user_attrs.get("error"))
+    end = trial.user_attrs[END]
+    return replace(record, state=state, seconds=float(end["seconds"]), error=end["error"])
