@@ -5,6 +5,9 @@
     ├── Refused         the request is clear but would break a guarantee or overwrite work    (exit 2)
     │   └── NotReplayable   the same release cannot be repeated here; a new attempt can go on, charged again
     ├── Unavailable     a service or file that must be there is not: Ray, MLflow, the ledger  (exit 1)
+    ├── OutOfMemory     a step did not fit; half the physical batch may, as a new attempt      (exit 1)
+    ├── DiskFull        nothing more can be written; what is there is whole                    (exit 1)
+    ├── Diverged        a trial's weights are no numbers any more                              (exit 1)
     └── Corrupt         stored bytes differ from what their manifest promises                  (exit 2)
 
 A message names what was given, what was expected and what to do next. The command line prints it
@@ -38,6 +41,22 @@ class Unavailable(DpsweepError):
     """Something outside this process does not answer."""
 
     exit_code = 1
+
+
+class OutOfMemory(DpsweepError):
+    """A step did not fit into memory with `physical_batch_size` examples at once."""
+
+    def __init__(self, message: str, *, physical_batch_size: int) -> None:
+        super().__init__(message)
+        self.physical_batch_size = physical_batch_size
+
+
+class DiskFull(DpsweepError):
+    """A file could not be written for lack of space. What was there before is whole, and goes on once there is room."""
+
+
+class Diverged(DpsweepError):
+    """The weights that a trial released are no numbers any more."""
 
 
 class Corrupt(DpsweepError):

@@ -18,7 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
+from dpcore.disk import naming_full_disk
 from dpcore.errors import BadInput, DpsweepError, Refused
 from sweeps.allow_list import allowed_error
 from sweeps.charges import FilterTerms
@@ -113,12 +116,13 @@ def run_sweep(
         summarize: called with the results and the open tracker before it is closed (the report's place).
 
     Raises:
-        BadInput, Refused, Unavailable: nothing was begun. Interrupted: stopped by Ctrl-C; `resume_sweep` goes on.
+        BadInput, Refused, Unavailable: nothing was begun. Interrupted: stopped by Ctrl-C; `resume_sweep` goes on. DiskFull: here or on
+            a worker; it goes on once there is room.
     """
     around = surroundings or default_surroundings()
     plan, facts = _checked_plan(spec, around)
     spec = with_filter(spec, plan)
-    with ray_session(spec) as concurrency, _new_folder(spec) as made, _locked(spec):
+    with _naming_faults(spec), ray_session(spec) as concurrency, _new_folder(spec) as made, _locked(spec):
         key = _new_key(spec)
         spec.save()
         run = _Run(spec, around, facts, key=key, key_lost=False)
@@ -142,7 +146,7 @@ def resume_sweep(
     spec = SweepSpec.load(name, storage)
     around = surroundings or default_surroundings()
     facts = around.dataset(spec)
-    with _locked(spec):
+    with _naming_faults(spec), _locked(spec):
         check_key(not spec.key_path.exists(), spec)
         key, lost = _found_key(spec)
         with ray_session(spec) as concurrency:
@@ -379,6 +383,11 @@ class _Run:
             stopped_by=schedule.stopped_by,
             protected=self._facts.protected,
         )
+
+
+def _naming_faults(spec: SweepSpec) -> contextlib.AbstractContextManager[None]:
+    """Study, reports, ledger, spool and tables are written by libraries, each with its own words for a full disk."""
+    return naming_full_disk(spec.state_dir, others=(SQLAlchemyError,))
 
 
 @contextlib.contextmanager

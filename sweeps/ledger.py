@@ -152,6 +152,8 @@ class Ledger:
                         return there
                     if check is not None:
                         check(lines)
+                    if self._witness is not None and not lines:
+                        self._witness.begin()
                     line = _chained(lines, kind=kind, outcome=outcome, steps_done=steps_done, **plain)
                     connection.execute(LINES.insert().values(**asdict(line)))
                 if self._witness is not None:

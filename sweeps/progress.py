@@ -16,7 +16,10 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
     elif record.state == "failed":
         parts.append(f"failed: {record.error}")
     elif record.attempt:
-        parts.append(f"attempt {record.attempt} goes on from step {record.from_step} with fresh noise, charged again: {record.error}")
+        batch = "" if record.physical_batch_size is None else f", {record.physical_batch_size} examples at once"
+        parts.append(
+            f"attempt {record.attempt} goes on from step {record.from_step} with fresh noise{batch}, charged again: {record.error}"
+        )
     else:
         parts.append(f"goes on from its checkpoint: {record.error}")
     return "  ".join(parts)

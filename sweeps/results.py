@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from dpcore.config import FEATURE_METHODS, TrialConfig, parse_config
 from dpcore.errors import BadInput, Corrupt
+from dpcore.train.attempts import Attempt
 from search_spaces.space import Accounting
 from sweeps.spec import write_atomically
 
@@ -47,7 +48,8 @@ class TrialRecord:
         epsilon_spent: 0.0 where nothing private was read; None for the ceiling, whose ε is infinite.
         steps: private steps done; seconds: wall time on its worker(s), from hand-out to end.
         fingerprint: of the config.
-        attempt: 0 unless a retry could not replay; from_step: the checkpoint that a later attempt went on from.
+        attempt: 0 unless a retry could not replay; from_step: the checkpoint that a later attempt went on from;
+            physical_batch_size: of a later attempt, None unless memory ran out in an earlier one.
     """
 
     trial_id: str
@@ -58,6 +60,7 @@ class TrialRecord:
     state: State = "planned"
     attempt: int = 0
     from_step: int = 0
+    physical_batch_size: int | None = None
     pckh_50: float | None = None
     pckh_10: float | None = None
     epsilon_spent: float | None = None
@@ -83,6 +86,15 @@ class TrialRecord:
     def run(self) -> tuple[str, int]:
         """Which run of its sweep it is, as the ledger knows it."""
         return self.trial_id, self.attempt
+
+    @property
+    def current_attempt(self) -> Attempt:
+        """Which try at the trial it is, as its worker must know it."""
+        return Attempt(number=self.attempt, from_step=self.from_step, physical_batch_size=self.physical_batch_size)
+
+    def at_attempt(self, attempt: Attempt) -> TrialRecord:
+        """The record as another try, the rest as it is."""
+        return replace(self, attempt=attempt.number, from_step=attempt.from_step, physical_batch_size=attempt.physical_batch_size)
 
     @property
     def is_sealed(self) -> bool:
@@ -272,7 +284,7 @@ def _trial_schema() -> Any:
     import pyarrow as pa
 
     texts = ("trial_id", "role", "state", "fingerprint", "method", "split", "start", "rank", "error", "config")
-    whole = ("number", "attempt", "from_step", "steps")
+    whole = ("number", "attempt", "from_step", "physical_batch_size", "steps")
     real = ("epsilon", "pckh_50", "pckh_10", "epsilon_spent", "delta", "noise_multiplier", "sampling_prob", "seconds")
     shown = ("clip_norm", "learning_rate", "public_weight", "private_weight")
     return pa.schema([*((n, pa.string()) for n in texts), *((n, pa.int64()) for n in whole), *((n, pa.float64()) for n in (*real, *shown))])

@@ -5,8 +5,8 @@
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
 however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
 goes on from the newest checkpoint with fresh noise and has its remaining steps reserved again. `max_failures`, fixed
-beforehand, bounds how often. The trials of a private selection stand in no record, study or report; of each ε the winner
-does, once it is known.
+beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. The trials of a private
+selection stand in no record, study or report; of each ε the winner does, once it is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
-from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE, Attempt
+from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE
 from sweeps.allow_list import allowed_error
 from sweeps.hidden_search import HiddenSearch
 from sweeps.pricing import Accountant, trials_at
@@ -213,6 +213,15 @@ class Schedule:
             return self._hidden.end(trial_id, error=error)
         return self._retry(trial_id, error, renew=True)
 
+    def out_of_memory(self, trial_id: str, error: str, *, physical_batch_size: int) -> TrialRecord:
+        """A step did not fit with so many examples at once: hands the trial out as a new attempt with half as many, failed where it
+        was one. Halving ends by itself and counts for no try. In a private selection the trial has failed: it would be a draw too many."""
+        if physical_batch_size == 1 or (self._hidden is not None and trial_id in self._hidden):
+            return self.end(trial_id, error=error)
+        self._live.pop(trial_id)
+        self._again_as(self._new_attempt(replace(self._records[trial_id], error=error), physical_batch_size=physical_batch_size // 2))
+        return self._records[trial_id]
+
     def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
         if failures > self._spec.max_failures:
@@ -224,6 +233,9 @@ class Schedule:
     def _take_up(self, record: TrialRecord, *, renew: bool = False) -> None:
         if renew or not self._repeats_exactly(record):
             record = self._new_attempt(record)
+        self._again_as(record)
+
+    def _again_as(self, record: TrialRecord) -> None:
         self._records[record.trial_id] = record
         self._again.append(record.trial_id)
 
@@ -233,12 +245,15 @@ class Schedule:
         untouched = not record.curve and not (folder / IDENTITY_FILE).exists()
         return self._spec.runtime.device == "cpu" or untouched or (folder / RESULT_FILE).exists()
 
-    def _new_attempt(self, record: TrialRecord) -> TrialRecord:
-        """The record from its newest checkpoint on. Its worker repeats the reports up to there."""
-        attempt = Attempt(number=record.attempt, from_step=record.from_step).next_in(self._spec.checkpoint_dir(record.trial_id))
-        renewed = replace(record, attempt=attempt.number, from_step=attempt.from_step, curve=(), steps=0, pckh_50=None, pckh_10=None)
-        self._studies.new_attempt(renewed)
+    def _new_attempt(self, record: TrialRecord, *, physical_batch_size: int | None = None) -> TrialRecord:
+        """The record from its newest checkpoint on, with another physical batch where given. Its worker repeats the reports up to
+        there. The earlier attempt is settled first: after a kill in between it is taken up again, and found settled."""
+        attempt = record.current_attempt.next_in(self._spec.checkpoint_dir(record.trial_id))
+        if physical_batch_size is not None:
+            attempt = attempt.model_copy(update={"physical_batch_size": physical_batch_size})
         self._reservations.settle(replace(record, state="failed"))
+        renewed = replace(record.at_attempt(attempt), curve=(), steps=0, pckh_50=None, pckh_10=None)
+        self._studies.new_attempt(renewed)
         return renewed
 
     def _replace(self, record: TrialRecord) -> None:

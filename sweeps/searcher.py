@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from dpcore.errors import DiskFull
 from sweeps.results import CurvePoint, TrialRecord
 from sweeps.schedule import Schedule
 from sweeps.spec import SweepSpec
@@ -94,7 +95,7 @@ def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> dict[st
     validation = plan_validation(spec.space, spec.places.cache_dir)
     return {
         "trial_id": record.trial_id,
-        "attempt": {"number": record.attempt, "from_step": record.from_step},
+        "attempt": record.current_attempt.model_dump(mode="json"),
         "config": record.config.model_dump(mode="json"),
         "folder": str(folder),
         "sealed": record.is_sealed,
@@ -115,6 +116,7 @@ class ScheduleCallback(Callback):
         self._searcher = searcher
         self._tracker = tracker
         self._ended = ended
+        self._begun: set[str] = set()
         self.stop_requested: BaseException | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -136,16 +138,27 @@ class ScheduleCallback(Callback):
             self._guard(lambda: self._take_in(trial.config["trial"]["trial_id"], point))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial said that it is done, or why it cannot be, or that it can only go on as a new attempt."""
+        """The trial said that it is done, or why it cannot be, or how it can go on (`TrialTrainable`)."""
         result, trial_id = trial.last_result or {}, trial.config["trial"]["trial_id"]
-        if result.get("not_replayable"):
-            self._guard(lambda: self._finish(self._schedule.not_replayable(trial_id, result["error"])))
-        else:
-            self._guard(lambda: self._finish(self._schedule.end(trial_id, error=result.get("error"))))
+        self._guard(lambda: self._finish(self._ended_as(trial_id, result)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died or crashed: perhaps the trial is handed out again."""
         self._guard(lambda: self._finish(self._schedule.worker_died(trial.config["trial"]["trial_id"], _last_line(trial))))
+
+    def _ended_as(self, trial_id: str, result: dict[str, Any]) -> TrialRecord:
+        """The trial after its last result.
+
+        Raises:
+            DiskFull: of a worker. Every other trial would meet it too and lose its budget: the sweep ends, the trial stays open.
+        """
+        if result.get("disk_full"):
+            raise DiskFull(f"{trial_id}: {result['error'].removeprefix('DiskFull: ')}")
+        if result.get("not_replayable"):
+            return self._schedule.not_replayable(trial_id, result["error"])
+        if "out_of_memory_at" in result:
+            return self._schedule.out_of_memory(trial_id, result["error"], physical_batch_size=result["out_of_memory_at"])
+        return self._schedule.end(trial_id, error=result.get("error"))
 
     def tell_released(self) -> None:
         """Brings the winners of private selections that are over to tracker and terminal, for the first time and whole."""
@@ -156,6 +169,7 @@ class ScheduleCallback(Callback):
     def _begin(self, trial_id: str) -> None:
         record = self._schedule.started(trial_id)
         if not self._schedule.is_hidden(record):
+            self._begun.add(trial_id)
             self._tracker.trial_started(record)
 
     def _take_in(self, trial_id: str, point: CurvePoint) -> None:
@@ -167,6 +181,8 @@ class ScheduleCallback(Callback):
         if self._schedule.is_hidden(record):
             self.tell_released()
             return
+        if record.is_finished and record.trial_id not in self._begun:
+            self._tracker.trial_started(record)  # no worker came as far as its start
         if record.is_finished:
             self._tracker.trial_ended(record)
         self._ended(record)

@@ -23,7 +23,7 @@ class Spool:
     One process at a time: the driver, which holds the sweep's lock. Within it one thread appends and another reads.
 
     Guarantees: an appended event survives the death of the process (it is handed to the operating system before
-    `append` returns). A line that a crash left half-written is cut off on opening: its event was never announced.
+    `append` returns). A line that a crash or a full disk left half-written is cut off: its event was never announced.
 
     Raises:
         Corrupt: the saved offset lies beyond the end of the spool.
@@ -60,8 +60,12 @@ class Spool:
     def append(self, event: Event) -> None:
         """Puts `event` at the end. NaN and infinity are refused: JSON has neither."""
         line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        with self.path.open("ab") as file:
-            file.write(line)
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+        except OSError:
+            os.truncate(self.path, self._end)  # of a full disk: the next event would be glued to what got through
+            raise
         self._end += len(line)
 
     def next(self) -> tuple[Event, int] | None:

@@ -121,7 +121,7 @@ class Studies:
 
     def new_attempt(self, record: TrialRecord) -> None:
         """Remembers from where the record goes on with other randomness."""
-        attempt = {"attempt": record.attempt, "from_step": record.from_step}
+        attempt = {"attempt": record.attempt, "from_step": record.from_step, "physical_batch_size": record.physical_batch_size}
         self._storage.set_trial_user_attr(self._places[record.trial_id].storage_id, "attempt", attempt)
 
     def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:

@@ -28,6 +28,7 @@ from sweeps.mlflow_connection import connect, default_tracking_uri, prepare_mlfl
 from sweeps.mlflow_store import MlflowStore, is_final, outage_types
 from sweeps.selection import winner_claim
 from sweeps.sender import Sender
+from sweeps.spec import write_atomically
 from sweeps.spool import Spool
 from sweeps.trial_facts import CatalogFacts, TrialFacts
 
@@ -89,10 +90,10 @@ class Tracker:
     def _load_identity(self) -> dict[str, Any]:
         path = self._spec.state_dir / "tracking.json"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"sweep_id": uuid.uuid4().hex, "started_ms": int(self._clock() * 1000)}) + "\n")
-        identity: dict[str, Any] = json.loads(path.read_text())
-        return identity
+            identity = {"sweep_id": uuid.uuid4().hex, "started_ms": int(self._clock() * 1000)}
+            write_atomically(path, json.dumps(identity).encode())
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
 
     def _start_parent(self, key: str, tags: dict[str, str]) -> None:
         self._send(kind="run", key=key, name=key, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._started_ms)

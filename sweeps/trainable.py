@@ -19,7 +19,8 @@ from typing import Any
 from ray import tune
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
-from dpcore.errors import BadInput, DpsweepError, NotReplayable, Unavailable
+from dpcore.disk import naming_full_disk
+from dpcore.errors import BadInput, DiskFull, DpsweepError, NotReplayable, OutOfMemory, Unavailable
 from dpcore.train.attempts import Attempt
 from sweeps.allow_list import allowed_error
 from sweeps.sealed import make_sealed_folder, seal
@@ -34,8 +35,9 @@ TrialFunction = Callable[..., Iterator[Any]]
 class TrialTrainable(tune.Trainable):
     """Runs what stands in `config["trial"]`; the key comes as a parameter and stands in no config.
 
-    A DpsweepError is an answer, not a crash: the last result says `error`, and `not_replayable` where only a new attempt can
-    go on. Anything else crashes the worker, and the driver decides whether to try again. `Unavailable` (a device or file
+    A DpsweepError is an answer, not a crash: the last result says `error`, and how the trial can go on where it can:
+    `not_replayable` (as a new attempt alone), `out_of_memory_at` (one with a smaller physical batch), `disk_full` (once there
+    is room). Anything else crashes the worker, and the driver decides whether to try again. `Unavailable` (a device or file
     that may come back) is a crash in that sense.
     """
 
@@ -58,17 +60,17 @@ class TrialTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The next report as a result."""
         try:
-            if self._reports is None:
-                self._reports = self._start()
-            report = next(self._reports, None)
+            with naming_full_disk(Path(self._trial["folder"])):
+                if self._reports is None:
+                    self._reports = self._start()
+                report = next(self._reports, None)
             if report is not None:
                 self._hold_against_earlier(report)
         except Unavailable:
             raise
         except DpsweepError as error:
             text = allowed_error(f"{type(error).__name__}: {error}", protected=self._is_sealed)
-            answer = {"done": True, "error": text}
-            return {**answer, "not_replayable": True} if isinstance(error, NotReplayable) else answer
+            return {"done": True, "error": text, **_how_to_go_on(error)}
         if report is None:
             return {"done": True, "error": "the trial ended without a last report"}
         if self._is_sealed:
@@ -139,6 +141,14 @@ class TrialTrainable(tune.Trainable):
         self._reports = None
         if close is not None:
             close()
+
+
+def _how_to_go_on(error: DpsweepError) -> dict[str, Any]:
+    if isinstance(error, OutOfMemory):
+        return {"out_of_memory_at": error.physical_batch_size}
+    if isinstance(error, DiskFull):
+        return {"disk_full": True}
+    return {"not_replayable": True} if isinstance(error, NotReplayable) else {}
 
 
 def _private_validation(trial: dict[str, Any]) -> dict[str, Any]:

@@ -28,16 +28,19 @@ class Attempt(Part):
 
     number: int = Field(default=0, ge=0, description="grows by one for every try that is no replay; names the secret streams")
     from_step: int = Field(default=0, ge=0, description="private steps behind the checkpoint that it goes on from")
+    physical_batch_size: int | None = Field(default=None, ge=1, description="smaller than the runtime's, since memory ran out at that")
 
     @model_validator(mode="after")
     def _first_begins_at_the_beginning(self) -> Self:
         if self.number == 0 and self.from_step:
             raise ValueError(f"attempt 0 begins at step 0, given from_step {self.from_step}")
+        if self.number == 0 and self.physical_batch_size is not None:
+            raise ValueError("attempt 0 has the runtime's physical batch: another one rounds its sums otherwise")
         return self
 
     def next_in(self, folder: Path) -> Attempt:
         """The attempt after this one, going on from the newest checkpoint in `folder`, from the start without one."""
-        return Attempt(number=self.number + 1, from_step=newest_checkpoint_step(folder))
+        return self.model_copy(update={"number": self.number + 1, "from_step": newest_checkpoint_step(folder)})
 
 
 FIRST = Attempt()

@@ -1,7 +1,8 @@
 """How many examples go through the network at once: settled before step 0, never changed after.
 
 Another number rounds the sums otherwise, and two sums under one noise would reveal their difference. So a trial that is
-taken up again keeps the number that it began with, and a trial that runs out of memory in mid-run needs a new attempt.
+taken up again keeps the number that it began with, and a trial that runs out of memory in mid-run goes on as a new attempt
+at half of it (`Attempt.physical_batch_size`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ def probed_batch_size(probe: Callable[[int], None]) -> int:
             size //= 2
             torch.cuda.empty_cache()
     raise Unavailable("the device has no memory for one example: run fewer trials on it at once, or take a smaller network")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a device's, Python's or numpy's, or torch's on a CPU, which has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def probe_of(engine: GradientEngine, example: Tensor, *, joints: int, pairs: bool) -> Callable[[int], None]:

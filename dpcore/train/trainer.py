@@ -19,7 +19,7 @@ import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import unit_ids
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Diverged, OutOfMemory
 from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
@@ -28,11 +28,11 @@ from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 from dpcore.privacy.rehearsal import StepTerms, step_terms
 from dpcore.privacy.score_release import ScoreRelease
-from dpcore.train.attempts import FIRST, Attempt
+from dpcore.train.attempts import FIRST, Attempt, newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
 from dpcore.train.evaluator import evaluate, loss_of, unit_scores
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
-from dpcore.train.physical_batch import probe_of, settled_batch_size
+from dpcore.train.physical_batch import is_out_of_memory, probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, build_mechanism, end_of
 from dpcore.train.replay import replay_document
 from dpcore.train.reports import Report, pckh_metrics
@@ -80,11 +80,14 @@ def run_trial(
 
     Raises:
         BadInput: config, data and key do not fit. Refused: the folder belongs to another trial or is in use.
-        NotReplayable: only a new attempt can go on in the folder.
+        NotReplayable: only a new attempt can go on in the folder. OutOfMemory: only one with a smaller physical batch.
+        Diverged: the released weights are no numbers any more.
         Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
     """
     if key is None and (validation is not None or (config.method != "public_only" and not config.is_control)):
         raise BadInput(f"method {config.method} draws private data, or noise for a private score: give it a sweep key")
+    if attempt.physical_batch_size is not None:
+        runtime = runtime.model_copy(update={"physical_batch_size": attempt.physical_batch_size})
     torch.set_num_threads(runtime.threads)
     prepared = _prepare(config, runtime, places=places, folder=folder, sealed=sealed, release=validation)
     sums = {**replay_document(config, prepared.runtime, prepared.data.digests()), "start": prepared.start_digest}
@@ -117,6 +120,7 @@ class _Prepared:
     builder: InputBuilder
     validation: Inputs
     release: ScoreRelease | None
+    sealed: bool
     plan: PrivacyPlan | None
     terms: StepTerms
 
@@ -148,6 +152,7 @@ def _prepare(
         builder=builder,
         validation=validation,
         release=release,
+        sealed=sealed,
         plan=plan_privacy(config, places.cache_dir),
         terms=step_terms(config, places.cache_dir),
     )
@@ -179,7 +184,7 @@ class _Trial:
             progress = private.resume(checkpoint)
         runtime = self._prepared.runtime
         while progress.step < steps:
-            progress = private.advance(progress)
+            progress = self._advanced(private, progress)
             if progress.step == steps:
                 private.verify(self._prepared.plan)
                 yield self._finished(self._report(progress, private.observed(), done=True))
@@ -194,6 +199,26 @@ class _Trial:
             if report is not None:
                 yield report
 
+    def _advanced(self, private: PrivateSteps, progress: Progress) -> Progress:
+        """The progress after one step more.
+
+        Raises:
+            OutOfMemory: the step did not fit. The steps before it are in a checkpoint then: a new attempt takes none of them again.
+        """
+        try:
+            return private.advance(progress)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self._store is not None and progress.step > newest_checkpoint_step(self._store.folder):
+                self._store.save_checkpoint(private.checkpoint(progress))
+            size = self._prepared.physical_batch_size
+            raise OutOfMemory(
+                f"step {progress.step + 1} does not fit into the memory that is free, with {size} examples at once; "
+                "set runtime.physical_batch_size lower, or run fewer trials on the machine",
+                physical_batch_size=size,
+            ) from error
+
     def _mechanism(self) -> Mechanism:
         prepared = self._prepared
         return build_mechanism(
@@ -206,8 +231,17 @@ class _Trial:
         )
 
     def _report(self, progress: Progress, observed: Mapping[str, float], *, done: bool) -> Report:
-        """Scores the evaluated weights (the EMA's where set); leaves the training weights in the engine."""
+        """Scores the evaluated weights (the EMA's where set); leaves the training weights in the engine. Of a sealed run not even
+        that it diverged is told: its weights hold no noise.
+
+        Raises:
+            Diverged: the weights are not finite. PCKh would count their keypoints as misses and hide it.
+        """
         prepared = self._prepared
+        if not prepared.sealed and not bool(torch.isfinite(progress.evaluated).all()):
+            raise Diverged(
+                f"the weights diverged: after {progress.step} steps they hold numbers that are not finite; try a smaller learning rate"
+            )
         self._engine.set_flat_weights(progress.evaluated)
         metrics = self._scores(done=done)
         digest = weights_digest({"tail": progress.evaluated})

@@ -1,5 +1,6 @@
 """Trials of milliseconds with the trainer's signature: they keep their reports in the folder and replay from there."""
 
+import errno
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from dpcore.config import TrialConfig
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Diverged, NotReplayable, OutOfMemory
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.composition import Filtered, Selected
 from dpcore.train.attempts import FIRST
@@ -63,6 +64,29 @@ def dying_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNam
         if given["trial_id"].startswith("e") and number == "001" and not (folder / "died").exists():
             (folder / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def faulty_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:
+    """Trials 000 to 003 of a search fail, each in its way; 004 in its set-up, before the first report. A new attempt goes well."""
+    number = given["trial_id"].rpartition("-")[2] if given["trial_id"].startswith("e") and not given["attempt"].number else ""
+    if number == "004":
+        raise RuntimeError("the data cannot be opened")
+    for report in run_trial(config, runtime, folder=folder, **given):
+        yield report
+        if number == "000":
+            raise OutOfMemory("a step does not fit", physical_batch_size=64)
+        if number == "001":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "checkpoint-000001"))
+        if number == "002":
+            raise Diverged("the weights diverged")
+        if number == "003":
+            raise NotReplayable("other libraries")
+
+
+def undisturbed_disk(config, runtime, **given) -> Iterator[SimpleNamespace]:
+    """`faulty_trial` without the fault that ends the whole sweep."""
+    given["trial_id"] = given["trial_id"].replace("-001", "-005")
+    return faulty_trial(config, runtime, **given)
 
 
 def plan(config: TrialConfig, cache_dir: Path | None) -> PrivacyPlan | None:

@@ -331,3 +331,23 @@ def test_a_process_that_is_killed_while_it_writes_leaves_whole_lines_that_verify
     assert [line.trial_id for line in there] == [str(number) for number in range(len(there))]
     assert ledger.verify(epsilon_of) == ()
     assert ledger.reserve(ONE).number == len(there) + 1
+
+
+def test_a_witness_that_a_full_disk_cut_short_raises_no_alarm_and_goes_on_in_a_line_of_its_own(ledger: Ledger, tmp_path: Path) -> None:
+    for number in range(3):
+        ledger.reserve(numbered(number))
+    path = tmp_path / "ledger.sqlite.witness"
+    path.write_text(path.read_text()[:-20])
+    ledger.reserve(numbered(3))
+    assert [line.partition(" ")[0] for line in path.read_text().splitlines()] == ["1", "2", "3", "4"]
+    assert ledger.verify(epsilon_of) == ()
+
+
+def test_a_kill_before_the_first_line_was_witnessed_is_no_loss_of_the_witness(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(self: Witness, line: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Witness, "remember", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.reserve(ONE)
+    assert ledger.verify(epsilon_of) == ()

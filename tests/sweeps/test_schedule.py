@@ -13,6 +13,7 @@ import spaces
 
 from dpcore.config import Places, RuntimeFlags
 from dpcore.errors import BadInput
+from dpcore.train.attempts import Attempt
 from sweeps.ledger import Ledger, LedgerLine
 from sweeps.pricing import Accountant
 from sweeps.progress import progress_line
@@ -204,6 +205,27 @@ def test_a_trial_that_can_never_be_replayed_fails_after_as_many_attempts_as_were
     assert record.state == "failed"
     assert "other machine (after 3 tries)" in record.error
     assert [line.attempt for line in reserved_in(spec)] == [0, 1, 2]
+
+
+def test_a_trial_without_memory_goes_on_at_half_its_physical_batch_down_to_one_and_each_attempt_is_charged(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    record = schedule.next()
+    (spec.checkpoint_dir(record.trial_id) / "checkpoint-000001").mkdir(parents=True)
+    told = schedule.out_of_memory(record.trial_id, "CUDA out of memory", physical_batch_size=5)
+    assert "attempt 1 goes on from step 1 with fresh noise, 2 examples at once, charged again" in progress_line(told, finished=0, planned=1)
+    resumed = schedule_of(spec)
+    again = resumed.next()
+    assert again.current_attempt == Attempt(number=1, from_step=1, physical_batch_size=2)
+    assert not resumed.worker_died(again.trial_id, "killed").is_finished
+    assert resumed.next().current_attempt == again.current_attempt  # on a CPU the very same release
+    resumed.out_of_memory(again.trial_id, "CUDA out of memory", physical_batch_size=2)
+    last = resumed.next()
+    assert (last.attempt, last.physical_batch_size) == (2, 1)
+    failed = resumed.out_of_memory(last.trial_id, "CUDA out of memory", physical_batch_size=1)
+    assert (failed.state, failed.error) == ("failed", "CUDA out of memory")
+    assert [(line.attempt, line.steps) for line in reserved_in(spec)] == [(0, 3), (1, 2), (2, 2)]
+    assert Ledger(spec.resolved_ledger_url).open_reservations("s") == ()
 
 
 def test_a_new_attempt_over_the_cap_is_not_started(tmp_path: Path) -> None:

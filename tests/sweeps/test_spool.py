@@ -1,10 +1,12 @@
 """Spool and sender: nothing lost, nothing out of order, no outage in the sweep's way."""
 
+import json
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from full_disk import fill, small_disk
 
 from dpcore.errors import Corrupt
 from sweeps.sender import Sender
@@ -106,6 +108,18 @@ def test_a_line_cut_by_a_crash_is_dropped(tmp_path: Path) -> None:
         seen.append(waiting[0]["n"])
         again.acknowledge(waiting[1])
     assert seen == [1, 3]
+
+
+def test_an_event_that_a_full_disk_cut_short_is_taken_back(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", size_kib=64) as folder:
+        spool = Spool(folder)
+        spool.append({"n": 1})
+        filler = fill(folder)
+        with pytest.raises(OSError, match="No space left"):
+            spool.append({"n": "x" * 5000})
+        filler.unlink()
+        spool.append({"n": 3})
+        assert [json.loads(line)["n"] for line in spool.path.read_text().splitlines()] == [1, 3]
 
 
 def test_infinity_is_refused_before_it_is_written(tmp_path: Path) -> None:

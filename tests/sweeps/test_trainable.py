@@ -1,6 +1,7 @@
 """The worker's side of a trial, without a Ray around it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,14 @@ def test_a_retry_with_other_weights_is_stopped_before_its_report_leaves_the_work
     assert "report" not in results[-1]
     assert results[-1]["not_replayable"]
     assert results[-1]["error"].startswith("NotReplayable: trial e0.5-000: a retry reached other weights at step 2")
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [("000", {"out_of_memory_at": 64}), ("001", {"disk_full": True}), ("002", {}), ("003", {"not_replayable": True})],
+)
+def test_a_fault_is_an_answer_that_says_how_the_trial_can_go_on(spec: SweepSpec, number: str, answer: dict[str, Any]) -> None:
+    faulty = spec.model_copy(update={"trial_function": "fake_trials:faulty_trial"})
+    result = steps_of(faulty, replace(record_of(faulty), trial_id=f"e0.5-{number}"))[-1]
+    assert {name: value for name, value in result.items() if name not in ("done", "error")} == answer
+    assert result["error"].startswith({"000": "OutOfMemory: ", "001": "DiskFull: ", "002": "Diverged: "}.get(number, "NotReplayable: "))
