@@ -38,6 +38,8 @@ REDRAWS = 50
 REFERENCES = "references"
 END, REPLACED = "end", "replaced"
 """Attribute of a trial that ended: its seconds, its error, and whether another took its place."""
+FIXED_PARAMS = "fixed_params"
+"""Where Optuna keeps the draw that an enqueued trial is to try."""
 SEALED_VALUE = 0.0
 """What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
 
@@ -138,7 +140,8 @@ class Studies:
     def records(self) -> Iterator[tuple[TrialRecord, bool]]:
         """What the studies remember, in the order of hand-out within a study, each with whether it was replaced.
 
-        Curves are not here. A trial that was asked but never became a record (a crash in between) is told FAIL.
+        Curves are not here. A trial that was asked but never became a record (a crash in between) is told FAIL; a draw that it was
+        to try is enqueued again.
         """
         for study in self._studies.values():
             for trial in study.get_trials(deepcopy=False):
@@ -146,6 +149,8 @@ class Studies:
                     yield _record(trial), is_replaced(trial)
                 elif trial.state == TrialState.RUNNING:
                     study.tell(trial.number, state=TrialState.FAIL)
+                    if (planned := trial.system_attrs.get(FIXED_PARAMS)) is not None:
+                        study.enqueue_trial(planned)
 
     def _open(self, epsilon: float | None) -> Study:
         name = f"{self._spec.name}/{REFERENCES if epsilon is None else f'epsilon-{epsilon:g}'}"

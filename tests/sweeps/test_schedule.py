@@ -278,6 +278,16 @@ def test_the_cap_stops_the_search_and_says_so(tmp_path: Path) -> None:
     assert schedule.finished == schedule.planned
 
 
+def test_a_draw_that_was_to_be_tried_outlives_a_kill_between_asking_and_handing_out(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, sweep={"sampler": "tpe"})
+    first = Studies(spec)._studies[0.5].ask()
+    resumed = Studies(spec)
+    assert list(resumed.records()) == []
+    states = [(trial.state.name, trial.system_attrs.get("fixed_params")) for trial in resumed._studies[0.5].get_trials(deepcopy=False)]
+    assert states == [("FAIL", {"method": "dpsgd"}), ("WAITING", {"method": "feature"}), ("WAITING", {"method": "dpsgd"})]
+    assert first.number == 0
+
+
 def test_draws_that_the_config_refuses_are_pruned_and_never_counted(tmp_path: Path) -> None:
     search = {
         "method": {"choice": ["projected"]},
