@@ -17,6 +17,7 @@ from dpcore.errors import BadInput
 from search_spaces.admission import admission_mistakes
 from search_spaces.presets import preset_names, preset_path
 from search_spaces.space import (
+    HORIZON_PATH,
     PARAMETER_KINDS,
     SPENDING_PATHS,
     Choice,
@@ -296,7 +297,7 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
         found.append(f"trial.split: {_unknown_split(space, split)}")
     if space.sweep.delta is None and value_at(space.trial, "data.nominal_examples") is None:
         found.append("sweep.delta: give it a value, or fix trial.data.nominal_examples (its default is 1 / (10 nominal_examples))")
-    found += _regime_mistakes(space)
+    found += [*_regime_mistakes(space), *_stopper_mistakes(space)]
     if not found:
         found += _cycle(space)
     return found or _join_mistakes(space)
@@ -315,6 +316,23 @@ def _regime_mistakes(space: SpaceFile) -> Iterable[str]:
         yield "trial.relation: RDP, which prices private_selection and searched q or steps, gives no bound for replace; use add_remove"
     if space.sweep.accounting == "private_selection" and "nonprivate" in space.methods:
         yield "search.method: nonprivate spends without bound, so nothing can be selected from it privately; leave it out"
+
+
+def _stopper_mistakes(space: SpaceFile) -> Iterable[str]:
+    """A stopper compares trials at equal steps of one horizon."""
+    horizon = value_at(space.trial, HORIZON_PATH)
+    if space.sweep.stopper == "none":
+        return
+    if any(HORIZON_PATH in parameters for parameters in (space.search, *space.search_at.values())):
+        yield (
+            f"search.{HORIZON_PATH}: stopper {space.sweep.stopper} compares trials at equal steps of one horizon, and noise and schedule "
+            "follow the horizon; move it to trial, or use stopper none"
+        )
+    elif isinstance(horizon, int) and space.stopping_grace_steps >= horizon:
+        yield (
+            f"sweep.stopping.grace_steps: {space.stopping_grace_steps} leaves no step before the horizon of {horizon}; give fewer, "
+            "or use stopper none"
+        )
 
 
 def _join_mistakes(space: SpaceFile) -> list[str]:

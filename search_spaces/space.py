@@ -26,7 +26,8 @@ Accounting = Literal["composed", "public_proxy", "private_selection", "unaccount
 Draw = dict[str, Scalar]
 """Dotted TrialConfig path → value, for the active parameters alone."""
 
-SPENDING_PATHS = ("stages.private.steps", "stages.private.expected_batch_size", "data.nominal_examples")
+HORIZON_PATH = "stages.private.steps"
+SPENDING_PATHS = (HORIZON_PATH, "stages.private.expected_batch_size", "data.nominal_examples")
 """What decides, together with ε, how much a trial spends: q, the steps, and by them the noise."""
 
 
@@ -142,6 +143,18 @@ class SelectionLaw(Part):
         return f"{law} law with mean {self.mean_trials:g}"
 
 
+class StoppingSettings(Part):
+    """Settings of a stopper; None: what suits it and the horizon."""
+
+    grace_steps: int | None = Field(
+        default=None, ge=1, description="private steps before the first decision; the first rung of asha. None: a tenth of the horizon"
+    )
+    reduction_factor: int | None = Field(
+        default=None, ge=2, description="asha: η; the best 1/η at a rung go on, to one η times as far. None: 3"
+    )
+    min_others: int | None = Field(default=None, ge=1, description="median: how many others must have come as far. None: 3")
+
+
 class SweepSettings(Part):
     """How the search goes, for every ε. `accounting` has no default: what a sweep costs is somebody's decision."""
 
@@ -151,7 +164,8 @@ class SweepSettings(Part):
         default=None, ge=1, description="None: the whole grid, for sampler grid; or drawn by `selection`"
     )
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    stopper: str = "none"
+    stopper: Literal["none", "asha", "median"] = "none"
+    stopping: StoppingSettings | None = Field(default=None, description="None: the stopper's defaults")
     accounting: Accounting
     selection: SelectionLaw | None = Field(default=None, description="private_selection: the law of the number of trials")
     epsilon_total: float | None = Field(default=None, gt=0)
@@ -169,14 +183,26 @@ class SweepSettings(Part):
             raise ValueError(f"epsilons must differ, given {list(epsilons)}")
         return epsilons
 
-    @field_validator("stopper")
-    @classmethod
-    def _stopper_there(cls, stopper: str) -> str:
-        if stopper in ("asha", "median"):
-            raise ValueError(f"{stopper} is not yet there: stopped trials need their own accounting; use none")
-        if stopper != "none":
-            raise ValueError(f"expected none, given {stopper}")
-        return stopper
+    @model_validator(mode="after")
+    def _stopper_sees_public_scores_and_fits(self) -> Self:
+        settings = self.stopping or StoppingSettings()
+        if self.stopper == "none":
+            if self.stopping is not None:
+                raise ValueError("stopping: these are a stopper's settings; leave them out, or set stopper asha or median")
+            return self
+        if self.accounting == "private_selection":
+            raise ValueError(
+                "stopper: private_selection is priced for trials that do not depend on each other, and a stopper compares them; use none"
+            )
+        if self.validation == "private":
+            raise ValueError(
+                "stopper: with validation private one noised score of a run leaves, at its end; each score on the way would be a further "
+                "release; use none, or declare the validation data public"
+            )
+        foreign = {"asha": "min_others", "median": "reduction_factor"}[self.stopper]
+        if getattr(settings, foreign) is not None:
+            raise ValueError(f"stopping.{foreign}: stopper {self.stopper} does not have it; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _private_validation_is_paid_for(self) -> Self:
@@ -255,6 +281,12 @@ class SpaceFile(Part):
     def has_feature_methods(self) -> bool:
         """Whether a control can exist: only a feature method has a private part to switch off."""
         return bool(FEATURE_METHODS.intersection(self.methods))
+
+    @property
+    def stopping_grace_steps(self) -> int:
+        """Private steps before which a stopper leaves every trial alone."""
+        given = (self.sweep.stopping or StoppingSettings()).grace_steps
+        return math.ceil(int(value_at(self.trial, HORIZON_PATH)) / 10) if given is None else given
 
     @property
     def searches_spending(self) -> bool:

@@ -37,6 +37,7 @@ from sweeps.schedule import Schedule
 from sweeps.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
 from sweeps.selection import Selection, check_key
 from sweeps.spec import SweepSpec
+from sweeps.stopping import plan_stopping
 from sweeps.validation import check_noise, plan_validation
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Dat
     plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
     _check_name_and_key_are_fresh(spec, ledger)
     check_cap(plan, standing, around.accountant)
+    plan_stopping(spec.space, spec.runtime.report_every_steps)  # refuses a stopper that could never stop
     validation = plan_validation(spec.space, spec.places.cache_dir)
     if validation is not None:
         check_noise(validation)

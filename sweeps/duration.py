@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SAME_WORK = ("trial", "search", "splits")
 """The sections of a space that decide what a trial computes; ε and the number of trials may differ."""
 
+SAME_STOPPING = ("stopper", "stopping")
+
 SAME_MACHINE = ("cpus_per_trial", "gpus_per_trial")
 
 
@@ -56,15 +58,17 @@ def estimate_duration(spec: SweepSpec, plan: SweepPlan) -> Duration | None:
     if source is None:
         return None
     # On protected data no time is recorded.
-    ended = [record for record in read_results(source).records if record.state == "done" and record.seconds > 0]
+    timed = [record for record in read_results(source).records if record.seconds > 0]
+    ended = [record for record in timed if record.state == "done"]
     if not ended:
         return None
     typical = mean(record.seconds for record in ended)
-    search = _mean_of(ended, "search", typical)
+    full = _mean_of(ended, "search", typical)
+    search = _mean_of([record for record in timed if record.state in ("done", "pruned")], "search", typical)
     total = sum(_mean_of([record for record in ended if record.trial_id == name], None, typical) for name in plan.references)
     for group in plan.groups:
         total += group.trials * search
-        total += group.reruns * _mean_of(ended, "seed", search) + group.control * _mean_of(ended, "control", search)
+        total += group.reruns * _mean_of(ended, "seed", full) + group.control * _mean_of(ended, "control", full)
     return Duration(trial_s=total, at_a_time=_at_a_time(spec), source=source.name, measured=len(ended))
 
 
@@ -104,6 +108,7 @@ def _identity(document: dict[str, Any]) -> dict[str, Any]:
     space, runtime = document.get("space", {}), document.get("runtime", {})
     return {
         **{name: space.get(name) for name in SAME_WORK},
+        **{name: space.get("sweep", {}).get(name) for name in SAME_STOPPING},
         **{name: document.get(name) for name in SAME_MACHINE},
         "device": runtime.get("device"),
     }

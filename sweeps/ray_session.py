@@ -96,6 +96,7 @@ def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None
             storage_path=str(folder),
             resources_per_trial=tune.PlacementGroupFactory([bundle]),
             search_alg=searcher,
+            scheduler=searcher.stopper,
             callbacks=[callback],
             num_samples=-1,
             max_concurrent_trials=searcher.max_concurrent,

@@ -17,6 +17,7 @@ from sweeps.comparison import Comparison, compare
 from sweeps.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
 from sweeps.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
 from sweeps.regimes import NO_GUARANTEE, Basis, basis_of
+from sweeps.stopping import plan_stopping, stopping_lines
 from sweeps.tracking import tracking_uri
 from sweeps.validation import validation_line
 
@@ -103,6 +104,7 @@ class SweepReport:
     comparisons: tuple[Comparison, ...]
     price: SweepPrice
     next_commands: tuple[str, ...]
+    stopped: tuple[str, ...] = ()
     disclosures: tuple[DisclosureRow, ...] = ()
 
     def text(self) -> str:
@@ -113,7 +115,7 @@ class SweepReport:
             render_table(*_methods_table(self.comparisons)),
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
             "\n".join(_verdict(one) for one in self.comparisons),
-            "\n".join(self.price.lines()),
+            "\n".join([*self.price.lines(), *self.stopped]),
             "next:\n" + "\n".join(f"  {command}" for command in self.next_commands),
         ]
         return "\n\n".join(parts)
@@ -130,7 +132,7 @@ class SweepReport:
             "## What it means",
             "",
             *[f"- {_verdict(one)}" for one in self.comparisons],
-            *[f"- {line}" for line in self.price.lines()],
+            *[f"- {line}" for line in (*self.price.lines(), *self.stopped)],
             "",
         ]
         lines += ["## Next", "", "```sh", *self.next_commands, "```", "", "## How to read it", "", *NOTES, ""]
@@ -170,12 +172,13 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         sealed=bool(results.of_role("sealed_ceiling")),
     )
     comparisons = compare(results, spec.space.sweep.epsilons)
-    policy = read_policy(spec.sweep_dir)
+    policy, stopping = read_policy(spec.sweep_dir), plan_stopping(spec.space, spec.runtime.report_every_steps)
     return SweepReport(
         name=results.name,
         comparisons=comparisons,
         price=price,
         next_commands=_next_commands(comparisons, spec),
+        stopped=() if stopping is None else stopping_lines(results, stopping),
         disclosures=() if policy is None else disclosure_rows(policy, results, spec.space.sweep.epsilons),
     )
 

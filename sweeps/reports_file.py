@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from dpcore.errors import Corrupt
@@ -29,20 +30,19 @@ class ReportsFile:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, sort_keys=True) + "\n")
 
-    def read(self) -> dict[tuple[str, int], list[CurvePoint]]:
-        """(trial_id, attempt) → its points in order.
+    def read(self) -> Iterator[tuple[str, int, CurvePoint]]:
+        """Trial id, attempt and point of every report, in the order in which they came.
 
         Raises:
             Corrupt: a line is no report.
         """
-        curves: dict[tuple[str, int], list[CurvePoint]] = {}
         if not self._path.is_file():
-            return curves
+            return
         for number, text in enumerate(self._path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 line = json.loads(text)
                 point = CurvePoint(int(line["step"]), dict(line["metrics"]), str(line["weights_digest"]))
-                curves.setdefault((line["trial_id"], line["attempt"]), []).append(point)
+                trial_id, attempt = str(line["trial_id"]), int(line["attempt"])
             except (ValueError, KeyError, TypeError) as error:
                 raise Corrupt(f"{self._path}:{number} is no report ({error}); remove the line, its trial's curve has a gap then") from None
-        return curves
+            yield trial_id, attempt, point

@@ -44,8 +44,10 @@ class TrialRecord:
         trial_id: "e0.8-003" (search), "floor-blur_10", "ceiling", "control-e0.8", "seed-e0.8-1".
         epsilon: the target of its group; None for floor and ceiling.
         number: running number within its group, from 0.
-        pckh_50, pckh_10: fractions; None before the end.
-        epsilon_spent: 0.0 where nothing private was read; None for the ceiling, whose ε is infinite.
+        state: `pruned` is stopped early: its scores are those of its last report, and it never wins.
+        pckh_50, pckh_10: fractions; None before the first report.
+        epsilon_spent: 0.0 where nothing private was read; None for the ceiling, whose ε is infinite; of a pruned trial up to where it
+            stopped, which is bookkeeping: its claim is its whole reservation.
         steps: private steps done; seconds: wall time on its worker(s), from hand-out to end.
         fingerprint: of the config.
         attempt: 0 unless a retry could not replay; from_step: the checkpoint that a later attempt went on from;
@@ -112,8 +114,10 @@ class TrialRecord:
             return self
         return replace(self, state="running", steps=point.step, curve=(*self.curve, point), **_scores(point.metrics))
 
-    def ended(self, *, seconds: float, error: str | None = None) -> TrialRecord:
-        """The record at its end: done, or failed with the reason (a score that is no number is a failure)."""
+    def ended(self, *, seconds: float, error: str | None = None, stopped: bool = False) -> TrialRecord:
+        """The record at its end: done, stopped early, or failed with the reason (a score that is no number is a failure)."""
+        if stopped and error is None:
+            return replace(self, state="pruned", seconds=seconds, error=None)
         if error is None and self.pckh_50 is None and not self.is_sealed:
             error = f"{PCKH_50} is no number: the weights diverged; try a smaller learning rate"
         return replace(self, state="done" if error is None else "failed", seconds=seconds, error=error)

@@ -5,15 +5,16 @@
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
 however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
 goes on from the newest checkpoint with fresh noise and has its remaining steps reserved again. `max_failures`, fixed
-beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. The trials of a private
-selection stand in no record, study or report; of each ε the winner does, once it is known.
+beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that is stopped early
+keeps its whole reservation and never runs again. The trials of a private selection stand in no record, study or report; of each
+ε the winner does, once it is known.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from sweeps.results import CurvePoint, Role, TrialRecord, best_of
 from sweeps.sealed import keep_error
 from sweeps.selection import Selection
 from sweeps.spec import SweepSpec
+from sweeps.stopping import Stopping, plan_stopping
 from sweeps.studies import Studies
 
 AGAIN = ".again"
@@ -69,6 +71,9 @@ class Schedule:
         self._failures: dict[str, int] = {}
         self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, clock=self._clock)
         self._released: list[TrialRecord] = []
+        plan = plan_stopping(spec.space, spec.runtime.report_every_steps)
+        self._stopping = None if plan is None else Stopping(plan)
+        self._pruned: set[str] = set()
         self.stopped_by: str | None = None
 
     @property
@@ -100,17 +105,18 @@ class Schedule:
     def restore(self, *, key_lost: bool) -> None:
         """Takes up what studies and reports remember. Trials without an end are handed out again, or, when the key is
         lost, charged in full and replaced (their randomness cannot be repeated)."""
-        reports = self._reports.read()
-        for record, replaced in self._studies.records():
-            curve = reports.get((record.trial_id, record.attempt), ())
-            for point in curve:
-                ended = record.state
-                record = replace(record.with_point(point), state=ended)
-            record = self._with_plan(record)
+        found = [(self._with_plan(record), replaced) for record, replaced in self._studies.records()]
+        reported = self._reported({record.trial_id: record for record, _ in found})
+        for record, replaced in found:
+            if record.run in reported:
+                record = replace(reported[record.run], state=record.state)
             self._records[record.trial_id] = record
             if replaced:
                 self._replaced.add(record.trial_id)
-            if not record.is_finished and not key_lost:
+            if not record.is_finished and record.trial_id in self._pruned:
+                self._records[record.trial_id] = record.ended(seconds=record.seconds, stopped=True)
+                self._studies.tell(self._records[record.trial_id])
+            elif not record.is_finished and not key_lost:
                 self._take_up(record)
             elif not record.is_finished:
                 self._replace(record)
@@ -119,6 +125,15 @@ class Schedule:
                 self._reservations.settle(self._records[trial_id])
         if self._hidden is not None:
             self._hidden.restore([e for e in self._spec.space.sweep.epsilons if self._studies.is_selected(e)])
+
+    def _reported(self, records: Mapping[str, TrialRecord]) -> dict[tuple[str, int], TrialRecord]:
+        """Each attempt of a trial with the curve that it reported. The stopper sees the reports in their order, as it did before."""
+        reported: dict[tuple[str, int], TrialRecord] = {}
+        for trial_id, attempt, point in self._reports.read():
+            if trial_id in records:
+                before = reported.get((trial_id, attempt)) or replace(records[trial_id], attempt=attempt)
+                reported[trial_id, attempt] = self._judged(before.with_point(point))
+        return reported
 
     def next(self) -> TrialRecord | None:
         """The next trial to run, its spending reserved; None when there is none now (`is_over` tells for good or not)."""
@@ -171,6 +186,14 @@ class Schedule:
         self._live[trial_id] = replace(self._live[trial_id], since=self._clock())
         return self._records[trial_id]
 
+    def is_to_stop(self, trial_id: str, point: CurvePoint) -> bool:
+        """Whether a trial is to end with this report. Ask before `report` takes it in; this changes nothing."""
+        if self._stopping is None:
+            return False
+        before = self._records[trial_id]
+        record = before.with_point(point)
+        return record is not before and self._stopping.stops(record)
+
     def report(self, trial_id: str, point: CurvePoint) -> TrialRecord:
         """Takes a report in; one that is there already (a replay) changes nothing."""
         if self._hidden is not None and trial_id in self._hidden:
@@ -178,7 +201,7 @@ class Schedule:
         before = self._records[trial_id]
         record = before.with_point(point)
         if record is not before:
-            self._records[trial_id] = record
+            self._records[trial_id] = self._judged(record)
             self._reports.append(record, point)
             self._studies.report(record)
         return record
@@ -191,10 +214,17 @@ class Schedule:
         if error is not None and self._clock is _no_time:
             keep_error(self._spec.sealed_dir, trial_id, error)
             error = allowed_error(error, protected=True)
-        record = self._records[trial_id].ended(seconds=self._clock() - handed.since, error=error)
+        seconds, stopped = self._clock() - handed.since, trial_id in self._pruned
+        record = self._records[trial_id].ended(seconds=seconds, error=error, stopped=stopped)
         self._records[trial_id] = record
         self._studies.tell(record)
         self._reservations.settle(record)
+        return record
+
+    def _judged(self, record: TrialRecord) -> TrialRecord:
+        """Shows the stopper a new point of a trial's curve, and remembers its verdict."""
+        if self._stopping is not None and self._stopping.take(record):
+            self._pruned.add(record.trial_id)
         return record
 
     def worker_died(self, trial_id: str, error: str) -> TrialRecord:
@@ -223,6 +253,8 @@ class Schedule:
         return self._records[trial_id]
 
     def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
+        if trial_id in self._pruned:
+            return self.end(trial_id)  # it was over before its worker was
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
         if failures > self._spec.max_failures:
             return self.end(trial_id, error=f"{error} (after {failures} tries)")

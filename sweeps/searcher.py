@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.tune import Callback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from dpcore.errors import DiskFull
-from sweeps.results import CurvePoint, TrialRecord
+from sweeps.results import PCKH_50, CurvePoint, TrialRecord
 from sweeps.schedule import Schedule
 from sweeps.spec import SweepSpec
 from sweeps.validation import plan_validation
@@ -58,6 +59,7 @@ class ScheduleSearcher(Searcher):
         self._spec = spec
         self._schedule = schedule
         self.max_concurrent = max_concurrent
+        self.stopper = EarlyStopper(schedule)
         self.broken: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -87,6 +89,26 @@ class ScheduleSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, see `save`."""
+
+
+class EarlyStopper(FIFOScheduler):
+    """Ray's scheduler: first come, first served; a report may be a trial's last.
+
+    Ray asks the scheduler before it calls the callback, whose part it is to take the report in.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._schedule = schedule
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """STOP, or CONTINUE. `result` is flat: its keys are paths."""
+        step, score = result.get("report/step"), result.get(f"report/metrics/{PCKH_50}")
+        if step is None:
+            return str(TrialScheduler.CONTINUE)
+        point = CurvePoint(int(step), {} if score is None else {PCKH_50: float(score)})
+        stops = self._schedule.is_to_stop(trial.config["trial"]["trial_id"], point)
+        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
 def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> dict[str, Any]:
@@ -138,7 +160,7 @@ class ScheduleCallback(Callback):
             self._guard(lambda: self._take_in(trial.config["trial"]["trial_id"], point))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial said that it is done, or why it cannot be, or how it can go on (`TrialTrainable`)."""
+        """The trial said that it is done, or why it cannot be, or how it can go on (`TrialTrainable`); or it was stopped."""
         result, trial_id = trial.last_result or {}, trial.config["trial"]["trial_id"]
         self._guard(lambda: self._finish(self._ended_as(trial_id, result)))
 

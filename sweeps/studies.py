@@ -1,8 +1,8 @@
 """The memory of a search: one Optuna study per ε and one of the references, in a journal file of the sweep.
 
 Every trial that is handed out is a trial of a study, with its record's plan as user attributes, so that a resume needs
-no other source. Told once: COMPLETE with its PCKh, FAIL, or PRUNED (a draw that TrialConfig refused: never scheduled,
-never counted).
+no other source. Told once: COMPLETE with its PCKh, FAIL, or PRUNED: a trial that was stopped early, with its intermediate values, or
+a draw that TrialConfig refused (without a record: never scheduled, never counted).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from search_spaces.admission import admissible_grid
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
 from sweeps.journal import SweepJournal
 from sweeps.pricing import trials_at
-from sweeps.results import TrialRecord
+from sweeps.results import State, TrialRecord
 from sweeps.spec import SELECTED, SweepSpec
 from sweeps.tpe import NewestTPESampler
 
@@ -40,6 +40,7 @@ END, REPLACED = "end", "replaced"
 """Attribute of a trial that ended: its seconds, its error, and whether another took its place."""
 FIXED_PARAMS = "fixed_params"
 """Where Optuna keeps the draw that an enqueued trial is to try."""
+ENDED: dict[TrialState, State] = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 SEALED_VALUE = 0.0
 """What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
 
@@ -127,7 +128,7 @@ class Studies:
         self._storage.set_trial_user_attr(self._places[record.trial_id].storage_id, "attempt", attempt)
 
     def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:
-        """The end of a record: COMPLETE with its score, else FAIL. `replaced`: it no longer counts, another takes its place."""
+        """The end of a record: COMPLETE with its score, PRUNED or FAIL. `replaced`: it no longer counts, another takes its place."""
         place = self._places[record.trial_id]
         end = {"seconds": record.seconds, "error": record.error, REPLACED: replaced}
         with self._journal.together():
@@ -135,7 +136,7 @@ class Studies:
             if record.state == "done":
                 place.study.tell(place.number, SEALED_VALUE if record.is_sealed else record.pckh_50)
             else:
-                place.study.tell(place.number, state=TrialState.FAIL)
+                place.study.tell(place.number, state=TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL)
 
     def records(self) -> Iterator[tuple[TrialRecord, bool]]:
         """What the studies remember, in the order of hand-out within a study, each with whether it was replaced.
@@ -248,6 +249,5 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     record = TrialRecord(config=config, **plan, **trial.user_attrs.get("attempt", {}))
     if trial.state == TrialState.RUNNING:
         return replace(record, state="running")
-    state: Any = "done" if trial.state == TrialState.COMPLETE else "failed"
     end = trial.user_attrs[END]
-    return replace(record, state=state, seconds=float(end["seconds"]), error=end["error"])
+    return replace(record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"])

@@ -106,6 +106,7 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
     from search_spaces.loader import load_space
     from sweeps.mlflow_connection import take_credentials
     from sweeps.spec import SweepSpec
+    from sweeps.stopping import reporting_flags
 
     if "://" in args.storage:
         raise BadInput(f"--storage {args.storage}: results on a URI are not yet there; give a folder")
@@ -117,7 +118,7 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
             "name": args.name or space.name,
             "space": space,
             "seed": args.seed,
-            "runtime": RuntimeFlags(device=device, threads=max(1, int(args.cpus_per_trial))),
+            "runtime": RuntimeFlags(device=device, threads=max(1, int(args.cpus_per_trial)), **reporting_flags(space)),
             "places": arguments.places_of(args),
             "storage": args.storage,
             "state": args.state,
@@ -168,6 +169,7 @@ def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
     from sweeps.duration import estimate_duration
+    from sweeps.stopping import SAVES_TIME, plan_stopping
     from sweeps.validation import validation_line
 
     lines = []
@@ -185,6 +187,9 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
         )
     if plan.epsilon_total is not None:
         lines.append(f"cap: epsilon_total {plan.epsilon_total:g}")
+    stopping = plan_stopping(spec.space, spec.runtime.report_every_steps)
+    if stopping is not None:
+        lines.append(f"{stopping.text()}; {SAVES_TIME}")
     lines.append(validation_line(spec.space, spec.places.cache_dir))
     duration = estimate_duration(spec, plan)
     lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())

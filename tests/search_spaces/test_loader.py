@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import search_spaces
 from dpcore.errors import BadInput
 from search_spaces.loader import build_space, load_space
 from search_spaces.presets import preset_names
@@ -26,6 +27,8 @@ search:
 """
 
 COUNTED = "trials_per_epsilon: 4, accounting: composed"
+STOPPER = "accounting: composed, stopper: asha"
+PRIVATE_SCORES = "validation: private, validation_epsilon: 1, validation_units: 100"
 SECRET = "accounting: private_selection, selection: {mean_trials: 10, shape: 1}"
 
 
@@ -71,11 +74,18 @@ def test_a_good_file_loads_with_yaml_1_2_numbers(tmp_path: Path) -> None:
         (COUNTED, f"{SECRET}, trials_per_epsilon: 4, sampler: random", "trials_per_epsilon: private_selection draws"),
         (COUNTED, f"{SECRET}, sampler: tpe", "tpe chooses draws by what came before"),
         (COUNTED, f"{SECRET}, sampler: grid", "grid chooses draws by what came before or runs a fixed list"),
-        (COUNTED, f"{SECRET}, sampler: random, stopper: asha", "asha is not yet there"),
         ("accounting: composed", "accounting: composed, selection: {mean_trials: 3}", "it is the law of private_selection"),
         (COUNTED, f"{SECRET.replace('10', '0.5')}, sampler: random", "sweep.selection.mean_trials: input should be greater"),
         (", accounting: composed", "", "sweep.accounting: missing"),
-        ("accounting: composed", "accounting: composed, stopper: asha", "asha is not yet there"),
+        ("accounting: composed", "accounting: composed, stopper: ahsa", "sweep.stopper: input should be 'none', 'asha' or 'median'"),
+        ("accounting: composed", "accounting: composed, stopping: {grace_steps: 2}", "these are a stopper's settings"),
+        ("accounting: composed", f"{STOPPER}, stopping: {{min_others: 2}}", "stopping.min_others: stopper asha does not have it"),
+        ("accounting: composed", f"{STOPPER}, stopping: {{grace_steps: 10}}", "10 leaves no step before the horizon of 10"),
+        (
+            "accounting: composed",
+            f"{STOPPER}, stopping: {{reduction_factor: 1}}",
+            "sweep.stopping.reduction_factor: input should be greater",
+        ),
         ("steps: 10, expected", "expected", "trial.stages.private.steps: missing"),
         ("steps: 10", "steps: ten", "trial.stages.private.steps: input should be a valid integer"),
         ("method: projected}", "method: projceted}", "projceted is not among the choices of method; did you mean projected?"),
@@ -96,6 +106,29 @@ def test_a_mistake_is_one_line_that_says_where_and_what_was_expected(tmp_path: P
     lines = refusal(tmp_path, old, new)
     assert len([line for line in lines if message in line]) == 1, lines
     assert all(": " in line for line in lines)
+
+
+def test_the_example_of_the_readme_loads(tmp_path: Path) -> None:
+    text = (Path(search_spaces.__file__).parent / "README.md").read_text(encoding="utf-8")
+    example = text.partition("## A space file")[2].strip("\n").partition("\n\n")[0]
+    space = load_space(write(tmp_path, example))
+    assert (space.sweep.stopper, space.stopping_grace_steps) == ("asha", 30)
+
+
+@pytest.mark.parametrize("stopper", ["asha", "median"])
+def test_a_stopper_is_refused_where_scores_are_private_or_trials_must_not_know_of_each_other(tmp_path: Path, stopper: str) -> None:
+    stopped = f"accounting: composed, stopper: {stopper}"
+    assert load_space(write(tmp_path, GOOD.replace("accounting: composed", stopped))).sweep.stopper == stopper
+    with pytest.raises(BadInput, match="each score on the way would be a further release"):
+        load_space(write(tmp_path, GOOD.replace("accounting: composed", f"{stopped}, {PRIVATE_SCORES}")))
+    with pytest.raises(BadInput, match="priced for trials that do not depend on each other"):
+        load_space(write(tmp_path, GOOD.replace(COUNTED, f"{SECRET}, sampler: random, stopper: {stopper}")))
+
+
+def test_a_stopper_needs_one_horizon(tmp_path: Path) -> None:
+    searched = GOOD.replace("steps: 10, ", "").replace("search:", "search:\n  stages.private.steps: {int: [5, 10]}")
+    with pytest.raises(BadInput, match="asha compares trials at equal steps of one horizon"):
+        load_space(write(tmp_path, searched.replace("accounting: composed", STOPPER)))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

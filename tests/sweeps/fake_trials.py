@@ -1,6 +1,7 @@
 """Trials of milliseconds with the trainer's signature: they keep their reports in the folder and replay from there."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -50,6 +51,14 @@ def slow_trial(config, runtime, **given) -> Iterator[SimpleNamespace]:
     for report in run_trial(config, runtime, **given):
         time.sleep(1.0)
         yield report
+
+
+def locked_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:
+    """The same, under its folder's lock while it is open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "trial.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield from run_trial(config, runtime, folder=folder, **given)
 
 
 def dying_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:

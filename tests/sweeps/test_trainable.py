@@ -12,11 +12,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import spaces
 
 from dpcore.config import Places
+from dpcore.errors import Unavailable
 from dpcore.privacy.randomness import SweepKey
 from sweeps.results import CurvePoint, TrialRecord
 from sweeps.searcher import assignment
 from sweeps.spec import SweepSpec
-from sweeps.trainable import TrialTrainable
+from sweeps.trainable import TrialTrainable, wait_for_lock
 
 
 @pytest.fixture
@@ -34,14 +35,17 @@ def record_of(spec: SweepSpec, *digests: str) -> TrialRecord:
     return record
 
 
+def begin(spec: SweepSpec, record: TrialRecord) -> TrialTrainable:
+    """A worker with a trial."""
+    worker = object.__new__(TrialTrainable)
+    config = {"trial": assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id))}
+    worker.setup(config, key=SweepKey.fresh(), runtime=spec.runtime.model_dump(mode="json"))
+    return worker
+
+
 def steps_of(spec: SweepSpec, record: TrialRecord) -> list[dict[str, Any]]:
     """The results of a worker up to its last."""
-    worker = object.__new__(TrialTrainable)
-    worker.setup(
-        {"trial": assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id))},
-        key=SweepKey.fresh(),
-        runtime=spec.runtime.model_dump(mode="json"),
-    )
+    worker = begin(spec, record)
     results = [worker.step()]
     while not results[-1]["done"]:
         results.append(worker.step())
@@ -71,3 +75,16 @@ def test_a_fault_is_an_answer_that_says_how_the_trial_can_go_on(spec: SweepSpec,
     result = steps_of(faulty, replace(record_of(faulty), trial_id=f"e0.5-{number}"))[-1]
     assert {name: value for name, value in result.items() if name not in ("done", "error")} == answer
     assert result["error"].startswith({"000": "OutOfMemory: ", "001": "DiskFull: ", "002": "Diverged: "}.get(number, "NotReplayable: "))
+
+
+def test_a_trial_that_is_stopped_in_mid_way_frees_its_folder_before_the_worker_begins_another(spec: SweepSpec) -> None:
+    locked = spec.model_copy(update={"trial_function": "fake_trials:locked_trial"})
+    worker, folder = begin(locked, record_of(spec)), spec.checkpoint_dir("e0.5-000")
+    worker.step()
+    with pytest.raises(Unavailable, match="held by another process"):
+        wait_for_lock(folder, within_s=0.0)
+    following = replace(record_of(spec), trial_id="e0.5-001")
+    assert worker.reset_config({"trial": assignment(locked, following, folder=spec.checkpoint_dir("e0.5-001"))})
+    wait_for_lock(folder, within_s=0.0)
+    assert worker.step()["report"]["weights_digest"] == "e0.5-001-1"
+    worker.cleanup()
