@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dpcore.errors import BadInput
 
-MECHANISM_VERSION = 1
+MECHANISM_VERSION = 2
 """Raised whenever the same config would give other weights than before."""
 
 Relation = Literal["add_remove", "replace"]
@@ -392,6 +392,9 @@ class RuntimeFlags(Part):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Precision = Field(default="fp32", description="of forward and backward in the steps; what is clipped and summed is float32")
     secure_rng: bool = Field(default=False, description="private streams from ChaCha20 instead of Philox")
+    largest_rank: int | None = Field(
+        default=None, ge=1, description="of a sweep: for it a node fits the subspace of the start, and trials take their leading directions"
+    )
 
 
 class Places(Part):

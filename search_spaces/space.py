@@ -293,6 +293,13 @@ class SpaceFile(Part):
         """Whether q or the steps are searched at some ε: then an RDP filter prices the sweep, as PLD needs them fixed."""
         return any(path in self.parameters_at(epsilon) for epsilon in self.sweep.epsilons for path in SPENDING_PATHS)
 
+    @property
+    def largest_rank(self) -> int | None:
+        """The largest number that `subspace.rank` has in a draw at some ε; None where it has none."""
+        ranges = [self.parameters_at(epsilon).get("subspace.rank") for epsilon in self.sweep.epsilons]
+        ends = [parameter.bounds[1] for parameter in ranges if isinstance(parameter, IntRange)]
+        return max([*ends, *(rank for rank in self._possible("subspace.rank") if type(rank) is int)], default=None)
+
     def _possible(self, path: str) -> tuple[Scalar, ...]:
         parameters = [self.parameters_at(epsilon).get(path) for epsilon in self.sweep.epsilons]
         drawn = itertools.chain.from_iterable(p.choice for p in parameters if isinstance(p, Choice))

@@ -76,6 +76,11 @@ class SweepSpec(Part):
         return self.sweep_dir if self.state is None else self.state / self.name
 
     @property
+    def trial_runtime(self) -> RuntimeFlags:
+        """The runtime with what no trial knows of the others: the rank for which a node fits the subspace that they share."""
+        return self.runtime.model_copy(update={"largest_rank": self.space.largest_rank})
+
+    @property
     def study_path(self) -> Path:
         """Optuna's journal: one study per ε and one of the references."""
         return self.state_dir / "study.journal"

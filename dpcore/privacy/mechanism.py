@@ -29,17 +29,18 @@ from torch import Tensor
 from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import Spending
+from dpcore.privacy.basis_fit import fit_to_public
 from dpcore.privacy.clipping import BoundedSum, clip_rows
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import GradientEngine, RowsAndLosses
 from dpcore.privacy.randomness import Indices, PrivateStreams, choose_without_replacement, poisson_sample
 from dpcore.privacy.sources import Draw, ExampleSource, Randomness, RecordSource, Sources
-from dpcore.privacy.subspace import SubspaceBasis, fit_basis
+from dpcore.privacy.subspace import SubspaceBasis
 from dpcore.privacy.units import Chosen, UnitRows, Units
 
 __all__ = ["Direction", "Draw", "ExampleSource", "Mechanism", "Randomness", "RecordSource", "Sealed", "Sources"]
 
-BASIS_KEY = "subspace.matrix"
+BASIS_KEY = "subspace.directions"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,9 +156,12 @@ class Mechanism:
         return Direction(value=value.to(torch.float32), event="subsampled_gaussian", public_term=public_term, sealed=sealed)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold beside weights and step: the subspace, which was fitted at earlier weights."""
-        matrix = None if self._basis is None else self._basis.matrix
-        return {} if matrix is None else {BASIS_KEY: matrix}
+        """What a checkpoint must hold beside weights and step: the subspace, where it was fitted at earlier weights. That of the
+        start comes with the sources again."""
+        basis = self._basis
+        if basis is None or basis.directions is None or basis is self._sources.start_basis:
+            return {}
+        return {BASIS_KEY: basis.directions}
 
     def resume(self, step: int, state: Mapping[str, Tensor]) -> None:
         """Continues before `step` with what `state` gave there.
@@ -167,10 +171,8 @@ class Mechanism:
         """
         if self._next_step:
             raise Refused(f"{self._next_step} steps were already executed: resume a fresh mechanism")
-        if step and self._needs_fitted_basis() and not self._fits_at(step):
-            if BASIS_KEY not in state:
-                raise BadInput(f"the checkpoint lacks {BASIS_KEY}: start this trial again as a new attempt")
-            self._basis = SubspaceBasis(matrix=state[BASIS_KEY], parameter_count=self._engine.parameter_count)
+        if step and needs_fitted_basis(self._config) and not self._fits_at(step):
+            self._basis = self._basis_in(state, step)
         self._next_step = step
         self._gaussian_steps = step if self._noise_multiplier is not None else 0
 
@@ -218,7 +220,7 @@ class Mechanism:
 
     def _bounded(self, rows: Tensor, basis: SubspaceBasis, clip_norm: float) -> BoundedSum:
         """The sum, clipped in the space in which the noise will be drawn."""
-        if basis.matrix is None:
+        if basis.directions is None:
             return clip_rows(rows, clip_norm).sum()
         if self._config.subspace.order == "project_then_clip":
             return clip_rows(basis.project(rows), clip_norm).sum()
@@ -270,30 +272,42 @@ class Mechanism:
         )
         return Direction(value=value, event="non_private", public_term=None, sealed=sealed)
 
-    def _needs_fitted_basis(self) -> bool:
-        return self._config.method in PROJECTED_METHODS and self._config.subspace.rank != "full" and not self._config.is_control
-
     def _fits_at(self, step: int) -> bool:
         every = self._config.subspace.refresh_steps
         return step == 0 if every is None else step % every == 0
 
     def _basis_at(self, step: int) -> SubspaceBasis:
-        if not self._needs_fitted_basis():
+        if not needs_fitted_basis(self._config):
             return SubspaceBasis.full(self._engine.parameter_count)
         if self._basis is None or self._fits_at(step):
-            self._basis = self._fit(step)
+            start = self._sources.start_basis
+            self._basis = self._fit(step) if step or start is None else start
         return self._basis
 
+    def _basis_in(self, state: Mapping[str, Tensor], step: int) -> SubspaceBasis:
+        """The subspace in use before `step`: the one in `state`, or that of the start where none was fitted since."""
+        if BASIS_KEY in state:
+            return SubspaceBasis(directions=state[BASIS_KEY], parameter_count=self._engine.parameter_count)
+        start, every = self._sources.start_basis, self._config.subspace.refresh_steps
+        if start is None or (every is not None and step > every):
+            raise BadInput(f"the checkpoint lacks {BASIS_KEY}: start this trial again as a new attempt")
+        return start
+
     def _fit(self, step: int) -> SubspaceBasis:
-        """V from per-example gradients of public examples at the current weights; no private row can reach this."""
-        subspace = self._config.subspace
-        source = self._sources.public if subspace.source == "public" else self._sources.views
-        if source is None or not isinstance(subspace.rank, int):
-            raise BadInput(f"method {self._config.method} needs subspace.rank and the source {subspace.source} of its subspace")
-        generator = self._randomness.public.generator("subspace_batch", step)
-        indices = choose_without_replacement(generator, len(source), subspace.examples, what="subspace.examples")
-        chunks = [indices[start : start + self._physical] for start in range(0, len(indices), self._physical)]
-        return fit_basis(torch.cat([self._engine.rows(source.batch(chunk, None)) for chunk in chunks]), subspace.rank)
+        """The subspace at the current weights."""
+        return fit_to_public(
+            self._config,
+            self._engine,
+            sources=self._sources,
+            streams=self._randomness.public,
+            step=step,
+            physical_batch_size=self._physical,
+        )
+
+
+def needs_fitted_basis(config: TrialConfig) -> bool:
+    """Whether the private steps of `config` project onto a subspace that is fitted to public gradients."""
+    return config.method in PROJECTED_METHODS and config.subspace.rank != "full" and not config.is_control
 
 
 def _public_weight(config: TrialConfig) -> float:
@@ -355,3 +369,9 @@ def _check_sizes(config: TrialConfig, sources: Sources, parameter_count: int) ->
         raise BadInput(f"subspace.examples {subspace.examples} is more than the {len(source)} examples of source {subspace.source}")
     if subspace.rank > parameter_count:
         raise BadInput(f"subspace.rank {subspace.rank} is more than the {parameter_count} trainable parameters: give rank full")
+    start = sources.start_basis
+    if start is not None and (start.rank, start.parameter_count) != (subspace.rank, parameter_count):
+        raise BadInput(
+            f"the basis of the start has rank {start.rank} in {start.parameter_count} parameters, {subspace.rank} in {parameter_count} are"
+            " needed: fit it to this trial's network, or cut it with SubspaceBasis.leading"
+        )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from dpcore.privacy.per_example import Batch
 from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream
+from dpcore.privacy.subspace import SubspaceBasis
 from dpcore.privacy.units import Units
 
 Draw = Any
@@ -56,6 +57,7 @@ class Sources:
         public: The PUBLIC dataset behind a subspace of source public.
         private_units: Which private records make up a unit of privacy; None: each is one.
         view_units: The same for `views`, so that the public term weighs units as the private sum does.
+        start_basis: The subspace at the weights of the start, where trials share one; None: it is fitted in step 0.
     """
 
     private: RecordSource | None = None
@@ -63,6 +65,7 @@ class Sources:
     public: ExampleSource | None = None
     private_units: Units | None = None
     view_units: Units | None = None
+    start_basis: SubspaceBasis | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

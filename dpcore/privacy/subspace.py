@@ -6,7 +6,9 @@ public rows only. Shapes: m public examples, P parameters, R rank.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,62 +21,76 @@ _COLUMNS_AT_ONCE = 32_768
 
 @dataclass(frozen=True, kw_only=True)
 class SubspaceBasis:
-    """Orthonormal columns (P, R) float32, or the full space, on which projecting and lifting are the identity.
+    """V as its orthonormal directions, or the full space, on which projecting and lifting are the identity.
 
     Guarantees: ‖VᵀV − I‖ <= 1e-5 (Frobenius norm, measured in float64 on the stored float32 numbers), so projecting raises
     no norm by more than that.
 
     Args:
-        matrix: (P, R), or None for the full space.
+        directions: Vᵀ (R, P) float32, so that the leading k of them lie together, in memory and in a file; None for the full
+            space.
         parameter_count: P.
 
     Raises:
-        BadInput: the columns are not orthonormal.
+        BadInput: the directions are not orthonormal.
     """
 
-    matrix: Tensor | None
+    directions: Tensor | None
     parameter_count: int
 
     def __post_init__(self) -> None:
-        if self.matrix is None:
+        if self.directions is None:
             return
-        if self.matrix.dim() != 2 or len(self.matrix) != self.parameter_count:
-            raise BadInput(f"a basis is ({self.parameter_count}, R), given {tuple(self.matrix.shape)}")
-        error = orthonormality_error(self.matrix)
+        if self.directions.dim() != 2 or self.directions.shape[1] != self.parameter_count:
+            raise BadInput(f"the directions of a basis are (R, {self.parameter_count}), given {tuple(self.directions.shape)}")
+        error = orthonormality_error(self.directions)
         if not error <= ORTHONORMALITY_TOLERANCE:
             raise BadInput(
-                f"basis of rank {self.matrix.shape[1]}: ‖VᵀV − I‖ is {error:.2e}, at most {ORTHONORMALITY_TOLERANCE:.0e} is"
+                f"basis of rank {len(self.directions)}: ‖VᵀV − I‖ is {error:.2e}, at most {ORTHONORMALITY_TOLERANCE:.0e} is"
                 " needed; make it with fit_basis"
             )
 
     @classmethod
     def full(cls, parameter_count: int) -> SubspaceBasis:
         """The whole space: `subspace.rank: full`."""
-        return cls(matrix=None, parameter_count=parameter_count)
+        return cls(directions=None, parameter_count=parameter_count)
 
     @property
     def rank(self) -> int:
         """R, the dimension of the space in which the noise is drawn."""
-        return self.parameter_count if self.matrix is None else self.matrix.shape[1]
+        return self.parameter_count if self.directions is None else len(self.directions)
+
+    def leading(self, rank: int, *, device: torch.device) -> Self:
+        """The first `rank` directions, on `device`: what `fit_basis` gives for that rank, bit for bit.
+
+        Raises:
+            BadInput: it has fewer, or is the full space.
+        """
+        if self.directions is None or not 1 <= rank <= len(self.directions):
+            raise BadInput(f"{rank} directions asked of a basis of rank {self.rank}: fit a larger one")
+        part = copy.copy(self)  # not measured again: its VᵀV − I is a block of this one's
+        object.__setattr__(part, "directions", self.directions[:rank].to(device))
+        return part
 
     def project(self, rows: Tensor) -> Tensor:
         """Coordinates (B, R) float32 of rows (B, P)."""
-        return rows if self.matrix is None else rows.to(torch.float32) @ self.matrix
+        return rows if self.directions is None else rows.to(torch.float32) @ self.directions.T
 
     def lift(self, coordinates: Tensor) -> Tensor:
         """The vector (P,) with the given coordinates (R,)."""
-        return coordinates if self.matrix is None else self.matrix @ coordinates.to(self.matrix.dtype)
+        return coordinates if self.directions is None else self.directions.T @ coordinates.to(self.directions.dtype)
 
     def diagonal(self) -> Tensor:
         """diag(VVᵀ) (P,): the share of the noise variance that each parameter receives."""
-        return torch.ones(self.parameter_count) if self.matrix is None else self.matrix.square().sum(dim=1)
+        return torch.ones(self.parameter_count) if self.directions is None else self.directions.square().sum(dim=0)
 
 
 def fit_basis(public_rows: Tensor, rank: int) -> SubspaceBasis:
     """The leading `rank` directions of m public per-example gradients.
 
     The m × m Gram matrix in float64 gives them at the cost of m²P; QR in float64 makes them orthonormal, because the Gram
-    trick alone loses it on a decaying spectrum (‖V‖ = 2.4 in float32, where 1 is right).
+    trick alone loses it on a decaying spectrum (‖V‖ = 2.4 in float32, where 1 is right). All min(m, P) directions go through
+    it, strongest first, whatever `rank` is: so the first k of a larger basis are, bit for bit, the basis of rank k.
 
     | rows | result |
     |---|---|
@@ -101,17 +117,17 @@ def fit_basis(public_rows: Tensor, rank: int) -> SubspaceBasis:
     if float(gram.diagonal().max()) == 0.0:
         raise BadInput("all public gradients are zero, so they span no subspace: check the public data and its labels")
     _, vectors = torch.linalg.eigh(gram)
-    chosen = vectors[:, -rank:].flip(1)
+    chosen = vectors[:, -min(count, size) :].flip(1)
     leading = torch.cat([block.to(torch.float64).T @ chosen for block in torch.split(public_rows, _COLUMNS_AT_ONCE, dim=1)])
     norms = torch.linalg.vector_norm(leading, dim=0)
     leading = leading / torch.where(norms > 0, norms, torch.ones_like(norms))
     orthonormal, _ = torch.linalg.qr(leading)
-    return SubspaceBasis(matrix=orthonormal.to(torch.float32).contiguous(), parameter_count=size)
+    return SubspaceBasis(directions=orthonormal[:, :rank].T.to(torch.float32).contiguous(), parameter_count=size)
 
 
-def orthonormality_error(matrix: Tensor) -> float:
-    """‖VᵀV − I‖ (Frobenius), in float64, block by block so that no second copy of V is held."""
-    gram = _gram(matrix.T)
+def orthonormality_error(directions: Tensor) -> float:
+    """‖VᵀV − I‖ (Frobenius) of Vᵀ (R, P), in float64, block by block so that no second copy of V is held."""
+    gram = _gram(directions)
     gram.diagonal().sub_(1.0)
     return float(torch.linalg.matrix_norm(gram))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dpcore.config import RuntimeFlags
-from dpcore.errors import Unavailable
+from dpcore.errors import OutOfMemory, Unavailable
 from dpcore.privacy.per_example import Batch, GradientEngine
 from dpcore.train.attempts import IDENTITY_FILE
 from dpcore.train.durable import read_json
@@ -62,6 +62,15 @@ def probed_batch_size(probe: Callable[[int], None]) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: a device's, Python's or numpy's, or torch's on a CPU, which has no exception of its own."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def out_of_memory(what: str, physical_batch_size: int) -> OutOfMemory:
+    """The error for `what` did not fit."""
+    return OutOfMemory(
+        f"{what} does not fit into the memory that is free, with {physical_batch_size} examples at once; "
+        "set runtime.physical_batch_size lower, or run fewer trials on the machine",
+        physical_batch_size=physical_batch_size,
+    )
 
 
 def probe_of(engine: GradientEngine, example: Tensor, *, joints: int, pairs: bool) -> Callable[[int], None]:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
+from dpcore.config import FEATURE_METHODS, TrialConfig
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.accounting import PrivacyPlan, verify_executed
-from dpcore.privacy.mechanism import Mechanism, Sealed
+from dpcore.privacy.mechanism import Mechanism, Sealed, needs_fitted_basis
 from dpcore.privacy.per_example import GradientEngine
-from dpcore.privacy.randomness import PrivateStreams, PublicStreams
-from dpcore.privacy.sources import Randomness, Sources
+from dpcore.privacy.sources import Sources
 from dpcore.privacy.units import Units
 from dpcore.train.checkpoint import Checkpoint
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder
@@ -68,51 +67,27 @@ def end_of(config: TrialConfig) -> int:
     return 0 if config.method == "public_only" else config.stages.private.steps
 
 
-def build_mechanism(
-    config: TrialConfig,
-    engine: GradientEngine,
-    *,
-    data: TrialData,
-    builder: InputBuilder,
-    streams: tuple[PrivateStreams | None, PublicStreams],
-    execution: tuple[float | None, int],
-) -> Mechanism:
-    """The mechanism with exactly the sources that the method reads: a control gets no private data, and only a projected
-    method with a fitted subspace gets the PUBLIC dataset.
-
-    Args:
-        config: the trial.
-        engine: gradients of the tail.
-        data: the opened datasets.
-        builder: how examples are read.
-        streams: the secret streams (None for a control) and the public ones.
-        execution: the noise multiplier (None where none is added) and the physical batch size.
+def sources_of(config: TrialConfig, *, data: TrialData, builder: InputBuilder) -> Sources:
+    """Exactly the sources that the method reads: a control gets no private data, and only a projected method with a fitted
+    subspace gets the PUBLIC dataset.
 
     Raises:
         BadInput: a feature method has no views.
     """
     if config.method in FEATURE_METHODS and data.views is None:
         raise BadInput(f"method {config.method} needs public views: give the config a split")
-    noise_multiplier, physical_batch_size = execution
-    fits = config.method in PROJECTED_METHODS and config.subspace.rank != "full" and not config.is_control
     reads_views = data.views is not None and config.method in FEATURE_METHODS
     units = Units.of_ids(unit_ids(data.private, config.privacy_unit))
-    sources = Sources(
+    return Sources(
         private=None
         if config.is_control
         else builder.records(data.private, data.views if needs_pairs(config) else None, config.augmentation),
         views=builder.view_examples(data.views, config.augmentation) if reads_views and data.views is not None else None,
-        public=builder.examples(data.public, NO_AUGMENTATION) if fits and config.subspace.source == "public" else None,
+        public=builder.examples(data.public, NO_AUGMENTATION)
+        if needs_fitted_basis(config) and config.subspace.source == "public"
+        else None,
         private_units=None if config.is_control else units,
         view_units=units if reads_views else None,
-    )
-    return Mechanism(
-        config,
-        engine,
-        sources=sources,
-        randomness=Randomness(private=None if config.is_control else streams[0], public=streams[1]),
-        noise_multiplier=noise_multiplier,
-        physical_batch_size=physical_batch_size,
     )
 
 

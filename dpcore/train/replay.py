@@ -18,7 +18,7 @@ from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig, digest_o
 ARITHMETIC = ("torch", "numpy", "scipy", "opacus", "dp-accounting", "pillow")
 """Distributions whose version can move the last bit of a weight, of an image or of the calibrated noise."""
 
-EXACT_FLAGS = {"report_every_steps", "checkpoint_every_steps"}
+EXACT_FLAGS = {"report_every_steps", "checkpoint_every_steps", "largest_rank"}
 """All that a runtime may change in a replay; any other flag, also one that is still to be invented, makes another run."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,28 @@ import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import unit_ids
-from dpcore.errors import BadInput, Diverged, OutOfMemory
+from dpcore.errors import BadInput, Diverged
 from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
-from dpcore.privacy.mechanism import Mechanism
+from dpcore.privacy.mechanism import Mechanism, needs_fitted_basis
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 from dpcore.privacy.rehearsal import StepTerms, step_terms
 from dpcore.privacy.score_release import ScoreRelease
+from dpcore.privacy.sources import Randomness, Sources
 from dpcore.train.attempts import FIRST, Attempt, newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
 from dpcore.train.evaluator import evaluate, loss_of, unit_scores
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
-from dpcore.train.physical_batch import is_out_of_memory, probe_of, settled_batch_size
-from dpcore.train.private_steps import PrivateSteps, Progress, build_mechanism, end_of
+from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
+from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
 from dpcore.train.replay import replay_document
 from dpcore.train.reports import Report, pckh_metrics
 from dpcore.train.saved import MODEL_FOLDER, save_model
 from dpcore.train.sources import Inputs
 from dpcore.train.stages import started_network
+from dpcore.train.start_basis import StartBasis, start_basis
 from dpcore.train.trial_data import TrialData, needs_pairs, open_trial_data
 
 __all__ = ["Report", "run_trial"]
@@ -90,7 +92,8 @@ def run_trial(
         runtime = runtime.model_copy(update={"physical_batch_size": attempt.physical_batch_size})
     torch.set_num_threads(runtime.threads)
     prepared = _prepare(config, runtime, places=places, folder=folder, sealed=sealed, release=validation)
-    sums = {**replay_document(config, prepared.runtime, prepared.data.digests()), "start": prepared.start_digest}
+    starts = {"start": prepared.start_digest, "subspace": None if prepared.basis is None else prepared.basis.digest}
+    sums = {**replay_document(config, prepared.runtime, prepared.data.digests()), **starts}
     tried = {"attempt": attempt.number, "from_step": attempt.from_step}
     identity = {**sums, **tried, "trial_id": trial_id, "key": None if key is None else key.key_id()}
     streams = None
@@ -117,7 +120,8 @@ class _Prepared:
     network: PoseNetwork
     start_digest: str
     engine: GradientEngine
-    builder: InputBuilder
+    sources: Sources
+    basis: StartBasis | None
     validation: Inputs
     release: ScoreRelease | None
     sealed: bool
@@ -140,21 +144,28 @@ def _prepare(
     example = validation.take(np.zeros(1, dtype=np.int64), None)
     probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))
     size = settled_batch_size(runtime, folder, probe)
+    runtime = runtime.model_copy(update={"physical_batch_size": size})
+    terms = step_terms(config, places.cache_dir)
+    sources = sources_of(terms.config, data=data, builder=builder) if end_of(config) else Sources()
+    basis = None
+    if needs_fitted_basis(config):
+        basis = start_basis(config, engine, sources=sources, data=data, builder=builder, runtime=runtime)
     return _Prepared(
         config=config,
-        runtime=runtime.model_copy(update={"physical_batch_size": size}),
+        runtime=runtime,
         physical_batch_size=size,
         places=places,
         data=data,
         network=network,
         start_digest=start_digest,
         engine=engine,
-        builder=builder,
+        sources=sources,
+        basis=basis,
         validation=validation,
         release=release,
         sealed=sealed,
         plan=plan_privacy(config, places.cache_dir),
-        terms=step_terms(config, places.cache_dir),
+        terms=terms,
     )
 
 
@@ -212,22 +223,18 @@ class _Trial:
                 raise
             if self._store is not None and progress.step > newest_checkpoint_step(self._store.folder):
                 self._store.save_checkpoint(private.checkpoint(progress))
-            size = self._prepared.physical_batch_size
-            raise OutOfMemory(
-                f"step {progress.step + 1} does not fit into the memory that is free, with {size} examples at once; "
-                "set runtime.physical_batch_size lower, or run fewer trials on the machine",
-                physical_batch_size=size,
-            ) from error
+            raise out_of_memory(f"step {progress.step + 1}", self._prepared.physical_batch_size) from error
 
     def _mechanism(self) -> Mechanism:
-        prepared = self._prepared
-        return build_mechanism(
-            prepared.terms.config,
+        prepared, config = self._prepared, self._prepared.terms.config
+        private = None if config.is_control else self._streams
+        return Mechanism(
+            config,
             self._engine,
-            data=prepared.data,
-            builder=prepared.builder,
-            streams=(self._streams, PublicStreams(self._config.seed)),
-            execution=(prepared.terms.noise_multiplier, prepared.physical_batch_size),
+            sources=replace(prepared.sources, start_basis=None if prepared.basis is None else prepared.basis.basis),
+            randomness=Randomness(private=private, public=PublicStreams(config.seed)),
+            noise_multiplier=prepared.terms.noise_multiplier,
+            physical_batch_size=prepared.physical_batch_size,
         )
 
     def _report(self, progress: Progress, observed: Mapping[str, float], *, done: bool) -> Report:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpcore.privacy import mechanism as mechanism_module
+from dpcore.privacy import basis_fit
 from dpcore.privacy.subspace import SubspaceBasis, fit_basis
 
 SIZE = 6
@@ -52,10 +52,10 @@ def test_a_basis_that_stretches_cannot_raise_the_sensitivity(toy: Any, monkeypat
 
     def stretched(rows: Tensor, rank: int) -> SubspaceBasis:
         basis = fit_basis(rows, rank)
-        object.__setattr__(basis, "matrix", 2.4 * torch.eye(SIZE)[:, :rank])
+        object.__setattr__(basis, "directions", 2.4 * torch.eye(SIZE)[:rank])
         return basis
 
-    monkeypatch.setattr(mechanism_module, "fit_basis", stretched)
+    monkeypatch.setattr(basis_fit, "fit_basis", stretched)
     config = toy.config("projected", clip_norm=CLIP_NORM)
     direction = toy.mechanism(config, toy.source(axis(10.0)), noise_multiplier=1e-6).direction(0)
     assert float(direction.value.norm()) * config.stages.private.expected_batch_size / 2.4 <= 1.0 + 1e-4
@@ -68,7 +68,7 @@ def test_the_release_moves_in_as_many_dimensions_as_the_rank_that_was_asked(toy:
     released = torch.stack([mechanism.direction(step).value for step in range(12)]).double()
     spectrum = torch.linalg.svdvals(released)
     assert int((spectrum > 1e-4 * spectrum[0]).sum()) == 3
-    basis = mechanism.basis.matrix
+    basis = mechanism.basis.directions.T
     drawn = mechanism._sources.public.read
     own = torch.cat([public[rows] for rows in drawn]).double()
     leading = torch.linalg.svd(own, full_matrices=False)[2][:3]

@@ -6,6 +6,7 @@ multiplier and one key, two runs share their noise and their difference is the d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from scipy import stats
 from torch import Tensor
 
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.mechanism import Mechanism
-from dpcore.privacy.randomness import PrivateStreams, SweepKey, poisson_sample
+from dpcore.privacy.mechanism import Mechanism, Randomness, Sources
+from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey, poisson_sample
+from dpcore.privacy.subspace import SubspaceBasis
 
 SIZE = 6
 TINY_NOISE = 1e-6
@@ -156,8 +158,8 @@ def test_noise_variance_says_what_the_noise_does(toy: Any) -> None:
     mechanism = toy.mechanism(config, toy.source(records(), records(seed=1)), noise_multiplier=2.0)
     mechanism.direction(0)
     assert mechanism.basis is not None
-    assert mechanism.basis.matrix is not None
-    dense = mechanism.basis.matrix.double() @ mechanism.basis.matrix.double().T
+    assert mechanism.basis.directions is not None
+    dense = mechanism.basis.directions.double().T @ mechanism.basis.directions.double()
     torch.testing.assert_close(mechanism.noise_variance(), (0.5 * 2.0 * 0.5 / 8) ** 2 * torch.diagonal(dense), rtol=1e-5, atol=1e-12)
 
 
@@ -207,7 +209,7 @@ def test_subspace_does_not_move_when_private_part_or_key_change(toy: Any) -> Non
     for seed in (0, 3):
         mechanism = toy.mechanism(toy.config("projected"), toy.source(records(seed=seed)), key=SweepKey.fresh())
         mechanism.direction(0)
-        bases.append(mechanism.basis.matrix)
+        bases.append(mechanism.basis.directions)
     assert torch.equal(bases[0], bases[1])
 
 
@@ -312,8 +314,46 @@ def test_resume_from_every_step_replays_bit_for_bit(toy: Any, method: str, refre
 
 def test_resume_without_its_subspace_is_refused(toy: Any) -> None:
     mechanism = toy.mechanism(toy.config("projected"), toy.source(records()))
-    with pytest.raises(BadInput, match=r"subspace\.matrix"):
+    with pytest.raises(BadInput, match=r"subspace\.directions"):
         mechanism.resume(3, {})
+
+
+@pytest.mark.parametrize("refresh", [None, 3])
+def test_the_basis_of_the_start_serves_as_one_fitted_in_step_0_and_no_checkpoint_holds_it(toy: Any, refresh: int | None) -> None:
+    config = toy.config("projected", **{"subspace.refresh_steps": refresh})
+
+    def mechanism(start: SubspaceBasis | None) -> Mechanism:
+        made = toy.mechanism(config, toy.source(records()))
+        made._sources = replace(made._sources, start_basis=start)
+        return made
+
+    fitted = mechanism(None)
+    whole = [fitted.direction(step).value for step in range(5)]
+    first = mechanism(None)
+    first.direction(0)
+    for begin in range(1, 5):
+        shared = mechanism(first.basis)
+        for step in range(begin):
+            assert torch.equal(shared.direction(step).value, whole[step])
+        assert (shared.state() == {}) == (refresh is None or begin <= refresh)
+        resumed = mechanism(first.basis)
+        resumed.resume(begin, shared.state())
+        assert all(torch.equal(resumed.direction(step).value, whole[step]) for step in range(begin, 5))
+
+
+def test_a_basis_of_the_start_of_another_rank_or_network_is_refused(toy: Any) -> None:
+    config = toy.config("projected")
+    for directions in (torch.eye(SIZE)[:2], torch.eye(SIZE + 1)[:3]):
+        start = SubspaceBasis(directions=directions, parameter_count=directions.shape[1])
+        with pytest.raises(BadInput, match="the basis of the start has rank"):
+            Mechanism(
+                config,
+                toy.engine(SIZE),
+                sources=Sources(private=toy.source(records()), public=toy.source(records()), start_basis=start),
+                randomness=Randomness(private=PrivateStreams(key=SweepKey.fresh(), trial_id="t"), public=PublicStreams(0)),
+                noise_multiplier=1.0,
+                physical_batch_size=8,
+            )
 
 
 def test_refresh_steps_fit_a_new_subspace(toy: Any) -> None:
@@ -321,7 +361,7 @@ def test_refresh_steps_fit_a_new_subspace(toy: Any) -> None:
     bases = []
     for step in range(4):
         mechanism.direction(step)
-        bases.append(mechanism.basis.matrix)
+        bases.append(mechanism.basis.directions)
     assert torch.equal(bases[0], bases[1])
     assert not torch.equal(bases[1], bases[2])
     assert torch.equal(bases[2], bases[3])

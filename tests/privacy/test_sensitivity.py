@@ -26,12 +26,13 @@ from dpcore.data.views import build_views
 from dpcore.model.network import build_network, codec_of
 from dpcore.privacy import mechanism as mechanism_module
 from dpcore.privacy.clipping import BoundedSum
+from dpcore.privacy.mechanism import Mechanism, Randomness
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 from dpcore.train.evaluator import loss_of
 from dpcore.train.inputs import InputBuilder, device_of, labels_of
-from dpcore.train.private_steps import build_mechanism
+from dpcore.train.private_steps import sources_of
 from dpcore.train.sources import Examples, LabelledViews
 from dpcore.train.trial_data import TrialData
 
@@ -140,13 +141,14 @@ class Bench:
         private = self.dataset("PRIVATE", rows)
         views = None if config.split is None else LabelledViews(build_views(private, config.split, self.places), labels_of(private))
         engine, builder = self.engine(config, precision)
-        made = build_mechanism(
+        data = TrialData(private=private, public=self.public, validation=self.public, views=views)
+        made = Mechanism(
             config,
             engine,
-            data=TrialData(private=private, public=self.public, validation=self.public, views=views),
-            builder=builder,
-            streams=(PrivateStreams(key=SweepKey(bytes(32)), trial_id="t"), PublicStreams(0)),
-            execution=(1.0, physical),
+            sources=sources_of(config, data=data, builder=builder),
+            randomness=Randomness(private=PrivateStreams(key=SweepKey(bytes(32)), trial_id="t"), public=PublicStreams(0)),
+            noise_multiplier=1.0,
+            physical_batch_size=physical,
         )
         return intercepted(lambda: made.direction(0))
 

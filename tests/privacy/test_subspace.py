@@ -21,40 +21,54 @@ def random_rows(count: int, size: int, *, decay: float = 1.0) -> Tensor:
 @pytest.mark.parametrize("decay", [1.0, 0.8, 0.3])
 def test_columns_are_orthonormal_on_any_spectrum(decay: float) -> None:
     basis = fit_basis(random_rows(40, 900, decay=decay).float(), 40)
-    assert basis.matrix is not None
-    assert basis.matrix.dtype == torch.float32
-    assert orthonormality_error(basis.matrix) <= 1e-5
+    assert basis.directions is not None
+    assert basis.directions.dtype == torch.float32
+    assert orthonormality_error(basis.directions) <= 1e-5
 
 
 def test_a_gram_basis_without_qr_is_refused() -> None:
     # mutant: V = Gᵀ U Λ^(-1/2) in float32, not orthonormal where the spectrum decays
     rows = random_rows(40, 900, decay=0.5).float()
     values, vectors = torch.linalg.eigh(rows @ rows.T)
-    matrix = rows.T @ vectors / values.abs().sqrt().clamp_min(1e-12)
-    assert orthonormality_error(matrix) > 1e-2
+    directions = (rows.T @ vectors / values.abs().sqrt().clamp_min(1e-12)).T
+    assert orthonormality_error(directions) > 1e-2
     with pytest.raises(BadInput, match=r"‖VᵀV − I‖ is"):
-        SubspaceBasis(matrix=matrix, parameter_count=900)
+        SubspaceBasis(directions=directions, parameter_count=900)
 
 
 def test_the_basis_spans_the_leading_directions() -> None:
     rows = random_rows(30, 200, decay=0.5)
     basis = fit_basis(rows.float(), 6)
-    leading = torch.linalg.svd(rows, full_matrices=False)[2][:6].T
-    assert basis.matrix is not None
-    overlap = torch.linalg.svdvals(leading.T @ basis.matrix.double())
+    leading = torch.linalg.svd(rows, full_matrices=False)[2][:6]
+    assert basis.directions is not None
+    overlap = torch.linalg.svdvals(leading @ basis.directions.double().T)
     torch.testing.assert_close(overlap, torch.ones(6, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
 def test_projection_agrees_with_a_dense_one_and_raises_no_norm() -> None:
     basis = fit_basis(random_rows(20, 100).float(), 7)
     rows = torch.randn(9, 100, generator=torch.Generator().manual_seed(1))
-    assert basis.matrix is not None
-    dense = rows @ (basis.matrix @ basis.matrix.T)
+    assert basis.directions is not None
+    dense = rows @ (basis.directions.T @ basis.directions)
     coordinates = basis.project(rows)
     assert coordinates.shape == (9, 7)
     torch.testing.assert_close(torch.stack([basis.lift(row) for row in coordinates]), dense, atol=1e-5, rtol=1e-5)
     assert (coordinates.norm(dim=1) <= rows.norm(dim=1) * (1 + 1e-5)).all()
-    torch.testing.assert_close(basis.diagonal(), torch.diagonal(basis.matrix @ basis.matrix.T))
+    torch.testing.assert_close(basis.diagonal(), torch.diagonal(basis.directions.T @ basis.directions))
+
+
+@pytest.mark.parametrize(("count", "size"), [(40, 900), (30, 20)])
+def test_a_smaller_basis_is_bit_for_bit_the_leading_part_of_a_larger_one(count: int, size: int) -> None:
+    rows = torch.randn(count, size, generator=torch.Generator().manual_seed(3))
+    largest = fit_basis(rows, min(count, size))
+    for rank in (1, 5, 20):
+        part, own = largest.leading(rank, device=rows.device), fit_basis(rows, rank)
+        assert part.directions is not None
+        assert torch.equal(part.directions, own.directions)
+        assert torch.equal(part.project(rows), own.project(rows))
+        assert part.parameter_count == size
+    with pytest.raises(BadInput, match="0 directions asked"):
+        largest.leading(0, device=rows.device)
 
 
 def test_rank_above_the_number_of_gradients_names_both() -> None:
@@ -92,5 +106,5 @@ def test_the_full_space_is_the_identity_bit_for_bit() -> None:
 
 
 def test_a_basis_of_another_size_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"\(6, R\)"):
-        SubspaceBasis(matrix=torch.eye(5), parameter_count=6)
+    with pytest.raises(BadInput, match=r"\(R, 6\)"):
+        SubspaceBasis(directions=torch.eye(5), parameter_count=6)

@@ -59,3 +59,14 @@ def test_a_grid_of_choices_has_each_admissible_draw_once() -> None:
         load_space("quick", assignments=["sweep.sampler=grid"])
     with pytest.raises(BadInput, match="admissible points"):
         load_space("quick", assignments=[*grid, "subspace.rank=16"], trials=100)
+
+
+def test_the_largest_rank_of_a_space_bounds_every_draw_and_is_reached() -> None:
+    ranks = {name: space.largest_rank for name, space in SPACES.items()}
+    assert (ranks["quick"], ranks["hybrid"], ranks["dpsgd"]) == (256, 256, None)
+    quick = SPACES["quick"]
+    at_one = quick.model_copy(update={"search_at": {8.0: {"subspace.rank": IntRange(bounds=(1, 300))}}})
+    assert at_one.largest_rank == 300
+    assert at_one.model_copy(update={"sweep": quick.sweep.model_copy(update={"epsilons": (0.8,)})}).largest_rank == 256
+    fixed = quick.model_copy(update={"search": {}, "search_at": {}, "trial": {**quick.trial, "subspace": {"rank": 12}}})
+    assert fixed.largest_rank == 12

@@ -23,11 +23,13 @@ from dpcore.model.network import codec_of, weights_digest
 from dpcore.privacy.mechanism import Mechanism
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
+from dpcore.privacy.sources import Randomness
 from dpcore.train import pseudo_labels
 from dpcore.train.evaluator import loss_of
 from dpcore.train.inputs import InputBuilder
-from dpcore.train.private_steps import build_mechanism
+from dpcore.train.private_steps import sources_of
 from dpcore.train.stages import started_network
+from dpcore.train.start_basis import start_basis
 from dpcore.train.trainer import Report, run_trial
 from dpcore.train.trial_data import TrialData, open_trial_data
 
@@ -36,7 +38,7 @@ Patch = pytest.MonkeyPatch
 
 CELL_PX = 8
 TEACHER = {"steps": 6, "batch_size": 16, "learning_rate": 3e-3, "min_confidence": 0.2}
-PUBLIC_TENSORS = {"views' labels", "stage", "floor", "control", "public term", "basis", "public half of a pair"}
+PUBLIC_TENSORS = {"views' labels", "stage", "floor", "control", "public term", "basis", "shared basis", "public half of a pair"}
 
 
 @pytest.fixture(scope="module")
@@ -96,19 +98,23 @@ class World:
         builder = InputBuilder.for_split(split, model=self.config.model, places=places, device=torch.device("cpu"))
         engine = GradientEngine(split.tail, loss_of(codec_of(self.config.model)))
         mechanism = _mechanism(self.config, engine, data=self.data, builder=builder)
+        sources, settled = sources_of(self.config, data=self.data, builder=builder), runtime.model_copy(update={"physical_batch_size": 16})
+        shared = start_basis(self.config, engine, sources=sources, data=self.data, builder=builder, runtime=settled)
         records = builder.records(self.data.private, views, self.config.augmentation)
         half = engine.rows(records.view_batch(np.arange(8), None))
         term = mechanism.direction(0).public_term
         assert term is not None
         assert mechanism.basis is not None
-        assert mechanism.basis.matrix is not None
+        assert mechanism.basis.directions is not None
+        assert shared.basis.directions is not None
         return {
             "views' labels": views.labels.digest,
             "stage": stage,
             "floor": self._trained(self.floor),
             "control": self._trained(self.config.changed(private_weight=0.0)),
             "public term": _digest(term),
-            "basis": _digest(mechanism.basis.matrix),
+            "basis": _digest(mechanism.basis.directions),
+            "shared basis": _digest(shared.basis.directions),
             "public half of a pair": _digest(half),
         }
 
@@ -117,8 +123,9 @@ class World:
 
 
 def _mechanism(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builder: InputBuilder) -> Mechanism:
-    streams = PrivateStreams(key=SweepKey(bytes(32)), trial_id="t"), PublicStreams(config.seed)
-    return build_mechanism(config, engine, data=data, builder=builder, streams=streams, execution=(1.0, 16))
+    streams = Randomness(private=PrivateStreams(key=SweepKey(bytes(32)), trial_id="t"), public=PublicStreams(config.seed))
+    sources = sources_of(config, data=data, builder=builder)
+    return Mechanism(config, engine, sources=sources, randomness=streams, noise_multiplier=1.0, physical_batch_size=16)
 
 
 def _digest(tensor: Tensor) -> str:

@@ -33,7 +33,7 @@ def test_config_and_each_dataset_make_another_run(make_config: Make) -> None:
 
 def test_every_flag_but_those_of_reporting_makes_another_run(make_config: Make) -> None:
     named = set(replay_document(make_config(), RuntimeFlags(), DATA)["runtime"])
-    assert set(RuntimeFlags.model_fields) - named == {"report_every_steps", "checkpoint_every_steps"}
+    assert set(RuntimeFlags.model_fields) - named == {"report_every_steps", "checkpoint_every_steps", "largest_rank"}
 
 
 def test_versions_of_python_and_of_each_library_and_the_instruction_set_make_another_run(

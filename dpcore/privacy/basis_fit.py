@@ -1,0 +1,38 @@
+"""From public examples to their subspace: the one way by which data reach a basis."""
+
+from __future__ import annotations
+
+import torch
+
+from dpcore.config import TrialConfig
+from dpcore.errors import BadInput
+from dpcore.privacy.per_example import GradientEngine
+from dpcore.privacy.randomness import PublicStreams, choose_without_replacement
+from dpcore.privacy.sources import Sources
+from dpcore.privacy.subspace import SubspaceBasis, fit_basis
+
+
+def fit_to_public(
+    config: TrialConfig, engine: GradientEngine, *, sources: Sources, streams: PublicStreams, step: int, physical_batch_size: int
+) -> SubspaceBasis:
+    """V from per-example gradients of public examples at the engine's weights; no private row can reach this.
+
+    Args:
+        config: with the rank, and where and how many the examples are.
+        engine: gradients.
+        sources: of these the PUBLIC dataset or the public views.
+        streams: draw the examples of `step`.
+        step: at whose weights it is fitted.
+        physical_batch_size: examples a pass.
+
+    Raises:
+        BadInput: rank or source are missing, or the gradients span no subspace of that rank.
+    """
+    subspace = config.subspace
+    source = sources.public if subspace.source == "public" else sources.views
+    if source is None or not isinstance(subspace.rank, int):
+        raise BadInput(f"method {config.method} needs subspace.rank and the source {subspace.source} of its subspace")
+    generator = streams.generator("subspace_batch", step)
+    indices = choose_without_replacement(generator, len(source), subspace.examples, what="subspace.examples")
+    chunks = [indices[start : start + physical_batch_size] for start in range(0, len(indices), physical_batch_size)]
+    return fit_basis(torch.cat([engine.rows(source.batch(chunk, None)) for chunk in chunks]), subspace.rank)

@@ -1,0 +1,195 @@
+"""The subspace of the start is fitted once, shared as one file, and is bit for bit what a trial would fit alone."""
+
+import json
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.data.caches import describe_dataset, purge_caches
+from dpcore.errors import BadInput, Corrupt, NotReplayable
+from dpcore.model.network import codec_of
+from dpcore.privacy.basis_fit import fit_to_public
+from dpcore.privacy.per_example import GradientEngine
+from dpcore.privacy.randomness import PrivateStreams, SweepKey
+from dpcore.privacy.subspace import SubspaceBasis
+from dpcore.train import start_basis as start_basis_module
+from dpcore.train import trainer
+from dpcore.train.durable import read_json
+from dpcore.train.evaluator import loss_of
+from dpcore.train.inputs import InputBuilder
+from dpcore.train.private_steps import sources_of
+from dpcore.train.stages import started_network
+from dpcore.train.start_basis import StartBasis, start_basis
+from dpcore.train.trial_data import open_trial_data
+
+Make = Callable[..., TrialConfig]
+
+
+@pytest.fixture
+def places(train_places: Places, tmp_path: Path) -> Places:
+    """The data of the session and a cache in which nobody has fitted anything."""
+    return Places(data_dir=train_places.data_dir, cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rank of each fit that was made."""
+    made: list[int] = []
+
+    def counting(config: TrialConfig, engine: GradientEngine, **given: Any) -> Any:
+        made.append(config.subspace.rank)
+        return fit_to_public(config, engine, **given)
+
+    monkeypatch.setattr(start_basis_module, "fit_to_public", counting)
+    return made
+
+
+def basis_of(config: TrialConfig, places: Places, runtime: RuntimeFlags | None = None) -> StartBasis:
+    """As a trial asks for it."""
+    runtime = runtime or RuntimeFlags(physical_batch_size=16)
+    data = open_trial_data(config, places, runtime)
+    network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
+    split = network.split(config.model.freeze)
+    builder = InputBuilder.for_split(split, model=config.model, places=places, device=torch.device("cpu"))
+    engine = GradientEngine(split.tail, loss_of(codec_of(config.model)))
+    sources = sources_of(config, data=data, builder=builder)
+    return start_basis(config, engine, sources=sources, data=data, builder=builder, runtime=runtime)
+
+
+def flags(largest_rank: int | None) -> RuntimeFlags:
+    return RuntimeFlags(physical_batch_size=16, report_every_steps=2, checkpoint_every_steps=2, largest_rank=largest_rank)
+
+
+def told(config: TrialConfig, runtime: RuntimeFlags, places: Places, folder: Path | None = None) -> list[str]:
+    """The digests of a trial's reports."""
+    reports = trainer.run_trial(config, runtime, places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder)
+    return [report.weights_digest for report in reports]
+
+
+@pytest.mark.parametrize("source", ["public", "public_view"])
+def test_a_trial_cuts_from_the_shared_basis_what_it_would_fit_alone(
+    source: str, places: Places, make_config: Make, tmp_path: Path, fits: list[int]
+) -> None:
+    method = "projected" if source == "public" else "feature_projected"
+    alone = Places(data_dir=places.data_dir, cache_dir=tmp_path / "other")
+    for rank in (1, 3, 7, 16):
+        config = make_config(method, subspace={"rank": rank, "examples": 16, "source": source})
+        shared, own = basis_of(config, places, flags(16)), basis_of(config, alone)
+        assert shared.basis.directions is not None
+        assert torch.equal(shared.basis.directions, own.basis.directions)
+        assert shared.basis.directions.shape[0] == rank
+        assert shared.digest == own.digest
+    assert fits == [16, 1, 3, 7, 16]
+
+
+def test_a_trial_resumed_where_the_cache_is_gone_is_the_undisturbed_one(places: Places, make_config: Make, tmp_path: Path) -> None:
+    config, folder = make_config("projected"), tmp_path / "trial"
+    undisturbed = told(config, flags(16), places)
+    running = trainer.run_trial(config, flags(16), places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder)
+    assert [next(running).weights_digest] == undisturbed[:1]
+    running.close()
+    elsewhere = Places(data_dir=places.data_dir, cache_dir=tmp_path / "elsewhere")
+    assert told(config, flags(None), elsewhere, folder) == undisturbed
+
+
+def test_a_trial_that_meets_another_basis_is_not_replayed_and_draws_other_noise(
+    places: Places, make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, folder, contexts = make_config("projected"), tmp_path / "trial", []
+
+    def turned(*given: Any, **named: Any) -> SubspaceBasis:
+        fitted = fit_to_public(*given, **named)
+        assert fitted.directions is not None
+        return SubspaceBasis(directions=-fitted.directions, parameter_count=fitted.parameter_count)
+
+    def remembered(**given: Any) -> PrivateStreams:
+        contexts.append(given["context"])
+        return PrivateStreams(**given)
+
+    monkeypatch.setattr(trainer, "PrivateStreams", remembered)
+    next(trainer.run_trial(config, flags(None), places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder))
+    monkeypatch.setattr(start_basis_module, "fit_to_public", turned)
+    with pytest.raises(NotReplayable, match="subspace: "):
+        told(config, flags(None), Places(data_dir=places.data_dir, cache_dir=tmp_path / "elsewhere"), folder)
+    assert contexts[0] != contexts[1]
+
+
+def test_one_of_many_that_start_at_once_fits_and_the_others_wait(places: Places, make_config: Make, fits: list[int]) -> None:
+    configs = [make_config("projected", subspace={"rank": rank, "examples": 16}) for rank in (2, 5, 8)]
+    basis_of(make_config("projected", subspace={"rank": 1, "examples": 16}), places)  # stage and features are there
+    fits.clear()
+    threads = [threading.Thread(target=basis_of, args=(config, places, flags(9))) for config in configs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fits == [9]
+
+
+def test_what_moves_a_direction_has_a_file_of_its_own(places: Places, make_config: Make, fits: list[int]) -> None:
+    plain = make_config("projected")
+    others = [
+        make_config("projected", seed=1),
+        make_config("projected", subspace={"rank": 4, "examples": 17}),
+        make_config("projected", stages__public__steps=5),
+        make_config("projected", model__freeze="early"),
+        make_config("projected", model__label_sigma_bins=2.0),
+        make_config("feature_projected", subspace={"rank": 4, "examples": 16, "source": "public_view"}),
+    ]
+    found = {basis_of(config, places).digest for config in (plain, *others)}
+    assert len(found) == len(fits) == 1 + len(others)
+    basis_of(plain, places, RuntimeFlags(physical_batch_size=8))
+    basis_of(plain, places, RuntimeFlags(physical_batch_size=16, threads=2))
+    assert len(fits) == 3 + len(others)
+
+
+def test_other_methods_learning_rates_and_noise_share_one_file(places: Places, make_config: Make, fits: list[int]) -> None:
+    for changes in ({}, {"clip_norm": 0.1}, {"epsilon": 2.0}, {"optimizer__learning_rate": 0.1}, {"stages__private__steps": 3}):
+        basis_of(make_config("projected", **changes), places)
+    basis_of(make_config("feature_projected"), places)
+    assert fits == [4]
+
+
+def test_a_larger_rank_than_this_trial_has_examples_for_is_another_trials(places: Places, make_config: Make, fits: list[int]) -> None:
+    assert basis_of(make_config("projected"), places, flags(40)).basis.rank == 4
+    assert fits == [16]
+    with pytest.raises(BadInput, match="17 directions asked of a basis of rank 4"):
+        basis_of(make_config("projected"), places, flags(40)).basis.leading(17, device=torch.device("cpu"))
+
+
+def test_the_file_is_mapped_by_every_trial_and_a_damaged_one_is_refused(
+    places: Places, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("projected")
+    first = basis_of(config, places).basis.directions
+    second = basis_of(config, places).basis.directions
+    assert first is not None
+    assert second is not None
+    assert first.data_ptr() == second.data_ptr()
+    (folder,) = [path for path in (places.cache_dir / "bases").iterdir() if path.is_dir()]
+    with Path("/proc/self/maps").open() as maps:
+        assert any(str(folder) in line for line in maps)
+    stored = np.load(folder / "directions.npy")
+    stored[0, 0] += 1e-3
+    np.save(folder / "directions.npy", stored)
+    with pytest.raises(Corrupt, match="not those that were written"):
+        basis_of(config, places)
+
+
+def test_files_from_public_views_are_for_their_owner_alone_and_purged_with_them(places: Places, make_config: Make) -> None:
+    basis_of(make_config("projected"), places)
+    (of_public,) = (places.cache_dir / "bases").glob("[!.]*")
+    basis_of(make_config("feature_projected", subspace={"rank": 4, "examples": 16, "source": "public_view"}), places)
+    (of_views,) = set((places.cache_dir / "bases").glob("[!.]*")) - {of_public}
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (of_public, of_views)] == [0o755, 0o700]
+    assert read_json(of_public / "meta.json")["datasets"] == [describe_dataset("public", places).digest]
+    assert "datasets" not in json.loads((of_views / "meta.json").read_text())
+    assert of_views in purge_caches("private", places)
+    assert of_public.is_dir()
