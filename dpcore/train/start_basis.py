@@ -31,6 +31,7 @@ from dpcore.privacy.sources import Sources
 from dpcore.privacy.subspace import SubspaceBasis
 from dpcore.train.durable import read_json, write_json
 from dpcore.train.inputs import InputBuilder
+from dpcore.train.physical_batch import is_out_of_memory, out_of_memory
 from dpcore.train.stages import rounding_of
 from dpcore.train.trial_data import TrialData
 
@@ -72,7 +73,8 @@ def start_basis(
         runtime: how gradients are computed, with the physical batch settled, and the sweep's largest rank.
 
     Raises:
-        BadInput: the examples span no subspace of that rank. Corrupt: the stored directions are not those that were written.
+        BadInput: the examples span no subspace of that rank. OutOfMemory: they do not fit, with so many at once.
+        Corrupt: the stored directions are not those that were written.
     """
     rank = config.subspace.rank
     if not isinstance(rank, int):
@@ -83,17 +85,20 @@ def start_basis(
     if not target.is_dir():
         with locked(target):
             if not target.is_dir():
-                fitted = fit_to_public(
-                    config.changed(**{"subspace.rank": kept}),
-                    engine,
-                    sources=sources,
-                    streams=PublicStreams(config.seed),
-                    step=0,
-                    physical_batch_size=_physical(runtime),
-                )
-                _write(target, fitted, config, data)
+                largest = config.changed(**{"subspace.rank": kept})
+                _write(target, _fitted(largest, engine, sources, physical_batch_size=_physical(runtime)), config, data)
     shared = _open(target)
     return StartBasis(basis=shared.basis.leading(rank, device=engine.device), digest=shared.digests[rank - 1])
+
+
+def _fitted(config: TrialConfig, engine: GradientEngine, sources: Sources, *, physical_batch_size: int) -> SubspaceBasis:
+    streams = PublicStreams(config.seed)
+    try:
+        return fit_to_public(config, engine, sources=sources, streams=streams, step=0, physical_batch_size=physical_batch_size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory("the public subspace", physical_batch_size) from error
 
 
 def _key(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builder: InputBuilder, runtime: RuntimeFlags, kept: int) -> str:

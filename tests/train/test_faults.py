@@ -65,7 +65,7 @@ def test_a_step_without_memory_goes_on_at_half_the_physical_batch_and_takes_no_s
         run(FIRST)
     assert out.value.physical_batch_size == 16
     checkpoint = next(trial_folder.glob("checkpoint-*"))
-    assert checkpoint.name in ("checkpoint-000001", "checkpoint-000002")  # the steps before it, though none was due
+    assert 2 <= int(checkpoint.name[-1]) <= 4  # the steps of 2 to 4 passes before it, though none was due
     room_for(8)
     second = FIRST.next_in(trial_folder).model_copy(update={"physical_batch_size": 8})
     assert second.from_step == int(checkpoint.name[-1])

@@ -13,7 +13,7 @@ import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.caches import describe_dataset, purge_caches
-from dpcore.errors import BadInput, Corrupt, NotReplayable
+from dpcore.errors import BadInput, Corrupt, NotReplayable, OutOfMemory
 from dpcore.model.network import codec_of
 from dpcore.privacy.basis_fit import fit_to_public
 from dpcore.privacy.per_example import GradientEngine
@@ -131,6 +131,19 @@ def test_one_of_many_that_start_at_once_fits_and_the_others_wait(places: Places,
     for thread in threads:
         thread.join()
     assert fits == [9]
+
+
+def test_a_fit_that_runs_out_of_memory_says_with_how_many_examples(
+    places: Places, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, **named: Any) -> SubspaceBasis:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(start_basis_module, "fit_to_public", full)
+    with pytest.raises(OutOfMemory, match=r"the public subspace does not fit .* with 16 examples at once") as out:
+        basis_of(make_config("projected"), places)
+    assert out.value.physical_batch_size == 16
+    assert not [path for path in (places.cache_dir / "bases").iterdir() if path.is_dir()]
 
 
 def test_what_moves_a_direction_has_a_file_of_its_own(places: Places, make_config: Make, fits: list[int]) -> None:
