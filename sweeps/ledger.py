@@ -11,7 +11,6 @@ changed, dropped, repeated or swapped line shows, also the last one (`verify`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -23,20 +22,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from dpcore.errors import BadInput, Refused, Unavailable
-from sweeps.charges import charges_of, own_charge, passes_filter
-from sweeps.ledger_lines import GENESIS, LINE_WORDS, LINES, Kind, LedgerLine, Reservation, prepare_table, read_lines
+from sweeps.charges import own_charge, passes_filter
+from sweeps.ledger_lines import GENESIS, LINE_WORDS, LINES, Kind, KnownLines, LedgerLine, Reservation, prepare_table, read_lines
+from sweeps.room import Compose, Room, total
 from sweeps.witness import Witness
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
-    from dpcore.privacy.composition import Charge, Selected
+    from dpcore.privacy.composition import Selected
 
 EpsilonOf = Callable[["Spending | Selected", float], float]
 """ε of one line at δ: `dpcore.privacy.composition.epsilon_of_charge`."""
-Compose = Callable[[Iterable[tuple["Charge", int]], float], float]
-"""ε at δ of everything together, each charge with how often it was made: `dpcore.privacy.composition.price`."""
 
-__all__ = ["Compose", "EpsilonOf", "Ledger", "LedgerLine", "Reservation", "total"]
+__all__ = ["EpsilonOf", "Ledger", "LedgerLine", "Reservation"]
 
 TOLERANCE = 1e-6
 """Relative. Accounting is deterministic; libraries' last digits are not."""
@@ -69,6 +67,8 @@ class Ledger:
         file = _file_of(url)
         path = witness if file is None else file.with_name(f"{file.name}.witness")
         self._witness = None if path is None else Witness(path, sees_all=file is not None)
+        self._known = KnownLines()
+        self._room = Room()
 
     def reserve(self, reservation: Reservation, *, cap: float | None = None, compose: Compose | None = None) -> LedgerLine:
         """Writes down a spending before it happens. The same trial and attempt again is the same line.
@@ -82,7 +82,7 @@ class Ledger:
             Refused: the same trial and attempt stands there with other numbers, config or key, or the cap or its filter would be passed.
             Unavailable: the ledger does not answer.
         """
-        return self._append(reservation, kind="reserve", check=lambda lines: _check_cap(reservation, lines, cap=cap, compose=compose))
+        return self._append(reservation, kind="reserve", check=lambda known: self._check(reservation, known, cap=cap, compose=compose))
 
     def settle(self, reservation: Reservation, *, steps_done: int, outcome: str) -> LedgerLine:
         """Writes down how a reserved run ended; once, later calls change nothing.
@@ -114,6 +114,13 @@ class Ledger:
         settled = {line.run for line in lines if line.kind == "settle"}
         return tuple(line for line in lines if line.kind == "reserve" and line.run not in settled)
 
+    def is_open(self, reservation: Reservation) -> bool:
+        """Whether a run stands reserved and not settled."""
+        with self._connection() as connection, connection.begin():
+            self._known.catch_up(connection)
+        lines = self._known.of_run(reservation.run)
+        return "reserve" in lines and "settle" not in lines
+
     def epsilon_total(self, delta: float, compose: Compose, *, cohort: str | None = None, sweep: str | None = None) -> float:
         """ε at `delta` of all reservations together, 0 without any. Settled or not: what was reserved counts in full."""
         return total(self.lines(cohort=cohort, sweep=sweep), delta, compose)
@@ -140,21 +147,21 @@ class Ledger:
         kind: Kind,
         outcome: str = "",
         steps_done: int = 0,
-        check: Callable[[tuple[LedgerLine, ...]], None] | None = None,
+        check: Callable[[KnownLines], None] | None = None,
     ) -> LedgerLine:
         plain = {f.name: getattr(reservation, f.name) for f in fields(Reservation)}
         for _ in range(TRIES):
             try:
                 with self._connection() as connection, connection.begin():
-                    lines = read_lines(connection)
-                    there = _standing(lines, reservation, kind)
+                    self._known.catch_up(connection)
+                    there = _standing(self._known, reservation, kind)
                     if there is not None:
                         return there
                     if check is not None:
-                        check(lines)
-                    if self._witness is not None and not lines:
+                        check(self._known)
+                    if self._witness is not None and self._known.last is None:
                         self._witness.begin()
-                    line = _chained(lines, kind=kind, outcome=outcome, steps_done=steps_done, **plain)
+                    line = _chained(self._known.last, kind=kind, outcome=outcome, steps_done=steps_done, **plain)
                     connection.execute(LINES.insert().values(**asdict(line)))
                 if self._witness is not None:
                     self._witness.remember(line)
@@ -163,28 +170,20 @@ class Ledger:
                 continue  # another process wrote this line's number first: read again
         raise Unavailable(f"the ledger {_shown(self.url)} is written by too many processes at once; try again")
 
+    def _check(self, reservation: Reservation, known: KnownLines, *, cap: float | None, compose: Compose | None) -> None:
+        if passes_filter(known.reserved_under(reservation.priced_by), reservation):
+            raise Refused(
+                f"{reservation.trial_id} would pass the budget of its RDP filter ({reservation.priced_by}), which was fixed before the "
+                "first trial; what is there stays as it is, further trials need a sweep of their own"
+            )
+        if cap is not None and compose is not None:
+            self._room.check(reservation, known.of_cohort(reservation.cohort), cap=cap, compose=compose)
+
     def _connection(self) -> Connection:
         try:
             return self._engine.connect()
         except OperationalError as error:
             raise Unavailable(f"the ledger {_shown(self.url)} does not answer: {_reason(error)}") from None
-
-
-def total(lines: Iterable[LedgerLine | Reservation], delta: float, compose: Compose) -> float:
-    """ε at `delta` of reservations together.
-
-    A sealed run counts nothing until an `unseal` line shows it: then the sum is ∞.
-    """
-    found = list(lines)
-    if any(isinstance(line, LedgerLine) and line.kind == "unseal" for line in found):
-        return math.inf
-    charges = charges_of(spent(found))
-    return compose(charges, delta) if charges else 0.0
-
-
-def spent(lines: Iterable[LedgerLine | Reservation]) -> list[LedgerLine | Reservation]:
-    """The reservations among `lines` that count under a finite ε."""
-    return [line for line in lines if line.event == "gaussian" and (not isinstance(line, LedgerLine) or line.kind == "reserve")]
 
 
 def _place(line: LedgerLine) -> str:
@@ -235,28 +234,9 @@ def _epsilon_findings(lines: Iterable[LedgerLine], epsilon_of: EpsilonOf) -> Ite
                 yield f"{_place(line)}: says epsilon {line.epsilon:.6g}, its steps and noise give {spent:.6g}"
 
 
-def _check_cap(reservation: Reservation, lines: tuple[LedgerLine, ...], *, cap: float | None, compose: Compose | None) -> None:
-    own = [line for line in lines if line.cohort == reservation.cohort]
-    if passes_filter([line for line in lines if line.kind == "reserve"], reservation):
-        raise Refused(
-            f"{reservation.trial_id} would pass the budget of its RDP filter ({reservation.priced_by}), which was fixed before the first "
-            "trial; what is there stays as it is, further trials need a sweep of their own"
-        )
-    if cap is None or compose is None:
-        return
-    # A larger δ gives a smaller ε: at its own, a late run could pass a cap that was set at the δ of the others.
-    delta = min(reservation.delta, *(line.delta for line in own), 1.0)
-    after = total([*own, reservation], delta, compose)
-    if after > cap:
-        raise Refused(
-            f"epsilon_total {cap:g} on {reservation.dataset} would be passed: {reservation.trial_id} would bring it to {after:.4g} "
-            f"(now {total(own, delta, compose):.4g}, at delta {delta:g}); raise sweep.epsilon_total or run fewer trials"
-        )
-
-
-def _standing(lines: tuple[LedgerLine, ...], wanted: Reservation, kind: str) -> LedgerLine | None:
+def _standing(known: KnownLines, wanted: Reservation, kind: Kind) -> LedgerLine | None:
     """The line that is there already. A replay must be the very same release: spending, data, config and key."""
-    own: dict[str, LedgerLine] = {line.kind: line for line in lines if line.run == wanted.run}
+    own = known.of_run(wanted.run)
     if kind != "reserve" and "reserve" not in own:
         raise Refused(f"{wanted.sweep} {wanted.trial_id} attempt {wanted.attempt} was never reserved: reserve before anything is spent")
     there = own.get("reserve")
@@ -276,8 +256,7 @@ def _standing(lines: tuple[LedgerLine, ...], wanted: Reservation, kind: str) -> 
     return own.get(kind)
 
 
-def _chained(lines: tuple[LedgerLine, ...], **values: Any) -> LedgerLine:
-    last = lines[-1] if lines else None
+def _chained(last: LedgerLine | None, **values: Any) -> LedgerLine:
     at = datetime.now(UTC).date().isoformat()
     bare = LedgerLine(number=1 if last is None else last.number + 1, at=at, previous=GENESIS if last is None else last.hash, **values)
     return LedgerLine(**{**asdict(bare), "hash": bare.computed_hash()})

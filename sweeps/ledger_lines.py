@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,10 +120,55 @@ LINES = Table(
 )
 
 
-def read_lines(connection: Connection) -> tuple[LedgerLine, ...]:
-    """All lines in order."""
-    rows = connection.execute(select(LINES).order_by(LINES.c.number)).mappings()
+def read_lines(connection: Connection, *, after: int = 0) -> tuple[LedgerLine, ...]:
+    """All lines in order, of those with a number above `after`."""
+    rows = connection.execute(select(LINES).where(LINES.c.number > after).order_by(LINES.c.number)).mappings()
     return tuple(LedgerLine(**row) for row in rows)
+
+
+class KnownLines:
+    """What one process has read of a ledger, so that a line costs the same however many stand before it.
+
+    Attributes:
+        last: the newest line.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.last: LedgerLine | None = None
+        self._of_run: dict[tuple[str, str, int], dict[Kind, LedgerLine]] = {}
+        self._of_cohort: dict[str, list[LedgerLine]] = {}
+        self._priced_by: dict[str, list[LedgerLine]] = {}
+
+    def catch_up(self, connection: Connection) -> None:
+        """Reads what was added since; everything again where the newest line that is known is not there any more."""
+        if self.last is not None:
+            there = connection.execute(select(LINES.c.hash).where(LINES.c.number == self.last.number)).scalar()
+            if there != self.last.hash:
+                self._forget()
+        for line in read_lines(connection, after=0 if self.last is None else self.last.number):
+            self._add(line)
+
+    def of_run(self, run: tuple[str, str, int]) -> dict[Kind, LedgerLine]:
+        """The lines of a run by their kind."""
+        return self._of_run.get(run, {})
+
+    def of_cohort(self, cohort: str) -> Sequence[LedgerLine]:
+        """The lines that charge the people of a dataset."""
+        return self._of_cohort.get(cohort, ())
+
+    def reserved_under(self, priced_by: str) -> Sequence[LedgerLine]:
+        """The reservations that are priced by the same terms."""
+        return self._priced_by.get(priced_by, ())
+
+    def _add(self, line: LedgerLine) -> None:
+        self.last = line
+        self._of_run.setdefault(line.run, {}).setdefault(line.kind, line)
+        self._of_cohort.setdefault(line.cohort, []).append(line)
+        if line.kind == "reserve" and line.priced_by:
+            self._priced_by.setdefault(line.priced_by, []).append(line)
 
 
 def prepare_table(engine: Engine, *, shown: str) -> None:

@@ -15,9 +15,10 @@ from dpcore.errors import BadInput, Refused
 from search_spaces.admission import admissible_grid
 from search_spaces.space import SPENDING_PATHS, Accounting, Choice, SpaceFile
 from sweeps.charges import charges_of
-from sweeps.ledger import Compose, Ledger, LedgerLine, spent, total
+from sweeps.ledger import Ledger, LedgerLine
 from sweeps.references import free_references
 from sweeps.regimes import Basis, RegimePrice, charges_under, headline, regime_prices
+from sweeps.room import Compose, spent, total
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan, Spending

@@ -19,7 +19,7 @@ from search_spaces.space import Accounting, SelectionLaw
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
     from dpcore.privacy.composition import Charge, Filtered
-    from sweeps.ledger import Compose
+    from sweeps.room import Compose
     from sweeps.spec import SweepSpec
 
 REGIMES: tuple[Accounting, ...] = get_args(Accounting)

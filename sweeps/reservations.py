@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from dpcore.config import digest_of
 from dpcore.errors import Refused
-from sweeps.ledger import Compose, Ledger, Reservation
+from sweeps.ledger import Ledger, Reservation
 from sweeps.pricing import Accountant
 from sweeps.results import TrialRecord
+from sweeps.room import Compose
 from sweeps.sealed import sealed_reservation
 from sweeps.spec import SweepSpec
 from sweeps.validation import TRIAL_SUFFIX, plan_validation, score_reservation
@@ -63,7 +64,7 @@ class Reservations:
     def settle_selection(self, one: TrialRecord, selection: Selection, *, outcome: str) -> None:
         """Writes down that a selection is over; how many trials it had stays secret."""
         reservation = self._of_selection(one, selection)
-        if reservation is not None and reservation.run in self._standing():
+        if reservation is not None and self._ledger.is_open(reservation):
             self._ledger.settle(reservation, steps_done=reservation.steps, outcome=outcome)
 
     def _of_selection(self, one: TrialRecord, selection: Selection) -> Reservation | None:
@@ -84,13 +85,9 @@ class Reservations:
 
     def settle(self, record: TrialRecord) -> None:
         """Writes down how a trial ended; a trial that was never reserved (it spends nothing, or was not started) has no end."""
-        standing = self._standing()
         for reservation in filter(None, (self._score(record), self._reservation(record))):
-            if reservation.run in standing:
+            if self._ledger.is_open(reservation):
                 self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
-
-    def _standing(self) -> set[tuple[str, str, int]]:
-        return {line.run for line in self._ledger.open_reservations(self._spec.name)}
 
     def _score(self, record: TrialRecord) -> Reservation | None:
         """The record's score on private validation data."""
