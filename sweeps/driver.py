@@ -28,7 +28,7 @@ from sweeps.charges import FilterTerms
 from sweeps.disclosure import MeasuredPolicy, measure_policy, save_policy
 from sweeps.disclosure_sheet import save_disclosure_sheet
 from sweeps.ledger import Ledger
-from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, sweep_price
+from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, priced
 from sweeps.progress import progress_line
 from sweeps.ray_session import ray_session, run_tune
 from sweeps.reservations import Reservations
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from dpcore.data.shards import ShardSet
     from dpcore.privacy.randomness import SweepKey
 
-WRITE_EVERY_TRIALS = 5
+SHARE_OF_WRITING = 0.02
+"""Of the driver's time: tables of many trials take longer to write, and are written less often."""
 
 
 class Interrupted(DpsweepError):
@@ -306,7 +307,7 @@ class _Run:
         selection = None if spec.space.sweep.selection is None else Selection(spec, key)
         self._schedule = Schedule(spec, around.accountant, reservations, selection=selection, clock=clock)
         self._schedule.restore(key_lost=key_lost)
-        self._since_written = 0
+        self._write_again_at = 0.0
         self._interrupted = False
 
     @property
@@ -326,7 +327,7 @@ class _Run:
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
             callback.tell_released()
             self._schedule.close()
-            results = self._write()
+            results = self._write_priced()
             finished = True
             if summarize is not None:
                 summarize(results, tracker)
@@ -334,7 +335,7 @@ class _Run:
         except BaseException as error:
             self._interrupted = isinstance(error, Interrupted)  # its message names `dpsweep resume`
             if self.has_begun and not finished:
-                self._write()
+                self._write_priced()
             raise
         finally:
             tracker.close(interrupted=not finished)
@@ -356,13 +357,14 @@ class _Run:
 
     def _trial_ended(self, record: TrialRecord) -> None:
         self._around.say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
-        self._since_written += 1
-        if self._since_written >= WRITE_EVERY_TRIALS:
-            self._write()
+        began = time.monotonic()
+        if began >= self._write_again_at:
+            self._results().write_parquet(self._spec.sweep_dir / "results")
+            now = time.monotonic()
+            self._write_again_at = now + (now - began) / SHARE_OF_WRITING
 
-    def _write(self) -> SweepResults:
-        self._since_written = 0
-        results = self._results()
+    def _write_priced(self) -> SweepResults:
+        results = priced(self._results(), self._ledger, self._around.accountant)
         results.write_parquet(self._spec.sweep_dir / "results")
         return results
 
@@ -372,15 +374,13 @@ class _Run:
         return replace(record, error=error)
 
     def _results(self) -> SweepResults:
+        """All that is known now, without its price."""
         space, schedule = self._spec.space, self._schedule
-        reserved = sweep_price(self._ledger, self._spec.name, space.delta, self._around.accountant)
         return SweepResults(
             name=self._spec.name,
             records=tuple(self._shown(record) for record in schedule.records),
             accounting=space.sweep.accounting,
             delta=space.delta,
-            sweep_epsilon=None if space.sweep.accounting == "unaccounted" else reserved,
-            composed_epsilon=reserved,
             planned=schedule.planned,
             stopped_by=schedule.stopped_by,
             protected=self._facts.protected,

@@ -23,6 +23,7 @@ from sweeps.room import Compose, spent, total
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan, Spending
     from dpcore.privacy.composition import Filtered
+    from sweeps.results import SweepResults
 
 DRAWS = 50
 """Tries for a draw of a method that spends."""
@@ -177,6 +178,13 @@ def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant
     lines = ledger.lines(sweep=sweep)
     cohorts = {line.cohort for line in lines}
     return max((total((line for line in lines if line.cohort == cohort), delta, accountant.compose) for cohort in cohorts), default=0.0)
+
+
+def priced(results: SweepResults, ledger: Ledger, accountant: Accountant) -> SweepResults:
+    """The results with what their sweep costs as its ledger stands."""
+    reserved = sweep_price(ledger, results.name, results.delta, accountant)
+    charged = None if results.accounting == "unaccounted" else reserved
+    return replace(results, sweep_epsilon=charged, composed_epsilon=reserved)
 
 
 def planned_runs(space: SpaceFile) -> int:

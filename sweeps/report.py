@@ -161,7 +161,9 @@ NOTES = (
 
 
 def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
-    """The report of a sweep as its results stand."""
+    """The report of a sweep as its results stand; they must be priced (`sweeps.pricing.priced`)."""
+    if results.composed_epsilon is None:
+        raise RuntimeError(f"the results of {results.name} have no price yet")
     price = SweepPrice(
         basis=replace(basis_of(spec), accounting=results.accounting),
         composed_epsilon=results.composed_epsilon,

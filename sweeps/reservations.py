@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,13 @@ class Reservations:
         for reservation in filter(None, (self._score(record), self._reservation(record))):
             if self._ledger.is_open(reservation):
                 self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
+
+    def settle_ended(self, records: Iterable[TrialRecord]) -> None:
+        """Writes down those ends that a killed driver had no time to."""
+        waiting = {line.trial_id.removesuffix(TRIAL_SUFFIX) for line in self._ledger.open_reservations(self._spec.name)}
+        for record in records:
+            if record.trial_id in waiting:
+                self.settle(record)
 
     def _score(self, record: TrialRecord) -> Reservation | None:
         """The record's score on private validation data."""

@@ -141,7 +141,7 @@ class SweepResults:
         records: in the order of hand-out.
         accounting: the regime; sweep_epsilon: its price at `delta`, None under `unaccounted`.
         composed_epsilon: of everything that the sweep reserved; under `unaccounted`, what `composed` would have cost. Infinite
-            once a sealed ceiling was shown.
+            once a sealed ceiling was shown; None while the sweep runs, as composing takes seconds: the ledger has it then.
         stopped_by: why the sweep ended before its plan, None when it did not.
         protected: whether the private data is of real people to protect (False: stand-in, ε as it would be).
     """
@@ -151,7 +151,7 @@ class SweepResults:
     accounting: Accounting
     delta: float
     sweep_epsilon: float | None = None
-    composed_epsilon: float = 0.0
+    composed_epsilon: float | None = None
     planned: int = 0
     stopped_by: str | None = None
     protected: bool = False
@@ -206,10 +206,8 @@ class SweepResults:
         _write_table(folder / "trials.parquet", pa.Table.from_pylist([_row(r) for r in self.records], schema=_trial_schema()))
         points = [row for record in self.records for row in _curve_rows(record)]
         _write_table(folder / "curves.parquet", pa.Table.from_pylist(points, schema=_curve_schema()))
-        facts = {
-            k: getattr(self, k)
-            for k in ("name", "accounting", "delta", "sweep_epsilon", "composed_epsilon", "planned", "stopped_by", "protected")
-        }
+        prices = () if self.composed_epsilon is None else ("sweep_epsilon", "composed_epsilon")
+        facts = {k: getattr(self, k) for k in ("name", "accounting", "delta", *prices, "planned", "stopped_by", "protected")}
         facts = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in facts.items()}  # JSON has no infinity
         write_atomically(folder / "sweep.json", json.dumps(facts, indent=2, allow_nan=False).encode())
 
@@ -241,7 +239,7 @@ def read_results(sweep_dir: Path) -> SweepResults:
         points = pq.read_table(folder / "curves.parquet").to_pylist()
     except (pa.ArrowException, ValueError, OSError) as error:
         raise Corrupt(f"results in {folder} do not read ({error}); dpsweep resume writes them again") from None
-    if facts["composed_epsilon"] is None:
+    if facts.get("composed_epsilon", 0.0) is None:
         facts["composed_epsilon"] = math.inf
     curves: dict[str, dict[int, CurvePoint]] = {}
     for point in points:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from sweeps.pricing import Accountant, trials_at
 from sweeps.references import control_config, free_references, seed_config
 from sweeps.reports_file import ReportsFile
 from sweeps.reservations import Reservations
-from sweeps.results import CurvePoint, Role, TrialRecord, best_of
+from sweeps.results import CurvePoint, Role, TrialRecord
+from sweeps.roster import Roster
 from sweeps.sealed import keep_error
 from sweeps.selection import Selection
 from sweeps.spec import SweepSpec
@@ -64,12 +65,12 @@ class Schedule:
         self._free = free_references(spec.space, seed=spec.seed)
         self._studies = Studies(spec, timed=clock is not None)
         self._reports = ReportsFile(spec.reports_path)
-        self._records: dict[str, TrialRecord] = {}
-        self._replaced: set[str] = set()
+        self._roster = Roster()
         self._again: deque[str] = deque()
         self._live: dict[str, Handed] = {}
         self._failures: dict[str, int] = {}
         self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, clock=self._clock)
+        self._wanted = {epsilon: 1 if selection else trials_at(spec.space, epsilon) for epsilon in spec.space.sweep.epsilons}
         self._released: list[TrialRecord] = []
         plan = plan_stopping(spec.space, spec.runtime.report_every_steps)
         self._stopping = None if plan is None else Stopping(plan)
@@ -79,12 +80,12 @@ class Schedule:
     @property
     def records(self) -> tuple[TrialRecord, ...]:
         """All records that may be seen, in the order of hand-out; after a resume grouped by study."""
-        return tuple(self._records.values())
+        return tuple(self._roster)
 
     @property
     def has_begun(self) -> bool:
         """Whether anything was handed out or reserved."""
-        return bool(self._records) or (self._hidden is not None and self._hidden.is_reserved)
+        return len(self._roster) > 0 or (self._hidden is not None and self._hidden.is_reserved)
 
     @property
     def live(self) -> int:
@@ -94,7 +95,7 @@ class Schedule:
     @property
     def finished(self) -> int:
         """How many planned trials have ended."""
-        return sum(record.is_finished for record in self._counted())
+        return self._roster.finished
 
     @property
     def planned(self) -> int:
@@ -110,19 +111,17 @@ class Schedule:
         for record, replaced in found:
             if record.run in reported:
                 record = replace(reported[record.run], state=record.state)
-            self._records[record.trial_id] = record
+            self._roster.put(record)
             if replaced:
-                self._replaced.add(record.trial_id)
+                self._roster.set_aside(record.trial_id)
             if not record.is_finished and record.trial_id in self._pruned:
-                self._records[record.trial_id] = record.ended(seconds=record.seconds, stopped=True)
-                self._studies.tell(self._records[record.trial_id])
+                self._roster.put(record.ended(seconds=record.seconds, stopped=True))
+                self._studies.tell(self._roster[record.trial_id])
             elif not record.is_finished and not key_lost:
                 self._take_up(record)
             elif not record.is_finished:
                 self._replace(record)
-        for trial_id in self._records:
-            if self._records[trial_id].is_finished:
-                self._reservations.settle(self._records[trial_id])
+        self._reservations.settle_ended(record for record in self._roster if record.is_finished)
         if self._hidden is not None:
             self._hidden.restore([e for e in self._spec.space.sweep.epsilons if self._studies.is_selected(e)])
 
@@ -149,9 +148,9 @@ class Schedule:
             except Refused as refusal:
                 self._stop(record, str(refusal))
                 continue
-            self._records[record.trial_id] = replace(record, state="running")
+            self._roster.put(replace(record, state="running"))
             self._live[record.trial_id] = Handed(self._clock())
-            return self._records[record.trial_id]
+            return self._roster[record.trial_id]
 
     @property
     def is_over(self) -> bool:
@@ -184,13 +183,13 @@ class Schedule:
         if self._hidden is not None and trial_id in self._hidden:
             return self._hidden.started(trial_id)
         self._live[trial_id] = replace(self._live[trial_id], since=self._clock())
-        return self._records[trial_id]
+        return self._roster[trial_id]
 
     def is_to_stop(self, trial_id: str, point: CurvePoint) -> bool:
         """Whether a trial is to end with this report. Ask before `report` takes it in; this changes nothing."""
         if self._stopping is None:
             return False
-        before = self._records[trial_id]
+        before = self._roster[trial_id]
         record = before.with_point(point)
         return record is not before and self._stopping.stops(record)
 
@@ -198,10 +197,10 @@ class Schedule:
         """Takes a report in; one that is there already (a replay) changes nothing."""
         if self._hidden is not None and trial_id in self._hidden:
             return self._hidden.report(trial_id, point)
-        before = self._records[trial_id]
+        before = self._roster[trial_id]
         record = before.with_point(point)
         if record is not before:
-            self._records[trial_id] = self._judged(record)
+            self._roster.put(self._judged(record))
             self._reports.append(record, point)
             self._studies.report(record)
         return record
@@ -215,8 +214,8 @@ class Schedule:
             keep_error(self._spec.sealed_dir, trial_id, error)
             error = allowed_error(error, protected=True)
         seconds, stopped = self._clock() - handed.since, trial_id in self._pruned
-        record = self._records[trial_id].ended(seconds=seconds, error=error, stopped=stopped)
-        self._records[trial_id] = record
+        record = self._roster[trial_id].ended(seconds=seconds, error=error, stopped=stopped)
+        self._roster.put(record)
         self._studies.tell(record)
         self._reservations.settle(record)
         return record
@@ -249,8 +248,8 @@ class Schedule:
         if physical_batch_size == 1 or (self._hidden is not None and trial_id in self._hidden):
             return self.end(trial_id, error=error)
         self._live.pop(trial_id)
-        self._again_as(self._new_attempt(replace(self._records[trial_id], error=error), physical_batch_size=physical_batch_size // 2))
-        return self._records[trial_id]
+        self._again_as(self._new_attempt(replace(self._roster[trial_id], error=error), physical_batch_size=physical_batch_size // 2))
+        return self._roster[trial_id]
 
     def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
         if trial_id in self._pruned:
@@ -259,8 +258,8 @@ class Schedule:
         if failures > self._spec.max_failures:
             return self.end(trial_id, error=f"{error} (after {failures} tries)")
         self._live.pop(trial_id)
-        self._take_up(replace(self._records[trial_id], error=error), renew=renew)
-        return self._records[trial_id]
+        self._take_up(replace(self._roster[trial_id], error=error), renew=renew)
+        return self._roster[trial_id]
 
     def _take_up(self, record: TrialRecord, *, renew: bool = False) -> None:
         if renew or not self._repeats_exactly(record):
@@ -268,7 +267,7 @@ class Schedule:
         self._again_as(record)
 
     def _again_as(self, record: TrialRecord) -> None:
-        self._records[record.trial_id] = record
+        self._roster.put(record)
         self._again.append(record.trial_id)
 
     def _repeats_exactly(self, record: TrialRecord) -> bool:
@@ -289,27 +288,21 @@ class Schedule:
         return renewed
 
     def _replace(self, record: TrialRecord) -> None:
-        self._replaced.add(record.trial_id)
         failed = replace(record, state="failed", error="the sweep key was lost: charged in full, a replacement runs under a new key")
-        self._records[record.trial_id] = failed
+        self._roster.put(failed)
+        self._roster.set_aside(record.trial_id)
         self._studies.tell(failed, replaced=True)
         self._reservations.settle(failed)
 
     def _stop(self, record: TrialRecord, reason: str) -> None:
         self.stopped_by = reason
         stopped = replace(record, state="failed", error=f"not started: {reason}")
-        self._records[record.trial_id] = stopped
-        self._replaced.add(record.trial_id)
+        self._roster.put(stopped)
+        self._roster.set_aside(record.trial_id)
         self._studies.tell(stopped, replaced=True)
 
-    def _counted(self) -> Iterable[TrialRecord]:
-        return (record for record in self._records.values() if record.trial_id not in self._replaced)
-
-    def _searched(self, epsilon: float) -> list[TrialRecord]:
-        return [r for r in self._counted() if r.role == "search" and r.epsilon == epsilon]
-
     def _again_next(self) -> TrialRecord | None:
-        return self._records[self._again.popleft()] if self._again else None
+        return self._roster[self._again.popleft()] if self._again else None
 
     def _reference_next(self) -> TrialRecord | None:
         for number, free in enumerate(self._free):
@@ -322,13 +315,11 @@ class Schedule:
         """The ε with the fewest trials so far asks for one, so that the studies advance side by side."""
         if self.stopped_by is not None or self._hidden is not None:
             return None
-        space = self._spec.space
-        wanting = [e for e in space.sweep.epsilons if len(self._searched(e)) < trials_at(space, e)]
+        wanting = [e for e, wanted in self._wanted.items() if self._roster.counted("search", e) < wanted]
         if not wanting:
             return None
-        epsilon = min(wanting, key=lambda e: len(self._searched(e)))
-        number = sum(record.role == "search" and record.epsilon == epsilon for record in self._records.values())
-        return self._with_plan(self._studies.ask(epsilon, number))
+        epsilon = min(wanting, key=lambda e: self._roster.counted("search", e))
+        return self._with_plan(self._studies.ask(epsilon, self._roster.drawn(epsilon)))
 
     def _hidden_next(self, hidden: HiddenSearch) -> TrialRecord | None:
         """The next trial of a private selection, after every selection stands in the ledger."""
@@ -349,7 +340,7 @@ class Schedule:
         for epsilon, winner in list(self._hidden.finished()):
             if winner is not None:
                 winner = self._with_plan(winner)
-                self._records[winner.trial_id] = winner
+                self._roster.put(winner)
                 for point in winner.curve:
                     self._reports.append(winner, point)
                 self._released.append(winner)
@@ -360,7 +351,7 @@ class Schedule:
         for epsilon in self._spec.space.sweep.epsilons:
             if not self._search_over(epsilon):
                 continue
-            feature, winner = self._control_source(epsilon), best_of(self._searched(epsilon))
+            feature, winner = self._control_source(epsilon), self._roster.best(epsilon)
             record = None
             if feature is not None:
                 record = self._reference(f"control-e{epsilon:g}", "control", 0, epsilon, control_config(feature))
@@ -373,9 +364,9 @@ class Schedule:
 
     def _reference(self, name: str, role: Role, number: int, epsilon: float | None, config: TrialConfig) -> TrialRecord | None:
         """The record of a reference, unless it has been handed out. One that was replaced comes again under a longer name."""
-        while name in self._replaced:
+        while self._roster.is_aside(name):
             name += AGAIN
-        if name in self._records:
+        if name in self._roster:
             return None
         record = self._with_plan(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config))
         self._studies.add_reference(record)
@@ -384,14 +375,13 @@ class Schedule:
     def _search_over(self, epsilon: float) -> bool:
         if self._hidden is not None:
             return epsilon in self._hidden.over or (self.stopped_by is not None and not self._hidden.is_reserved)
-        searched = self._searched(epsilon)
-        enough = self.stopped_by is not None or len(searched) >= trials_at(self._spec.space, epsilon)
-        return enough and all(record.is_finished for record in searched)
+        enough = self.stopped_by is not None or self._roster.counted("search", epsilon) >= self._wanted[epsilon]
+        return enough and self._roster.all_ended(epsilon)
 
     def _control_source(self, epsilon: float) -> TrialRecord | None:
         if not self._spec.space.references.control:
             return None
-        return best_of(self._searched(epsilon), feature_only=True)
+        return self._roster.best(epsilon, feature_only=True)
 
     def _seeds_at(self, epsilon: float) -> int:
         return self._spec.space.references.winner_seeds
@@ -401,17 +391,13 @@ class Schedule:
         the search is over."""
         space = self._spec.space
         if not self._search_over(epsilon):
-            return (
-                (trials_at(space, epsilon) if self._hidden is None else 1)
-                + self._seeds_at(epsilon)
-                + int(space.references.control and space.has_feature_methods)
-            )
+            return self._wanted[epsilon] + self._seeds_at(epsilon) + int(space.references.control and space.has_feature_methods)
         control = int(self._control_source(epsilon) is not None)
         if self.stopped_by is not None:
-            seeds = sum(r.role == "seed" and r.epsilon == epsilon for r in self._counted())
+            seeds = self._roster.counted("seed", epsilon)
         else:
-            seeds = self._seeds_at(epsilon) if best_of(self._searched(epsilon)) is not None else 0
-        return len(self._searched(epsilon)) + seeds + control
+            seeds = self._seeds_at(epsilon) if self._roster.best(epsilon) is not None else 0
+        return self._roster.counted("search", epsilon) + seeds + control
 
     def _with_plan(self, record: TrialRecord) -> TrialRecord:
         """The record with what it is going to spend: 0 where no private data are read, None for an infinite ε."""

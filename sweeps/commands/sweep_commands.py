@@ -238,6 +238,8 @@ def report_command(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from sweeps.curves import save_epsilon_curves
+    from sweeps.ledger import Ledger
+    from sweeps.pricing import dp_accountant, priced
     from sweeps.report import build_report, write_report
     from sweeps.results import read_results
     from sweeps.sealed import unseal_ceiling, was_unsealed
@@ -245,6 +247,8 @@ def report_command(args: argparse.Namespace) -> int:
 
     spec = SweepSpec.load(args.name, Path(args.storage))
     results = read_results(spec.sweep_dir)
+    if results.composed_epsilon is None:
+        results = priced(results, Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness), dp_accountant())
     if args.show_sealed:
         results = unseal_ceiling(results, spec)
     if args.show_sealed or (results.of_role("sealed_ceiling") and was_unsealed(spec)):

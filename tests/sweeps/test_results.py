@@ -1,5 +1,6 @@
 """Records grow by reports, end once, and come back from Parquet as they were."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,12 @@ def test_the_best_is_the_first_of_equal_scores_and_never_a_failed_one() -> None:
 
 def test_results_come_back_from_parquet_as_they_were(tmp_path: Path) -> None:
     records = (scored(1, 0.4), RECORD.ended(seconds=2.0, error="gone"))
-    results = SweepResults(name="s", records=records, accounting="composed", delta=1e-5, sweep_epsilon=1.0, planned=2)
+    results = SweepResults(name="s", records=records, accounting="composed", delta=1e-5, sweep_epsilon=1.0, composed_epsilon=1.0, planned=2)
     results.write_parquet(tmp_path / "results")
     assert read_results(tmp_path) == results
+    unpriced = replace(results, sweep_epsilon=None, composed_epsilon=None)
+    unpriced.write_parquet(tmp_path / "results")
+    assert read_results(tmp_path) == unpriced
 
 
 def test_a_sweep_without_results_says_so(tmp_path: Path) -> None:
