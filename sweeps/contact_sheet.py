@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from dpcore.config import Places, TrialConfig
 from dpcore.errors import DpsweepError, Refused
 from dpcore.pose.skeleton import BONES, UNSCORED
+from sweeps.publication import trial_at_hand
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +118,7 @@ def save_contact_sheets(results: SweepResults, spec: SweepSpec, *, shown: Path, 
 def _save_one(winner: TrialRecord, epsilon: float, spec: SweepSpec, shown: Path, sealed: Path) -> ContactSheet:
     source = choose_source(winner.config, spec.places)
     rows = _spread(len(source.dataset))
-    predictions = predict_crops(spec.checkpoint_dir(winner.trial_id), source.dataset, rows)
+    predictions = predict_crops(trial_at_hand(spec, winner.trial_id), source.dataset, rows)
     figure = draw_sheet(source.dataset, rows, predictions, title=_title(winner, epsilon, source.name))
     folder = sealed if source.shows_people else shown
     folder.mkdir(parents=True, exist_ok=True, mode=0o700 if source.shows_people else 0o777)

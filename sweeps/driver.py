@@ -30,13 +30,14 @@ from sweeps.disclosure_sheet import save_disclosure_sheet
 from sweeps.ledger import Ledger
 from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, priced
 from sweeps.progress import progress_line
+from sweeps.publication import REPORT, RESULTS, is_published, load_spec, publish, publish_meanwhile, require_state, withdraw
 from sweeps.ray_session import ray_session, run_tune
 from sweeps.reservations import Reservations
 from sweeps.results import SweepResults, TrialRecord
 from sweeps.schedule import Schedule
 from sweeps.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
 from sweeps.selection import Selection, check_key
-from sweeps.spec import SweepSpec
+from sweeps.spec import SPEC_FILE, SweepSpec
 from sweeps.stopping import plan_stopping
 from sweeps.validation import check_noise, plan_validation
 
@@ -133,10 +134,17 @@ def run_sweep(
         finally:
             if run.has_begun:
                 made.clear()
+            else:
+                withdraw(spec)
 
 
 def resume_sweep(
-    name: str, storage: Path, surroundings: Surroundings | None = None, *, summarize: Callable[[SweepResults, Any], None] | None = None
+    name: str,
+    storage: str | Path,
+    surroundings: Surroundings | None = None,
+    *,
+    state: Path | None = None,
+    summarize: Callable[[SweepResults, Any], None] | None = None,
 ) -> SweepResults:
     """Takes a sweep up where its driver ended, however it ended; a finished one only writes its results again.
 
@@ -145,7 +153,7 @@ def resume_sweep(
     Raises:
         BadInput: no such sweep. Refused: another driver runs it. Interrupted: stopped again.
     """
-    spec = SweepSpec.load(name, storage)
+    spec = require_state(load_spec(name, storage, state))
     around = surroundings or default_surroundings()
     facts = around.dataset(spec)
     with _naming_faults(spec), _locked(spec):
@@ -227,7 +235,7 @@ def any_config(spec: SweepSpec) -> TrialConfig:
 
 
 def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, DatasetFacts]:
-    if spec.sweep_dir.exists():
+    if spec.sweep_dir.exists() or is_published(spec):
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
     for line in facts.look_alikes:
@@ -321,6 +329,7 @@ class _Run:
         callback = ScheduleCallback(self._schedule, searcher, tracker, ended=self._trial_ended)
         finished = False
         try:
+            publish(self._spec, SPEC_FILE)
             self._attack_views(tracker)
             self._tell_again(tracker)
             with _stop_signals(callback, self._spec.name):
@@ -331,6 +340,7 @@ class _Run:
             finished = True
             if summarize is not None:
                 summarize(results, tracker)
+            publish(self._spec, RESULTS, REPORT)
             return results
         except BaseException as error:
             self._interrupted = isinstance(error, Interrupted)  # its message names `dpsweep resume`
@@ -346,7 +356,7 @@ class _Run:
         found = self._around.disclosure(self._spec, self._around.say)
         if found is not None:
             save_policy(found.policy, self._spec.sweep_dir)
-            shown, sealed = self._spec.sweep_dir / "report", self._spec.state_dir / "sealed"
+            shown, sealed = self._spec.sweep_dir / REPORT, self._spec.state_dir / "sealed"
             tracker.views_disclosed(found.policy, save_disclosure_sheet(found.measured, shown=shown, sealed=sealed))
 
     def _tell_again(self, tracker: SweepTracker) -> None:
@@ -359,13 +369,16 @@ class _Run:
         self._around.say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
         began = time.monotonic()
         if began >= self._write_again_at:
-            self._results().write_parquet(self._spec.sweep_dir / "results")
+            self._write(self._results())
             now = time.monotonic()
             self._write_again_at = now + (now - began) / SHARE_OF_WRITING
 
     def _write_priced(self) -> SweepResults:
-        results = priced(self._results(), self._ledger, self._around.accountant)
-        results.write_parquet(self._spec.sweep_dir / "results")
+        return self._write(priced(self._results(), self._ledger, self._around.accountant))
+
+    def _write(self, results: SweepResults) -> SweepResults:
+        results.write_parquet(self._spec.sweep_dir / RESULTS)
+        publish_meanwhile(self._spec, self._around.say)
         return results
 
     def _shown(self, record: TrialRecord) -> TrialRecord:

@@ -6,8 +6,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+from pydantic import field_validator
+
 from dpcore.config import Part, RuntimeFlags, TrialConfig, parse_config
 from dpcore.errors import BadInput, Refused
+from sweeps.bucket import check_uri, is_uri
 from sweeps.results import SweepResults, TrialRecord
 from sweeps.spec import SweepSpec, write_atomically
 
@@ -15,10 +18,15 @@ from sweeps.spec import SweepSpec, write_atomically
 class Origin(Part):
     """The trial behind an exported config: its storage (whose ledger is charged), sweep, id and config fingerprint."""
 
-    storage: Path
+    storage: str | Path
     sweep: str
     trial_id: str
     fingerprint: str
+
+    @field_validator("storage")
+    @classmethod
+    def _folder_or_uri(cls, storage: str | Path) -> str | Path:
+        return check_uri(str(storage)) if is_uri(storage) else Path(storage)
 
 
 class ExportedConfig(Part):

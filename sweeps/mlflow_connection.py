@@ -35,22 +35,22 @@ def take_credentials(uri: str) -> str:
     scheme = parts.scheme.partition("+")[0]
     if scheme not in {"http", "https", *DATABASES}:
         raise BadInput(
-            f"--tracking-uri {_without_user(uri)}: expected http(s)://HOST or a database URL such as sqlite:///mlflow.db; "
+            f"--tracking-uri {without_user(uri)}: expected http(s)://HOST or a database URL such as sqlite:///mlflow.db; "
             "MLflow keeps no runs in plain folders"
         )
     if parts.username is None and parts.password is None:
         return uri
     if scheme in DATABASES:
         raise BadInput(
-            f"--tracking-uri {_without_user(uri)}: user and password would be stored with the sweep; leave them out and give them to the "
+            f"--tracking-uri {without_user(uri)}: user and password would be stored with the sweep; leave them out and give them to the "
             "database's client (PGUSER and PGPASSWORD, ~/.pgpass, ~/.my.cnf) or put an MLflow server before it"
         )
     os.environ["MLFLOW_TRACKING_USERNAME"] = parts.username or ""
     os.environ["MLFLOW_TRACKING_PASSWORD"] = parts.password or ""
-    return _without_user(uri)
+    return without_user(uri)
 
 
-def _without_user(uri: str) -> str:
+def without_user(uri: str) -> str:
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 

@@ -6,6 +6,7 @@ Scores are percent here and fractions everywhere else.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,7 +188,7 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
 
 def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[str, ...]:
     won = [one.epsilon for one in comparisons if one.winner is not None]
-    storage = "" if spec.storage == Path(DEFAULT_STORAGE).absolute() else f" --storage {spec.storage}"
+    storage = "" if spec.storage == Path(DEFAULT_STORAGE).absolute() else f" --storage {shlex.quote(str(spec.storage))}"
     name = spec.name
     export = [f"dpsweep best {name} --epsilon {won[0]:g} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
     uri = tracking_uri(spec)

@@ -32,6 +32,7 @@ from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from sweeps.export import ExportedConfig
 from sweeps.ledger import Ledger, Reservation
+from sweeps.publication import load_spec, require_state, trial_at_hand
 from sweeps.reservations import plan_from
 from sweeps.results import TrialRecord, read_results
 from sweeps.spec import SweepSpec
@@ -79,7 +80,8 @@ def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
             raise Unavailable("the config names no origin, so there is no ledger to charge; --ledger URL names one on purpose")
         return None
     try:
-        return SweepSpec.load(origin.sweep, origin.storage)
+        spec = load_spec(origin.sweep, origin.storage)
+        return require_state(spec) if needed else spec
     except BadInput:
         if not needed:
             return None
@@ -292,7 +294,7 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
         parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".dpsweep-replay-") as temporary:
         folder = Path(temporary) / "trial"
-        _take_identity(spec.checkpoint_dir(record.trial_id), folder)
+        _take_identity(trial_at_hand(spec, record.trial_id), folder)
         expected = {point.step: point.weights_digest for point in record.curve}
         last = _run(request, training, folder=folder, expected=expected)
         _check_score(record, last)

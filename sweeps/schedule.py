@@ -20,10 +20,10 @@ from pathlib import Path
 
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
-from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE
 from sweeps.allow_list import allowed_error
 from sweeps.hidden_search import HiddenSearch
 from sweeps.pricing import Accountant, trials_at
+from sweeps.publication import standing_of
 from sweeps.references import control_config, free_references, seed_config
 from sweeps.reports_file import ReportsFile
 from sweeps.reservations import Reservations
@@ -272,14 +272,15 @@ class Schedule:
 
     def _repeats_exactly(self, record: TrialRecord) -> bool:
         """Whether another try can be the same release: on a CPU, or where nothing was drawn yet or nothing is left to compute."""
-        folder = self._spec.checkpoint_dir(record.trial_id)
-        untouched = not record.curve and not (folder / IDENTITY_FILE).exists()
-        return self._spec.runtime.device == "cpu" or untouched or (folder / RESULT_FILE).exists()
+        if self._spec.runtime.device == "cpu":
+            return True
+        standing = standing_of(self._spec, record.trial_id)
+        return standing.is_over or not (record.curve or standing.is_begun)
 
     def _new_attempt(self, record: TrialRecord, *, physical_batch_size: int | None = None) -> TrialRecord:
         """The record from its newest checkpoint on, with another physical batch where given. Its worker repeats the reports up to
         there. The earlier attempt is settled first: after a kill in between it is taken up again, and found settled."""
-        attempt = record.current_attempt.next_in(self._spec.checkpoint_dir(record.trial_id))
+        attempt = record.current_attempt.next_from(standing_of(self._spec, record.trial_id).checkpoint_step)
         if physical_batch_size is not None:
             attempt = attempt.model_copy(update={"physical_batch_size": physical_batch_size})
         self._reservations.settle(replace(record, state="failed"))

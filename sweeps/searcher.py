@@ -120,6 +120,7 @@ def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> dict[st
         "attempt": record.current_attempt.model_dump(mode="json"),
         "config": record.config.model_dump(mode="json"),
         "folder": str(folder),
+        "bucket": None if spec.bucket_uri is None else {"uri": spec.bucket_uri, "trial": spec.trial_in_bucket(record.trial_id)},
         "sealed": record.is_sealed,
         "validation": None if validation is None else validation.release.model_dump(mode="json"),
         "places": spec.places.model_dump(mode="json"),

@@ -7,17 +7,21 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import SpaceFile
+from sweeps.bucket import check_uri, is_uri
 from sweeps.charges import FilterTerms
 
 RUN_TRIAL = "dpcore.train.trainer:run_trial"
 """The function behind a trial, as module:function. Anything that yields Reports alike can stand in its place."""
 
+
+SPEC_FILE = "spec.json"
 
 SELECTED = "selected"
 """Attribute of an ε's study: its private selection is over."""
@@ -28,6 +32,9 @@ class SweepSpec(Part):
 
     Layout: `sweep_dir` has spec.json, checkpoints/ and results/; `state_dir` (the same unless `state` is given) has
     study.journal, reports.jsonl, sweep.key and sweep.lock; the ledger is shared by all sweeps of a storage.
+
+    Where the storage is a bucket's URI, `state` is given and stands in its place for the driver: what it writes lies there, and
+    spec.json, results/ and report/ are published in the bucket (`sweeps.publication`). Trials lie in the bucket alone.
     """
 
     name: str = Field(min_length=1)
@@ -35,7 +42,7 @@ class SweepSpec(Part):
     seed: int = Field(default=0, ge=0, description="initialisation, public batches and the search; never private randomness")
     runtime: RuntimeFlags = RuntimeFlags()
     places: Places
-    storage: Path
+    storage: str | Path
     state: Path | None = None
     address: str | None = Field(default=None, description="of a running Ray; None: the sweep starts its own")
     max_concurrent: int | None = Field(default=None, ge=1, description="None: as many as the resources hold")
@@ -56,19 +63,46 @@ class SweepSpec(Part):
 
     @field_validator("storage", "state")
     @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
+    def _absolute(cls, path: str | Path | None) -> str | Path | None:
         """Workers have another working directory than the driver."""
-        return None if path is None else Path(os.path.abspath(path))
+        return None if path is None else check_uri(str(path)) if is_uri(path) else Path(os.path.abspath(path))
+
+    @model_validator(mode="after")
+    def _fits_a_bucket(self) -> Self:
+        if self.bucket_uri is None:
+            return self
+        given = f"storage {self.bucket_uri} is a bucket"
+        if self.state is None:
+            raise ValueError(
+                f"{given}, which can hold neither lock nor ledger: give --state DIR, local or shared, for study, key and spool"
+            )
+        if self.space.sweep.selection is not None or self.space.references.ceiling == "non_private":
+            raise ValueError(
+                f"{given}: what nobody may see of a private selection or a sealed ceiling cannot lie there, where a store's versions and "
+                "access logs keep what is deleted; give a folder as --storage, or another accounting and references.ceiling=false"
+            )
+        if self.ledger_url is not None and urlsplit(self.ledger_url).password is not None:
+            raise ValueError(f"{given}, and the ledger's URL with its password would lie there in spec.json; leave it to ~/.pgpass")
+        return self
+
+    @property
+    def bucket_uri(self) -> str | None:
+        """The storage where it is a bucket."""
+        return self.storage if isinstance(self.storage, str) else None
 
     @property
     def storage_dir(self) -> Path:
-        """What all sweeps of a storage share: the ledger and MLflow's default store."""
-        return self.storage
+        """What all sweeps of a storage share: the ledger and MLflow's default store. Of a bucket, in the state."""
+        if isinstance(self.storage, Path):
+            return self.storage
+        if self.state is None:
+            raise RuntimeError(f"{self.storage} has no state beside it")
+        return self.state
 
     @property
     def sweep_dir(self) -> Path:
-        """Where the sweep's results and checkpoints lie."""
-        return self.storage / self.name
+        """Where the driver writes the sweep's results, and where its checkpoints lie."""
+        return self.storage_dir / self.name
 
     @property
     def state_dir(self) -> Path:
@@ -104,7 +138,7 @@ class SweepSpec(Part):
     @property
     def resolved_ledger_url(self) -> str:
         """The ledger's SQLAlchemy URL."""
-        return self.ledger_url or f"sqlite:///{self.storage / 'ledger.sqlite'}"
+        return self.ledger_url or f"sqlite:///{self.storage_dir / 'ledger.sqlite'}"
 
     @property
     def ledger_witness(self) -> Path:
@@ -120,28 +154,41 @@ class SweepSpec(Part):
         """A trial's own folder, of all its attempts: a later one goes on from the checkpoint of an earlier one."""
         return self.sweep_dir / "checkpoints" / trial_id
 
+    def trial_in_bucket(self, trial_id: str) -> str:
+        """The path of a trial's snapshots in the bucket."""
+        return f"{self.name}/checkpoints/{trial_id}"
+
     def save(self) -> None:
         """Writes spec.json, whole or not at all."""
-        write_atomically(self.sweep_dir / "spec.json", self.model_dump_json(indent=2, by_alias=True).encode())
+        write_atomically(self.sweep_dir / SPEC_FILE, self.model_dump_json(indent=2, by_alias=True).encode())
 
     @classmethod
     def load(cls, name: str, storage: Path) -> Self:
-        """The spec of an existing sweep.
+        """The spec of an existing sweep in a folder (of one in a bucket: `sweeps.publication.load_spec`).
 
         Raises:
             BadInput: there is no sweep of that name in the storage.
             Corrupt: its spec.json does not read as a spec.
         """
-        path = Path(os.path.abspath(storage)) / name / "spec.json"
+        path = Path(os.path.abspath(storage)) / name / SPEC_FILE
         if not path.is_file():
-            there = sorted(p.parent.name for p in Path(storage).glob("*/spec.json"))
+            there = sorted(p.parent.name for p in Path(storage).glob(f"*/{SPEC_FILE}"))
             raise BadInput(
                 f"no sweep {name} in {storage}; there {'are ' + ', '.join(there) if there else 'is none'} (--storage names the folder)"
             )
+        return cls.parse(path.read_bytes(), where=str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, *, where: str) -> Self:
+        """A spec.json.
+
+        Raises:
+            Corrupt: it does not read as a spec.
+        """
         try:
-            return parse_config(cls, json.loads(path.read_bytes()))
+            return parse_config(cls, json.loads(content))
         except ValueError as error:
-            raise Corrupt(f"{path} is not a sweep's spec: {error}") from None
+            raise Corrupt(f"{where} is not a sweep's spec: {error}") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -26,6 +26,7 @@ from sweeps.curves import save_trial_curve
 from sweeps.export import render_yaml
 from sweeps.mlflow_connection import connect, default_tracking_uri, prepare_mlflow
 from sweeps.mlflow_store import MlflowStore, is_final, outage_types
+from sweeps.publication import trial_at_hand
 from sweeps.selection import winner_claim
 from sweeps.sender import Sender
 from sweeps.spec import write_atomically
@@ -189,7 +190,7 @@ class Tracker:
         self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
 
     def _register(self, record: TrialRecord, epsilon: float) -> None:
-        model = self._spec.checkpoint_dir(record.trial_id) / "model"
+        model = trial_at_hand(self._spec, record.trial_id) / "model"
         if not model.is_dir():
             print(f"dpsweep: {model} is not there: no model version for ε = {epsilon:g}", file=sys.stderr)
             return

@@ -40,7 +40,11 @@ class Attempt(Part):
 
     def next_in(self, folder: Path) -> Attempt:
         """The attempt after this one, going on from the newest checkpoint in `folder`, from the start without one."""
-        return self.model_copy(update={"number": self.number + 1, "from_step": newest_checkpoint_step(folder)})
+        return self.next_from(newest_checkpoint_step(folder))
+
+    def next_from(self, step: int) -> Attempt:
+        """The attempt after this one, going on from the checkpoint of a step."""
+        return self.model_copy(update={"number": self.number + 1, "from_step": step})
 
 
 FIRST = Attempt()

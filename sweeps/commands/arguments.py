@@ -12,8 +12,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dpcore.config import Places
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
 
 DEFAULT_STORAGE = "sweep_results"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -114,7 +118,23 @@ def assignment(text: str) -> str:
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
     """`--storage`: where sweeps live, on every command that takes a NAME."""
-    parser.add_argument("--storage", metavar="DIR", default=DEFAULT_STORAGE, help=f"folder of the sweeps (default: ./{DEFAULT_STORAGE})")
+    text = f"folder of the sweeps, or a bucket's URI (default: ./{DEFAULT_STORAGE})"
+    parser.add_argument("--storage", metavar="DIR|URI", default=DEFAULT_STORAGE, help=text)
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """NAME, and where the sweep of that name lies."""
+    parser.add_argument("name", metavar="NAME")
+    add_storage(parser)
+    parser.add_argument("--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: where the sweep began)")
+
+
+def spec_of(args: argparse.Namespace, *, state: bool = True) -> SweepSpec:
+    """The sweep that NAME, --storage and --state name; `state`: its study and ledger must be seen from this machine."""
+    from sweeps.publication import load_spec, require_state
+
+    spec = load_spec(args.name, args.storage, args.state)
+    return require_state(spec) if state else spec
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpcore.errors import BadInput
+from sweeps.bucket import is_uri
 from sweeps.commands import arguments
 from sweeps.commands.output import number, percent, print_json, render_table
 
@@ -28,33 +28,28 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
     """Declares the sweep's commands; `address` is the default of `run --address`."""
     _add_run(commands, address)
     resume = commands.add_parser("resume", help="go on with an interrupted sweep")
-    _add_name(resume)
+    arguments.add_sweep(resume)
     resume.set_defaults(execute=resume_command)
 
     status = commands.add_parser("status", help="where a sweep stands")
-    _add_name(status)
+    arguments.add_sweep(status)
     arguments.add_json(status)
     status.set_defaults(execute=status_command)
 
     ledger = commands.add_parser("ledger", help="what the private dataset was promised")
-    _add_name(ledger)
+    arguments.add_sweep(ledger)
     how = ledger.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON document")
     how.add_argument("--verify", action="store_true", help="check every line; exit 1 and name the line where something does not add up")
     ledger.set_defaults(execute=ledger_command)
 
     report = commands.add_parser("report", help="table, figure and price of a sweep")
-    _add_name(report)
+    arguments.add_sweep(report)
     report.add_argument("--out", metavar="DIR", type=Path, default=None, help="default: report/ in the sweep's folder")
     report.add_argument(
         "--show-sealed", action="store_true", help="show the sealed ceiling: a release without privacy, the ledger's ε is ∞ from then on"
     )
     report.set_defaults(execute=report_command)
-
-
-def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
-    arguments.add_storage(parser)
 
 
 def _add_run(commands: Any, address: str | None) -> None:
@@ -74,7 +69,9 @@ def _add_run(commands: Any, address: str | None) -> None:
     run.add_argument("--cpus-per-trial", metavar="X", type=arguments.positive_number, default=1.0)
     run.add_argument("--gpus-per-trial", metavar="X", type=arguments.not_negative, default=0.0)
     arguments.add_storage(run)
-    run.add_argument("--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: the sweep's folder)")
+    run.add_argument(
+        "--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: the sweep's folder; of a URI: none)"
+    )
     run.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
     run.add_argument("--ledger", metavar="URL", default=None, help="a SQLAlchemy URL (default: SQLite in the storage)")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
@@ -108,8 +105,6 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
     from sweeps.spec import SweepSpec
     from sweeps.stopping import reporting_flags
 
-    if "://" in args.storage:
-        raise BadInput(f"--storage {args.storage}: results on a URI are not yet there; give a folder")
     space = load_space(args.space, assignments=args.set, epsilons=args.epsilons, trials=args.trials)
     device = "cuda" if args.gpus_per_trial > 0 else "cpu"
     return parse_config(
@@ -121,7 +116,7 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
             "runtime": RuntimeFlags(device=device, threads=max(1, int(args.cpus_per_trial)), **reporting_flags(space)),
             "places": arguments.places_of(args),
             "storage": args.storage,
-            "state": args.state,
+            "state": _state_of(args),
             "address": args.address,
             "max_concurrent": args.max_concurrent,
             "cpus_per_trial": args.cpus_per_trial,
@@ -130,6 +125,14 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
             "ledger_url": args.ledger,
         },
     )
+
+
+def _state_of(args: argparse.Namespace) -> Path | None:
+    """`--state`; beside a bucket with a ledger on a database, which are what must outlive this machine, a folder here will do."""
+    if args.state is None and args.ledger is not None and is_uri(args.storage):
+        return Path(arguments.DEFAULT_STORAGE)
+    state: Path | None = args.state
+    return state
 
 
 def print_plan(spec: SweepSpec) -> None:
@@ -199,10 +202,9 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
 def resume_command(args: argparse.Namespace) -> int:
     """Goes on with a sweep that was interrupted; nothing is doubled."""
     from sweeps.driver import resume_sweep
-    from sweeps.spec import SweepSpec
 
-    spec = SweepSpec.load(args.name, Path(args.storage))
-    return announce(spec, resume_sweep(args.name, Path(args.storage), summarize=partial(summarize, spec)))
+    spec = arguments.spec_of(args)
+    return announce(spec, resume_sweep(args.name, args.storage, state=args.state, summarize=partial(summarize, spec)))
 
 
 def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
@@ -240,12 +242,12 @@ def report_command(args: argparse.Namespace) -> int:
     from sweeps.curves import save_epsilon_curves
     from sweeps.ledger import Ledger
     from sweeps.pricing import dp_accountant, priced
+    from sweeps.publication import REPORT, publish
     from sweeps.report import build_report, write_report
     from sweeps.results import read_results
     from sweeps.sealed import unseal_ceiling, was_unsealed
-    from sweeps.spec import SweepSpec
 
-    spec = SweepSpec.load(args.name, Path(args.storage))
+    spec = arguments.spec_of(args)
     results = read_results(spec.sweep_dir)
     if results.composed_epsilon is None:
         results = priced(results, Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness), dp_accountant())
@@ -256,6 +258,8 @@ def report_command(args: argparse.Namespace) -> int:
     report = build_report(results, spec=spec)
     folder = args.out if args.out is not None else spec.sweep_dir / "report"
     figures = (*write_report(report, folder), *save_epsilon_curves(results, folder))
+    if args.out is None:
+        publish(spec, REPORT)
     print(report.text())
     print()
     print(f"written: {folder / 'report.md'}, {', '.join(path.name for path in figures)}")
@@ -264,10 +268,9 @@ def report_command(args: argparse.Namespace) -> int:
 
 def status_command(args: argparse.Namespace) -> int:
     """Where a sweep stands, whether its driver lives or not."""
-    from sweeps.spec import SweepSpec
     from sweeps.status import sweep_status
 
-    spec = SweepSpec.load(args.name, Path(args.storage))
+    spec = arguments.spec_of(args)
     document = sweep_status(spec)
     if args.json:
         print_json(document)
@@ -289,9 +292,8 @@ def ledger_command(args: argparse.Namespace) -> int:
 
     from dpcore.privacy.composition import epsilon_of_charge, price
     from sweeps.ledger import Ledger
-    from sweeps.spec import SweepSpec
 
-    spec = SweepSpec.load(args.name, Path(args.storage))
+    spec = arguments.spec_of(args)
     ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
     lines = ledger.lines()
     cohorts = {line.cohort for line in lines if line.sweep == spec.name}

@@ -17,10 +17,9 @@ RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", 
 def add_parsers(commands: Any) -> None:
     """Declares `best`, `train`, `evaluate` and `pretrain`."""
     best = commands.add_parser("best", help="the best trial at an ε, and its config as a file")
-    best.add_argument("name", metavar="NAME")
+    arguments.add_sweep(best)
     best.add_argument("--epsilon", metavar="E", type=arguments.positive_number, required=True)
     best.add_argument("--out", metavar="best.yaml", type=Path, default=None, help="write the config there")
-    arguments.add_storage(best)
     arguments.add_json(best)
     best.set_defaults(execute=best_command)
 
@@ -41,7 +40,9 @@ def add_parsers(commands: Any) -> None:
     train.set_defaults(execute=train_command)
 
     evaluate = commands.add_parser("evaluate", help="PCKh of a trained model on a dataset")
-    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a finished trial or of its model")
+    evaluate.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="folder of a finished trial or of its model; in a bucket the trial's URI"
+    )
     evaluate.add_argument("--data", metavar="D", required=True, help="a dataset's name or folder")
     arguments.add_places(evaluate)
     arguments.add_json(evaluate)
@@ -63,11 +64,12 @@ def _add_optional_places(parser: argparse.ArgumentParser) -> None:
 def best_command(args: argparse.Namespace) -> int:
     """Prints the winner at an ε and writes best.yaml."""
     from sweeps.export import best_trial, export_trial, write_exported
+    from sweeps.publication import results_at_hand
     from sweeps.results import read_results
-    from sweeps.spec import SweepSpec
 
-    spec = SweepSpec.load(args.name, Path(args.storage))
-    record = best_trial(read_results(spec.sweep_dir), args.epsilon)
+    spec = arguments.spec_of(args, state=False)
+    with results_at_hand(spec) as folder:
+        record = best_trial(read_results(folder), args.epsilon)
     if args.out is not None:
         write_exported(export_trial(record, spec), args.out)
     document = {
@@ -121,8 +123,10 @@ def _places_of_request(args: argparse.Namespace, of_sweep: Places | None) -> Pla
 def evaluate_command(args: argparse.Namespace) -> int:
     """Scores a trained model."""
     from sweeps.evaluation import score_model
+    from sweeps.publication import checkpoint_at_hand
 
-    scored = score_model(args.checkpoint, args.data, arguments.places_of(args))
+    with checkpoint_at_hand(args.checkpoint) as folder:
+        scored = score_model(folder, args.data, arguments.places_of(args))
     document = {key: scored.meta.get(key) for key in RESULT_KEYS} | {"pckh_50": scored.state.mean(0.5), "pckh_10": scored.state.mean(0.1)}
     _print_result(document, as_json=args.json)
     return 0

@@ -180,7 +180,7 @@ def test_the_noise_for_a_target_never_spends_more(accountant: str, capsys: pytes
         (("run", "quick", "--set", "clip_norn=1"), "did you mean"),
         (("run", "no_such_space",), "no_such_space"),
         (("run", "quick", "--tracking-uri", "./mlruns"), "expected http"),
-        (("run", "quick", "--storage", "s3://bucket/x"), "not yet"),
+        (("run", "quick", "--storage", "s3://bucket/x"), "give --state DIR"),
         (("status", "never"), "no sweep never"),
         (("best", "never", "--epsilon", "1"), "no sweep never"),
         (("train", "no_such.yaml"), "no such file"),
