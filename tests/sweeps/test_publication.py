@@ -24,6 +24,8 @@ from sweeps.publication import load_spec, require_state, results_at_hand, standi
 from sweeps.results import read_results
 from sweeps.spec import SweepSpec
 
+pytestmark = pytest.mark.timeout(300)  # sweeps on a Ray of their own
+
 HERE = Path(__file__).parent
 SELECTION = {"accounting": "private_selection", "selection": {"mean_trials": 3, "shape": 1}, "trials_per_epsilon": None}
 SWEEP = """
