@@ -115,8 +115,7 @@ class Schedule:
             if replaced:
                 self._roster.set_aside(record.trial_id)
             if not record.is_finished and record.trial_id in self._pruned:
-                self._roster.put(record.ended(seconds=record.seconds, stopped=True))
-                self._studies.tell(self._roster[record.trial_id])
+                self._end_early(record)
             elif not record.is_finished and not key_lost:
                 self._take_up(record)
             elif not record.is_finished:
@@ -124,6 +123,13 @@ class Schedule:
         self._reservations.settle_ended(record for record in self._roster if record.is_finished)
         if self._hidden is not None:
             self._hidden.restore([e for e in self._spec.space.sweep.epsilons if self._studies.is_selected(e)])
+
+    def _end_early(self, record: TrialRecord) -> None:
+        """The end of a trial whose stop was decided before a driver was killed; Optuna may not have heard of the report behind it."""
+        self._studies.report(record)
+        stopped = record.ended(seconds=record.seconds, stopped=True)
+        self._roster.put(stopped)
+        self._studies.tell(stopped)
 
     def _reported(self, records: Mapping[str, TrialRecord]) -> dict[tuple[str, int], TrialRecord]:
         """Each attempt of a trial with the curve that it reported. The stopper sees the reports in their order, as it did before."""

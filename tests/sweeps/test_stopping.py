@@ -42,6 +42,7 @@ from sweeps.simulation import REPORTS_FILE
 from sweeps.spec import SweepSpec
 from sweeps.status import sweep_status
 from sweeps.stopping import Stopping, StoppingPlan, halving_stops, median_stops, plan_stopping, reporting_flags
+from sweeps.studies import Studies
 from sweeps.tracking import Tracker
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
@@ -255,11 +256,15 @@ def test_stopped_trials_are_pruned_everywhere_and_charged_in_full(spec: SweepSpe
     assert total == pytest.approx(0.5 * 9 + 2.0 * 9)
 
 
+def opened_study(spec: SweepSpec, epsilon: float) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
+    return optuna.load_study(study_name=f"s/epsilon-{epsilon:g}", storage=storage, sampler=RandomSampler())
+
+
 def test_optuna_has_stopped_trials_as_pruned_with_what_they_reported(spec: SweepSpec) -> None:
     records = run_out(schedule_of(spec))
-    storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
-    study = optuna.load_study(study_name="s/epsilon-0.5", storage=storage, sampler=RandomSampler())
-    told = {json.loads(t.user_attrs["record"])["trial_id"]: t for t in study.get_trials(states=[TrialState.PRUNED])}
+    trials = opened_study(spec, 0.5).get_trials(states=[TrialState.PRUNED])
+    told = {json.loads(trial.user_attrs["record"])["trial_id"]: trial for trial in trials}
     assert told.keys() == {r.trial_id for r in records.values() if r.state == "pruned" and r.epsilon == 0.5}
     for trial_id, trial in told.items():
         assert trial.intermediate_values == {point.step: point.metrics["val/pckh_50"] for point in records[trial_id].curve}
@@ -291,6 +296,23 @@ def test_a_resume_keeps_every_verdict_and_never_runs_a_pruned_trial_again(killed
     ledger = Ledger(spec.resolved_ledger_url)
     assert ledger.open_reservations("s") == ledger.verify(fake_trials.epsilon_of) == ()
     assert sum(line.kind == "reserve" for line in ledger.lines()) == 18
+
+
+def test_a_report_that_is_on_disk_and_not_in_optuna_is_told_with_the_end(spec: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule, told = schedule_of(spec), Studies.report
+
+    def killed(studies: Studies, record: TrialRecord) -> None:
+        if record.trial_id in schedule._pruned:
+            raise OSError("killed")
+        told(studies, record)
+
+    monkeypatch.setattr(Studies, "report", killed)
+    with pytest.raises(OSError, match="killed"):
+        run_out(schedule)
+    monkeypatch.undo()
+    (stopped,) = (record for record in schedule_of(spec).records if record.state == "pruned")
+    trials = opened_study(spec, stopped.epsilon).get_trials(states=[TrialState.PRUNED])
+    assert [trial.value for trial in trials] == [stopped.pckh_50]
 
 
 def test_some_kill_falls_between_a_verdict_and_its_end(spec: SweepSpec) -> None:
