@@ -26,6 +26,7 @@ from dpcore.errors import BadInput, DiskFull, DpsweepError, NotReplayable, OutOf
 from dpcore.train.attempts import Attempt
 from sweeps.allow_list import allowed_error
 from sweeps.bucket_trial import BucketTrial, open_bucket_trial
+from sweeps.gpu_memory import CudaMemory, make_room
 from sweeps.sealed import make_sealed_folder, seal
 
 LOCK_FILE = "trial.lock"
@@ -48,10 +49,11 @@ class TrialTrainable(tune.Trainable):
     _copy: BucketTrial | None = None
     _scratch: ExitStack
 
-    def setup(self, config: dict[str, Any], key: Any = None, runtime: dict[str, Any] | None = None) -> None:
-        """Sets the threads before torch is imported, then begins the trial."""
+    def setup(self, config: dict[str, Any], key: Any = None, runtime: dict[str, Any] | None = None, gpus: float = 0.0) -> None:
+        """Sets the threads before torch is imported, then begins the trial. `gpus`: what each trial asks of Ray."""
         self._key = key
         self._scratch = ExitStack()
+        self._gpus = gpus
         self._runtime = parse_config(RuntimeFlags, runtime or {})
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(self._runtime.threads)
@@ -131,6 +133,8 @@ class TrialTrainable(tune.Trainable):
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._runtime.threads)
         folder = self._folder()
+        if self._runtime.device == "cuda":
+            make_room(CudaMemory(), self._gpus)
         return function(
             parse_config(TrialConfig, trial["config"]),
             self._runtime,
