@@ -15,7 +15,8 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
         parts.append("sealed: a ceiling without privacy was run, nothing of it is shown")
     elif record.state == "pruned":
         score = "no score" if record.pckh_50 is None else f"PCKh {100 * record.pckh_50:5.1f} %"
-        parts.append(f"{score}  stopped early at step {record.steps} of {record.config.stages.private.steps}, charged in full")
+        charged = ", charged in full" if record.config.spends_privacy else ""
+        parts.append(f"{score}  stopped early at step {record.steps} of {record.config.stages.private.steps}{charged}")
     elif record.state == "failed":
         parts.append(f"failed: {record.error}")
     elif record.attempt:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
+from dpcore.train.attempts import drop_checkpoints
 from sweeps.allow_list import allowed_error
 from sweeps.hidden_search import HiddenSearch
 from sweeps.pricing import Accountant, trials_at
@@ -127,9 +128,7 @@ class Schedule:
     def _end_early(self, record: TrialRecord) -> None:
         """The end of a trial whose stop was decided before a driver was killed; Optuna may not have heard of the report behind it."""
         self._studies.report(record)
-        stopped = record.ended(seconds=record.seconds, stopped=True)
-        self._roster.put(stopped)
-        self._studies.tell(stopped)
+        self._has_ended(record.ended(seconds=record.seconds, stopped=True))
 
     def _reported(self, records: Mapping[str, TrialRecord]) -> dict[tuple[str, int], TrialRecord]:
         """Each attempt of a trial with the curve that it reported. The stopper sees the reports in their order, as it did before."""
@@ -221,10 +220,16 @@ class Schedule:
             error = allowed_error(error, protected=True)
         seconds, stopped = self._clock() - handed.since, trial_id in self._pruned
         record = self._roster[trial_id].ended(seconds=seconds, error=error, stopped=stopped)
-        self._roster.put(record)
-        self._studies.tell(record)
+        self._has_ended(record)
         self._reservations.settle(record)
         return record
+
+    def _has_ended(self, record: TrialRecord) -> None:
+        """Tells the study; what a stopped trial would have gone on from is not kept."""
+        self._roster.put(record)
+        self._studies.tell(record)
+        if record.state == "pruned":
+            drop_checkpoints(self._spec.checkpoint_dir(record.trial_id))
 
     def _judged(self, record: TrialRecord) -> TrialRecord:
         """Shows the stopper a new point of a trial's curve, and remembers its verdict."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dpcore.config import PRIVATE_METHODS, RuntimeFlags
 from dpcore.errors import BadInput
-from search_spaces.space import HORIZON_PATH, SpaceFile, StoppingSettings, value_at
+from search_spaces.space import HORIZON_PATH, Accounting, SpaceFile, StoppingSettings, value_at
 from sweeps.results import PCKH_50, TrialRecord
 
 if TYPE_CHECKING:
@@ -196,7 +196,13 @@ def stopping_lines(results: SweepResults, plan: StoppingPlan) -> tuple[str, ...]
             where = ", ".join(f"{stopped[step]} at step {step}" for step in sorted(stopped))
             detail = f" ({where}): {100 * saved:.0f} % of the search's private steps were not taken" if stopped else ""
             lines.append(f"ε = {epsilon:g}: {stopped.total()} of {len(searched)} trials stopped early{detail}")
-    return (f"{plan.text()}; {SAVES_TIME}", *lines)
+    return (what_stopping_saves(plan, results.accounting), *lines)
 
 
-SAVES_TIME = "it saves time, not privacy: a stopped trial is charged in full, as where it stopped depended on what was released"
+def what_stopping_saves(plan: StoppingPlan, accounting: Accounting) -> str:
+    """The plan, and what it does to the price of the sweep; where trials read no private data there is none."""
+    if accounting == "public_proxy":
+        return plan.text()
+    return (
+        f"{plan.text()}; it saves time, not privacy: a stopped trial is charged in full, as where it stopped depended on what was released"
+    )

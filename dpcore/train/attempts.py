@@ -7,6 +7,7 @@ two sums under one noise would reveal their difference, and because what an earl
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Self
 
@@ -53,3 +54,9 @@ FIRST = Attempt()
 def newest_checkpoint_step(folder: Path) -> int:
     """The steps behind the newest checkpoint of a trial's folder, 0 without one."""
     return max((int(path.name.removeprefix(CHECKPOINT_PREFIX)) for path in folder.glob(f"{CHECKPOINT_PREFIX}*")), default=0)
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints of a trial that nobody will take up again; its book stays."""
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+        shutil.rmtree(path)

@@ -172,7 +172,7 @@ def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
     from sweeps.duration import estimate_duration
-    from sweeps.stopping import SAVES_TIME, plan_stopping
+    from sweeps.stopping import plan_stopping, what_stopping_saves
     from sweeps.validation import validation_line
 
     lines = []
@@ -192,7 +192,7 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
         lines.append(f"cap: epsilon_total {plan.epsilon_total:g}")
     stopping = plan_stopping(spec.space, spec.runtime.report_every_steps)
     if stopping is not None:
-        lines.append(f"{stopping.text()}; {SAVES_TIME}")
+        lines.append(what_stopping_saves(stopping, plan.accounting))
     lines.append(validation_line(spec.space, spec.places.cache_dir))
     duration = estimate_duration(spec, plan)
     lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())

@@ -41,7 +41,7 @@ from sweeps.schedule import Schedule
 from sweeps.simulation import REPORTS_FILE
 from sweeps.spec import SweepSpec
 from sweeps.status import sweep_status
-from sweeps.stopping import Stopping, StoppingPlan, halving_stops, median_stops, plan_stopping, reporting_flags
+from sweeps.stopping import Stopping, StoppingPlan, halving_stops, median_stops, plan_stopping, reporting_flags, what_stopping_saves
 from sweeps.studies import Studies
 from sweeps.tracking import Tracker
 
@@ -159,6 +159,11 @@ def test_asking_changes_nothing_and_a_new_attempt_takes_the_place_of_the_one_bef
     assert stopping.stops(record_of(1, 0.1))
 
 
+def test_stopping_says_what_it_saves_and_under_a_rehearsal_nothing_of_charges() -> None:
+    assert what_stopping_saves(HALVING, "composed").endswith("charged in full, as where it stopped depended on what was released")
+    assert what_stopping_saves(HALVING, "public_proxy") == HALVING.text()
+
+
 def space_with(stopper: str, *, steps: int = 300, **settings: object):
     stages = {"public_view": {"until": "converged"}, "private": {"steps": steps, "expected_batch_size": 10}}
     return spaces.space(sweep={"stopper": stopper, **({"stopping": settings} if settings else {})}, trial={"stages": stages})
@@ -254,6 +259,15 @@ def test_stopped_trials_are_pruned_everywhere_and_charged_in_full(spec: SweepSpe
     assert all((reserved[r.trial_id].steps, reserved[r.trial_id].epsilon) == (3, r.epsilon) for r in pruned)
     total = ACCOUNTANT.compose([(line.spending, 1) for line in reserved.values()], 1e-5)
     assert total == pytest.approx(0.5 * 9 + 2.0 * 9)
+
+
+def test_a_stopped_trial_leaves_no_checkpoint_behind(spec: SweepSpec) -> None:
+    schedule = schedule_of(spec)
+    for trial_id, step in map(str.split, events(schedule)):
+        (spec.checkpoint_dir(trial_id) / f"checkpoint-{int(step):06d}").mkdir(parents=True)
+    for record in schedule.records:
+        there = len(list(spec.checkpoint_dir(record.trial_id).glob("checkpoint-*")))
+        assert there == (0 if record.state == "pruned" else 3)
 
 
 def opened_study(spec: SweepSpec, epsilon: float) -> optuna.Study:
