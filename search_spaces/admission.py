@@ -54,6 +54,11 @@ def admissible_grid(space: SpaceFile, epsilon: float) -> list[Draw]:
     return [draw for draw in space.grid(epsilon) if _refusal(space, epsilon, draw) is None]
 
 
+def is_admissible(space: SpaceFile, epsilon: float, draw: Draw) -> bool:
+    """Whether a draw, perhaps of another ε or another space, is one of this space at `epsilon` that TrialConfig takes."""
+    return space.contains(epsilon, draw) and _refusal(space, epsilon, draw) is None
+
+
 def _grid_mistakes(space: SpaceFile, epsilon: float) -> Iterator[str]:
     asked, there = space.sweep.trials_per_epsilon, len(admissible_grid(space, epsilon))
     if asked is not None and asked > there:

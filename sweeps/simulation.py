@@ -2,10 +2,7 @@
 
 It stands in for `dpcore.train.trainer:run_trial` (`SweepSpec.trial_function`), so that search, stoppers, pricing, resume and
 thousands of trials go through the very driver of real sweeps. No data are read, and nothing that it scores says anything
-about pose estimation.
-
-The surface has the shape that private training was seen to have: a small budget wants small clip norms, small steps and few
-dimensions; methods differ in what they can reach; neighbouring ε have neighbouring optima.
+about pose estimation. The surface of final scores is `sweeps.surfaces`.
 """
 
 from __future__ import annotations
@@ -18,18 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, RuntimeFlags, TrialConfig
+from dpcore.config import RuntimeFlags, TrialConfig
 from dpcore.train.attempts import FIRST, Attempt
 from dpcore.train.durable import append_line, drop_partial_line, read_lines
+from sweeps.surfaces import PUBLIC_ONLY, Surface
 
 REPORTS_FILE = "simulated.jsonl"
-NOISE_STDDEV = 0.004
-"""Of a score, as between fresh seeds of one config on 500 validation people."""
-FULL_RANK = 4096
-PUBLIC_ONLY, NONPRIVATE = 0.55, 0.75
-BEST_OF_METHOD = {"dpsgd": 0.62, "projected": 0.61, "feature": 0.63, "feature_projected": 0.64}
-HUNGER = {"dpsgd": 0.05, "projected": 0.03, "feature": 0.04, "feature_projected": 0.025}
-"""What a method loses per decade of ε below 10."""
+SURFACE = Surface()
 SLEEP_S = 10.0
 FAILING_SHARE = 0.05
 
@@ -42,28 +34,6 @@ class SimulatedReport:
     done: bool
     metrics: dict[str, float]
     weights_digest: str
-
-
-def best_score(epsilon: float, methods: tuple[str, ...]) -> float:
-    """The score of the optimum at `epsilon` among private `methods`, without noise: what a search could reach at best."""
-    return max(_reachable(method, epsilon) for method in methods)
-
-
-def score_of(config: TrialConfig) -> float:
-    """The noise-free score in [0, 1] at the full horizon: the method's best, less a smooth penalty per setting."""
-    if config.method == "nonprivate":
-        return NONPRIVATE
-    if not config.adds_noise or config.epsilon is None or config.clip_norm is None:
-        return PUBLIC_ONLY
-    budget = math.log10(config.epsilon)
-    penalty = _bowl(math.log10(config.clip_norm), -1.5 + 0.5 * budget, width=1.0)
-    penalty += _bowl(math.log10(config.optimizer.learning_rate), -2.0 + 0.4 * budget, width=0.8)
-    if config.method in PROJECTED_METHODS:
-        rank = config.subspace.rank if isinstance(config.subspace.rank, int) else FULL_RANK
-        penalty += _bowl(math.log2(rank), 7.0 + 1.5 * budget, width=3.0)
-    if config.method in FEATURE_METHODS:
-        penalty += _bowl(config.public_weight or 0.0, 0.7, width=0.6)
-    return max(0.02, _reachable(config.method, config.epsilon) - 0.12 * penalty / (1.0 + 0.25 * penalty))
 
 
 def run_trial(
@@ -92,7 +62,7 @@ def run_trial(
     recorded = {(line["attempt"], line["step"]): line for line in read_lines(folder / REPORTS_FILE)}
     steps = config.stages.private.steps if config.method != "public_only" else 0
     points = [*range(runtime.report_every_steps, steps, runtime.report_every_steps), steps]
-    final = score_of(config) + NOISE_STDDEV * _normal(f"{trial_id}|{config.fingerprint()}|{attempt.number}")
+    final = SURFACE.score(config) + SURFACE.noise_stddev * _normal(f"{trial_id}|{config.fingerprint()}|{attempt.number}")
     for number, step in enumerate(points):
         line = recorded.get((attempt.number, step))
         if line is None:
@@ -125,15 +95,6 @@ def _metrics(config: TrialConfig, final: float, *, share: float) -> dict[str, fl
     if config.spends_privacy and config.epsilon is not None:
         metrics["privacy/epsilon_spent"] = config.epsilon * math.sqrt(share)
     return metrics
-
-
-def _reachable(method: str, epsilon: float) -> float:
-    """Methods that add less noise lose less where the budget is small."""
-    return BEST_OF_METHOD[method] - HUNGER[method] * max(0.0, 1.0 - math.log10(epsilon))
-
-
-def _bowl(value: float, best: float, *, width: float) -> float:
-    return ((value - best) / width) ** 2
 
 
 def _uniform(name: str, what: str) -> float:

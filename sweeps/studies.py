@@ -8,7 +8,9 @@ a draw that TrialConfig refused (without a record: never scheduled, never counte
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import random
 import warnings
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import JournalStorage
@@ -26,16 +29,18 @@ from optuna.trial import FrozenTrial, TrialState
 from dpcore.config import TrialConfig, parse_config
 from dpcore.errors import BadInput
 from dpcore.train.durable import drop_partial_line
-from search_spaces.admission import admissible_grid
+from search_spaces.admission import admissible_grid, is_admissible
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
 from sweeps.journal import SweepJournal
 from sweeps.pricing import trials_at
 from sweeps.results import State, TrialRecord
 from sweeps.spec import SELECTED, SweepSpec
-from sweeps.tpe import NewestTPESampler
+from sweeps.tpe import STARTUP, SharedTPESampler
 
 REDRAWS = 50
 REFERENCES = "references"
+NEIGHBOUR, NEIGHBOURS_BEST = "neighbour", 2
+"""Attribute of a study that has been given so many of its neighbour's best settings: the neighbour's ε."""
 END, REPLACED = "end", "replaced"
 """Attribute of a trial that ended: its seconds, its error, and whether another took its place."""
 FIXED_PARAMS = "fixed_params"
@@ -64,11 +69,14 @@ class Studies:
         clear_journal(spec.study_path)
         self._journal = SweepJournal(spec.study_path, timed=timed)
         self._storage = JournalStorage(self._journal)
+        self._studies: dict[float, Study] = {}
         with self._journal.together():
-            self._studies = {epsilon: self._open(epsilon) for epsilon in (*spec.space.sweep.epsilons, None)}
+            for epsilon in spec.space.sweep.epsilons:
+                self._studies[epsilon] = self._open(epsilon)
+            self._references = self._open(None)
         self._places = {
             json.loads(trial.user_attrs["record"])["trial_id"]: self._place(study, trial.number)
-            for study in self._studies.values()
+            for study in (*self._studies.values(), self._references)
             for trial in study.get_trials(deepcopy=False)
             if "record" in trial.user_attrs
         }
@@ -82,6 +90,7 @@ class Studies:
         study, rule = self._studies[epsilon], ""
         for _ in range(REDRAWS):
             with self._journal.together():
+                self._ask_the_neighbour(epsilon)
                 trial = study.ask()
                 draw = self._suggest(trial, epsilon)
                 try:
@@ -99,7 +108,7 @@ class Studies:
 
     def add_reference(self, record: TrialRecord) -> None:
         """Remembers a run outside the search."""
-        study = self._studies[None]
+        study = self._references
         with self._journal.together():
             self._remember(study, study.ask().number, record)
 
@@ -144,7 +153,7 @@ class Studies:
         Curves are not here. A trial that was asked but never became a record (a crash in between) is told FAIL; a draw that it was
         to try is enqueued again.
         """
-        for study in self._studies.values():
+        for study in (*self._studies.values(), self._references):
             for trial in study.get_trials(deepcopy=False):
                 if "record" in trial.user_attrs:
                     yield _record(trial), is_replaced(trial)
@@ -159,7 +168,7 @@ class Studies:
         if not there:
             optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
         study = optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler())
-        study.sampler = self._sampler(name, len(study.get_trials(deepcopy=False)), search=epsilon is not None)
+        study.sampler = self._sampler(study, epsilon)
         if epsilon is not None and not there:
             for draw in self._first_draws(epsilon):
                 study.enqueue_trial(dict(draw))
@@ -176,15 +185,43 @@ class Studies:
         method = self._spec.space.parameters_at(epsilon).get("method")
         return [{"method": value} for value in method.choice] if sampler == "tpe" and isinstance(method, Choice) else []
 
-    def _sampler(self, name: str, count: int, *, search: bool) -> BaseSampler:
+    def _sampler(self, study: Study, epsilon: float | None) -> BaseSampler:
         """Seeded by study and by how many trials it has, so that a resumed search does not draw its first draws again."""
-        digest = hashlib.sha256(f"{self._spec.seed}|{name}|{count}".encode()).digest()
+        count = len(study.get_trials(deepcopy=False))
+        digest = hashlib.sha256(f"{self._spec.seed}|{study.study_name}|{count}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
-        if not search or self._spec.space.sweep.sampler != "tpe":
+        if epsilon is None or self._spec.space.sweep.sampler != "tpe":
             return RandomSampler(seed=seed)
+        distributions = {path: distribution_of(parameter) for path, parameter in self._spec.space.parameters_at(epsilon).items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are experimental in optuna 5
-            return NewestTPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+            return SharedTPESampler(epsilon, distributions, self._studies, seed=seed)
+
+    def _ask_the_neighbour(self, epsilon: float) -> None:
+        """Enqueues, once, the best settings of the nearest ε, when both studies are past their start-up.
+
+        TPE alone: other draws are independent. The flag is set last and a draw that is there is not enqueued again, so that a kill in
+        between neither loses nor doubles one.
+        """
+        study = self._studies[epsilon]
+        others = [other for other in self._studies if other != epsilon]
+        if self._spec.space.sweep.sampler != "tpe" or not others or NEIGHBOUR in study.user_attrs:
+            return
+        nearest = min(others, key=lambda other: abs(math.log(other / epsilon)))
+        if any(len(_completed(self._studies[one])) < STARTUP for one in (epsilon, nearest)):
+            return
+        for draw in itertools.islice(self._good_draws(nearest, epsilon), NEIGHBOURS_BEST):
+            study.enqueue_trial(dict(draw), user_attrs={"from": self._studies[nearest].study_name}, skip_if_exists=True)
+        study.set_user_attr(NEIGHBOUR, nearest)
+
+    def _good_draws(self, source: float, epsilon: float) -> Iterator[Draw]:
+        """The draws of `source` that are admissible at `epsilon`, the best first, each once."""
+        found: list[Draw] = []
+        for trial in sorted(_completed(self._studies[source]), key=lambda one: one.value or 0.0, reverse=True):
+            draw: Draw = dict(trial.params)
+            if draw not in found and is_admissible(self._spec.space, epsilon, draw):
+                found.append(draw)
+                yield draw
 
     def _grid(self, epsilon: float) -> list[Draw]:
         points = admissible_grid(self._spec.space, epsilon)
@@ -217,6 +254,15 @@ class Studies:
         return _Place(study, number, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
+def distribution_of(parameter: Parameter) -> BaseDistribution:
+    """A parameter as Optuna's distribution, the very one that `suggest` gives."""
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.choice)
+    if isinstance(parameter, FloatRange):
+        return FloatDistribution(*parameter.bounds, log=parameter.log)
+    return IntDistribution(*parameter.bounds, log=parameter.log)
+
+
 def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
     """A parameter's value from Optuna."""
     if isinstance(parameter, Choice):
@@ -241,6 +287,10 @@ def clear_journal(path: Path) -> None:
     for lock in path.parent.glob(f"{path.name}.lock*"):
         lock.unlink(missing_ok=True)
     drop_partial_line(path)
+
+
+def _completed(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:

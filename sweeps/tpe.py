@@ -1,65 +1,144 @@
-"""TPE whose cost per ask stops growing: it fits on the newest finished trials of a study, where there are more."""
+"""TPE over all ε of a sweep at once: a study learns from the trials of its neighbours, the nearer the more.
+
+Neighbouring ε have neighbouring optima, so that a search that starts afresh at each ε pays for the same lesson every time. ε is
+treated as one more coordinate of the kernel density estimates of TPE (Bergstra et al. 2011, Algorithms for Hyper-Parameter
+Optimization), of which the value is known: a trial's kernel counts by the distance of its ε. What is good is judged within each
+study, as in Watanabe et al. 2023 (arXiv:2212.06751, task kernels): scores at different ε are never compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.sampler import _split_trials, default_gamma
+from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+STARTUP = 10
+"""Finished trials, neighbours' counted by their weight, before the first fit; as Optuna's own `n_startup_trials`."""
 NEWEST = 500
-"""Finished trials that a fit sees. An ask then takes 0.02 s at most (benchmarks/bench_search.py), and finds as good settings."""
+"""Finished trials that a fit sees, of all studies together: an ask does not become dearer after that."""
+BANDWIDTH_DECADES = 1.0
+"""Of the kernel over log10 ε, at one trial; it shrinks with their number n as n^(-1/5), the rate of a density in one dimension."""
 FITTED = (TrialState.COMPLETE, TrialState.PRUNED)
+SEEN = (*FITTED, TrialState.RUNNING)
 
 
-class NewestTPESampler(TPESampler):
-    """Optuna's TPE on the newest `NEWEST` finished trials and all running ones; the rest of the study is not looked at."""
+@dataclass(frozen=True)
+class _Seen:
+    """What a fit sees of one study."""
+
+    study: Study
+    weight: float
+    trials: Sequence[FrozenTrial]
+
+
+class SharedTPESampler(TPESampler):
+    """Grouped, multivariate TPE with the constant liar, at one ε of several.
+
+    Optuna asks for the joint draw before any single one, so what is seen is looked up once per trial.
+    """
+
+    def __init__(self, epsilon: float, distributions: Mapping[str, BaseDistribution], peers: Mapping[float, Study], *, seed: int) -> None:
+        """Makes the sampler of the study at `epsilon`.
+
+        Args:
+            epsilon: of the study.
+            distributions: of every parameter that may be active in it.
+            peers: the studies of all ε, this one included; may be filled later.
+            seed: of its draws.
+        """
+        super().__init__(multivariate=True, group=True, constant_liar=True, n_startup_trials=0, seed=seed)
+        self._epsilon = epsilon
+        self._distributions = distributions
+        self._peers = peers
+        self._now: tuple[_Seen, ...] = ()
+        self._is_startup = True
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters of the trials that are seen, one trial per set of parameters: grouping costs 20 µs for each."""
-        return super().infer_relative_search_space(_view(study, one_per_set=True), trial)
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """A draw of what is always, or always together, active."""
-        return super().sample_relative(_view(study), trial, search_space)
+        """The parameters that are drawn together: those that are active in the same trials. None in start-up."""
+        self._look_around(trial)
+        groups = _SearchSpaceGroup()
+        if not self._is_startup:
+            every = (one for seen in self._now for one in seen.trials if one.state in FITTED)
+            for names in dict.fromkeys(frozenset(one.params) for one in every):
+                groups.add_distributions({name: self._distributions[name] for name in names})
+        self._search_space_group = groups
+        return {name: one for group in groups.search_spaces for name, one in sorted(group.items()) if not one.single()}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """A draw of one parameter that no trial had yet."""
-        return super().sample_independent(_view(study), trial, param_name, param_distribution)
+        """A draw of one parameter: uniform in start-up."""
+        if self._is_startup:
+            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
+        return self._sample(study, trial, {param_name: param_distribution})[param_name]
+
+    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """The candidate that the good kernels like most beside the others (Bergstra et al. 2011, eq. 1)."""
+        sides: tuple[list[dict[str, Any]], ...] = ([], [])
+        weights: tuple[list[float], ...] = ([], [])
+        for seen in self._now:
+            finished = sum(one.state in FITTED for one in seen.trials)
+            split = _split_trials(seen.study, list(seen.trials), default_gamma(finished))
+            for side, weight, part in zip(sides, weights, split, strict=True):
+                drawn = [params for params in (self._get_params(one, study) for one in part) if _lies_in(params, search_space)]
+                side += drawn
+                weight += [seen.weight] * len(drawn)
+        good, others = (self._kernels(side, weight, search_space) for side, weight in zip(sides, weights, strict=True))
+        candidates = good.sample(self._rng.rng, self._n_ei_candidates)
+        best = self._compare(candidates, self._compute_acquisition_func(candidates, good, others))
+        return {name: search_space[name].to_external_repr(value) for name, value in best.items()}
+
+    def _kernels(self, draws: list[dict[str, Any]], weights: list[float], search_space: dict[str, BaseDistribution]) -> _ParzenEstimator:
+        values = {name: np.asarray([one.to_internal_repr(draw[name]) for draw in draws]) for name, one in search_space.items()}
+        return _ParzenEstimator(values, search_space, self._parzen_estimator_parameters, np.asarray(weights))
+
+    def _look_around(self, trial: FrozenTrial) -> None:
+        """Fixes what the fits of this trial see, and whether that is enough for one."""
+        every = {epsilon: peer.get_trials(deepcopy=False, states=SEEN) for epsilon, peer in self._peers.items()}
+        every[self._epsilon] = [one for one in every[self._epsilon] if one.number != trial.number]
+        finished = {epsilon: sum(one.state in FITTED for one in trials) for epsilon, trials in every.items()}
+        weights = {epsilon: self._weight(epsilon, sum(finished.values())) for epsilon in every}
+        self._is_startup = sum(weights[epsilon] * finished[epsilon] for epsilon in every) < STARTUP
+        share = NEWEST / sum(weights.values())
+        self._now = tuple(
+            _Seen(self._peers[epsilon], weights[epsilon], list(newest(trials, round(share * weights[epsilon]))))
+            for epsilon, trials in every.items()
+        )
+
+    def _weight(self, epsilon: float, finished: int) -> float:
+        """Of a trial at `epsilon`: a Gaussian kernel over log10 ε, 1 at this study's own."""
+        width = BANDWIDTH_DECADES * max(1, finished) ** -0.2
+        return math.exp(-0.5 * (math.log10(epsilon / self._epsilon) / width) ** 2)
 
 
-class _Newest:
-    """A study of which only the newest trials show. TPE reads trials by `Study._get_trials` alone."""
-
-    def __init__(self, study: Study, *, one_per_set: bool) -> None:
-        self._study = study
-        self._one_per_set = one_per_set
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False) -> list[FrozenTrial]:
-        trials = newest(self._study._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache), NEWEST)
-        return list({frozenset(trial.distributions): trial for trial in trials}.values()) if self._one_per_set else trials
-
-
-def newest(trials: list[FrozenTrial], count: int) -> list[FrozenTrial]:
+def newest(trials: Sequence[FrozenTrial], count: int) -> Iterator[FrozenTrial]:
     """The trials without the finished ones before the last `count`, in their order."""
     surplus = sum(trial.state in FITTED for trial in trials) - count
-    if surplus <= 0:
-        return trials
-    kept = []
     for trial in trials:
-        if trial.state in FITTED and surplus > 0:
+        if trial.state not in FITTED:
+            yield trial
+        elif surplus > 0:
             surplus -= 1
         else:
-            kept.append(trial)
-    return kept
+            yield trial
 
 
-def _view(study: Study, *, one_per_set: bool = False) -> Study:
-    view: Any = _Newest(study, one_per_set=one_per_set)
-    return view  # type: ignore[no-any-return]
+def _lies_in(params: Mapping[str, Any], search_space: Mapping[str, BaseDistribution]) -> bool:
+    """Whether a draw, perhaps of another ε with other ranges, is one of these parameters too."""
+    return all(name in params and _contains(one, params[name]) for name, one in search_space.items())
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return bool(distribution.low <= value <= distribution.high)
+    raise TypeError(f"expected a categorical, float or int distribution, given {distribution}")

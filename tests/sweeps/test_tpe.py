@@ -1,69 +1,132 @@
-"""TPE on the newest trials: what a fit sees, and that an ask does not cost more and more."""
+"""TPE over all ε: what a fit sees, what near and far studies count, and that ranges of other ε do not leak in."""
 
 import warnings
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
 from sweeps import tpe
-from sweeps.tpe import NewestTPESampler, newest
+from sweeps.tpe import SharedTPESampler, newest
 
-DISTRIBUTIONS = {"method": CategoricalDistribution(("a", "b")), "x": FloatDistribution(0.0, 1.0), "rank": FloatDistribution(1.0, 9.0)}
+SPACE = {"method": CategoricalDistribution(("a", "b")), "x": FloatDistribution(0.0, 1.0), "rank": IntDistribution(1, 9)}
 
 
-def study_of(count: int, *, sampler: type[TPESampler], best: float = 0.3) -> optuna.Study:
+def studies_at(*epsilons: float, space: dict = SPACE) -> dict[float, optuna.Study]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    studies: dict[float, optuna.Study] = {}
+    for epsilon in epsilons:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            sampler = SharedTPESampler(epsilon, space, studies, seed=1)
+        studies[epsilon] = optuna.create_study(direction="maximize", sampler=sampler)
+    return studies
+
+
+def add(study: optuna.Study, count: int, *, best: float, space: dict = SPACE) -> None:
     """Scores are best at x = `best`; `rank` is active under method a."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study = optuna.create_study(direction="maximize", sampler=sampler(multivariate=True, group=True, constant_liar=True, seed=1))
-    add(study, count, best=best)
-    return study
-
-
-def add(study: optuna.Study, count: int, *, best: float) -> None:
     for number in range(count):
         x, method = (number * 0.618) % 1.0, "ab"[number % 2]
-        params = {"method": method, "x": x, **({"rank": 1.0 + number % 8} if method == "a" else {})}
-        distributions = {name: DISTRIBUTIONS[name] for name in params}
-        study.add_trial(create_trial(params=params, distributions=distributions, value=-abs(x - best)))
+        params = {"method": method, "x": x, **({"rank": 1 + number % 8} if method == "a" else {})}
+        study.add_trial(create_trial(params=params, distributions={name: space[name] for name in params}, value=-abs(x - best)))
 
 
-def draws(study: optuna.Study, count: int) -> list[dict]:
+def draws(study: optuna.Study, count: int, *, top: float = 1.0) -> list[dict]:
     found = []
     for _ in range(count):
         trial = study.ask()
         method = trial.suggest_categorical("method", ("a", "b"))
-        trial.suggest_float("x", 0.0, 1.0)
+        trial.suggest_float("x", 0.0, top)
         if method == "a":
-            trial.suggest_float("rank", 1.0, 9.0)
+            trial.suggest_int("rank", 1, 9)
         found.append(trial.params)
         study.tell(trial, state=TrialState.FAIL)
     return found
 
 
-def test_where_no_more_trials_are_than_a_fit_sees_the_draws_are_optunas_own() -> None:
-    assert draws(study_of(60, sampler=NewestTPESampler), 10) == draws(study_of(60, sampler=TPESampler), 10)
+def mean_x(found: list[dict]) -> float:
+    return sum(draw["x"] for draw in found) / len(found)
+
+
+def test_a_study_without_trials_learns_from_its_neighbour() -> None:
+    studies = studies_at(0.8, 1.0)
+    add(studies[1.0], 40, best=0.9)
+    assert mean_x(draws(studies[0.8], 20)) == pytest.approx(0.9, abs=0.1)
+
+
+def test_a_study_decades_away_counts_for_nothing_and_the_draws_stay_uniform() -> None:
+    studies = studies_at(0.01, 100.0)
+    add(studies[100.0], 40, best=0.9)
+    assert mean_x(draws(studies[0.01], 60)) == pytest.approx(0.5, abs=0.12)
+
+
+def test_own_trials_outweigh_a_neighbour_who_is_best_elsewhere() -> None:
+    studies = studies_at(0.4, 1.6)
+    add(studies[1.6], 60, best=0.1)
+    add(studies[0.4], 60, best=0.9)
+    assert mean_x(draws(studies[0.4], 20)) > 0.7
+
+
+def test_scores_of_other_epsilons_are_not_compared_with_own_ones() -> None:
+    studies = studies_at(0.4, 1.6)
+    add(studies[1.6], 60, best=0.1)
+    add(studies[0.4], 60, best=0.9)
+    for trial in studies[1.6].get_trials(deepcopy=False):
+        trial.value = trial.value + 100.0  # the neighbour's worst is far above what is best here
+    assert mean_x(draws(studies[0.4], 20)) > 0.7
+
+
+def test_draws_are_uniform_until_ten_trials_have_ended() -> None:
+    studies = studies_at(1.0)
+    for number in range(9):
+        add(studies[1.0], 1, best=0.9)
+        assert len(studies[1.0].trials) == number + 1
+    trial = studies[1.0].ask()
+    trial.suggest_float("x", 0.0, 1.0)
+    assert trial.relative_params == {}
+    add(studies[1.0], 1, best=0.9)
+    trial = studies[1.0].ask()
+    trial.suggest_float("x", 0.0, 1.0)
+    assert set(trial.relative_params) == set(SPACE)
+
+
+def test_a_range_that_is_narrower_here_is_kept() -> None:
+    studies = studies_at(0.8, 1.0, space={**SPACE, "x": FloatDistribution(0.0, 0.3)})
+    add(studies[1.0], 40, best=0.9)
+    assert all(draw["x"] <= 0.3 for draw in draws(studies[0.8], 20, top=0.3))
 
 
 def test_a_fit_sees_the_newest_trials_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tpe, "NEWEST", 60)
-    moved = study_of(100, sampler=NewestTPESampler, best=0.1)
-    add(moved, 60, best=0.9)
-    expected = study_of(60, sampler=NewestTPESampler, best=0.9)
-    # the old trials are as good as the new ones, but no longer seen: the draws go where the new ones are good
-    assert sum(draw["x"] for draw in draws(moved, 20)) / 20 == pytest.approx(sum(draw["x"] for draw in draws(expected, 20)) / 20, abs=0.1)
+    studies = studies_at(1.0)
+    add(studies[1.0], 100, best=0.1)
+    add(studies[1.0], 60, best=0.9)
+    assert mean_x(draws(studies[1.0], 20)) == pytest.approx(0.9, abs=0.1)
 
 
-def test_running_and_failed_trials_stay_and_the_last_finished_ones() -> None:
-    study = study_of(0, sampler=NewestTPESampler)
+def test_running_trials_stay_and_the_last_finished_ones() -> None:
+    study = optuna.create_study()
     for number in range(6):
         trial = study.ask()
-        if number == 1:
-            continue
-        study.tell(trial, **({"state": TrialState.FAIL} if number == 2 else {"values": 0.0}))
-    assert [trial.number for trial in newest(study.trials, 2)] == [1, 2, 4, 5]
-    assert [trial.number for trial in newest(study.trials, 4)] == [0, 1, 2, 3, 4, 5]
+        if number != 1:
+            study.tell(trial, 0.0)
+    assert [trial.number for trial in newest(study.trials, 2)] == [1, 4, 5]
+    assert [trial.number for trial in newest(study.trials, 9)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_running_trial_keeps_the_next_draw_away() -> None:
+    def gap(*, running: bool) -> float:
+        studies = studies_at(1.0)
+        add(studies[1.0], 40, best=0.5)
+        found = []
+        for _ in range(12):
+            trial = studies[1.0].ask()
+            trial.suggest_categorical("method", ("a", "b"))
+            found.append(trial.suggest_float("x", 0.0, 1.0))
+            if not running:
+                studies[1.0].tell(trial, state=TrialState.FAIL)
+        return max(found) - min(found)
+
+    assert gap(running=True) > gap(running=False)
