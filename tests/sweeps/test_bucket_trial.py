@@ -13,17 +13,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import spaces
 
-from dpcore.config import Places
+from dpcore.config import Places, RuntimeFlags, parse_config
+from dpcore.data.synthetic import synth
 from dpcore.errors import Unavailable
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import FIRST
 from sweeps import bucket_trial
 from sweeps.bucket import Bucket
 from sweeps.bucket_trial import open_bucket_trial
+from sweeps.publication import trial_at_hand
 from sweeps.results import CurvePoint, TrialRecord
 from sweeps.searcher import assignment
 from sweeps.snapshots import Snapshot, newest_snapshot
-from sweeps.spec import SweepSpec
+from sweeps.spec import RUN_TRIAL, SweepSpec
 from sweeps.trainable import TrialTrainable
 
 TRIAL_ID = "e0.5-000"
@@ -62,6 +64,9 @@ def spec(tmp_path: Path) -> SweepSpec:
     )
 
 
+KEY = SweepKey(bytes(range(32)))
+
+
 def worker_of(spec: SweepSpec, *digests: str, cache: Path | None = None) -> TrialTrainable:
     """A worker that is handed the trial of which reports with these digests have come in; `cache`: of another node."""
     config = spec.space.trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})
@@ -72,7 +77,7 @@ def worker_of(spec: SweepSpec, *digests: str, cache: Path | None = None) -> Tria
     if cache is not None:
         trial["places"] = {**trial["places"], "cache_dir": str(cache)}
     worker = object.__new__(TrialTrainable)
-    worker.setup({"trial": trial}, key=SweepKey.fresh(), runtime=spec.runtime.model_dump(mode="json"))
+    worker.setup({"trial": trial}, key=KEY, runtime=spec.runtime.model_dump(mode="json"))
     return worker
 
 
@@ -187,3 +192,52 @@ def test_a_fresh_folder_is_open_to_its_trial_alone(spec: SweepSpec) -> None:
         assert list(trial.folder.iterdir()) == []
         assert trial.folder.stat().st_mode & 0o777 == 0o700
     assert not trial.folder.exists()
+
+
+REAL_TRIAL: dict[str, Any] = {
+    "data": {"private": "private", "public": "public", "validation": "validation", "nominal_examples": 64},
+    "model": {"freeze": "backbone"},
+    "stages": {"public": {"steps": 4, "batch_size": 16}, "private": {"steps": 6, "expected_batch_size": 16}},
+}
+
+
+@pytest.fixture
+def real(spec: SweepSpec) -> SweepSpec:
+    """The real trainer over 64 people: six steps, a report each, a checkpoint every other."""
+    for name, domain, count, seed, role in (
+        ("public", "public", 48, 1, "PUBLIC"),
+        ("private", "private", 64, 2, "PRIVATE"),
+        ("validation", "private", 24, 3, "PUBLIC"),
+    ):
+        synth(spec.places.data_dir / name, domain, count=count, seed=seed, role=role, name=name)  # type: ignore[arg-type]
+    search = {"method": {"choice": ["dpsgd"]}, "clip_norm": {"float": [0.01, 1.0]}}
+    sections = {
+        "trial": REAL_TRIAL,
+        "search": search,
+        "splits": {},
+        "sweep": {"delta": 1e-3},
+        "references": {"floor": False, "control": False},
+    }
+    runtime = RuntimeFlags(physical_batch_size=16, report_every_steps=1, checkpoint_every_steps=2)
+    return spec.model_copy(update={"space": spaces.space(**sections), "runtime": runtime, "trial_function": RUN_TRIAL})
+
+
+def digests_to_the_end(worker: TrialTrainable) -> list[str]:
+    results = [worker.step()]
+    while not results[-1]["done"]:
+        results.append(worker.step())
+    worker.cleanup()
+    return [result["report"]["weights_digest"] for result in results if "report" in result]
+
+
+def test_a_trial_whose_node_is_lost_ends_elsewhere_with_the_very_same_weights(real: SweepSpec, tmp_path: Path) -> None:
+    undisturbed = parse_config(SweepSpec, {**real.model_dump(by_alias=True), "storage": tmp_path / "store", "state": None})
+    undisturbed.checkpoint_dir(TRIAL_ID).mkdir(parents=True)
+    whole = digests_to_the_end(worker_of(undisturbed))
+    lost = worker_of(real)
+    told = [lost.step()["report"]["weights_digest"] for _ in range(4)]
+    assert at(real) == (2, 2)  # the checkpoint of the fourth report, which is on its way, is not in the bucket
+    shutil.rmtree(real.places.cache_dir / bucket_trial.SCRATCH_KIND)
+    assert digests_to_the_end(worker_of(real, *told, cache=tmp_path / "node-2" / "cache")) == whole
+    weights = trial_at_hand(real, TRIAL_ID) / "model" / "model.safetensors"
+    assert weights.read_bytes() == (undisturbed.checkpoint_dir(TRIAL_ID) / "model" / "model.safetensors").read_bytes()

@@ -28,6 +28,7 @@ from sweeps import driver as driver_module
 from sweeps.allow_list import is_allowed
 from sweeps.commands.sweep_commands import summarize
 from sweeps.driver import default_surroundings, run_sweep
+from sweeps.export import best_trial
 from sweeps.ledger import Ledger
 from sweeps.mlflow_connection import default_tracking_uri
 from sweeps.results import SweepResults
@@ -56,12 +57,16 @@ SPACE: dict[str, Any] = {
 
 
 class Swept:
-    """The sweep, once for all tests: where it lies, and what was said and handed around."""
+    """The sweep, once for all tests: where it lies, and what was said and handed around. In a bucket without a sealed ceiling."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, in_bucket: bool) -> None:
+        self.root = root
         self.places = Places(data_dir=root / "data", cache_dir=root / "cache")
         self.dataset = self._write_people()
-        self.spec = SweepSpec(name="s", space=build_space(SPACE, name="s"), places=self.places, storage=root / "store")
+        storage = f"fsspec+local://{root / 'bucket'}" if in_bucket else root / "store"
+        space = build_space({**SPACE, "references": {**SPACE["references"], "ceiling": False if in_bucket else "non_private"}}, name="s")
+        state = root / "store" if in_bucket else None
+        self.spec = SweepSpec(name="s", space=space, places=self.places, storage=storage, state=state)
         self.ray = OneProcess()
         self.said: list[str] = []
         self.stderr = io.StringIO()
@@ -80,15 +85,15 @@ class Swept:
 
     def outside(self) -> Iterator[tuple[Path, bytes]]:
         """Every file outside the dataset's own folder, with tables unpacked."""
-        for path in sorted([*self.spec.storage.rglob("*"), *self.places.cache_dir.rglob("*")]):
+        for path in sorted(path for path in self.root.rglob("*") if self.places.data_dir not in path.parents):
             if path.is_file():
                 yield path, str(pq.read_table(path).to_pylist()).encode() if path.suffix == ".parquet" else path.read_bytes()
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
+@pytest.fixture(scope="module", params=["folder", "bucket"])
+def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
     with pytest.MonkeyPatch.context() as patch:
-        made = Swept(tmp_path_factory.mktemp("protected"))
+        made = Swept(tmp_path_factory.mktemp("protected"), in_bucket=request.param == "bucket")
         patch.setattr(driver_module, "ray_session", lambda spec: contextlib.nullcontext(1))
         patch.setattr(driver_module, "run_tune", made.ray)
         made.results = made.run()
@@ -109,7 +114,7 @@ def runs(swept: Swept) -> list[Any]:
 def test_the_sweep_ran_whole(swept: Swept) -> None:
     states = {record.trial_id: record.state for record in swept.results.records}
     assert set(states.values()) == {"done"}
-    assert len(states) == 7
+    assert len(states) == (7 if swept.spec.bucket_uri is None else 6)
     assert Ledger(swept.spec.resolved_ledger_url).lines()
 
 
@@ -161,6 +166,9 @@ def test_no_clock_tells_how_long_a_trial_took(swept: Swept) -> None:
 
 
 def test_the_sealed_score_stands_in_its_own_file_alone(swept: Swept) -> None:
+    if swept.spec.bucket_uri is not None:
+        assert not swept.results.of_role("sealed_ceiling")  # refused on a bucket: tests/sweeps/test_publication.py
+        return
     file = swept.spec.sealed_dir / "ceiling.json"
     score = str(json.loads(file.read_text())["val/pckh_50"])
     shown = "\n".join(swept.said) + swept.stderr.getvalue() + json.dumps(swept.ray.results)
@@ -175,6 +183,19 @@ def test_the_sealed_score_stands_in_its_own_file_alone(swept: Swept) -> None:
 
 def test_private_folders_are_for_their_owner_alone(swept: Swept) -> None:
     views = [path for path in (swept.places.cache_dir / "views").iterdir() if path.is_dir() and not path.name.startswith(".")]
-    private = [swept.dataset.folder, swept.spec.sealed_dir, *views]
+    private = [swept.dataset.folder, *([] if swept.spec.bucket_uri else [swept.spec.sealed_dir]), *views]
     assert views
     assert {path.stat().st_mode & 0o077 for path in private} == {0}
+
+
+def test_the_sweeps_key_lies_in_one_file_and_nothing_sealed_in_the_bucket(swept: Swept) -> None:
+    key = swept.spec.key_path.read_bytes().strip()
+    holders = [path for path, content in swept.outside() if key in content or bytes.fromhex(key.decode()) in content]
+    assert holders == [swept.spec.key_path]
+    if swept.spec.bucket_uri is not None:
+        assert {path.name for path in (swept.root / "bucket" / "s").iterdir()} == {"spec.json", "results", "report", "checkpoints"}
+
+
+def test_the_winners_model_is_registered_and_drawn_wherever_it_lies(swept: Swept) -> None:
+    version = client(swept).get_model_version_by_alias("s", "best-eps-4")
+    assert version.tags["trial_id"] == best_trial(swept.results, 4.0).trial_id
