@@ -60,6 +60,12 @@ def check_uri(uri: str) -> str:
     return base.rstrip("/") + question + query
 
 
+def below(uri: str, name: str) -> str:
+    """The URI of a folder below another one's."""
+    base, question, query = uri.partition("?")
+    return f"{base}/{name}{question}{query}"
+
+
 class Bucket:
     """An open bucket. Files are named by their path below it, with slashes; folders are only a part of names."""
 
@@ -126,7 +132,7 @@ class Bucket:
         with self._answers():
             return bool(self._fs.get_file_info(self._path(name)).type == fs.FileType.File)
 
-    def names(self, below: str = "") -> list[str]:
+    def names(self, folder: str = "") -> list[str]:
         """The names of all files below a folder, in order; none where there is no such folder."""
         from pyarrow import fs
 
@@ -134,14 +140,14 @@ class Bucket:
         if handler is not None:
             handler.fs.invalidate_cache()  # fsspec keeps listings, and others write here
         with self._answers():
-            found = self._fs.get_file_info(fs.FileSelector(self._path(below), recursive=True, allow_not_found=True))
+            found = self._fs.get_file_info(fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True))
         start = len(self._base.strip("/")) + 1 if self._base.strip("/") else 0
         return sorted(info.path.strip("/")[start:] for info in found if info.type == fs.FileType.File)
 
-    def remove(self, below: str) -> None:
-        """Removes all files below a folder; none there is no error."""
+    def remove(self, folder: str = "") -> None:
+        """Removes a folder with all files below it; none there is no error."""
         with self._answers(), contextlib.suppress(FileNotFoundError):
-            self._fs.delete_dir(self._path(below))
+            self._fs.delete_dir(self._path(folder))
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}" if name else self._base

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dpcore.errors import BadInput, Unavailable
+from sweeps.bucket import Bucket, below, is_uri
 from sweeps.node_facts import NodeFacts, ask_nodes
 from sweeps.ray_auth import default_token_path
 
@@ -39,7 +41,7 @@ class Check:
         return line if self.remedy is None else f"{line}\n{'':<16} → {self.remedy}"
 
 
-def examine(address: str | None, *, storage: Path, tracking_uri: str | None) -> list[Check]:
+def examine(address: str | None, *, storage: Path | str, tracking_uri: str | None) -> list[Check]:
     """Everything on a running Ray, or on one of our own where `address` is None."""
     from sweeps.ray_session import connected
 
@@ -57,13 +59,13 @@ def examine(address: str | None, *, storage: Path, tracking_uri: str | None) -> 
     return checks
 
 
-def examine_cluster(config: Path, *, storage: Path, tracking_uri: str | None) -> list[Check]:
+def examine_cluster(config: Path, *, storage: Path | str, tracking_uri: str | None) -> list[Check]:
     """A launcher file here, then everything on its cluster, by a job on the head.
 
     Raises:
         BadInput: there is no such file, or the storage is no absolute path.
     """
-    if not storage.is_absolute():
+    if not is_uri(storage) and not Path(storage).is_absolute():
         raise BadInput(f"--storage {storage}: give the absolute path that every node of the cluster is to see")
     from sweeps.submit import jobs_of, run_there
 
@@ -115,7 +117,7 @@ def judge_auth(*, token: bool, host: str) -> Check:
     return Check(name="auth", state=state, found=f"anyone who reaches {host} can run code there", remedy=remedy)
 
 
-def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path) -> list[Check]:
+def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path | str) -> list[Check]:
     """All that the nodes say; a text stands for why they could not be asked."""
     if isinstance(nodes, str):
         return [Check(name="storage", state="fail", found=nodes, remedy="name a folder that can be written: --storage DIR")]
@@ -134,15 +136,16 @@ def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path) -> list[Chec
     return [*silent, check_storage(answered, storage), *(judge(answered) for judge in judges)]
 
 
-def check_storage(nodes: Sequence[NodeFacts], storage: Path) -> Check:
+def check_storage(nodes: Sequence[NodeFacts], storage: Path | str) -> Check:
     """Every node reads what the driver wrote and the driver what every node wrote."""
     wrong = [f"{storage} on {node.node} {node.storage_error}" for node in nodes if node.storage_error is not None]
     if wrong:
         remedy = "mount one file system (NFS, EFS, a shared volume) there on every node, writable by Ray's user"
+        if is_uri(storage):
+            remedy = "give every node the network and the credentials for it (a role, or the client's environment variables)"
         return Check(name="storage", state="fail", found="; ".join(wrong), remedy=remedy)
-    return Check(
-        name="storage", state="ok", found=f"{storage} is one folder for {len(nodes)} node{'s' if len(nodes) != 1 else ''}, writable"
-    )
+    kind, many = "bucket" if is_uri(storage) else "folder", "s" if len(nodes) != 1 else ""
+    return Check(name="storage", state="ok", found=f"{storage} is one {kind} for {len(nodes)} node{many}, writable")
 
 
 def check_versions(nodes: Sequence[NodeFacts]) -> Check:
@@ -264,8 +267,11 @@ def document_of(checks: Sequence[Check]) -> dict[str, Any]:
     return {"healthy": is_healthy(checks), "checks": [asdict(check) for check in checks]}
 
 
-def _ask(storage: Path) -> list[NodeFacts] | str:
+def _ask(storage: Path | str) -> list[NodeFacts] | str:
     """Asks the nodes with a folder in the storage that is gone afterwards; so is the storage, where it was not there."""
+    if is_uri(storage):
+        return _ask_in_bucket(str(storage))
+    storage = Path(storage)
     made = not storage.exists()
     try:
         storage.mkdir(parents=True, exist_ok=True)
@@ -277,3 +283,15 @@ def _ask(storage: Path) -> list[NodeFacts] | str:
         return ask_nodes(folder)
     finally:
         shutil.rmtree(storage if made else folder)
+
+
+def _ask_in_bucket(uri: str) -> list[NodeFacts] | str:
+    place = below(uri, f".doctor-{secrets.token_hex(8)}")
+    try:
+        bucket = Bucket.open(place)
+        try:
+            return ask_nodes(place)
+        finally:
+            bucket.remove()
+    except (BadInput, Unavailable) as error:
+        return str(error)

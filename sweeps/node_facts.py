@@ -13,8 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dpcore.errors import DpsweepError
+from sweeps.bucket import Bucket, is_uri
+
 PACKAGES = ("dpsweep", "ray", "torch", "mlflow", "optuna", "opacus", "dp-accounting", "numpy", "pyarrow")
 MARKER = "marker"
+NOT_THE_SAME = "is not the folder that the others see"
 ANSWER_WITHIN_S = 120.0
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
@@ -43,18 +47,21 @@ class NodeFacts:
     clock_error_s: float = 0.0
 
 
-def ask_nodes(folder: Path) -> list[NodeFacts]:
+def ask_nodes(folder: Path | str) -> list[NodeFacts]:
     """Asks every living node of the connected Ray.
 
     Args:
-        folder: an empty folder of the storage, by the path that every node is to see; what is written there stays.
+        folder: an empty folder of the storage, by the path or URI that every node is to see; what is written there stays.
+
+    Raises:
+        BadInput, Unavailable: it is a bucket that cannot be written from here.
     """
     import ray
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     mark = os.urandom(16).hex()
-    (folder / MARKER).write_text(mark)
+    _write(folder, MARKER, mark)
     facts = []
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         if not node["Alive"]:
@@ -69,7 +76,7 @@ def ask_nodes(folder: Path) -> list[NodeFacts]:
             reason = str(error).strip().splitlines()[-1]
             facts.append(NodeFacts(node=node["NodeManagerAddress"], error=reason, versions={}, free_bytes={}))
             continue
-        unseen = answer["storage_error"] or _unseen(folder / node["NodeID"])
+        unseen = answer["storage_error"] or _unseen(folder, node["NodeID"])
         skew = {"clock_skew_s": clock - asked - took / 2, "clock_error_s": took / 2}
         ray_gpus = float(node["Resources"].get("GPU", 0))
         facts.append(NodeFacts(node=node["NodeManagerAddress"], ray_gpus=ray_gpus, **{**answer, **skew, "storage_error": unseen}))
@@ -78,13 +85,12 @@ def ask_nodes(folder: Path) -> list[NodeFacts]:
 
 def describe_node(folder: str, mark: str, name: str) -> dict[str, Any]:
     """What a node finds: runs there."""
+    places = {Path(os.environ.get("TMPDIR", "/tmp")), *([] if is_uri(folder) else [_existing(Path(folder))])}
     return {
         "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
         "torch_gpus": _torch_gpus(),
-        "storage_error": storage_error(Path(folder), mark, name),
-        "free_bytes": {
-            str(place): shutil.disk_usage(place).free for place in {_existing(Path(folder)), Path(os.environ.get("TMPDIR", "/tmp"))}
-        },
+        "storage_error": storage_error(folder, mark, name),
+        "free_bytes": {str(place): shutil.disk_usage(place).free for place in places},
     }
 
 
@@ -107,21 +113,38 @@ def _torch_gpus() -> int:
     return int(done.stdout) if done.returncode == 0 else 0
 
 
-def storage_error(folder: Path, mark: str, name: str) -> str | None:
-    """Why a folder is not the asker's, or cannot be written; leaves a file of that name there where it is and can."""
+def storage_error(folder: Path | str, mark: str, name: str) -> str | None:
+    """Why a folder or bucket is not the asker's, or cannot be written; leaves a file of that name there where it is and can."""
     try:
-        if (folder / MARKER).read_text() != mark:
+        if _read(folder, MARKER) != mark:
             return "is another folder of the same name"
-        (folder / name).write_text(mark)
+        _write(folder, name, mark)
     except FileNotFoundError:
-        return "is not the folder that the others see"
+        return NOT_THE_SAME
     except OSError as error:
         return f"cannot be written ({error.strerror})"
+    except DpsweepError as error:
+        return f"cannot be used ({error})"
     return None
 
 
-def _unseen(written: Path) -> str | None:
-    return None if written.is_file() else "is not the folder that the others see"
+def _unseen(folder: Path | str, name: str) -> str | None:
+    try:
+        _read(folder, name)
+    except FileNotFoundError:
+        return NOT_THE_SAME
+    return None
+
+
+def _read(folder: Path | str, name: str) -> str:
+    return Bucket.open(str(folder)).read(name).decode() if is_uri(folder) else (Path(folder) / name).read_text()
+
+
+def _write(folder: Path | str, name: str, text: str) -> None:
+    if is_uri(folder):
+        Bucket.open(str(folder)).write(name, text.encode())
+    else:
+        (Path(folder) / name).write_text(text)
 
 
 def _existing(folder: Path) -> Path:

@@ -60,14 +60,16 @@ def submit_command(args: argparse.Namespace) -> int:
 
 def doctor_command(args: argparse.Namespace) -> int:
     """Looks at everything that a sweep leans on; exit 1 where something would end it."""
+    from sweeps.bucket import check_uri, is_uri
     from sweeps.doctor import document_of, examine, examine_cluster, is_healthy
     from sweeps.mlflow_connection import take_credentials
 
     uri = None if args.tracking_uri is None else take_credentials(args.tracking_uri)
+    storage = check_uri(args.storage) if is_uri(args.storage) else Path(args.storage)
     if args.cluster is not None:
-        checks = examine_cluster(args.cluster, storage=Path(args.storage), tracking_uri=uri)
+        checks = examine_cluster(args.cluster, storage=storage, tracking_uri=uri)
     else:
-        checks = examine(args.address, storage=Path(args.storage).absolute(), tracking_uri=uri)
+        checks = examine(args.address, storage=storage if is_uri(storage) else Path(storage).absolute(), tracking_uri=uri)
     if args.json:
         print_json(document_of(checks))
     else:

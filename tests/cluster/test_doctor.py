@@ -12,6 +12,7 @@ import pytest
 
 from dpcore.errors import BadInput
 from sweeps import doctor
+from sweeps.bucket import Bucket
 from sweeps.node_facts import MARKER, NodeFacts, storage_error
 
 GIB = 2**30
@@ -70,13 +71,37 @@ def test_a_ray_that_anyone_may_use_is_called_so(token: bool, host: str, state: s
     assert doctor.judge_auth(token=token, host=host).state == state
 
 
-def test_a_folder_that_is_another_one_there_is_not_shared(tmp_path: Path) -> None:
-    assert storage_error(tmp_path, "mark", "node") == "is not the folder that the others see"
+@pytest.mark.parametrize("scheme", ["", "file://", "fsspec+local://"])
+def test_a_storage_that_is_another_one_there_is_not_shared(scheme: str, tmp_path: Path) -> None:
+    storage = f"{scheme}{tmp_path}"
+    assert storage_error(storage, "mark", "node") == "is not the folder that the others see"
     (tmp_path / MARKER).write_text("another")
-    assert storage_error(tmp_path, "mark", "node") == "is another folder of the same name"
+    assert storage_error(storage, "mark", "node") == "is another folder of the same name"
     (tmp_path / MARKER).write_text("mark")
-    assert storage_error(tmp_path, "mark", "node") is None
+    assert storage_error(storage, "mark", "node") is None
     assert (tmp_path / "node").is_file()
+
+
+def test_a_bucket_that_does_not_answer_is_a_finding_with_a_remedy() -> None:
+    error = storage_error("s3://lab/x?endpoint_override=127.0.0.1:9&scheme=http&region=here", "mark", "node")
+    assert error is not None
+    assert error.startswith("cannot be used (the storage s3://lab/x?")
+    check = doctor.check_storage([replace(WELL, storage_error=error)], "s3://lab/x")
+    assert (check.state, check.remedy is not None and "credentials" in check.remedy) == ("fail", True)
+
+
+def test_the_nodes_meet_in_a_folder_of_the_bucket_that_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def ask(place: str) -> list[NodeFacts]:
+        Bucket.open(place).write(MARKER, b"mark")
+        seen.append(storage_error(place, "mark", "node"))
+        return [WELL]
+
+    monkeypatch.setattr(doctor, "ask_nodes", ask)
+    assert doctor._ask(f"file://{tmp_path}") == [WELL]
+    assert seen == [None]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mlflow_is_written_to_and_left_as_it_was(tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ print([record.state for record in results.records])
 """
 
 
-def starts(folder: Path) -> int:
-    return sum(len(path.read_text().splitlines()) for path in folder.glob("*/starts.txt"))
+def starts(log: Path) -> int:
+    return len(log.read_text().splitlines()) if log.is_file() else 0
 
 
-def test_a_killed_node_costs_no_trial(ray_head: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "fsspec+local://"])
+def test_a_killed_node_costs_no_trial(ray_head: Any, tmp_path: Path, scheme: str) -> None:
     node = ray_head.start_node(tmp_path)
     try:
         while "Ray runtime started" not in (said := (tmp_path / "node.log").read_text()):
@@ -43,16 +44,17 @@ def test_a_killed_node_costs_no_trial(ray_head: Any, tmp_path: Path) -> None:
                 sweep={"trials_per_epsilon": 8}, references={"floor": False, "ceiling": False, "control": False, "winner_seeds": 0}
             ),
             places=Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache"),
-            storage=tmp_path / "store",
+            storage=f"{scheme}{tmp_path / 'store'}",
+            state=tmp_path / "state" if scheme else None,
             address=f"127.0.0.1:{ray_head.port}",
             max_concurrent=4,
-            trial_function="fake_trials:slow_trial",
+            trial_function="fake_trials:noted_trial",
         )
         (tmp_path / "spec.json").write_text(spec.model_dump_json(by_alias=True))
         line = [sys.executable, "-W", "ignore", "-c", DRIVER, str(tmp_path / "spec.json")]
         with (tmp_path / "driver.log").open("w") as log:
             driver = subprocess.Popen(line, env=ray_head.environment, stdout=log, stderr=log)
-        while starts(spec.sweep_dir / "checkpoints") < 5:
+        while starts(spec.places.data_dir / "starts.txt") < 5:
             assert driver.poll() is None, (tmp_path / "driver.log").read_text()
             time.sleep(0.2)
         os.killpg(node.pid, signal.SIGKILL)
@@ -66,4 +68,4 @@ def test_a_killed_node_costs_no_trial(ray_head: Any, tmp_path: Path) -> None:
     ledger = json.loads(ray_head.dpsweep("ledger", "lost", "--storage", spec.storage, "--json").stdout)
     reserved = [line["trial_id"] for line in ledger["lines"] if line["kind"] == "reserve"]
     assert len(reserved) == len(set(reserved)) == 16
-    assert starts(spec.sweep_dir / "checkpoints") > 16, "no trial ran on the node that was killed"
+    assert starts(spec.places.data_dir / "starts.txt") > 16, "no trial ran on the node that was killed"

@@ -61,6 +61,15 @@ def test_a_sweep_that_is_there_is_gone_on_with(stand_in: dict[str, str], tmp_pat
     assert done.stdout.splitlines() == ["dpsweep", "resume", "a", "--storage", str(tmp_path)]
 
 
+@pytest.mark.parametrize(("there", "command"), [(True, "resume"), (False, "run")])
+def test_a_sweep_in_a_bucket_is_gone_on_with_where_its_status_is_known(
+    stand_in: dict[str, str], tmp_path: Path, there: bool, command: str
+) -> None:
+    write_program(tmp_path / "programs" / "dpsweep", f'test "$1" = status && exit {0 if there else 2}; echo "$1"')
+    done = run("sweep.sh", "quick", "a", "s3://lab/sweeps", "--state", tmp_path, env=stand_in)
+    assert done.stdout.splitlines() == [command]
+
+
 def test_the_exit_code_of_a_sweep_is_the_scripts(stand_in: dict[str, str], tmp_path: Path) -> None:
     write_program(tmp_path / "programs" / "dpsweep", "exit 7")
     assert run("sweep.sh", "quick", "a", tmp_path, env=stand_in).returncode == 7

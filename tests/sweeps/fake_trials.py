@@ -61,6 +61,14 @@ def locked_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNa
         yield from run_trial(config, runtime, folder=folder, **given)
 
 
+def noted_trial(config, runtime, *, places, **given) -> Iterator[SimpleNamespace]:
+    """The slow one; who began it is noted where every node sees it."""
+    places.data_dir.mkdir(parents=True, exist_ok=True)
+    with (places.data_dir / "starts.txt").open("a") as file:
+        file.write(f"{given['trial_id']}\n")
+    yield from slow_trial(config, runtime, places=places, **given)
+
+
 def dying_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:
     """The worker of the second search trial is killed once after its first report; the third diverges, the fourth is refused."""
     for report in run_trial(config, runtime, folder=folder, **given):

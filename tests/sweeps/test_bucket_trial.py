@@ -237,7 +237,7 @@ def test_a_trial_whose_node_is_lost_ends_elsewhere_with_the_very_same_weights(re
     lost = worker_of(real)
     told = [lost.step()["report"]["weights_digest"] for _ in range(4)]
     assert at(real) == (2, 2)  # the checkpoint of the fourth report, which is on its way, is not in the bucket
-    shutil.rmtree(real.places.cache_dir / bucket_trial.SCRATCH_KIND)
     assert digests_to_the_end(worker_of(real, *told, cache=tmp_path / "node-2" / "cache")) == whole
     weights = trial_at_hand(real, TRIAL_ID) / "model" / "model.safetensors"
     assert weights.read_bytes() == (undisturbed.checkpoint_dir(TRIAL_ID) / "model" / "model.safetensors").read_bytes()
+    lost.cleanup()
