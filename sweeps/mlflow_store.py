@@ -110,6 +110,7 @@ class MlflowStore:
         if key not in self._runs:
             run = self._client.create_run(self.experiment_id, start_time=event["time_ms"], tags=tags, run_name=event["name"])
             self._runs[key] = run.info.run_id
+            tags = {}
         else:
             self._client.update_run(self._runs[key], status="RUNNING")
         self._describe(self._runs[key], event, tags)
@@ -118,10 +119,10 @@ class MlflowStore:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         params = [Param(name, value[:PARAM_LENGTH]) for name, value in event["params"].items()]
-        # MLflow takes 100 params or tags a batch.
-        for start in range(0, max(len(params), 1), 100):
-            batch_tags = [RunTag(name, value) for name, value in tags.items()] if start == 0 else []
-            self._client.log_batch(run_id, params=params[start : start + 100], tags=batch_tags)
+        if tags:
+            self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        for start in range(0, len(params), 100):  # MLflow takes 100 a batch
+            self._client.log_batch(run_id, params=params[start : start + 100])
         inputs = [
             DatasetInput(
                 Dataset(name=item["name"], digest=item["digest"], source_type="dpsweep", source=json.dumps({"name": item["name"]})),
@@ -131,8 +132,11 @@ class MlflowStore:
         ]
         if inputs:
             self._client.log_inputs(run_id, datasets=inputs)
-        for name, text in event["texts"].items():
-            self._client.log_text(run_id, text, name)
+        if event["texts"]:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, text in event["texts"].items():
+                    Path(folder, name).write_text(text, encoding="utf-8")
+                self._client.log_artifacts(run_id, folder)
 
     def log_metrics(self, event: Event) -> None:
         """One `log_batch` of the metrics that the run does not have at this step."""

@@ -333,7 +333,12 @@ def refuse_replacement(spending: Spending, what: str) -> None:
 
 
 def _key(what: str, law: Key) -> Key:
-    return {"what": what, **law, "interval": FINAL_INTERVAL, "dp_accounting": version("dp-accounting")}
+    return {"what": what, **law, "interval": FINAL_INTERVAL, "dp_accounting": _library_version()}
+
+
+@functools.cache
+def _library_version() -> str:
+    return version("dp-accounting")
 
 
 def _folder(cache_dir: Path | None) -> Path | None:
