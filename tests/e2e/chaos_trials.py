@@ -1,0 +1,23 @@
+"""A simulated trial that takes a second or two and holds its folder's lock like a real one."""
+
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweeps.simulation import SimulatedReport
+from sweeps.simulation import run_trial as simulated_trial
+
+SECONDS = 1.2
+DOUBLED = "doubled"
+
+
+def run_trial(config: Any, runtime: Any, *, folder: Path, **given: Any) -> Iterator[SimulatedReport]:
+    """Leaves the file `doubled` where two workers are at one trial."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "trial.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            (folder / DOUBLED).touch()
+        yield from simulated_trial(config, runtime, folder=folder, sleep_s=SECONDS, **given)
