@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 SHARE_OF_WRITING = 0.02
 """Of the driver's time: tables of many trials take longer to write, and are written less often."""
 
+LOCK_FILE = "sweep.lock"
+UNBEGUN = (LOCK_FILE, "sweep.key")
+"""What a sweep's folder holds before its spec is written."""
+
 
 class Interrupted(DpsweepError):
     """Ctrl-C or SIGTERM: ended cleanly, to be resumed."""
@@ -235,7 +239,7 @@ def any_config(spec: SweepSpec) -> TrialConfig:
 
 
 def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, DatasetFacts]:
-    if spec.sweep_dir.exists() or is_published(spec):
+    if (spec.sweep_dir / SPEC_FILE).exists() or is_published(spec):
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
     for line in facts.look_alikes:
@@ -280,7 +284,7 @@ def _check_name_and_key_are_fresh(spec: SweepSpec, ledger: Ledger | None) -> Non
             f"the ledger holds reservations of a sweep {spec.name} already, whose folder is not in {spec.storage}; give another --name, "
             "so that this sweep is charged for itself"
         )
-    if spec.key_path.exists():
+    if spec.key_path.exists() and spec.key_path.parent != spec.state_dir:
         from dpcore.privacy.randomness import SweepKey
 
         key_id = SweepKey.load(spec.key_path).key_id()
@@ -416,6 +420,8 @@ def _new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
     try:
         for folder in dict.fromkeys((spec.sweep_dir, spec.state_dir)):
             folder.parent.mkdir(parents=True, exist_ok=True)
+            if folder.exists():
+                _clear_unbegun(spec, folder)
             folder.mkdir()
             made.append(folder)
         yield made
@@ -426,10 +432,24 @@ def _new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _clear_unbegun(spec: SweepSpec, folder: Path) -> None:
+    """Takes away what a driver left that was killed before it wrote its spec: nothing is reserved then, and nothing to resume.
+
+    Raises:
+        Refused: there is something else, or that driver lives.
+    """
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in UNBEGUN and not path.name.startswith(f".{SPEC_FILE}."))
+    if foreign:
+        raise Refused(f"{folder} exists and holds no sweep that could be resumed, but {', '.join(foreign[:3])}; give another --name")
+    lock = _locked(spec) if (spec.state_dir / LOCK_FILE).exists() else contextlib.nullcontext()
+    with lock:
+        shutil.rmtree(folder)
+
+
 @contextlib.contextmanager
 def _locked(spec: SweepSpec) -> Iterator[None]:
     """One driver per sweep. The lock ends with its process, whatever ends that."""
-    with (spec.state_dir / "sweep.lock").open("w") as file:
+    with (spec.state_dir / LOCK_FILE).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

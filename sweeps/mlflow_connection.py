@@ -56,9 +56,10 @@ def without_user(uri: str) -> str:
 
 
 def prepare_mlflow() -> None:
-    """Sets what MLflow reads on import and on each request: short waits, no usage telemetry, no migration log."""
+    """Sets what MLflow reads on import and on each request: short waits, no usage telemetry, no migration log. Nothing is sent
+    twice behind our back: of a request whose answer got lost, MLflow would make a second run."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_WITHIN_S))
     import mlflow  # noqa: F401  (its import configures the loggers that are silenced next)
 

@@ -16,6 +16,7 @@ are created, steps that a run has already are skipped, a model version is looked
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 SWEEP_ID_TAG = "sweep_id"
 KEY_TAG = "dpsweep.key"
+IS_RUNNING = "attributes.status = 'RUNNING'"
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
 
@@ -60,8 +62,12 @@ class MlflowStore:
         self.experiment_id = self._open_experiment(sweep_id, artifacts)
         self._runs: dict[str, str] = {}
         self._older: set[str] = set()
+        self._asked_for: set[str] = set()
         self._steps: dict[tuple[str, str], set[int]] = {}
-        for run in self._all_runs():
+        for run in sorted(self._all_runs(), key=lambda run: len(run.data.metrics)):
+            emptier = self._runs.get(run.data.tags[KEY_TAG])
+            if emptier is not None:
+                self._client.delete_run(emptier)  # made by a request whose answer was so late that it was made again
             self._runs[run.data.tags[KEY_TAG]] = run.info.run_id
             self._older.add(run.info.run_id)
 
@@ -106,14 +112,36 @@ class MlflowStore:
         key = event["key"]
         tags = {name: value[:TAG_LENGTH] for name, value in event["tags"].items()} | {KEY_TAG: key, "sweep": self._sweep}
         if event["parent"] is not None:
-            tags["mlflow.parentRunId"] = self._runs[event["parent"]]
+            tags["mlflow.parentRunId"] = self._run_of(event["parent"])
         if key not in self._runs:
-            run = self._client.create_run(self.experiment_id, start_time=event["time_ms"], tags=tags, run_name=event["name"])
-            self._runs[key] = run.info.run_id
+            self._runs[key] = self._found_or_created(event, tags)
             tags = {}
         else:
             self._client.update_run(self._runs[key], status="RUNNING")
         self._describe(self._runs[key], event, tags)
+
+    def _found_or_created(self, event: Event, tags: dict[str, str]) -> str:
+        """The id of a new run. Where it was asked for before and the answer got lost, of the one that is there: MLflow would make
+        a second one."""
+        key = event["key"]
+        there = self._all_runs(IS_RUNNING) if key in self._asked_for else []
+        for run in there:
+            if run.data.tags[KEY_TAG] == key:
+                self._older.add(run.info.run_id)
+                return str(run.info.run_id)
+        self._asked_for.add(key)
+        run = self._client.create_run(self.experiment_id, start_time=event["time_ms"], tags=tags, run_name=event["name"])
+        return str(run.info.run_id)
+
+    def _run_of(self, key: str) -> str:
+        """The id of a run.
+
+        Raises:
+            Refused: MLflow has refused to make it.
+        """
+        if key not in self._runs:
+            raise Refused(f"there is no run {key}: MLflow refused it")
+        return self._runs[key]
 
     def _describe(self, run_id: str, event: Event, tags: dict[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
@@ -142,7 +170,7 @@ class MlflowStore:
         """One `log_batch` of the metrics that the run does not have at this step."""
         from mlflow.entities import Metric
 
-        run_id, step = self._runs[event["key"]], event["step"]
+        run_id, step = self._run_of(event["key"]), event["step"]
         fresh = {name: value for name, value in event["metrics"].items() if step not in self._known_steps(run_id, name)}
         if not fresh:
             return
@@ -163,7 +191,7 @@ class MlflowStore:
         for path in map(Path, event["paths"]):
             if event["remove"] and not path.exists():
                 continue
-            self._client.log_artifact(self._runs[event["key"]], str(path), event["folder"])
+            self._client.log_artifact(self._run_of(event["key"]), str(path), event["folder"])
             if event["remove"]:
                 path.unlink()
 
@@ -171,7 +199,7 @@ class MlflowStore:
         """Uploads the weights of a trial and points `alias` at their version."""
         from mlflow.exceptions import MlflowException
 
-        run_id = self._runs[event["key"]]
+        run_id = self._run_of(event["key"])
         try:
             self._client.get_registered_model(self._sweep)
         except MlflowException as error:
@@ -192,14 +220,18 @@ class MlflowStore:
 
     def end_run(self, event: Event) -> None:
         """Sets tags and the final status of a run."""
-        run_id = self._runs[event["key"]]
+        run_id = self._run_of(event["key"])
         for name, value in event["tags"].items():
             self._client.set_tag(run_id, name, value[:TAG_LENGTH])
         self._client.set_terminated(run_id, event["status"], end_time=event["time_ms"])
 
     def end_all(self, event: Event) -> None:
-        """Ends every run of the sweep that is still RUNNING: parents FINISHED, trials that never ended KILLED."""
-        for run in self._all_runs("attributes.status = 'RUNNING'"):
+        """Ends every run of the sweep that is still RUNNING: parents FINISHED, trials that never ended KILLED. A second run of one
+        key came of a request whose answer got lost, and is deleted."""
+        for run in self._all_runs(IS_RUNNING):
+            if self._runs.get(run.data.tags[KEY_TAG], run.info.run_id) != run.info.run_id:
+                self._client.delete_run(run.info.run_id)
+                continue
             is_trial = "trial_id" in run.data.tags
             status = "KILLED" if is_trial else event["status"]
             self._client.set_terminated(run.info.run_id, status, end_time=event["time_ms"])
@@ -215,17 +247,25 @@ DELIVERIES = {
 }
 
 
+PLAIN_REFUSAL = re.compile(r"failed with error code 4(?!01|03|04|07|08|25|29)\d\d ")
+"""What a proxy before MLflow refuses (413: too long): MLflow knows no code for it and tells the status in words alone."""
+
+
 def outage_types() -> tuple[type[Exception], ...]:
     """Errors behind which MLflow may be unreachable for a while."""
     prepare_mlflow()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, SQLAlchemyError, OSError)
+    return (MlflowException, SQLAlchemyError, OSError, Refused)
 
 
 def is_final(error: Exception) -> bool:
-    """Whether sending the same event again would fail again: the request is refused, or its file is gone."""
+    """Whether sending the same event again would fail again: the request is refused, or its file or its run is not there.
+
+    A wrong password and a missing right (401, 403) can be mended while the events wait, and a proxy says 404 of a server that is
+    away: these are outages.
+    """
     code = getattr(error, "error_code", None)
     refused = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
-    return isinstance(error, FileNotFoundError) or code in refused
+    return isinstance(error, FileNotFoundError | Refused) or code in refused or PLAIN_REFUSAL.search(str(error)) is not None

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from sweeps.disclosure_sheet import DisclosureSheet
 
 
+DIED = "the worker died"
+LOW_MEMORY, WORKER_EXIT = "low on memory", "Worker exit type"
+"""How Ray words that its memory monitor ended a worker, and that a worker's process is gone."""
+
+
 class SweepTracker(Protocol):
     """What the driver tells an experiment tracker (`sweeps.tracking.Tracker`)."""
 
@@ -230,9 +235,14 @@ def tell_whole(tracker: SweepTracker, record: TrialRecord) -> None:
 
 
 def _last_line(trial: Any) -> str:
-    """The last line of a worker's traceback: what went wrong, without the stack."""
+    """What went wrong, in one line: of a worker that died what Ray knows of it, else the last line of its traceback."""
     if trial.error_file is None:
-        return "the worker died"
+        return DIED
     with open(trial.error_file, encoding="utf-8") as file:
-        lines = [line.strip() for line in file if line.strip()]
-    return lines[-1] if lines else "the worker died"
+        text = file.read()
+    if LOW_MEMORY in text:
+        return f"{DIED}: its node ran out of memory, and Ray ended it; run fewer trials at once (--max-concurrent)"
+    if WORKER_EXIT in text:
+        return f"{DIED}: its process was killed or crashed"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else DIED

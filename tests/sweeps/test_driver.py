@@ -168,9 +168,28 @@ def test_an_address_that_is_none_is_bad_input(spec: SweepSpec) -> None:
 
 
 def test_a_name_that_exists_is_refused_and_resume_is_named(spec: SweepSpec) -> None:
-    spec.sweep_dir.mkdir(parents=True)
+    spec.save()
     with pytest.raises(Refused, match="dpsweep resume s"):
         run_sweep(spec, fake_trials.surroundings())
+
+
+@pytest.mark.parametrize("left", [(), ("sweep.lock",), ("sweep.lock", "sweep.key", ".spec.json.x1")])
+def test_a_name_whose_driver_was_killed_before_it_began_is_free_again(
+    left: tuple[str, ...], spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec.sweep_dir.mkdir(parents=True)
+    for name in left:
+        (spec.sweep_dir / name).write_text("0" * 64)
+    monkeypatch.setattr(driver_module, "run_tune", tune_here())
+    results = run_sweep(spec, fake_trials.surroundings())
+    assert len(results.records) == results.planned
+
+
+def test_a_folder_of_something_else_is_no_free_name(spec: SweepSpec, no_ray: None) -> None:
+    (spec.sweep_dir / "notes").mkdir(parents=True)
+    with pytest.raises(Refused, match="but notes; give another --name"):
+        run_sweep(spec, fake_trials.surroundings())
+    assert (spec.sweep_dir / "notes").is_dir()
 
 
 @pytest.mark.parametrize(("known", "hint"), [("name", "another --name"), ("key", "a new path")])

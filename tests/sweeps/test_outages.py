@@ -64,7 +64,8 @@ class Server:
             time.sleep(0.2)
 
     def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
@@ -218,6 +219,7 @@ def test_a_server_that_never_answers_delays_neither_trials_nor_the_end_and_gets_
     tracker.close()
     assert time.monotonic() - began < 2.0 + ANSWER_WITHIN_S + 3.0
     assert "events wait in" in capsys.readouterr().err
+    monkeypatch.undo()
     proxy.fault = lambda path, body: None
     again = tracker_of(spec)
     again.sweep_started()
