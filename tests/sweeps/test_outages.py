@@ -197,7 +197,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(spec: SweepSpec, 
     tracker.sweep_started()
     tell(tracker, 0)
     server.kill()
-    assert tell(tracker, 1, 2) < ANSWER_WITHIN_S
+    assert tell(tracker, 1, 2) < 4 * ANSWER_WITHIN_S  # it draws curves; eight events that waited would take twice that
     time.sleep(4)
     server.start()
     tell(tracker, 3)
@@ -214,7 +214,7 @@ def test_a_server_that_never_answers_delays_neither_trials_nor_the_end_and_gets_
     tracker = tracker_of(spec)
     tracker.sweep_started()
     proxy.fault = lambda path, body: "hang"
-    assert tell(tracker, 0, 1) < ANSWER_WITHIN_S
+    assert tell(tracker, 0, 1) < 4 * ANSWER_WITHIN_S
     began = time.monotonic()
     tracker.close()
     assert time.monotonic() - began < 2.0 + ANSWER_WITHIN_S + 3.0
