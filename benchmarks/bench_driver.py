@@ -95,7 +95,7 @@ def run_dpsweep(trials: int, folder: Path, data_dir: Path) -> dict[str, float]:
     from sweeps.driver import default_surroundings, plan_of, run_sweep
 
     spec = sweep_spec(trials, folder, data_dir)
-    around = replace(default_surroundings(), say=lambda _: None)
+    around = replace(default_surroundings(spec.places.cache_dir), say=lambda _: None)
     plan_of(spec, around)
     course = Course()
     run_sweep(spec, replace(around, say=lambda line: course.ended() if line.startswith("[") else None))

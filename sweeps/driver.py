@@ -89,12 +89,12 @@ class Surroundings:
     disclosure: Callable[[SweepSpec, Callable[[str], None]], MeasuredPolicy | None] = lambda spec, say: None
 
 
-def default_surroundings() -> Surroundings:
-    """dp-accounting, MLflow, the data catalog, stderr."""
+def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
+    """dp-accounting, whose compositions are remembered in `cache_dir`, MLflow, the data catalog, stderr."""
     from sweeps.tracking import Tracker
 
     return Surroundings(
-        accountant=dp_accountant(),
+        accountant=dp_accountant(cache_dir),
         tracker=Tracker,
         dataset=describe_dataset,
         say=lambda line: print(line, file=sys.stderr),
@@ -108,7 +108,7 @@ def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepP
     Raises:
         BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
     """
-    around = surroundings or replace(default_surroundings(), dataset=describe_for_plan)
+    around = surroundings or replace(default_surroundings(spec.places.cache_dir), dataset=describe_for_plan)
     return _checked_plan(spec, around)[0]
 
 
@@ -126,7 +126,7 @@ def run_sweep(
         BadInput, Refused, Unavailable: nothing was begun. Interrupted: stopped by Ctrl-C; `resume_sweep` goes on. DiskFull: here or on
             a worker; it goes on once there is room.
     """
-    around = surroundings or default_surroundings()
+    around = surroundings or default_surroundings(spec.places.cache_dir)
     plan, facts = _checked_plan(spec, around)
     spec = with_filter(spec, plan)
     with _naming_faults(spec), ray_session(spec) as concurrency, _new_folder(spec) as made, _locked(spec):
@@ -158,7 +158,7 @@ def resume_sweep(
         BadInput: no such sweep. Refused: another driver runs it. Interrupted: stopped again.
     """
     spec = require_state(load_spec(name, storage, state))
-    around = surroundings or default_surroundings()
+    around = surroundings or default_surroundings(spec.places.cache_dir)
     facts = around.dataset(spec)
     with _naming_faults(spec), _locked(spec):
         check_key(not spec.key_path.exists(), spec)

@@ -69,7 +69,7 @@ def estimate_duration(spec: SweepSpec, plan: SweepPlan) -> Duration | None:
     for group in plan.groups:
         total += group.trials * search
         total += group.reruns * _mean_of(ended, "seed", full) + group.control * _mean_of(ended, "control", full)
-    return Duration(trial_s=total, at_a_time=_at_a_time(spec), source=source.name, measured=len(ended))
+    return Duration(trial_s=total, at_a_time=at_a_time(spec), source=source.name, measured=len(ended))
 
 
 def span(seconds: float) -> str:
@@ -114,7 +114,8 @@ def _identity(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _at_a_time(spec: SweepSpec) -> int | None:
+def at_a_time(spec: SweepSpec) -> int | None:
+    """How many trials run together; None where the cluster decides."""
     if spec.max_concurrent is not None:
         return spec.max_concurrent
     if spec.address is not None or spec.gpus_per_trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -42,12 +43,12 @@ class Accountant:
     compose: Compose
 
 
-def dp_accountant() -> Accountant:
-    """dp-accounting by way of dpcore; the import takes about a second."""
+def dp_accountant(cache_dir: Path | None = None) -> Accountant:
+    """dp-accounting by way of dpcore; the import takes about a second. With `cache_dir` compositions are remembered there."""
     from dpcore.privacy.accounting import plan_privacy
     from dpcore.privacy.composition import price
 
-    return Accountant(plan=plan_privacy, compose=price)
+    return Accountant(plan=plan_privacy, compose=functools.partial(price, cache_dir=cache_dir))
 
 
 @dataclass(frozen=True, kw_only=True)

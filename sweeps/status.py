@@ -1,85 +1,128 @@
-"""Where a sweep stands, read beside a running driver: nothing here writes."""
+"""Where a sweep stands, read beside a running driver: nothing is written but caches."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 from collections import Counter
+from collections.abc import Sequence
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from sweeps.duration import at_a_time
 from sweeps.ledger import Ledger
-from sweeps.pricing import dp_accountant, sweep_price, trials_at
+from sweeps.pricing import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
 from sweeps.spec import SELECTED, SweepSpec
 
 if TYPE_CHECKING:
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
 
-def sweep_status(spec: SweepSpec) -> dict[str, Any]:
-    """What `dpsweep status --json` prints: state, epsilons, sweep_epsilon.
+def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[str, Any]:
+    """What `dpsweep status --json` prints.
 
-    `state` is `running` while a driver holds the sweep's lock, `done` when the driver has written its results for every
-    planned trial, else `interrupted` (`dpsweep resume` goes on). `sweep_epsilon` is None under `unaccounted`.
+    | key | says |
+    |---|---|
+    | state | `running` while a driver holds the sweep's lock, `done` when every planned trial is in the results, else `interrupted` |
+    | epsilons | per ε: epsilon, planned, running, done, pruned, failed, best, leader (trial_id and method of the best) |
+    | sweep_epsilon | what the sweep has reserved so far; None under `unaccounted` |
+    | sweep_epsilon_planned | what it will have reserved at its end; None under `unaccounted` |
+    | seconds_left | by the trials that have ended; None where that is not known, or nobody may know it (protected data) |
     """
     is_running = _driver_lives(spec)
-    groups = [_group(spec, epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
+    studies = _studies(spec)
+    groups = [_group(spec, studies.get(f"epsilon-{epsilon:g}"), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
     is_complete = (spec.sweep_dir / "results" / "sweep.json").is_file() and all(
         group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups
     )
     state = "running" if is_running else "done" if is_complete else "interrupted"
-    return {"state": state, "epsilons": groups, "sweep_epsilon": _price(spec)}
+    spent, planned = _prices(spec, accountant or dp_accountant(spec.places.cache_dir))
+    return {
+        "state": state,
+        "epsilons": groups,
+        "sweep_epsilon": spent,
+        "sweep_epsilon_planned": planned,
+        "seconds_left": 0.0 if state == "done" else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)]),
+    }
 
 
-def _price(spec: SweepSpec) -> float | None:
+def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, float | None]:
+    """Reserved so far, and at the end of the plan."""
     if spec.space.sweep.accounting == "unaccounted":
-        return None
+        return None, None
     ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
-    return sweep_price(ledger, spec.name, spec.space.delta, dp_accountant())
+    planned = plan_sweep(spec.space, accountant, cache_dir=spec.places.cache_dir).sweep_epsilon
+    return sweep_price(ledger, spec.name, spec.space.delta, accountant), planned
 
 
-def _group(spec: SweepSpec, epsilon: float, *, is_running: bool) -> dict[str, Any]:
+def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> float | None:
+    """Of the runs that are still planned, each as long as those that have ended, as many at a time as run now."""
     from optuna.trial import TrialState
 
-    from sweeps.studies import is_replaced
+    from sweeps.studies import END
 
-    # A draw that TrialConfig refused never became a record: it is not counted. Neither is a trial that was replaced.
-    study = _study(spec, epsilon)
-    every = [] if study is None else study.get_trials(deepcopy=False)
-    trials = [trial for trial in every if "record" in trial.user_attrs and not is_replaced(trial)]
+    seconds: list[float] = [trial.user_attrs[END]["seconds"] for trial in trials if trial.state.is_finished() and END in trial.user_attrs]
+    timed = [one for one in seconds if one > 0]
+    slots = sum(trial.state == TrialState.RUNNING for trial in trials) or at_a_time(spec)
+    if not timed or slots is None or spec.space.sweep.selection is not None:
+        return None
+    left = max(0, planned_runs(spec.space) - len(seconds))
+    return mean(timed) * left / slots
+
+
+def _group(spec: SweepSpec, study: Study | None, epsilon: float, *, is_running: bool) -> dict[str, Any]:
+    from optuna.trial import TrialState
+
+    trials = [] if study is None else _counted(study)
     states = Counter(trial.state for trial in trials)
-    scores = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
     return {
         "epsilon": epsilon,
-        "planned": _planned(spec, epsilon, found=len(trials)),
+        "planned": _planned(spec, study, epsilon),
         "running": states[TrialState.RUNNING] if is_running else 0,
         "done": states[TrialState.COMPLETE],
         "pruned": states[TrialState.PRUNED],
         "failed": states[TrialState.FAIL],
-        "best": max(scores, default=None),
+        "best": None if best is None else best.value,
+        "leader": None if best is None else _leader(best),
     }
 
 
-def _planned(spec: SweepSpec, epsilon: float, *, found: int) -> int:
+def _leader(trial: FrozenTrial) -> dict[str, str]:
+    record = json.loads(trial.user_attrs["record"])
+    return {"trial_id": record["trial_id"], "method": record["config"]["method"]}
+
+
+def _planned(spec: SweepSpec, study: Study | None, epsilon: float) -> int:
     """Trials of the search; of a private selection the winner alone, or none where the selection is over without one."""
     if spec.space.sweep.selection is None:
         return trials_at(spec.space, epsilon)
-    study = _study(spec, epsilon)
-    return found if study is not None and study.user_attrs.get(SELECTED) else 1
+    return len(_counted(study)) if study is not None and study.user_attrs.get(SELECTED) else 1
 
 
-def _study(spec: SweepSpec, epsilon: float) -> Study | None:
+def _counted(study: Study) -> list[FrozenTrial]:
+    """A draw that TrialConfig refused never became a record: it is not counted. Neither is a trial that was replaced."""
+    from sweeps.studies import is_replaced
+
+    return [trial for trial in study.get_trials(deepcopy=False) if "record" in trial.user_attrs and not is_replaced(trial)]
+
+
+def _studies(spec: SweepSpec) -> dict[str, Study]:
+    """The studies of a sweep by the last part of their names."""
     import optuna
     from optuna.samplers import RandomSampler
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     if not spec.study_path.is_file():
-        return None
+        return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
-    name = f"{spec.name}/epsilon-{epsilon:g}"
-    if name not in {study.study_name for study in storage.get_all_studies()}:
-        return None
-    return optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
+    own = [study.study_name for study in storage.get_all_studies() if study.study_name.startswith(f"{spec.name}/")]
+    loaded = (optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler()) for name in own)
+    return {study.study_name.removeprefix(f"{spec.name}/"): study for study in loaded}
 
 
 def _driver_lives(spec: SweepSpec) -> bool:

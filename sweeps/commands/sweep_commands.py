@@ -268,6 +268,7 @@ def report_command(args: argparse.Namespace) -> int:
 
 def status_command(args: argparse.Namespace) -> int:
     """Where a sweep stands, whether its driver lives or not."""
+    from sweeps.duration import span
     from sweeps.status import sweep_status
 
     spec = arguments.spec_of(args)
@@ -275,15 +276,22 @@ def status_command(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document)
         return 0
-    header = ["ε", "", "planned", "running", "done", "pruned", "failed", "best PCKh@0.5 %"]
+    counts = ("planned", "running", "done", "pruned", "failed")
     rows = [
-        [f"{one['epsilon']:g}", "", *[str(one[key]) for key in ("planned", "running", "done", "pruned", "failed")], percent(one["best"])]
+        [f"{one['epsilon']:g}", "", *[str(one[key]) for key in counts], percent(one["best"]), _leader(one["leader"])]
         for one in document["epsilons"]
     ]
     print(f"sweep {spec.name}: {document['state']}")
-    print(render_table(header, rows))
-    print(f"sweep ε so far: {number(document['sweep_epsilon'])} ({spec.space.sweep.accounting})")
+    print(render_table(["ε", "", *counts, "best PCKh@0.5 %", "leader"], rows))
+    planned = document["sweep_epsilon_planned"]
+    print(f"sweep ε so far: {number(document['sweep_epsilon'])} of {number(planned)} planned ({spec.space.sweep.accounting})")
+    if document["seconds_left"]:
+        print(f"time left: about {span(document['seconds_left'])}, by the trials that have ended")
     return 0
+
+
+def _leader(leader: dict[str, str] | None) -> str:
+    return "" if leader is None else f"{leader['trial_id']} ({leader['method']})"
 
 
 def ledger_command(args: argparse.Namespace) -> int:

@@ -419,7 +419,7 @@ def test_a_sweep_that_searches_its_steps_is_priced_by_its_filter(
 
 def test_a_plan_generates_no_embedded_data(spec: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     around = fake_trials.surroundings()
-    monkeypatch.setattr(driver_module, "default_surroundings", lambda: around)
+    monkeypatch.setattr(driver_module, "default_surroundings", lambda cache_dir: around)
     assert plan_of(spec).composed_epsilon == pytest.approx(6 * 0.5 + 6 * 2.0)
     assert not list(spec.places.cache_dir.glob("datasets/*"))
     assert not spec.storage.exists()

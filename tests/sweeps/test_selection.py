@@ -173,7 +173,7 @@ def test_until_a_selection_is_over_nothing_of_it_is_seen_and_its_folder_is_seale
     assert running.trial_id not in spec.study_path.read_text()
     assert stat.S_IMODE(spec.selection_dir.stat().st_mode) == 0o700
     assert stat.S_IMODE((spec.selection_dir / "journal.jsonl").stat().st_mode) == 0o600
-    status = sweep_status(spec)
+    status = sweep_status(spec, ACCOUNTANT)
     assert [(one["planned"], one["running"], one["done"], one["best"]) for one in status["epsilons"]] == [(1, 0, 0, None)] * 2
 
 

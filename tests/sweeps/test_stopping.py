@@ -283,7 +283,7 @@ def test_optuna_has_stopped_trials_as_pruned_with_what_they_reported(spec: Sweep
     for trial_id, trial in told.items():
         assert trial.intermediate_values == {point.step: point.metrics["val/pckh_50"] for point in records[trial_id].curve}
         assert trial.value == records[trial_id].pckh_50
-    group = sweep_status(spec)["epsilons"][0]
+    group = sweep_status(spec, ACCOUNTANT)["epsilons"][0]
     assert (group["done"], group["pruned"], group["failed"]) == (8 - len(told), len(told), 0)
 
 
@@ -396,7 +396,7 @@ def test_on_ray_stopped_trials_are_pruned_in_study_tables_report_and_mlflow(spec
     assert {record.steps for record in results.records if record.trial_id in pruned} <= {30, 90, 270}
     assert {record.state for record in results.records if record.trial_id not in pruned} == {"done"}
     assert read_results(simulated.sweep_dir) == results
-    assert sweep_status(simulated)["epsilons"][0]["pruned"] == len(pruned)
+    assert sweep_status(simulated, ACCOUNTANT)["epsilons"][0]["pruned"] == len(pruned)
     client = MlflowClient(tracking_uri=f"sqlite:///{simulated.storage}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
     assert {run.info.run_name for run in runs if run.info.status == "KILLED"} == pruned
