@@ -43,6 +43,7 @@ class SweepPrice:
         protected: Whether the private data is real people's.
         validation: Who is scored on, and at what price.
         sealed: Whether a ceiling without privacy was run of which nothing is shown.
+        warm_start: What the price does not hold, of a sweep that began with an earlier one's settings.
     """
 
     basis: Basis
@@ -52,6 +53,7 @@ class SweepPrice:
     protected: bool
     validation: str
     sealed: bool = False
+    warm_start: str | None = None
 
     @property
     def accounting(self) -> str:
@@ -68,8 +70,9 @@ class SweepPrice:
         where = f"price of this sweep ({self.accounting})"
         spent = f"ε = {number(self.composed_epsilon)} at δ = {self.delta:.3g}"
         counted = f"{spent} for {self.private_trials} private trials ({self.basis.text()})"
+        begun = [] if self.warm_start is None else [self.warm_start]
         if self.is_rehearsed:
-            return [f"{where}: ε = 0: {self.basis.text()}", "scores and gains are a rehearsal's, on the proxy"]
+            return [f"{where}: ε = 0: {self.basis.text()}", *begun, "scores and gains are a rehearsal's, on the proxy"]
         if self.accounting == "unaccounted":
             composed = replace(self.basis, accounting="composed")
             lines = [f"{where}: {NO_GUARANTEE}; composed would have cost {counted.replace(self.basis.text(), composed.text())}"]
@@ -77,7 +80,7 @@ class SweepPrice:
             lines = [f"{where}: {spent}, reruns included ({self.basis.text()})", "how long the sweep took hints at the number of trials"]
         else:
             lines = [f"{where}: {counted}"]
-        lines.append(self.validation)
+        lines += [*begun, self.validation]
         if math.isinf(self.composed_epsilon):
             lines.append(UNSEALED)
         elif self.sealed:
@@ -94,6 +97,7 @@ class SweepPrice:
         text = (
             f"Choosing cost ε = {total} (δ = {self.delta:.3g}, {self.accounting}): a model here is that private together with its settings."
         )
+        text = text if self.warm_start is None else f"{text} {self.warm_start[0].upper()}{self.warm_start[1:]}."
         return text if self.protected else f"{text} {STAND_IN.capitalize()}."
 
 
@@ -173,6 +177,7 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         protected=results.protected,
         validation=validation_line(spec.space, spec.places.cache_dir),
         sealed=bool(results.of_role("sealed_ceiling")),
+        warm_start=None if spec.warm_start is None else spec.warm_start.text(spec.name),
     )
     comparisons = compare(results, spec.space.sweep.epsilons)
     policy, stopping = read_policy(spec.sweep_dir), plan_stopping(spec.space, spec.runtime.report_every_steps)

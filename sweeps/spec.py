@@ -16,6 +16,7 @@ from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import SpaceFile
 from sweeps.bucket import check_uri, is_uri
 from sweeps.charges import FilterTerms
+from sweeps.warm_start import WarmStart
 
 RUN_TRIAL = "dpcore.train.trainer:run_trial"
 """The function behind a trial, as module:function. Anything that yields Reports alike can stand in its place."""
@@ -52,6 +53,7 @@ class SweepSpec(Part):
     tracking_uri: str | None = None
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL; None: SQLite in the storage")
     trial_function: str = RUN_TRIAL
+    warm_start: WarmStart | None = Field(default=None, description="the settings of an earlier sweep that this one begins with")
     privacy_filter: FilterTerms | None = Field(default=None, description="set when the sweep begins: where q or the steps are searched")
 
     @field_validator("name")

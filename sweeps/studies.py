@@ -39,6 +39,8 @@ from sweeps.tpe import STARTUP, SharedTPESampler
 
 REDRAWS = 50
 REFERENCES = "references"
+FIRST_DRAWS = "first_draws"
+"""Attribute of a study whose first draws are enqueued."""
 NEIGHBOUR, NEIGHBOURS_BEST = "neighbour", 2
 """Attribute of a study that has been given so many of its neighbour's best settings: the neighbour's ε."""
 END, REPLACED = "end", "replaced"
@@ -169,21 +171,24 @@ class Studies:
             optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
         study = optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler())
         study.sampler = self._sampler(study, epsilon)
-        if epsilon is not None and not there:
+        if epsilon is not None and FIRST_DRAWS not in study.user_attrs:
             for draw in self._first_draws(epsilon):
-                study.enqueue_trial(dict(draw))
+                study.enqueue_trial(dict(draw), skip_if_exists=there)
+            study.set_user_attr(FIRST_DRAWS, True)
         return study
 
     def _first_draws(self, epsilon: float) -> list[Draw]:
-        """What a new study tries first: the whole grid, or for TPE each searched method once, the rest of the draw open.
+        """What a new study tries first: the whole grid, or for TPE what an earlier sweep found and then each searched method once, the
+        rest of the draw open.
 
         Random draws stay independent and identically distributed.
         """
-        sampler = self._spec.space.sweep.sampler
-        if sampler == "grid":
-            return self._grid(epsilon)
+        sampler, earlier = self._spec.space.sweep.sampler, self._spec.warm_start
+        if sampler != "tpe":
+            return self._grid(epsilon) if sampler == "grid" else []
+        found = [] if earlier is None else list(earlier.draws.get(epsilon, ()))
         method = self._spec.space.parameters_at(epsilon).get("method")
-        return [{"method": value} for value in method.choice] if sampler == "tpe" and isinstance(method, Choice) else []
+        return [*found, *({"method": value} for value in method.choice)] if isinstance(method, Choice) else found
 
     def _sampler(self, study: Study, epsilon: float | None) -> BaseSampler:
         """Seeded by study and by how many trials it has, so that a resumed search does not draw its first draws again."""

@@ -74,6 +74,7 @@ def _add_run(commands: Any, address: str | None) -> None:
     )
     run.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
     run.add_argument("--ledger", metavar="URL", default=None, help="a SQLAlchemy URL (default: SQLite in the storage)")
+    run.add_argument("--warm-start", metavar="NAME", default=None, help="begin with the best settings of an earlier sweep of this storage")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
     arguments.add_places(run)
     run.set_defaults(execute=run_command)
@@ -82,6 +83,10 @@ def _add_run(commands: Any, address: str | None) -> None:
 def run_command(args: argparse.Namespace) -> int:
     """Runs a sweep from a search space."""
     spec = build_spec(args)
+    if args.warm_start is not None:
+        from sweeps.warm_start import with_warm_start
+
+        spec = with_warm_start(spec, args.warm_start, say=lambda line: print(line, file=sys.stderr))
     if args.dry_run:
         print_plan(spec)
         return 0
@@ -180,6 +185,8 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
         steps = sum((group.trials + group.reruns) * group.spending.steps for group in plan.groups if group.spending is not None)
         lines.append(f"private steps in all: {steps:g}")
     lines.append(plan.headline)
+    if spec.warm_start is not None:
+        lines.append(spec.warm_start.text(spec.name))
     trained = ", ".join(f"{number(final)} at ε = {group.epsilon:g}" for final, group in zip(plan.finals, plan.groups, strict=True))
     kept = ", for which the filter keeps room" if plan.basis.filter is not None else " beside this"
     lines.append(f"final training (dpsweep train): {trained}{kept}")
