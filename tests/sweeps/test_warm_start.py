@@ -13,6 +13,7 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused
+from sweeps.cli import main
 from sweeps.commands.sweep_commands import plan_lines
 from sweeps.pricing import Accountant, plan_sweep
 from sweeps.report import build_report
@@ -106,6 +107,11 @@ def test_no_such_sweep_and_one_without_a_finished_trial_are_bad_input(tmp_path: 
     earlier_sweep(tmp_path, scores={})
     with pytest.raises(BadInput, match="no trial of its search has come to a score"):
         begun(tmp_path)
+
+
+def test_the_command_names_what_is_missing_and_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quick", "--warm-start", "nope", "--storage", str(tmp_path), "--dry-run"]) == 2
+    assert "no sweep nope" in capsys.readouterr().err
 
 
 def test_a_private_selection_is_refused_because_its_draws_must_be_independent(tmp_path: Path) -> None:
