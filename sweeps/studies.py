@@ -213,7 +213,7 @@ class Studies:
         if self._spec.space.sweep.sampler != "tpe" or not others or NEIGHBOUR in study.user_attrs:
             return
         nearest = min(others, key=lambda other: abs(math.log(other / epsilon)))
-        if any(len(_completed(self._studies[one])) < STARTUP for one in (epsilon, nearest)):
+        if any(_scored(self._studies[one]) < STARTUP for one in (epsilon, nearest)):
             return
         for draw in itertools.islice(self._good_draws(nearest, epsilon), NEIGHBOURS_BEST):
             study.enqueue_trial(dict(draw), user_attrs={"from": self._studies[nearest].study_name}, skip_if_exists=True)
@@ -292,6 +292,12 @@ def clear_journal(path: Path) -> None:
     for lock in path.parent.glob(f"{path.name}.lock*"):
         lock.unlink(missing_ok=True)
     drop_partial_line(path)
+
+
+def _scored(study: Study) -> int:
+    """How many trials have ended with a score, those that were stopped early included: TPE fits on all of them."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return sum(trial.value is not None for trial in ended)
 
 
 def _completed(study: Study) -> list[FrozenTrial]:

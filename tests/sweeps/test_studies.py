@@ -100,6 +100,19 @@ def test_the_best_of_the_nearest_epsilon_are_tried_once_after_the_start_up_and_n
     assert {trial.user_attrs["from"] for trial in neighbours_of(resumed, 16.0)} == {"s/epsilon-2"}
 
 
+def test_trials_that_were_stopped_early_are_past_the_start_up_but_give_a_neighbour_nothing(tmp_path: Path) -> None:
+    studies = Studies(spec_of(tmp_path, sweep={"sampler": "tpe"}))
+    for number in range(STARTUP):
+        for epsilon in (0.5, 2.0):
+            record = studies.ask(epsilon, number)
+            record = record.with_point(CurvePoint(1, {"val/pckh_50": 0.5 if number == 3 else 0.6}))
+            studies.report(record)
+            studies.tell(record.ended(seconds=1.0, stopped=number != 3))
+    studies.ask(0.5, STARTUP)
+    (given,) = neighbours_of(studies, 0.5)
+    assert given.system_attrs["fixed_params"] == studies._studies[2.0].get_trials(deepcopy=False)[3].params
+
+
 def test_a_neighbours_setting_that_is_not_admissible_here_is_passed_over(tmp_path: Path) -> None:
     narrow = {0.5: {"clip_norm": {"float": [0.01, 0.02], "log": True}}}
     studies = Studies(spec_of(tmp_path, sweep={"sampler": "tpe"}, search_at=narrow))
