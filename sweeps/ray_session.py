@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dpcore.errors import BadInput, Unavailable
@@ -29,6 +29,7 @@ OBJECT_STORE_BYTES = 128 * 2**20
 """Trials share data through memory-mapped files; Ray's store carries one key and small results."""
 
 RAY_FOLDER = ".ray"
+TRAINABLE = "sweeps.trainable"
 
 
 @contextlib.contextmanager
@@ -39,13 +40,14 @@ def ray_session(spec: SweepSpec) -> Iterator[int]:
         Unavailable: nothing answers at `spec.address`.
         BadInput: no machine of our own Ray has what one trial asks for.
     """
-    with connected(spec.address) as resources:
+    with connected(spec.address, preload=modules_to_preload(spec)) as resources:
         yield _concurrency(spec, resources)
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[dict[str, float]]:
-    """A connection to the Ray at an address, or a Ray of our own; gives its resources.
+def connected(address: str | None, *, preload: Sequence[str] = ()) -> Iterator[dict[str, float]]:
+    """A connection to the Ray at an address, or a Ray of our own, whose workers import `preload` as they start; gives its
+    resources.
 
     Raises:
         Unavailable: nothing answers there.
@@ -62,6 +64,7 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     if address is None:
         guard_own_ray()
         arguments.update(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+        arguments.update(_system_config={"preload_python_modules": list(preload)} if preload else {})
     else:
         show_token()
     try:
@@ -72,6 +75,20 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
+
+
+def modules_to_preload(spec: SweepSpec) -> tuple[str, ...]:
+    """What the workers of a Ray of our own import as they start, while the driver still prepares: the five seconds of torch and its
+    libraries are over when the first trial is handed out.
+
+    Ray starts a worker for each core beforehand. Where fewer than half of them will run trials nothing is imported, as each would
+    hold 300 MB; nor on GPUs, whose devices must be known before CUDA is looked at.
+    """
+    cores = len(os.sched_getaffinity(0))
+    trials = spec.max_concurrent or cores / spec.cpus_per_trial
+    if spec.address is not None or spec.gpus_per_trial or 2 * trials < cores:
+        return ()
+    return TRAINABLE, spec.trial_function.partition(":")[0]
 
 
 def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None:
