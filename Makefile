@@ -9,7 +9,7 @@ NAME ?= quick
 CPU_THREADS := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test test-slow check mutants bench clean
+.PHONY: help install sweep ui test test-slow check mutants bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ $(STAMP): pyproject.toml
 
 sweep: $(STAMP) ## set everything up and run the quick sweep (NAME=quick; five minutes on two cores)
 	$(BIN)/dpsweep run quick --name $(NAME)
+
+ui: $(STAMP) ## MLflow's pages over the sweeps in ./sweep_results, on this machine alone
+	$(BIN)/dpsweep ui
 
 test: $(STAMP) ## set everything up and run the tests
 	$(CPU_THREADS) $(BIN)/python -m pytest -m "not slow and not gpu"

@@ -1,4 +1,4 @@
-"""Commands for sweeps that run elsewhere: `submit`, `doctor`."""
+"""Commands around sweeps: `submit` and `doctor` for those that run elsewhere, `ui` to look at them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ def add_parsers(commands: Any) -> None:
     doctor.add_argument("--tracking-uri", metavar="URI", default=None, help="of an MLflow server or database")
     arguments.add_json(doctor)
     doctor.set_defaults(execute=doctor_command)
+
+    ui = commands.add_parser("ui", help="MLflow's pages over the sweeps of a storage, on this machine alone; Ctrl-C ends them")
+    arguments.add_storage(ui)
+    ui.add_argument(
+        "--state", metavar="DIR", type=Path, default=None, help="where the storage is a bucket: the folder of its sweeps' state"
+    )
+    ui.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
+    ui.add_argument("--port", metavar="N", type=arguments.whole_number(1), default=5000, help="default 5000")
+    ui.set_defaults(execute=ui_command)
 
 
 def submit_command(args: argparse.Namespace) -> int:
@@ -75,3 +84,24 @@ def doctor_command(args: argparse.Namespace) -> int:
     else:
         print("\n".join(check.text() for check in checks))
     return 0 if is_healthy(checks) else 1
+
+
+def ui_command(args: argparse.Namespace) -> int:
+    """Serves MLflow's pages until Ctrl-C; a server has pages of its own, and its address is printed."""
+    from sweeps.bucket import is_uri
+    from sweeps.mlflow_connection import take_credentials
+    from sweeps.ui import show, store_of, study_lines
+
+    if args.state is None and is_uri(args.storage) and args.tracking_uri is None:
+        raise BadInput(
+            f"--storage {args.storage} is a bucket, and its sweeps' runs lie beside their state: give --state DIR or --tracking-uri URI"
+        )
+    storage = args.state if args.state is not None else Path(args.storage)
+    uri = store_of(storage) if args.tracking_uri is None else take_credentials(args.tracking_uri)
+    for line in study_lines(storage):
+        print(line)
+    if uri.startswith(("http://", "https://")):
+        print(f"MLflow: {uri}")
+    else:
+        show(uri, port=args.port, say=lambda line: print(line, flush=True))
+    return 0
