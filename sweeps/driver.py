@@ -30,7 +30,7 @@ from sweeps.disclosure_sheet import save_disclosure_sheet
 from sweeps.ledger import Ledger
 from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, priced
 from sweeps.progress import progress_line
-from sweeps.publication import REPORT, RESULTS, is_published, load_spec, publish, publish_meanwhile, require_state, withdraw
+from sweeps.publication import REPORT, RESULTS, is_published, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
 from sweeps.ray_session import ray_session, run_tune
 from sweeps.reservations import Reservations
 from sweeps.results import SweepResults, TrialRecord
@@ -134,6 +134,7 @@ def run_sweep(
         spec.save()
         run = _Run(spec, around, facts, key=key, key_lost=False)
         try:
+            take_name(spec)
             return run.to_the_end(concurrency, summarize)
         finally:
             if run.has_begun:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dpcore.data.folders import new_folder
-from dpcore.errors import BadInput, Unavailable
+from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE, newest_checkpoint_step
 from sweeps.bucket import Bucket, check_uri, is_uri
 from sweeps.snapshots import fetch_newest, newest_snapshot
@@ -58,7 +58,9 @@ def _published_spec(name: str, uri: str) -> SweepSpec:
     try:
         spec = SweepSpec.parse(Bucket.open(uri).read(f"{name}/{SPEC_FILE}"), where=f"{uri}/{name}/{SPEC_FILE}")
     except FileNotFoundError:
-        raise BadInput(f"no sweep {name} in {uri} (--storage names the bucket's URI)") from None
+        raise BadInput(
+            f"no sweep {name} in {uri} (--storage names the bucket's URI; --state finds a sweep that was not published yet)"
+        ) from None
     return _kept_spec(name, spec.storage_dir) if (spec.state_dir / SPEC_FILE).is_file() else spec
 
 
@@ -88,6 +90,17 @@ def is_published(spec: SweepSpec) -> bool:
     return spec.bucket_uri is not None and Bucket.open(spec.bucket_uri).exists(f"{spec.name}/{SPEC_FILE}")
 
 
+def take_name(spec: SweepSpec) -> None:
+    """Publishes the spec of a sweep that begins.
+
+    Raises:
+        Refused: the bucket has a sweep of this name by now. Unavailable: the store does not answer.
+    """
+    if is_published(spec):
+        raise Refused(f"{spec.storage} has a sweep {spec.name} already: another run took the name; give another --name")
+    publish(spec, SPEC_FILE)
+
+
 def publish(spec: SweepSpec, *names: str) -> None:
     """Copies files and folders of the sweep into the bucket, each file whole or not at all.
 
@@ -112,9 +125,13 @@ def publish_meanwhile(spec: SweepSpec, say: Callable[[str], None]) -> None:
 
 
 def withdraw(spec: SweepSpec) -> None:
-    """Takes away what was published of a sweep that did not begin."""
-    if spec.bucket_uri is not None:
-        Bucket.open(spec.bucket_uri).remove(spec.name)
+    """Takes away what was published of a sweep that did not begin; what another run published under its name stays."""
+    if spec.bucket_uri is None:
+        return
+    bucket = Bucket.open(spec.bucket_uri)
+    with suppress(FileNotFoundError):
+        if bucket.read(f"{spec.name}/{SPEC_FILE}") == (spec.sweep_dir / SPEC_FILE).read_bytes():
+            bucket.remove(spec.name)
 
 
 @contextmanager

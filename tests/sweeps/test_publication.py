@@ -20,7 +20,7 @@ from sweeps.bucket import Bucket
 from sweeps.driver import resume_sweep, run_sweep
 from sweeps.export import Origin, best_trial
 from sweeps.ledger import Ledger
-from sweeps.publication import load_spec, require_state, results_at_hand, standing_of, trial_at_hand
+from sweeps.publication import load_spec, require_state, results_at_hand, standing_of, take_name, trial_at_hand, withdraw
 from sweeps.results import read_results
 from sweeps.spec import SweepSpec
 
@@ -107,6 +107,24 @@ def test_a_sweep_that_does_not_begin_leaves_nothing_in_the_bucket(spec: SweepSpe
     with pytest.raises(Unavailable, match="no Ray answers"):
         run_sweep(spec.model_copy(update={"address": "127.0.0.1:1"}), fake_trials.surroundings())
     assert objects(spec) == {}
+
+
+def test_a_name_that_another_run_took_meanwhile_is_refused_and_left_to_it(spec: SweepSpec, tmp_path: Path) -> None:
+    others = published(spec.model_copy(update={"state": tmp_path / "other"}))
+    spec.save()
+    with pytest.raises(Refused, match="another run took the name"):
+        take_name(spec)
+    withdraw(spec)
+    assert list(objects(spec)) == ["s/spec.json"]
+    withdraw(others)
+    assert objects(spec) == {}
+
+
+def test_a_sweep_that_was_killed_before_it_was_published_is_found_by_its_state(spec: SweepSpec) -> None:
+    spec.save()
+    with pytest.raises(BadInput, match="--state finds"):
+        load_spec("s", str(spec.storage))
+    assert load_spec("s", str(spec.storage), spec.state) == spec
 
 
 def published(spec: SweepSpec) -> SweepSpec:
