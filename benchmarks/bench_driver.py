@@ -92,7 +92,8 @@ def resident_kb() -> int:
 
 def run_dpsweep(trials: int, folder: Path, data_dir: Path) -> dict[str, float]:
     """A whole sweep. Calibrations, seconds per ε once on a machine, are made before the clock starts."""
-    from sweeps.driver import default_surroundings, plan_of, run_sweep
+    from sweeps.driver import plan_of, run_sweep
+    from sweeps.preflight import default_surroundings
 
     spec = sweep_spec(trials, folder, data_dir)
     around = replace(default_surroundings(spec.places.cache_dir), say=lambda _: None)

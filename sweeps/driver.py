@@ -7,30 +7,27 @@ leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
 from dpcore.disk import naming_full_disk
-from dpcore.errors import BadInput, DpsweepError, Refused
+from dpcore.errors import DpsweepError
 from sweeps.allow_list import allowed_error
-from sweeps.charges import FilterTerms
-from sweeps.disclosure import MeasuredPolicy, measure_policy, save_policy
+from sweeps.disclosure import save_policy
 from sweeps.disclosure_sheet import save_disclosure_sheet
 from sweeps.ledger import Ledger
-from sweeps.pricing import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, priced
+from sweeps.own_folder import found_key, locked, new_folder, new_key
+from sweeps.preflight import DatasetFacts, Surroundings, checked_plan, default_surroundings, describe_for_plan, with_filter
+from sweeps.pricing import SweepPlan, priced
 from sweeps.progress import progress_line
-from sweeps.publication import REPORT, RESULTS, is_published, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
+from sweeps.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
 from sweeps.ray_session import ray_session, run_tune
 from sweeps.reservations import Reservations
 from sweeps.results import SweepResults, TrialRecord
@@ -38,68 +35,18 @@ from sweeps.schedule import Schedule
 from sweeps.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
 from sweeps.selection import Selection, check_key
 from sweeps.spec import SPEC_FILE, SweepSpec
-from sweeps.stopping import plan_stopping
-from sweeps.validation import check_noise, plan_validation
 
 if TYPE_CHECKING:
-    from dpcore.data.shards import ShardSet
     from dpcore.privacy.randomness import SweepKey
 
 SHARE_OF_WRITING = 0.02
 """Of the driver's time: tables of many trials take longer to write, and are written less often."""
-
-LOCK_FILE = "sweep.lock"
-UNBEGUN = (LOCK_FILE, "sweep.key")
-"""What a sweep's folder holds before its spec is written."""
 
 
 class Interrupted(DpsweepError):
     """Ctrl-C or SIGTERM: ended cleanly, to be resumed."""
 
     exit_code = 130
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetFacts:
-    """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect; and
-    whom to charge for scores where validation is private. `look_alikes`: what a person should look at, for their terminal
-    alone."""
-
-    cohort: str
-    protected: bool
-    validation_cohort: str | None = None
-    look_alikes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a sweep leans on; tests and simulations give others.
-
-    Attributes:
-        accountant: plans and composes. tracker: one for the sweep.
-        dataset: checks the datasets of a config and describes the private one.
-        say: takes a progress line.
-        disclosure: attacks the public views of the sweep's splits; None where it has none to attack.
-    """
-
-    accountant: Accountant
-    tracker: Callable[[SweepSpec], SweepTracker]
-    dataset: Callable[[SweepSpec], DatasetFacts]
-    say: Callable[[str], None]
-    disclosure: Callable[[SweepSpec, Callable[[str], None]], MeasuredPolicy | None] = lambda spec, say: None
-
-
-def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
-    """dp-accounting, whose compositions are remembered in `cache_dir`, MLflow, the data catalog, stderr."""
-    from sweeps.tracking import Tracker
-
-    return Surroundings(
-        accountant=dp_accountant(cache_dir),
-        tracker=Tracker,
-        dataset=describe_dataset,
-        say=lambda line: print(line, file=sys.stderr),
-        disclosure=measure_policy,
-    )
 
 
 def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepPlan:
@@ -109,7 +56,7 @@ def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepP
         BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
     """
     around = surroundings or replace(default_surroundings(spec.places.cache_dir), dataset=describe_for_plan)
-    return _checked_plan(spec, around)[0]
+    return checked_plan(spec, around)[0]
 
 
 def run_sweep(
@@ -127,10 +74,10 @@ def run_sweep(
             a worker; it goes on once there is room.
     """
     around = surroundings or default_surroundings(spec.places.cache_dir)
-    plan, facts = _checked_plan(spec, around)
+    plan, facts = checked_plan(spec, around)
     spec = with_filter(spec, plan)
-    with _naming_faults(spec), ray_session(spec) as concurrency, _new_folder(spec) as made, _locked(spec):
-        key = _new_key(spec)
+    with _naming_faults(spec), ray_session(spec) as concurrency, new_folder(spec) as made, locked(spec):
+        key = new_key(spec)
         spec.save()
         run = _Run(spec, around, facts, key=key, key_lost=False)
         try:
@@ -161,140 +108,11 @@ def resume_sweep(
     spec = require_state(load_spec(name, storage, state))
     around = surroundings or default_surroundings(spec.places.cache_dir)
     facts = around.dataset(spec)
-    with _naming_faults(spec), _locked(spec):
+    with _naming_faults(spec), locked(spec):
         check_key(not spec.key_path.exists(), spec)
-        key, lost = _found_key(spec)
+        key, lost = found_key(spec)
         with ray_session(spec) as concurrency:
             return _Run(spec, around, facts, key=key, key_lost=lost).to_the_end(concurrency, summarize)
-
-
-def describe_dataset(spec: SweepSpec) -> DatasetFacts:
-    """Opens and verifies the datasets of a sweep.
-
-    Raises:
-        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong, the units of privacy cannot be
-            told apart, or labels that are to stay private placed the crops.
-    """
-    from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset
-    from dpcore.data.cohorts import check_cohort
-    from dpcore.data.shards import members_beside
-
-    places: Places = spec.places
-    config = any_config(spec)
-    data = config.data
-    private, public, validation = (open_dataset(name, places) for name in (data.in_private_place, data.public, data.validation))
-    validated = spec.space.sweep.validation == "private"
-    check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
-    if config.labels == "private" and spec.space.splits_in_use:
-        check_crops(private)
-    if config.is_rehearsal:
-        return DatasetFacts(cohort=private.members.cohort, protected=False)
-    charged = (private, validation) if validated else (private,)
-    for dataset in charged:
-        check_cohort(dataset.members, members_beside(dataset.folder), place=dataset.folder.parent)
-    if PRIVATE_METHODS.intersection(spec.space.methods):
-        check_unit(private, config.privacy_unit)
-    if validated:
-        check_unit(validation, config.privacy_unit)
-    return DatasetFacts(
-        cohort=private.members.cohort,
-        protected=private.manifest.protected or validation.manifest.protected,
-        validation_cohort=validation.members.cohort if validated else None,
-        look_alikes=_look_alikes([one for one in (public, validation) if one.manifest.role == "PUBLIC"], private, places),
-    )
-
-
-def _look_alikes(public: Sequence[ShardSet], private: ShardSet, places: Places) -> tuple[str, ...]:
-    from dpcore.data.likeness import likeness_of
-
-    found = (likeness_of(one, private, places) for one in public)
-    return tuple(likeness.text for likeness in found if likeness is not None)
-
-
-def describe_for_plan(spec: SweepSpec) -> DatasetFacts:
-    """`describe_dataset`, but embedded data that nobody has used yet are not generated for a plan: what they are is known, and
-    without a ledger nothing stands against them."""
-    from dpcore.data.catalog import dataset_folder
-    from dpcore.data.synthetic import EMBEDDED
-
-    data = any_config(spec).data
-    names = (data.in_private_place, data.public, data.validation)
-    is_unused = all(name in EMBEDDED and not dataset_folder(name, spec.places).exists() for name in names)
-    fits = spec.space.sweep.validation == "public" and not _ledger_is_there(spec)
-    return DatasetFacts(cohort="", protected=False) if is_unused and fits else describe_dataset(spec)
-
-
-def any_config(spec: SweepSpec) -> TrialConfig:
-    """Some admissible config of the space: its data are those of all."""
-    import random
-
-    generator = random.Random(0)
-    space, epsilon = spec.space, spec.space.sweep.epsilons[0]
-    refusal: BadInput | None = None
-    for _ in range(200):
-        try:
-            return space.trial_config(epsilon, space.draw(epsilon, generator))
-        except BadInput as error:
-            refusal = error
-    raise BadInput(f"no draw of the space is admissible: {refusal}")
-
-
-def _checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, DatasetFacts]:
-    if (spec.sweep_dir / SPEC_FILE).exists() or is_published(spec):
-        raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
-    facts = around.dataset(spec)
-    for line in facts.look_alikes:
-        around.say(f"dpsweep: {line}")
-    if facts.protected and spec.space.references.ceiling not in (False, "non_private"):
-        raise Refused(
-            "references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false, or =non_private: "
-            "then it runs, the ledger says so, and its score is sealed"
-        )
-    if facts.protected and "nonprivate" in spec.space.methods:
-        raise Refused("method nonprivate trains without privacy, and the private data are protected; take it out of the space")
-    ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
-    standing = () if ledger is None else ledger.lines(cohort=facts.cohort)
-    plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
-    _check_name_and_key_are_fresh(spec, ledger)
-    check_cap(plan, standing, around.accountant)
-    plan_stopping(spec.space, spec.runtime.report_every_steps)  # refuses a stopper that could never stop
-    validation = plan_validation(spec.space, spec.places.cache_dir)
-    if validation is not None:
-        check_noise(validation)
-    return plan, facts
-
-
-def with_filter(spec: SweepSpec, plan: SweepPlan) -> SweepSpec:
-    """The spec with the order and budget of its RDP filter, if it needs one: fixed here, before the first trial."""
-    if plan.basis.filter is None:
-        return spec
-    terms = FilterTerms(sweep=spec.name, order=plan.basis.filter.order, rdp=plan.basis.filter.rdp)
-    return spec.model_copy(update={"privacy_filter": terms})
-
-
-def _check_name_and_key_are_fresh(spec: SweepSpec, ledger: Ledger | None) -> None:
-    """Lines are known by sweep and trial: a second sweep of one name would pass for a replay of the first. And trial ids
-    are alike in all sweeps: under one key, a trial with the settings of another one's would draw its noise again.
-
-    Raises:
-        Refused: the ledger knows the name, or the key that DPSWEEP_KEY_FILE names.
-    """
-    lines = () if ledger is None else ledger.lines()
-    if any(line.sweep == spec.name for line in lines):
-        raise Refused(
-            f"the ledger holds reservations of a sweep {spec.name} already, whose folder is not in {spec.storage}; give another --name, "
-            "so that this sweep is charged for itself"
-        )
-    if spec.key_path.exists() and spec.key_path.parent != spec.state_dir:
-        from dpcore.privacy.randomness import SweepKey
-
-        key_id = SweepKey.load(spec.key_path).key_id()
-        if any(line.key_id == key_id for line in lines):
-            raise Refused(f"{spec.key_path} is the key of another sweep; let DPSWEEP_KEY_FILE name a new path, and a key is made there")
-
-
-def _ledger_is_there(spec: SweepSpec) -> bool:
-    return spec.ledger_url is not None or (spec.storage_dir / "ledger.sqlite").is_file()
 
 
 class _Run:
@@ -408,73 +226,6 @@ class _Run:
 def _naming_faults(spec: SweepSpec) -> contextlib.AbstractContextManager[None]:
     """Study, reports, ledger, spool and tables are written by libraries, each with its own words for a full disk."""
     return naming_full_disk(spec.state_dir, others=(SQLAlchemyError,))
-
-
-@contextlib.contextmanager
-def _new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
-    """Makes the sweep's folders and gives their list; at the end it takes away those that still stand in it.
-
-    So a sweep that fails before its first trial leaves nothing; one that has begun clears the list, whatever fails then.
-    """
-    made: list[Path] = [] if spec.storage_dir.exists() else [spec.storage_dir]
-    spec.storage_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        for folder in dict.fromkeys((spec.sweep_dir, spec.state_dir)):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                _clear_unbegun(spec, folder)
-            folder.mkdir()
-            made.append(folder)
-        yield made
-    except FileExistsError as error:
-        raise Refused(f"{error.filename} exists: another run took the name {spec.name}; give another --name") from None
-    finally:
-        for folder in reversed(made):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _clear_unbegun(spec: SweepSpec, folder: Path) -> None:
-    """Takes away what a driver left that was killed before it wrote its spec: nothing is reserved then, and nothing to resume.
-
-    Raises:
-        Refused: there is something else, or that driver lives.
-    """
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in UNBEGUN and not path.name.startswith(f".{SPEC_FILE}."))
-    if foreign:
-        raise Refused(f"{folder} exists and holds no sweep that could be resumed, but {', '.join(foreign[:3])}; give another --name")
-    lock = _locked(spec) if (spec.state_dir / LOCK_FILE).exists() else contextlib.nullcontext()
-    with lock:
-        shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def _locked(spec: SweepSpec) -> Iterator[None]:
-    """One driver per sweep. The lock ends with its process, whatever ends that."""
-    with (spec.state_dir / LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(f"sweep {spec.name} is being run by another process; `dpsweep status {spec.name}` shows how far it is") from None
-        yield
-
-
-def _new_key(spec: SweepSpec) -> SweepKey:
-    """A fresh key in the sweep's state; one that DPSWEEP_KEY_FILE names is used when it is there."""
-    from dpcore.privacy.randomness import SweepKey
-
-    if spec.key_path.exists():
-        return SweepKey.load(spec.key_path)
-    key = SweepKey.fresh()
-    key.save(spec.key_path)
-    return key
-
-
-def _found_key(spec: SweepSpec) -> tuple[SweepKey, bool]:
-    """The sweep's key and whether it had to be made anew because the old one is lost."""
-    from dpcore.privacy.randomness import SweepKey
-
-    lost = not spec.key_path.exists()
-    return (_new_key(spec) if lost else SweepKey.load(spec.key_path)), lost
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.duration import at_a_time
 from sweeps.ledger import Ledger
+from sweeps.own_folder import LOCK_FILE
 from sweeps.pricing import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
 from sweeps.spec import SELECTED, SweepSpec
 
@@ -127,7 +128,7 @@ def _studies(spec: SweepSpec) -> dict[str, Study]:
 
 def _driver_lives(spec: SweepSpec) -> bool:
     """Whether a process holds the sweep's lock."""
-    path = spec.state_dir / "sweep.lock"
+    path = spec.state_dir / LOCK_FILE
     if not path.is_file():
         return False
     with path.open("rb") as file:

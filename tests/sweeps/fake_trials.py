@@ -17,7 +17,7 @@ from dpcore.errors import BadInput, Diverged, NotReplayable, OutOfMemory
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.composition import Filtered, Selected
 from dpcore.train.attempts import FIRST
-from sweeps.driver import DatasetFacts, Surroundings
+from sweeps.preflight import DatasetFacts, Surroundings
 from sweeps.pricing import Accountant
 
 

@@ -27,10 +27,11 @@ from search_spaces.loader import build_space
 from sweeps import driver as driver_module
 from sweeps.allow_list import is_allowed
 from sweeps.commands.sweep_commands import summarize
-from sweeps.driver import default_surroundings, run_sweep
+from sweeps.driver import run_sweep
 from sweeps.export import best_trial
 from sweeps.ledger import Ledger
 from sweeps.mlflow_connection import default_tracking_uri
+from sweeps.preflight import default_surroundings
 from sweeps.results import SweepResults
 from sweeps.spec import SweepSpec
 

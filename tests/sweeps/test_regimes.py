@@ -14,8 +14,8 @@ from dpcore.config import Places
 from dpcore.errors import Refused
 from dpcore.privacy.composition import Filtered, price, rdp_of
 from sweeps.charges import FilterTerms
-from sweeps.driver import with_filter
 from sweeps.ledger import Ledger
+from sweeps.preflight import with_filter
 from sweeps.pricing import Accountant, SweepPlan, check_cap, plan_sweep, sweep_price
 from sweeps.regimes import basis_of
 from sweeps.reservations import Reservations

@@ -13,8 +13,9 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused
-from sweeps.driver import DatasetFacts, plan_of
+from sweeps.driver import plan_of
 from sweeps.ledger import Ledger
+from sweeps.preflight import DatasetFacts
 from sweeps.pricing import planned_runs, sweep_price
 from sweeps.reservations import Reservations
 from sweeps.results import TrialRecord
