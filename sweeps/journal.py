@@ -15,6 +15,7 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 
 from dpcore.errors import Corrupt
+from dpcore.train.durable import drop_partial_line
 
 NO_TIME = "1970-01-01T00:00:00+00:00"
 TIMES = ("datetime_start", "datetime_complete")
@@ -108,6 +109,17 @@ class SweepJournal(BaseJournalBackend):
             yield
         finally:
             self._lock.release()
+
+
+def clear_journal(path: Path) -> None:
+    """Makes a journal writable after a kill: a lock that nobody holds and a half-written last line are removed.
+
+    Only for the holder of the sweep's lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for lock in path.parent.glob(f"{path.name}.lock*"):
+        lock.unlink(missing_ok=True)
+    drop_partial_line(path)
 
 
 def _untimed(log: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sweeps.publication import is_published
 from sweeps.searcher import SweepTracker
 from sweeps.spec import SPEC_FILE, SweepSpec
 from sweeps.stopping import plan_stopping
+from sweeps.study_storage import check_new_studies
 from sweeps.validation import check_noise, plan_validation
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Data
         )
     if facts.protected and "nonprivate" in spec.space.methods:
         raise Refused("method nonprivate trains without privacy, and the private data are protected; take it out of the space")
+    check_new_studies(spec, protected=facts.protected)
     ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
     standing = () if ledger is None else ledger.lines(cohort=facts.cohort)
     plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)

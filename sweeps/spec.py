@@ -51,6 +51,7 @@ class SweepSpec(Part):
     gpus_per_trial: float = Field(default=0, ge=0)
     max_failures: int = Field(default=2, ge=0, description="retries of one trial after its worker died")
     tracking_uri: str | None = None
+    study_url: str | None = Field(default=None, description="SQLAlchemy URL without user and password; None: a journal in the state")
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL; None: SQLite in the storage")
     trial_function: str = RUN_TRIAL
     warm_start: WarmStart | None = Field(default=None, description="the settings of an earlier sweep that this one begins with")
@@ -62,6 +63,17 @@ class SweepSpec(Part):
         if name in (".", "..") or any(c in name for c in "/\\\0\n"):
             raise ValueError(f"a sweep's name becomes a folder: leave out slashes and line breaks, given {name!r}")
         return name
+
+    @field_validator("study_url")
+    @classmethod
+    def _holds_no_credentials(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "user and password would be stored with the sweep; leave them out and give them to the database's client (PGUSER and "
+                "PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
+            )
+        return url
 
     @field_validator("storage", "state")
     @classmethod
@@ -118,7 +130,7 @@ class SweepSpec(Part):
 
     @property
     def study_path(self) -> Path:
-        """Optuna's journal: one study per ε and one of the references."""
+        """Optuna's journal, one study per ε and one of the references, where they lie in no database."""
         return self.state_dir / "study.journal"
 
     @property

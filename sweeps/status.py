@@ -114,13 +114,13 @@ def _studies(spec: SweepSpec) -> dict[str, Study]:
     """The studies of a sweep by the last part of their names."""
     import optuna
     from optuna.samplers import RandomSampler
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
-    if not spec.study_path.is_file():
-        return {}
+    from sweeps.study_storage import read_storage
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
+    storage = read_storage(spec)
+    if storage is None:
+        return {}
     own = [study.study_name for study in storage.get_all_studies() if study.study_name.startswith(f"{spec.name}/")]
     loaded = (optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler()) for name in own)
     return {study.study_name.removeprefix(f"{spec.name}/"): study for study in loaded}

@@ -1,4 +1,4 @@
-"""The memory of a search: one Optuna study per ε and one of the references, in a journal file of the sweep.
+"""The memory of a search: one Optuna study per ε and one of the references, in a journal file of the sweep or a database.
 
 Every trial that is handed out is a trial of a study, with its record's plan as user attributes, so that a resume needs
 no other source. Told once: COMPLETE with its PCKh, FAIL, or PRUNED: a trial that was stopped early, with its intermediate values, or
@@ -15,26 +15,23 @@ import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import JournalStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from dpcore.config import TrialConfig, parse_config
 from dpcore.errors import BadInput
-from dpcore.train.durable import drop_partial_line
 from search_spaces.admission import admissible_grid, is_admissible
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
-from sweeps.journal import SweepJournal
 from sweeps.pricing import trials_at
 from sweeps.results import State, TrialRecord
 from sweeps.spec import SELECTED, SweepSpec
+from sweeps.study_storage import open_storage
 from sweeps.tpe import STARTUP, SharedTPESampler
 
 REDRAWS = 50
@@ -62,17 +59,15 @@ class _Place:
 
 
 class Studies:
-    """All studies of a sweep. One process at a time: the driver that holds the sweep's lock. `timed`: whether the journal may
-    say when a trial began and ended."""
+    """All studies of a sweep. One process at a time: the driver that holds the sweep's lock. `timed`: whether they may say when a
+    trial began and ended."""
 
     def __init__(self, spec: SweepSpec, *, timed: bool = True) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
-        clear_journal(spec.study_path)
-        self._journal = SweepJournal(spec.study_path, timed=timed)
-        self._storage = JournalStorage(self._journal)
+        self._storage, self._together = open_storage(spec, timed=timed)
         self._studies: dict[float, Study] = {}
-        with self._journal.together():
+        with self._together():
             for epsilon in spec.space.sweep.epsilons:
                 self._studies[epsilon] = self._open(epsilon)
             self._references = self._open(None)
@@ -91,7 +86,7 @@ class Studies:
         """
         study, rule = self._studies[epsilon], ""
         for _ in range(REDRAWS):
-            with self._journal.together():
+            with self._together():
                 self._ask_the_neighbour(epsilon)
                 trial = study.ask()
                 draw = self._suggest(trial, epsilon)
@@ -111,13 +106,13 @@ class Studies:
     def add_reference(self, record: TrialRecord) -> None:
         """Remembers a run outside the search."""
         study = self._references
-        with self._journal.together():
+        with self._together():
             self._remember(study, study.ask().number, record)
 
     def select(self, epsilon: float, winner: TrialRecord | None) -> None:
         """Remembers that the private selection of an ε is over, and its winner; again after a crash it changes nothing."""
         study = self._studies[epsilon]
-        with self._journal.together():
+        with self._together():
             if winner is not None and winner.trial_id not in self._places:
                 self._remember(study, study.ask().number, winner)
             if winner is not None and self._storage.get_trial(self._places[winner.trial_id].storage_id).state == TrialState.RUNNING:
@@ -142,7 +137,7 @@ class Studies:
         """The end of a record: COMPLETE with its score, PRUNED or FAIL. `replaced`: it no longer counts, another takes its place."""
         place = self._places[record.trial_id]
         end = {"seconds": record.seconds, "error": record.error, REPLACED: replaced}
-        with self._journal.together():
+        with self._together():
             self._storage.set_trial_user_attr(place.storage_id, END, end)
             if record.state == "done":
                 place.study.tell(place.number, SEALED_VALUE if record.is_sealed else record.pckh_50)
@@ -281,17 +276,6 @@ def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
 def is_replaced(trial: FrozenTrial) -> bool:
     """Whether another trial took its place, so that it is not counted."""
     return bool(trial.user_attrs.get(END, {}).get(REPLACED))
-
-
-def clear_journal(path: Path) -> None:
-    """Makes a journal writable after a kill: a lock that nobody holds and a half-written last line are removed.
-
-    Only for the holder of the sweep's lock.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for lock in path.parent.glob(f"{path.name}.lock*"):
-        lock.unlink(missing_ok=True)
-    drop_partial_line(path)
 
 
 def _scored(study: Study) -> int:

@@ -73,6 +73,9 @@ def _add_run(commands: Any, address: str | None) -> None:
         "--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: the sweep's folder; of a URI: none)"
     )
     run.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
+    run.add_argument(
+        "--study-storage", metavar="URL", default=None, help="a database for Optuna's studies (default: a journal in the state)"
+    )
     run.add_argument("--ledger", metavar="URL", default=None, help="a SQLAlchemy URL (default: SQLite in the storage)")
     run.add_argument("--warm-start", metavar="NAME", default=None, help="begin with the best settings of an earlier sweep of this storage")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
@@ -127,6 +130,7 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
             "cpus_per_trial": args.cpus_per_trial,
             "gpus_per_trial": args.gpus_per_trial,
             "tracking_uri": None if args.tracking_uri is None else take_credentials(args.tracking_uri),
+            "study_url": args.study_storage,
             "ledger_url": args.ledger,
         },
     )

@@ -14,6 +14,7 @@ import spaces
 from dpcore.config import Places, RuntimeFlags
 from dpcore.errors import BadInput
 from dpcore.train.attempts import Attempt
+from sweeps.journal import clear_journal
 from sweeps.ledger import Ledger, LedgerLine
 from sweeps.pricing import Accountant
 from sweeps.progress import progress_line
@@ -22,7 +23,7 @@ from sweeps.reservations import Reservations
 from sweeps.results import CurvePoint, TrialRecord
 from sweeps.schedule import Schedule
 from sweeps.spec import SweepSpec
-from sweeps.studies import Studies, clear_journal
+from sweeps.studies import Studies
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
 

@@ -40,8 +40,9 @@ def finish(studies: Studies, epsilon: float, number: int) -> TrialRecord:
 def test_an_ask_and_a_tell_are_one_write_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = Studies(spec_of(tmp_path, sweep={"sampler": "tpe"}))
     writes: list[int] = []
-    write = studies._journal._write
-    monkeypatch.setattr(studies._journal, "_write", lambda lines: (writes.append(len(lines)), write(lines)))
+    journal = studies._storage._backend
+    write = journal._write
+    monkeypatch.setattr(journal, "_write", lambda lines: (writes.append(len(lines)), write(lines)))
     record = studies.ask(0.5, 0)
     assert len(writes) == 1
     studies.tell(scored(record))
