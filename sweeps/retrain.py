@@ -21,7 +21,8 @@ from typing import Any
 
 from dpcore.config import Places, TrialConfig, parse_config
 from dpcore.data.folders import new_folder
-from dpcore.errors import BadInput, NotReplayable, Refused, Unavailable
+from dpcore.disk import naming_full_disk
+from dpcore.errors import BadInput, NotReplayable, OutOfMemory, Refused, Unavailable
 from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.composition import price
 from dpcore.privacy.randomness import SweepKey
@@ -152,7 +153,12 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
             ledger.reserve(reservation, cap=cap, compose=price)
     begin()
     try:
-        last = _run(request, training, folder=request.out, expected={})
+        with naming_full_disk(request.out):
+            last = _run(request, training, folder=request.out, expected={})
+    except OutOfMemory as error:
+        raise OutOfMemory(
+            f"{error}; `--resume --new-attempt` goes on then. The charge so far stands", physical_batch_size=error.physical_batch_size
+        ) from None
     except NotReplayable as error:
         raise NotReplayable(f"{error}. `--resume --new-attempt` does that; the charge so far stands") from None
     if ledger is not None:

@@ -17,9 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import chaos_trials
+import optuna
 import pytest
 from e2e_support import Cli
 from mlflow.tracking import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from process_tree import Process, descendants, wait_until_gone
 
 from dpcore.config import Places, RuntimeFlags
@@ -27,7 +30,6 @@ from search_spaces.loader import build_space
 from sweeps.ledger import Ledger
 from sweeps.results import read_results
 from sweeps.spec import SweepSpec
-from sweeps.studies import Studies
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -226,8 +228,9 @@ def check_ledger(spec: SweepSpec, cli: Cli) -> None:
 
 def check_studies(spec: SweepSpec) -> None:
     """No trial without an end."""
-    studies = Studies(spec)
-    states = Counter(trial.state.name for study in studies._studies.values() for trial in study.get_trials(deepcopy=False))
+    storage = JournalStorage(JournalFileBackend(str(spec.study_path)))
+    every = [optuna.load_study(study_name=study.study_name, storage=storage) for study in storage.get_all_studies()]
+    states = Counter(trial.state.name for study in every for trial in study.get_trials(deepcopy=False))
     assert states["COMPLETE"] == PLANNED
     assert not states["RUNNING"]
 

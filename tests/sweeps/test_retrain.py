@@ -1,5 +1,6 @@
 """Training from best.yaml: charged before it begins, resumed under one reservation, its key gone at the end."""
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.data import catalog
-from dpcore.errors import BadInput, NotReplayable, Refused
+from dpcore.errors import BadInput, DiskFull, NotReplayable, OutOfMemory, Refused
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import Attempt
 from sweeps import retrain
@@ -65,6 +66,29 @@ def test_a_training_that_ended_leaves_no_key_beside_its_model(request_of_a_file:
     assert lines_of(request_of_a_file) == ["reserve", "settle"]
     assert train_resumed(request_of_a_file, new_attempt=False) == result
     assert lines_of(request_of_a_file) == ["reserve", "settle"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "how"),
+    [
+        (OutOfMemory("step 2 does not fit", physical_batch_size=16), OutOfMemory, "step 2 does not fit; `--resume --new-attempt`"),
+        (OSError(errno.ENOSPC, "No space left on device"), DiskFull, "disk full: .*out on .* --resume`"),
+    ],
+)
+def test_a_fault_of_a_training_says_how_to_go_on_and_its_charge_stands(
+    fault: Exception, told: type[Exception], how: str, request_of_a_file: TrainRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*given: Any, **named: Any) -> Iterator[Any]:
+        raise fault
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain, "run_trial", failing)
+        with pytest.raises(told, match=how):
+            train_fresh(request_of_a_file)
+    train_resumed(request_of_a_file, new_attempt=told is OutOfMemory)
+    attempts = [(line.kind, line.attempt) for line in Ledger(str(request_of_a_file.ledger_url)).lines()]
+    assert attempts == ([("reserve", 0), ("reserve", 1), ("settle", 1)] if told is OutOfMemory else [("reserve", 0), ("settle", 0)])
 
 
 def test_an_interrupted_training_goes_on_with_its_key_under_its_reservation(
