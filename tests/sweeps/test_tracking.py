@@ -5,11 +5,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from ruamel.yaml import YAML
 
@@ -27,6 +29,7 @@ from sweeps.contact_sheet import ContactSheet
 from sweeps.disclosure import PolicyDisclosure
 from sweeps.disclosure_sheet import DisclosureSheet
 from sweeps.mlflow_connection import take_credentials
+from sweeps.mlflow_store import is_final
 from sweeps.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, alias_of, check_tracking
@@ -194,6 +197,38 @@ def test_protected_data_lets_only_the_allow_list_out_and_no_durations(spec: Swee
     assert "train/loss" not in spooled
     assert "im007" not in spooled
     assert "train/loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "final"), [(413, True), (422, True), (401, False), (404, False), (429, False), (503, False)])
+def test_what_a_proxy_refuses_is_skipped_and_what_can_be_mended_waits(status: int, final: bool) -> None:
+    answer = MlflowException(f"API request to endpoint /x failed with error code {status} != 200. Response body: ''")
+    assert is_final(answer) == final
+
+
+def test_a_run_whose_answer_got_lost_is_found_again_and_one_that_comes_late_is_deleted(
+    spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = MlflowClient.create_run, []
+
+    def losing(self: MlflowClient, *args: Any, **named: Any) -> Any:
+        run = real(self, *args, **named)
+        calls.append(named["run_name"])
+        if named["run_name"] == "e0.8-000" and calls.count("e0.8-000") == 1:
+            raise MlflowException("the answer got lost")
+        if named["run_name"] == "e0.8-001":
+            real(self, *args, **named)  # a request before it, which is answered only now
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", losing)
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    for record in (record_of(), record_of("e0.8-001")):
+        tracker.trial_started(record)
+        tracker.trial_ended(replace(record, state="done", pckh_50=0.4))
+    tracker.close()
+    assert calls.count("e0.8-000") == calls.count("e0.8-001") == 1
+    _, runs = opened(spec)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
 @pytest.mark.parametrize("name", ["train/loss", "train/clipped_frac", "time/step_s", "data/batch_size", "val/pckh_50x"])
