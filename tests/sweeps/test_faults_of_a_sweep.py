@@ -9,8 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 from full_disk import fill, small_disk
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,12 +24,13 @@ from one_process import OneProcess
 from dpcore.config import Places, RuntimeFlags
 from dpcore.errors import DiskFull
 from sweeps import driver as driver_module
+from sweeps.allow_list import allowed_error
 from sweeps.driver import resume_sweep, run_sweep
 from sweeps.ledger import Ledger
 from sweeps.pricing import Accountant
 from sweeps.reservations import Reservations
 from sweeps.schedule import Schedule
-from sweeps.searcher import ScheduleCallback, ScheduleSearcher
+from sweeps.searcher import ScheduleCallback, ScheduleSearcher, _last_line
 from sweeps.spec import SweepSpec
 
 HERE = Path(__file__).parent
@@ -75,6 +79,8 @@ def test_each_fault_of_a_worker_has_its_own_outcome_and_none_ends_the_sweep(spec
         "002": "Diverged: the weights diverged",
         "004": "RuntimeError: the data cannot be opened (after 2 tries)",
     }
+    study = optuna.load_study(study_name="s/epsilon-0.5", storage=JournalStorage(JournalFileBackend(str(spec.study_path))))
+    assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 4, "FAIL": 2}
     assert reserved(spec) == {f"e0.5-{number:03d}": 2 if number in (0, 3) else 1 for number in range(6)}
     events = [event for event in trackers[0].events if event[0] in ("started", "ended")]
     assert [name for kind, name in events if kind == "ended"].count("e0.5-004") == 1
@@ -91,6 +97,23 @@ def test_a_trial_that_no_worker_came_to_start_is_told_to_the_tracker_from_its_st
         callback.on_trial_error(0, [], SimpleNamespace(config=searcher.suggest("x"), error_file=None))
     assert tracker.events == [("started", "e0.5-000"), ("ended", "e0.5-000")]
     assert schedule.records[0].error == "the worker died (after 3 tries)"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (
+            "Task was killed due to the node running low on memory.\nMemory on the node was 3",
+            "its node ran out of memory, and Ray ended it",
+        ),
+        ("The actor is dead because its worker process has died.\nWorker exit type: SYSTEM_ERROR", "its process was killed or crashed"),
+    ],
+)
+def test_a_death_of_a_worker_is_told_in_a_line_of_our_own_that_protected_data_may_show(told: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "error.txt").write_text(f"Failure # 1 (occurred at 2030-01-01)\n{told}\n")
+    line = _last_line(SimpleNamespace(error_file=str(tmp_path / "error.txt")))
+    assert line.startswith(f"the worker died: {expected}")
+    assert allowed_error(line, protected=True) == "the worker died"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 
 from dpcore.config import Places, TrialConfig
 from search_spaces.loader import load_space
-from sweeps import tracking
+from sweeps import sender, tracking
 from sweeps.results import CurvePoint, TrialRecord
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
@@ -144,6 +144,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 def spec(proxy: Proxy, places: Places, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
     """A sweep of the test's name at the proxy, whose answers are waited for a few seconds only."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_WITHIN_S))
+    monkeypatch.setattr(sender, "LONGEST_PAUSE_S", 1.0)
     space = load_space("quick", epsilons=[0.8])
     uri = f"http://127.0.0.1:{proxy.server_address[1]}"
     return SweepSpec(name=request.node.name[:60], space=space, places=places, storage=tmp_path / "storage", tracking_uri=uri)
