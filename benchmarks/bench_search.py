@@ -143,12 +143,12 @@ def trials_to_reach(regret: np.ndarray, target: float) -> int:
     return int(reached[0]) + 1 if reached.size else len(regret) + 1
 
 
-def compare(curves: dict[str, np.ndarray], stock_name: str, at: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Trials of ours per trial of a stock recipe, for what that has found after `at`."""
-    ours_curves, stock_curves = curves["ours"], curves[stock_name]
+def compare(curves: dict[str, np.ndarray], other: str, at: int, generator: np.random.Generator) -> dict[str, Any]:
+    """Trials of ours per trial of another contender, for what that has found after `at`."""
+    ours_curves, other_curves = curves["ours"], curves[other]
 
     def ratio(rows: np.ndarray) -> float:
-        return trials_to_reach(ours_curves[rows].mean(axis=0), float(stock_curves[rows, at - 1].mean())) / at
+        return trials_to_reach(ours_curves[rows].mean(axis=0), float(other_curves[rows, at - 1].mean())) / at
 
     seeds = len(ours_curves)
     drawn = [ratio(generator.integers(0, seeds, seeds)) for _ in range(BOOTSTRAPS)]
@@ -182,7 +182,7 @@ def measure(*, seeds: range, trials: int, epsilons: tuple[float, ...], related: 
     runs = len(seeds) * trials * len(epsilons)
     return {
         "contenders": {name: summary(one, generator) for name, one in curves.items()},
-        "trials_of_ours_per_trial_of_stock": {
+        "trials_of_ours_per_trial": {
             name: {str(at): compare(curves, name, at, generator) for at in AT if at <= trials} for name in curves if name != "ours"
         },
         "cpu_ms_per_trial": {name: round(1000 * one / runs, 1) for name, one in seconds.items()},
@@ -208,7 +208,7 @@ def main() -> None:
     for case, given in cases.items():
         print(case, flush=True)
         document[case] = measure(seeds=seeds, **given)
-        print(json.dumps(document[case]["trials_of_ours_per_trial_of_stock"]), flush=True)
+        print(json.dumps(document[case]["trials_of_ours_per_trial"]), flush=True)
         args.out.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
-from optuna.samplers._tpe.sampler import _split_trials, default_gamma
+from optuna.samplers._tpe.sampler import _split_trials
 from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -28,6 +28,9 @@ NEWEST = 500
 """Finished trials that a fit sees, of all studies together: an ask does not become dearer after that."""
 BANDWIDTH_DECADES = 1.0
 """Of the kernel over log10 ε, at one trial; it shrinks with their number n as n^(-1/5), the rate of a density in one dimension."""
+GOOD_SHARE, GOOD_AT_MOST = 0.15, 25
+"""Of a study's trials, which pass for good. Optuna takes a tenth, a single trial for as long as there are ten; with eight ε of 24 trials
+the regret was 0.0178 with a tenth and 0.0153 with this."""
 FITTED = (TrialState.COMPLETE, TrialState.PRUNED)
 SEEN = (*FITTED, TrialState.RUNNING)
 
@@ -86,7 +89,7 @@ class SharedTPESampler(TPESampler):
         weights: tuple[list[float], ...] = ([], [])
         for seen in self._now:
             finished = sum(one.state in FITTED for one in seen.trials)
-            split = _split_trials(seen.study, list(seen.trials), default_gamma(finished))
+            split = _split_trials(seen.study, list(seen.trials), good_count(finished))
             for side, weight, part in zip(sides, weights, split, strict=True):
                 drawn = [params for params in (self._get_params(one, study) for one in part) if _lies_in(params, search_space)]
                 side += drawn
@@ -117,6 +120,11 @@ class SharedTPESampler(TPESampler):
         """Of a trial at `epsilon`: a Gaussian kernel over log10 ε, 1 at this study's own."""
         width = BANDWIDTH_DECADES * max(1, finished) ** -0.2
         return math.exp(-0.5 * (math.log10(epsilon / self._epsilon) / width) ** 2)
+
+
+def good_count(finished: int) -> int:
+    """How many of a study's trials pass for good ones."""
+    return min(math.ceil(GOOD_SHARE * finished), GOOD_AT_MOST)
 
 
 def newest(trials: Sequence[FrozenTrial], count: int) -> Iterator[FrozenTrial]:

@@ -9,7 +9,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 
 from sweeps import tpe
-from sweeps.tpe import SharedTPESampler, newest
+from sweeps.tpe import SharedTPESampler, good_count, newest
 
 SPACE = {"method": CategoricalDistribution(("a", "b")), "x": FloatDistribution(0.0, 1.0), "rank": IntDistribution(1, 9)}
 
@@ -104,6 +104,10 @@ def test_a_fit_sees_the_newest_trials_alone(monkeypatch: pytest.MonkeyPatch) -> 
     add(studies[1.0], 100, best=0.1)
     add(studies[1.0], 60, best=0.9)
     assert mean_x(draws(studies[1.0], 20)) == pytest.approx(0.9, abs=0.1)
+
+
+def test_a_few_of_many_trials_are_good_ones() -> None:
+    assert [good_count(finished) for finished in (0, 1, 10, 100, 1000)] == [0, 1, 2, 15, 25]
 
 
 def test_running_trials_stay_and_the_last_finished_ones() -> None:
