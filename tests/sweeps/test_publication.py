@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import fake_trials
 import spaces
+from object_store import open_bucket
 
 from dpcore.config import Places, parse_config
 from dpcore.errors import BadInput, Refused, Unavailable
@@ -59,8 +61,16 @@ def objects(spec: SweepSpec) -> dict[str, bytes]:
     return {name: bucket.read(name) for name in bucket.names()}
 
 
+@pytest.fixture
+def on_s3(spec: SweepSpec, tmp_path: Path) -> Iterator[SweepSpec]:
+    """The same sweep on an S3 server."""
+    with open_bucket("s3", tmp_path) as bucket:
+        yield parse_config(SweepSpec, {**spec.model_dump(by_alias=True), "storage": bucket.uri})
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning:ray")  # ray leaves its log files and sockets to the end of the process
-def test_a_sweep_on_a_bucket_is_published_whole_and_its_key_stays_in_the_state(spec: SweepSpec, tmp_path: Path) -> None:
+def test_a_sweep_on_a_bucket_is_published_whole_and_its_key_stays_in_the_state(on_s3: SweepSpec, tmp_path: Path) -> None:
+    spec = on_s3
     results = run_sweep(spec, fake_trials.surroundings())
     assert {record.state for record in results.records} == {"done"}
     held = objects(spec)

@@ -5,9 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from object_store import open_bucket
 
 from dpcore.errors import Corrupt, Unavailable
 from sweeps import snapshots
@@ -38,9 +43,10 @@ save_snapshot(DyingBucket.open(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), att
 """Killed in the middle of a file, after some files; the last is the list itself."""
 
 
-@pytest.fixture(params=["file://{}", "fsspec+local://{}"])
-def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    return Bucket.open(request.param.format(tmp_path / "bucket"))
+@pytest.fixture(params=["file", "fsspec+local", "s3"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
+    with open_bucket(request.param, tmp_path / "bucket") as opened:
+        yield opened
 
 
 def trial_folder(tmp_path: Path, *, step: int, weights: str) -> Path:
