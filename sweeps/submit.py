@@ -7,6 +7,7 @@ refused, and no environment variable of this machine goes along.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -66,6 +67,7 @@ def check_arguments(arguments: Sequence[str], working_dir: WorkingDir) -> None:
         SystemExit: 2, argparse's own answer to a wrong option.
     """
     from search_spaces.loader import load_space
+    from sweeps.bucket import is_uri
     from sweeps.cli import build_parser
     from sweeps.run import command_line
 
@@ -75,6 +77,8 @@ def check_arguments(arguments: Sequence[str], working_dir: WorkingDir) -> None:
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or ~/.mlflow/credentials on the head, ~/.pgpass for a database"
         )
     args = build_parser(address="auto").parse_args(command_line(arguments))
+    if is_uri(args.storage):
+        _check_bucket(args)
     for option, value in (
         ("--storage", args.storage),
         ("--data-dir", getattr(args, "data_dir", None)),
@@ -96,6 +100,14 @@ def check_arguments(arguments: Sequence[str], working_dir: WorkingDir) -> None:
         raise BadInput(
             f"{space} does not go along with the job (hidden, ignored by git, or outside {working_dir.folder}); put it elsewhere"
         )
+
+
+def _check_bucket(args: argparse.Namespace) -> None:
+    from sweeps.bucket import check_uri
+
+    check_uri(args.storage)
+    if hasattr(args, "space") and args.state is None:  # `resume` finds it in the bucket
+        raise BadInput(f"--storage {args.storage} is a bucket: give --state, the absolute path of a folder that stays, for study and key")
 
 
 def submit(client: Any, arguments: Sequence[str], working_dir: WorkingDir) -> str:

@@ -41,6 +41,9 @@ def test_arguments_reach_the_jobs_shell_whole() -> None:
         (["space.yaml", "--storage", "/s", "--set", "clip_nrom=1"], "clip_nrom"),
         (["space.yaml", "--storage", "/s", "--tracking-uri", "http://me:hidden-word@host:5000"], "password"),
         (["space.yaml", "--storage", "/s", "--ledger=postgresql://me:hidden-word@host/db"], "password"),
+        (["space.yaml", "--storage", "s3://lab/x?secret_key=hidden-word", "--state", "/s"], "environment"),
+        (["space.yaml", "--storage", "s3://lab/x", "--ledger", "postgresql://host/db"], "--state"),
+        (["space.yaml", "--storage", "s3://lab/x", "--state", "relative"], "--state relative"),
     ],
 )
 def test_what_would_fail_there_is_refused_here(arguments: list[str], named: str, working_dir: WorkingDir) -> None:
@@ -55,6 +58,8 @@ def test_what_would_fail_there_is_refused_here(arguments: list[str], named: str,
         ["space.yaml", "--storage", "/s"],
         ["quick", "--storage", "/s"],
         ["resume", "a", "--storage", "/s"],
+        ["quick", "--storage", "s3://lab/x", "--state", "/s"],
+        ["resume", "a", "--storage", "s3://lab/x"],
         ["/mnt/a.yaml", "--storage", "/s"],
     ],
 )

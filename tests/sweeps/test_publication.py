@@ -1,6 +1,7 @@
 """A sweep on a bucket: what is published, how it is found again, what is refused, and that the key never goes there."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from sweeps.bucket import Bucket
 from sweeps.driver import resume_sweep, run_sweep
 from sweeps.export import Origin, best_trial
 from sweeps.ledger import Ledger
-from sweeps.publication import load_spec, require_state, results_at_hand, standing_of, take_name, trial_at_hand, withdraw
+from sweeps.publication import Standing, load_spec, require_state, results_at_hand, standing_of, take_name, trial_at_hand, withdraw
 from sweeps.results import read_results
+from sweeps.snapshots import save_snapshot
 from sweeps.spec import SweepSpec
 
 pytestmark = pytest.mark.timeout(300)  # sweeps on a Ray of their own
@@ -201,6 +203,18 @@ def test_a_trial_without_a_snapshot_has_not_begun(spec: SweepSpec) -> None:
     standing = standing_of(spec, "e0.5-000")
     assert (standing.is_begun, standing.is_over, standing.checkpoint_step) == (False, False, 0)
     assert not trial_at_hand(spec, "e0.5-000").exists()
+
+
+def test_a_new_attempt_goes_on_from_the_checkpoint_of_the_newest_snapshot(spec: SweepSpec, tmp_path: Path) -> None:
+    trial, bucket = spec.trial_in_bucket("e0.5-000"), Bucket.open(str(spec.bucket_uri))
+    (tmp_path / "trial" / "checkpoint-000004").mkdir(parents=True)
+    (tmp_path / "trial" / "checkpoint-000004" / "state").touch()
+    save_snapshot(bucket, trial, tmp_path / "trial", attempt=0, step=5)
+    assert standing_of(spec, "e0.5-000") == Standing(is_begun=True, is_over=False, checkpoint_step=4)
+    shutil.rmtree(tmp_path / "trial" / "checkpoint-000004")
+    (tmp_path / "trial" / "result.json").write_text("{}")
+    save_snapshot(bucket, trial, tmp_path / "trial", attempt=0, step=6)
+    assert standing_of(spec, "e0.5-000").is_over
 
 
 def test_an_origin_is_a_folder_or_a_uri() -> None:
