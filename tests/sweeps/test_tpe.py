@@ -110,14 +110,14 @@ def test_a_few_of_many_trials_are_good_ones() -> None:
     assert [good_count(finished) for finished in (0, 1, 10, 100, 1000)] == [0, 1, 2, 15, 25]
 
 
-def test_running_trials_stay_and_the_last_finished_ones() -> None:
+def test_the_newest_are_the_last_finished_ones() -> None:
     study = optuna.create_study()
     for number in range(6):
         trial = study.ask()
-        if number != 1:
+        if number not in (1, 4):
             study.tell(trial, 0.0)
-    assert [trial.number for trial in newest(study.trials, 2)] == [1, 4, 5]
-    assert [trial.number for trial in newest(study.trials, 9)] == [0, 1, 2, 3, 4, 5]
+    for count, expected in ((0, []), (2, [3, 5]), (4, [0, 2, 3, 5]), (9, [0, 2, 3, 5])):
+        assert [trial.number for trial in newest(study.trials, count, running=2)] == expected
 
 
 def test_a_running_trial_keeps_the_next_draw_away() -> None:
