@@ -19,6 +19,7 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.data.catalog import open_dataset
 from dpcore.pose.pckh import PckhState
 from dpcore.privacy.randomness import SweepKey
+from dpcore.train.handout import Handout
 from dpcore.train.trainer import run_trial
 from dpcore.train.trial_data import open_trial_data
 from search_spaces.loader import load_space
@@ -42,7 +43,7 @@ def floor_of(config: TrialConfig) -> TrialConfig:
 
 def score(config: TrialConfig, places: Places) -> float:
     """PCKh@0.5 of one run, in percent."""
-    *_, last = run_trial(config, RUNTIME, places=places, trial_id="bench", key=SweepKey.fresh(), folder=None)
+    *_, last = run_trial(config, RUNTIME, Handout(places=places, trial_id="bench", key=SweepKey.fresh(), folder=None))
     return 100 * last.metrics["val/pckh_50"]
 
 

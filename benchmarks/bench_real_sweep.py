@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.errors import BadInput
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.durable import read_json, write_json
+from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from search_spaces.loader import load_space
@@ -43,10 +45,12 @@ COMPUTE_FILE = "compute.json"
 SETTINGS = {"references.winner_seeds": "1", "references.disclosure": "false"}
 
 
-def timed_trial(config: TrialConfig, runtime: RuntimeFlags, *, folder: Path, **given: Any) -> Iterator[Report]:
+def timed_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """A real trial that leaves beside its result how long it computed."""
+    if handout.folder is None:
+        raise BadInput("a timed trial leaves its times in a folder: give it one")
     started, compute_s, steps_s, last_step = time.time(), 0.0, 0.0, 0
-    reports = run_trial(config, runtime, folder=folder, **given)
+    reports = run_trial(config, runtime, handout)
     while True:
         began = time.perf_counter()
         report = next(reports)
@@ -58,7 +62,7 @@ def timed_trial(config: TrialConfig, runtime: RuntimeFlags, *, folder: Path, **g
         last_step = report.step
         if report.done:
             span = {"worker": os.getpid(), "started": started, "ended": time.time()}
-            write_json(folder / COMPUTE_FILE, {"compute_s": compute_s, "steps_s": steps_s, **span})
+            write_json(handout.folder / COMPUTE_FILE, {"compute_s": compute_s, "steps_s": steps_s, **span})
             yield report
             return
         yield report
@@ -103,7 +107,7 @@ def warm(spec: SweepSpec) -> None:
     hybrid = spec.space.trial_config(spec.space.sweep.epsilons[0], draw, overrides=one_step)
     free = [reference.config.changed(**{"stages.private.steps": 1}) for reference in free_references(spec.space, seed=spec.seed)]
     for config in (*free, hybrid):
-        for _ in run_trial(config, spec.trial_runtime, places=spec.places, trial_id="warm", key=SweepKey.fresh(), folder=None):
+        for _ in run_trial(config, spec.trial_runtime, Handout(places=spec.places, trial_id="warm", key=SweepKey.fresh(), folder=None)):
             pass
     driver.plan_of(spec)
 

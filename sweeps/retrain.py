@@ -29,6 +29,7 @@ from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import FIRST, RESULT_FILE, Attempt
 from dpcore.train.attempts import IDENTITY_FILE as TRIAL_IDENTITY_FILE
 from dpcore.train.durable import read_json, write_json
+from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from sweeps.export import ExportedConfig
@@ -321,9 +322,7 @@ def _take_identity(recorded: Path, folder: Path) -> None:
 def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: dict[int, str]) -> Report:
     last: Report | None = None
     scored = None if request.spec is None else plan_validation(request.spec.space, request.places.cache_dir)
-    reports = run_trial(
-        request.config,
-        request.exported.runtime,
+    handout = Handout(
         places=request.places,
         trial_id=training.trial_id,
         key=training.key,
@@ -331,7 +330,7 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
         attempt=training.attempt,
         validation=None if scored is None else scored.release,
     )
-    for last in reports:
+    for last in run_trial(request.config, request.exported.runtime, handout):
         if last.step in expected and last.weights_digest != expected[last.step]:
             raise NotReplayable(
                 f"the replay reached weights {last.weights_digest} at step {last.step}, recorded are {expected[last.step]}: this machine "

@@ -12,12 +12,11 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from dpcore.config import RuntimeFlags, TrialConfig
-from dpcore.train.attempts import FIRST, Attempt
+from dpcore.errors import BadInput
 from dpcore.train.durable import append_line, drop_partial_line, read_lines
+from dpcore.train.handout import Handout
 from sweeps.surfaces import PUBLIC_ONLY, Surface
 
 REPORTS_FILE = "simulated.jsonl"
@@ -37,26 +36,21 @@ class SimulatedReport:
 
 
 def run_trial(
-    config: TrialConfig,
-    runtime: RuntimeFlags,
-    *,
-    trial_id: str,
-    folder: Path,
-    attempt: Attempt = FIRST,
-    sleep_s: float = 0.0,
-    fails: bool = False,
-    **_real: Any,
+    config: TrialConfig, runtime: RuntimeFlags, handout: Handout, *, sleep_s: float = 0.0, fails: bool = False
 ) -> Iterator[SimulatedReport]:
     """A trial that reports like a real one, each report on disk before it is given; a repetition gives the same ones.
 
     Args:
-        config, runtime, trial_id, folder, attempt: as for a real trial; what else a real one is given is not used.
+        config, runtime, handout: as for a real trial; key and places are not used.
         sleep_s: how long the trial sleeps in all.
         fails: whether it breaks in mid-way.
 
     Raises:
-        RuntimeError: `fails`.
+        RuntimeError: `fails`. BadInput: there is no folder.
     """
+    folder, trial_id, attempt = handout.folder, handout.trial_id, handout.attempt
+    if folder is None:
+        raise BadInput("a simulated trial keeps its reports in a folder: give it one")
     folder.mkdir(parents=True, exist_ok=True)
     drop_partial_line(folder / REPORTS_FILE)
     recorded = {(line["attempt"], line["step"]): line for line in read_lines(folder / REPORTS_FILE)}
@@ -77,14 +71,14 @@ def run_trial(
         )
 
 
-def sleeping_trial(config: TrialConfig, runtime: RuntimeFlags, **given: Any) -> Iterator[SimulatedReport]:
+def sleeping_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimulatedReport]:
     """`run_trial` over ten seconds: keeps the slots of a pretend cluster busy."""
-    return run_trial(config, runtime, sleep_s=SLEEP_S, **given)
+    return run_trial(config, runtime, handout, sleep_s=SLEEP_S)
 
 
-def failing_trial(config: TrialConfig, runtime: RuntimeFlags, *, trial_id: str, **given: Any) -> Iterator[SimulatedReport]:
+def failing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimulatedReport]:
     """`run_trial` of which every twentieth breaks in mid-way, always the same ones."""
-    return run_trial(config, runtime, trial_id=trial_id, fails=_uniform(trial_id, "luck") < FAILING_SHARE, **given)
+    return run_trial(config, runtime, handout, fails=_uniform(handout.trial_id, "luck") < FAILING_SHARE)
 
 
 def _metrics(config: TrialConfig, final: float, *, share: float) -> dict[str, float]:

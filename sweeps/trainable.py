@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
@@ -24,16 +24,20 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.disk import naming_full_disk
 from dpcore.errors import BadInput, DiskFull, DpsweepError, NotReplayable, OutOfMemory, Unavailable
 from dpcore.train.attempts import Attempt
+from dpcore.train.handout import Handout
 from sweeps.allow_list import allowed_error
 from sweeps.bucket_trial import BucketTrial, open_bucket_trial
 from sweeps.gpu_memory import CudaMemory, make_room
 from sweeps.sealed import make_sealed_folder, seal
 
+if TYPE_CHECKING:
+    from dpcore.privacy.score_release import ScoreRelease
+
 LOCK_FILE = "trial.lock"
 LOCK_WAIT_S = 90.0
 """How long a worker of a dead driver may take to notice that it is alone."""
 
-TrialFunction = Callable[..., Iterator[Any]]
+TrialFunction = Callable[[TrialConfig, RuntimeFlags, Handout], Iterator[Any]]
 
 
 class TrialTrainable(tune.Trainable):
@@ -135,17 +139,16 @@ class TrialTrainable(tune.Trainable):
         folder = self._folder()
         if self._runtime.device == "cuda":
             make_room(CudaMemory(), self._gpus)
-        return function(
-            parse_config(TrialConfig, trial["config"]),
-            self._runtime,
+        handout = Handout(
             places=parse_config(Places, trial["places"]),
             trial_id=trial["trial_id"],
             key=self._key,
             folder=folder,
             attempt=parse_config(Attempt, trial["attempt"]),
-            **({"sealed": True} if self._is_sealed else {}),
-            **_private_validation(trial),
+            sealed=self._is_sealed,
+            validation=_private_validation(trial),
         )
+        return function(parse_config(TrialConfig, trial["config"]), self._runtime, handout)
 
     def _folder(self) -> Path:
         """Where the trial keeps its checkpoints: its folder of the storage, free now, or a scratch copy of what a bucket has."""
@@ -176,13 +179,13 @@ def _how_to_go_on(error: DpsweepError) -> dict[str, Any]:
     return {"not_replayable": True} if isinstance(error, NotReplayable) else {}
 
 
-def _private_validation(trial: dict[str, Any]) -> dict[str, Any]:
-    """How the score leaves, as an argument; nothing where validation is public."""
+def _private_validation(trial: dict[str, Any]) -> ScoreRelease | None:
+    """How the score leaves; None where validation is public."""
     if trial.get("validation") is None:
-        return {}
+        return None
     from dpcore.privacy.score_release import ScoreRelease  # the accountant behind it takes a second to import
 
-    return {"validation": parse_config(ScoreRelease, trial["validation"])}
+    return parse_config(ScoreRelease, trial["validation"])
 
 
 def load_function(name: str) -> TrialFunction:

@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
+from dpcore.config import RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Diverged
 from dpcore.model.dp_safe import require_dp_safe
@@ -25,13 +24,13 @@ from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
 from dpcore.privacy.mechanism import Mechanism, needs_fitted_basis
 from dpcore.privacy.per_example import GradientEngine
-from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
+from dpcore.privacy.randomness import PrivateStreams, PublicStreams
 from dpcore.privacy.rehearsal import StepTerms, step_terms
-from dpcore.privacy.score_release import ScoreRelease
 from dpcore.privacy.sources import Randomness, Sources
-from dpcore.train.attempts import FIRST, Attempt, newest_checkpoint_step
+from dpcore.train.attempts import newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
 from dpcore.train.evaluator import evaluate, loss_of, unit_scores
+from dpcore.train.handout import Handout
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
@@ -46,18 +45,7 @@ from dpcore.train.trial_data import TrialData, needs_pairs, open_trial_data
 __all__ = ["Report", "run_trial"]
 
 
-def run_trial(
-    config: TrialConfig,
-    runtime: RuntimeFlags,
-    *,
-    places: Places,
-    trial_id: str,
-    key: SweepKey | None,
-    folder: Path | None,
-    attempt: Attempt = FIRST,
-    sealed: bool = False,
-    validation: ScoreRelease | None = None,
-) -> Iterator[Report]:
+def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """Runs a trial, report by report; the last one is `done`.
 
     `public_only` is its start evaluated: with start public the zero-shot score, with public_view the floor of its split.
@@ -70,15 +58,7 @@ def run_trial(
     Args:
         config: what to train.
         runtime: how to compute it; its thread count is set for the process.
-        places: datasets and caches.
-        trial_id: names the secret streams together with `key`, `attempt` and all that decides the private sums: one id, one
-            release, and other sums never meet the same noise.
-        key: the sweep's secret; None only where no private data are drawn (public_only and controls).
-        folder: checkpoints, digests and the final model; None keeps nothing.
-        attempt: which try this is; a try that is no replay needs the next one.
-        sealed: the caller shows neither reports nor weights, so that protected data may be trained on without privacy.
-        validation: how the score leaves where the validation data are PRIVATE: once, in the last report, with noise that the
-            caller has reserved. None: they are PUBLIC.
+        handout: the try, with its key and its folder.
 
     Raises:
         BadInput: config, data and key do not fit. Refused: the folder belongs to another trial or is in use.
@@ -86,26 +66,28 @@ def run_trial(
         Diverged: the released weights are no numbers any more.
         Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
     """
-    if key is None and (validation is not None or (config.method != "public_only" and not config.is_control)):
+    key, attempt, needs_key = handout.key, handout.attempt, config.method != "public_only" and not config.is_control
+    if key is None and (handout.validation is not None or needs_key):
         raise BadInput(f"method {config.method} draws private data, or noise for a private score: give it a sweep key")
     if attempt.physical_batch_size is not None:
         runtime = runtime.model_copy(update={"physical_batch_size": attempt.physical_batch_size})
     torch.set_num_threads(runtime.threads)
-    prepared = _prepare(config, runtime, places=places, folder=folder, sealed=sealed, release=validation)
+    prepared = _prepare(config, runtime, handout)
     starts = {"start": prepared.start_digest, "subspace": None if prepared.basis is None else prepared.basis.digest}
     sums = {**replay_document(config, prepared.runtime, prepared.data.digests()), **starts}
     tried = {"attempt": attempt.number, "from_step": attempt.from_step}
-    identity = {**sums, **tried, "trial_id": trial_id, "key": None if key is None else key.key_id()}
+    identity = {**sums, **tried, "trial_id": handout.trial_id, "key": None if key is None else key.key_id()}
     streams = None
     if key is not None:
-        streams = PrivateStreams(key=key, trial_id=trial_id, context=digest_of(sums), attempt=attempt.number, secure=runtime.secure_rng)
-    with nullcontext(None) if folder is None else open_trial_folder(folder) as store:
+        context = digest_of(sums)
+        streams = PrivateStreams(key=key, trial_id=handout.trial_id, context=context, attempt=attempt.number, secure=runtime.secure_rng)
+    with nullcontext(None) if handout.folder is None else open_trial_folder(handout.folder) as store:
         if store is not None:
             store.settle_identity(identity)
             if store.result() is not None:
                 yield from store.reports_until(config.stages.private.steps)
                 return
-        yield from _Trial(prepared, streams, store, trial_id).reports()
+        yield from _Trial(prepared, streams, store).reports()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +97,7 @@ class _Prepared:
     config: TrialConfig
     runtime: RuntimeFlags
     physical_batch_size: int
-    places: Places
+    handout: Handout
     data: TrialData
     network: PoseNetwork
     start_digest: str
@@ -123,17 +105,13 @@ class _Prepared:
     sources: Sources
     basis: StartBasis | None
     validation: Inputs
-    release: ScoreRelease | None
-    sealed: bool
     plan: PrivacyPlan | None
     terms: StepTerms
 
 
-def _prepare(
-    config: TrialConfig, runtime: RuntimeFlags, *, places: Places, folder: Path | None, sealed: bool, release: ScoreRelease | None
-) -> _Prepared:
-    device = device_of(runtime)
-    data = open_trial_data(config, places, runtime, sealed=sealed, private_validation=release is not None)
+def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _Prepared:
+    device, places = device_of(runtime), handout.places
+    data = open_trial_data(config, places, runtime, sealed=handout.sealed, private_validation=handout.validation is not None)
     network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
     start_digest = weights_digest(network.state_dict())
     split = network.split(config.model.freeze)
@@ -143,7 +121,7 @@ def _prepare(
     validation = builder.of_dataset(data.validation, NO_AUGMENTATION)
     example = validation.take(np.zeros(1, dtype=np.int64), None)
     probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))
-    size = settled_batch_size(runtime, folder, probe)
+    size = settled_batch_size(runtime, handout.folder, probe)
     runtime = runtime.model_copy(update={"physical_batch_size": size})
     terms = step_terms(config, places.cache_dir)
     sources = sources_of(terms.config, data=data, builder=builder) if end_of(config) else Sources()
@@ -154,7 +132,7 @@ def _prepare(
         config=config,
         runtime=runtime,
         physical_batch_size=size,
-        places=places,
+        handout=handout,
         data=data,
         network=network,
         start_digest=start_digest,
@@ -162,8 +140,6 @@ def _prepare(
         sources=sources,
         basis=basis,
         validation=validation,
-        release=release,
-        sealed=sealed,
         plan=plan_privacy(config, places.cache_dir),
         terms=terms,
     )
@@ -172,13 +148,12 @@ def _prepare(
 class _Trial:
     """The run itself, between an opened folder and a closed one."""
 
-    def __init__(self, prepared: _Prepared, streams: PrivateStreams | None, store: TrialFolder | None, trial_id: str) -> None:
+    def __init__(self, prepared: _Prepared, streams: PrivateStreams | None, store: TrialFolder | None) -> None:
         self._prepared = prepared
         self._config = prepared.config
         self._engine = prepared.engine
         self._streams = streams
         self._store = store
-        self._trial_id = trial_id
         self._began = time.monotonic()
 
     def reports(self) -> Iterator[Report]:
@@ -245,7 +220,7 @@ class _Trial:
             Diverged: the weights are not finite. PCKh would count their keypoints as misses and hide it.
         """
         prepared = self._prepared
-        if not prepared.sealed and not bool(torch.isfinite(progress.evaluated).all()):
+        if not prepared.handout.sealed and not bool(torch.isfinite(progress.evaluated).all()):
             raise Diverged(
                 f"the weights diverged: after {progress.step} steps they hold numbers that are not finite; try a smaller learning rate"
             )
@@ -255,7 +230,7 @@ class _Trial:
         if not done:
             self._engine.set_flat_weights(progress.weights)
         if prepared.plan is not None:
-            metrics["privacy/epsilon_spent"] = epsilon_spent(prepared.plan, progress.step, prepared.places.cache_dir)
+            metrics["privacy/epsilon_spent"] = epsilon_spent(prepared.plan, progress.step, prepared.handout.places.cache_dir)
             metrics["privacy/noise_multiplier"] = prepared.plan.noise_multiplier
         if not prepared.data.protected:
             metrics |= observed
@@ -266,12 +241,13 @@ class _Trial:
         score more, of a joint or another step, would be another release."""
         prepared, codec = self._prepared, codec_of(self._config.model)
         data, tail = prepared.data.validation, self._engine.module
-        if prepared.release is None:
+        release = prepared.handout.validation
+        if release is None:
             return pckh_metrics(evaluate(tail, prepared.validation, dataset=data, codec=codec), per_joint=done)
         if not done or self._streams is None:
             return {}
         scores = unit_scores(tail, prepared.validation, dataset=data, units=unit_ids(data, self._config.privacy_unit), codec=codec)
-        return {"val/pckh_50": prepared.release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
+        return {"val/pckh_50": release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
 
     def _record(self, report: Report) -> None:
         if self._store is not None:
@@ -293,7 +269,7 @@ class _Trial:
     def _result(self, report: Report) -> dict[str, Any]:
         config, plan = self._config, self._prepared.plan
         return {
-            "trial_id": self._trial_id,
+            "trial_id": self._prepared.handout.trial_id,
             "method": config.method,
             "fingerprint": config.fingerprint(),
             "runtime": self._prepared.runtime.model_dump(mode="json"),

@@ -2,9 +2,9 @@
 
 import fcntl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from dpcore.train.handout import Handout
 from sweeps.simulation import SimulatedReport
 from sweeps.simulation import run_trial as simulated_trial
 
@@ -12,12 +12,13 @@ SECONDS = 1.2
 DOUBLED = "doubled"
 
 
-def run_trial(config: Any, runtime: Any, *, folder: Path, **given: Any) -> Iterator[SimulatedReport]:
+def run_trial(config: Any, runtime: Any, handout: Handout) -> Iterator[SimulatedReport]:
     """Leaves the file `doubled` where two workers are at one trial."""
+    folder = handout.folder
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "trial.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             (folder / DOUBLED).touch()
-        yield from simulated_trial(config, runtime, folder=folder, sleep_s=SECONDS, **given)
+        yield from simulated_trial(config, runtime, handout, sleep_s=SECONDS)

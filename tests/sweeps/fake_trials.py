@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +16,6 @@ from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Diverged, NotReplayable, OutOfMemory
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.composition import Filtered, Selected
-from dpcore.train.attempts import FIRST
 from sweeps.preflight import DatasetFacts, Surroundings
 from sweeps.pricing import Accountant
 
@@ -29,13 +28,14 @@ def score_of(config: TrialConfig) -> float:
     return base - (0.1 if config.is_control else 0.0) + 0.001 * config.seed
 
 
-def run_trial(config, runtime, *, places, trial_id, key, folder, attempt=FIRST, validation=None) -> Iterator[SimpleNamespace]:
+def run_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
     """Three reports; each is written down before it is given."""
+    folder = handout.folder
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "reports.json"
     reports = json.loads(done.read_text()) if done.exists() else []
     with (folder / "starts.txt").open("a") as file:
-        file.write(f"{key.key_id()} {attempt.number}\n")
+        file.write(f"{handout.key.key_id()} {handout.attempt.number}\n")
     for step in (1, 2, 3):
         if step > len(reports):
             metrics = {"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1}
@@ -43,67 +43,66 @@ def run_trial(config, runtime, *, places, trial_id, key, folder, attempt=FIRST, 
                 metrics["privacy/epsilon_spent"] = config.epsilon * step / 3
             reports.append(metrics)
             done.write_text(json.dumps(reports))
-        yield SimpleNamespace(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=f"{trial_id}-{step}")
+        yield SimpleNamespace(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=f"{handout.trial_id}-{step}")
 
 
-def slow_trial(config, runtime, **given) -> Iterator[SimpleNamespace]:
+def slow_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
     """The same, a second a report."""
-    for report in run_trial(config, runtime, **given):
+    for report in run_trial(config, runtime, handout):
         time.sleep(1.0)
         yield report
 
 
-def locked_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:
+def locked_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
     """The same, under its folder's lock while it is open."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "trial.lock").open("w") as lock:
+    handout.folder.mkdir(parents=True, exist_ok=True)
+    with (handout.folder / "trial.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield from run_trial(config, runtime, folder=folder, **given)
+        yield from run_trial(config, runtime, handout)
 
 
-def noted_trial(config, runtime, *, places, **given) -> Iterator[SimpleNamespace]:
+def noted_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
     """The slow one; who began it is noted where every node sees it."""
-    places.data_dir.mkdir(parents=True, exist_ok=True)
-    with (places.data_dir / "starts.txt").open("a") as file:
-        file.write(f"{given['trial_id']}\n")
-    yield from slow_trial(config, runtime, places=places, **given)
+    handout.places.data_dir.mkdir(parents=True, exist_ok=True)
+    with (handout.places.data_dir / "starts.txt").open("a") as file:
+        file.write(f"{handout.trial_id}\n")
+    yield from slow_trial(config, runtime, handout)
 
 
-def dying_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:
+def dying_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
     """The worker of the second search trial is killed once after its first report; the third diverges, the fourth is refused."""
-    for report in run_trial(config, runtime, folder=folder, **given):
-        number = given["trial_id"].rpartition("-")[2]
-        if given["trial_id"].startswith("e") and number == "002":
+    folder, number, searched = handout.folder, handout.trial_id.rpartition("-")[2], handout.trial_id.startswith("e")
+    for report in run_trial(config, runtime, handout):
+        if searched and number == "002":
             report.metrics = {**report.metrics, "val/pckh_50": math.nan}
-        if given["trial_id"].startswith("e") and number == "003":
+        if searched and number == "003":
             raise BadInput("the data do not fit")
         yield report
-        if given["trial_id"].startswith("e") and number == "001" and not (folder / "died").exists():
+        if searched and number == "001" and not (folder / "died").exists():
             (folder / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def faulty_trial(config, runtime, *, folder: Path, **given) -> Iterator[SimpleNamespace]:
+def faulty_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
     """Trials 000 to 003 of a search fail, each in its way; 004 in its set-up, before the first report. A new attempt goes well."""
-    number = given["trial_id"].rpartition("-")[2] if given["trial_id"].startswith("e") and not given["attempt"].number else ""
+    number = handout.trial_id.rpartition("-")[2] if handout.trial_id.startswith("e") and not handout.attempt.number else ""
     if number == "004":
         raise RuntimeError("the data cannot be opened")
-    for report in run_trial(config, runtime, folder=folder, **given):
+    for report in run_trial(config, runtime, handout):
         yield report
         if number == "000":
             raise OutOfMemory("a step does not fit", physical_batch_size=64)
         if number == "001":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "checkpoint-000001"))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(handout.folder / "checkpoint-000001"))
         if number == "002":
             raise Diverged("the weights diverged")
         if number == "003":
             raise NotReplayable("other libraries")
 
 
-def undisturbed_disk(config, runtime, **given) -> Iterator[SimpleNamespace]:
+def undisturbed_disk(config, runtime, handout) -> Iterator[SimpleNamespace]:
     """`faulty_trial` without the fault that ends the whole sweep."""
-    given["trial_id"] = given["trial_id"].replace("-001", "-005")
-    return faulty_trial(config, runtime, **given)
+    return faulty_trial(config, runtime, replace(handout, trial_id=handout.trial_id.replace("-001", "-005")))
 
 
 def plan(config: TrialConfig, cache_dir: Path | None) -> PrivacyPlan | None:

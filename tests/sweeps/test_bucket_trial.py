@@ -17,7 +17,7 @@ from dpcore.config import Places, RuntimeFlags, parse_config
 from dpcore.data.synthetic import synth
 from dpcore.errors import Unavailable
 from dpcore.privacy.randomness import SweepKey
-from dpcore.train.attempts import FIRST
+from dpcore.train.handout import Handout
 from sweeps import bucket_trial
 from sweeps.bucket import Bucket
 from sweeps.bucket_trial import open_bucket_trial
@@ -32,10 +32,9 @@ TRIAL_ID = "e0.5-000"
 STEPS = 4
 
 
-def checkpointing_trial(
-    config: Any, runtime: Any, *, folder: Path, trial_id: str, attempt: Any = FIRST, **given: Any
-) -> Iterator[SimpleNamespace]:
+def checkpointing_trial(config: Any, runtime: Any, handout: Handout) -> Iterator[SimpleNamespace]:
     """Four reports; a checkpoint at the second and third, before the report leaves. Remembers where it began."""
+    folder = handout.folder
     found = sorted(folder.glob("checkpoint-*"))
     begun = int(found[-1].name.removeprefix("checkpoint-")) if found else 0
     (folder / "begun.txt").write_text(str(begun))
@@ -48,7 +47,7 @@ def checkpointing_trial(
                     shutil.rmtree(older)
         if step == STEPS:
             (folder / "result.json").write_text("{}")
-        yield SimpleNamespace(step=step, done=step == STEPS, metrics={"val/pckh_50": 0.1}, weights_digest=f"{trial_id}-{step}")
+        yield SimpleNamespace(step=step, done=step == STEPS, metrics={"val/pckh_50": 0.1}, weights_digest=f"{handout.trial_id}-{step}")
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import spaces
 from dpcore.config import Places, TrialConfig, parse_config
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.privacy.randomness import SweepKey
+from dpcore.train.handout import Handout
 from sweeps import driver as driver_module
 from sweeps.driver import Interrupted, plan_of, resume_sweep, run_sweep
 from sweeps.export import export_trial
@@ -293,8 +294,8 @@ def tune_here(stop_after: int | None = None) -> Callable[..., None]:
             trial, one = SimpleNamespace(config=given, last_result=None), given["trial"]
             config = parse_config(TrialConfig, one["config"])
             callback.on_trial_start(0, [], trial)
-            running = fake_trials.run_trial(config, None, places=None, trial_id=one["trial_id"], key=key, folder=Path(one["folder"]))
-            for report in running:
+            handout = Handout(places=spec.places, trial_id=one["trial_id"], key=key, folder=Path(one["folder"]))
+            for report in fake_trials.run_trial(config, None, handout):
                 said = {"step": report.step, "metrics": report.metrics, "weights_digest": report.weights_digest}
                 callback.on_trial_result(0, [], trial, {"report": said})
                 if done == stop_after:

@@ -21,6 +21,7 @@ from dpcore.data import catalog
 from dpcore.errors import BadInput, DiskFull, NotReplayable, OutOfMemory, Refused
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import Attempt
+from dpcore.train.handout import Handout
 from sweeps import retrain
 from sweeps.charges import FilterTerms
 from sweeps.export import ExportedConfig, export_trial
@@ -34,13 +35,13 @@ from sweeps.spec import SweepSpec
 def request_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainRequest:
     """A config that a person wrote, on a dataset that needs no file, with a trial of milliseconds."""
 
-    def trial(config: Any, runtime: Any, *, folder: Path, **given: Any) -> Iterator[Any]:
-        for report in fake_trials.run_trial(config, runtime, folder=folder, **given):
+    def trial(config: Any, runtime: Any, handout: Handout) -> Iterator[Any]:
+        for report in fake_trials.run_trial(config, runtime, handout):
             if report.done:
                 last = {"pckh_50": report.metrics["val/pckh_50"], "pckh_10": 0.1, "epsilon_spent": config.epsilon}
                 known = {"epsilon_target": config.epsilon, "delta": config.delta, "method": config.method}
-                result = {**last, **known, "trial_id": given["trial_id"], "fingerprint": config.fingerprint()}
-                (folder / "result.json").write_text(json.dumps(result))
+                result = {**last, **known, "trial_id": handout.trial_id, "fingerprint": config.fingerprint()}
+                (handout.folder / "result.json").write_text(json.dumps(result))
             yield report
 
     monkeypatch.setattr(retrain, "run_trial", trial)
@@ -139,10 +140,10 @@ def refuse_to_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets only new attempts pass, like another machine."""
     whole = retrain.run_trial
 
-    def elsewhere(*given: Any, attempt: Attempt, **named: Any) -> Iterator[Any]:
-        if attempt.number == 0:
+    def elsewhere(config: Any, runtime: Any, handout: Handout) -> Iterator[Any]:
+        if handout.attempt.number == 0:
             raise NotReplayable("threads: 1 there, 2 now")
-        yield from whole(*given, attempt=attempt, **named)
+        yield from whole(config, runtime, handout)
 
     monkeypatch.setattr(retrain, "run_trial", elsewhere)
 
@@ -174,9 +175,9 @@ def test_an_interrupted_new_attempt_is_resumed_without_another_charge(
     assert lines_of(request_of_a_file) == ["reserve", "reserve"]
     seen: list[Attempt] = []
 
-    def watched(*given: Any, attempt: Attempt, **named: Any) -> Iterator[Any]:
-        seen.append(attempt)
-        yield from whole(*given, attempt=attempt, **named)
+    def watched(config: Any, runtime: Any, handout: Handout) -> Iterator[Any]:
+        seen.append(handout.attempt)
+        yield from whole(config, runtime, handout)
 
     monkeypatch.setattr(retrain, "run_trial", watched)
     train_resumed(request_of_a_file, new_attempt=False)

@@ -20,7 +20,7 @@ from one_process import OneProcess
 
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused, Unavailable
-from dpcore.train.attempts import Attempt
+from dpcore.train.handout import Handout
 from sweeps import cli
 from sweeps import driver as driver_module
 from sweeps.driver import run_sweep
@@ -32,15 +32,15 @@ from sweeps.spec import SweepSpec
 CEILING = 0.87654321
 
 
-def trial(config, runtime, *, folder: Path, attempt: Attempt, sealed: bool = False, **given: object) -> Iterator[SimpleNamespace]:
+def trial(config, runtime, handout: Handout) -> Iterator[SimpleNamespace]:
     """A fake trial whose ceiling has a score of its own, also in its folder; without `sealed` it would be refused."""
-    if config.method == "nonprivate" and not sealed:
+    if config.method == "nonprivate" and not handout.sealed:
         raise Refused("protected")
-    for report in fake_trials.run_trial(config, runtime, folder=folder, attempt=attempt, **given):
-        if sealed:
+    for report in fake_trials.run_trial(config, runtime, handout):
+        if handout.sealed:
             report.metrics = {"val/pckh_50": CEILING, "val/pckh_10": CEILING / 2}
             report.weights_digest = "weights-without-privacy"
-            (folder / "model.safetensors").write_text(str(CEILING))
+            (handout.folder / "model.safetensors").write_text(str(CEILING))
         yield report
 
 

@@ -2,6 +2,7 @@
 
 from dpcore.config import RuntimeFlags, TrialConfig, parse_config
 from dpcore.train.attempts import Attempt
+from dpcore.train.handout import Handout
 from sweeps.simulation import FAILING_SHARE, failing_trial, run_trial
 
 
@@ -24,8 +25,8 @@ def config_at(epsilon: float, *, clip_norm: float, learning_rate: float) -> Tria
 
 
 def reports(config, folder, *, trial=run_trial, trial_id="e1-000", attempt=0, every=25):
-    given = {"trial_id": trial_id, "folder": folder, "attempt": Attempt(number=attempt), "places": None, "key": None}
-    return list(trial(config, RuntimeFlags(report_every_steps=every), **given))
+    handout = Handout(trial_id=trial_id, folder=folder, attempt=Attempt(number=attempt), places=None, key=None)
+    return list(trial(config, RuntimeFlags(report_every_steps=every), handout))
 
 
 def test_a_repetition_gives_the_same_reports_and_a_new_attempt_other_ones(tmp_path):

@@ -12,6 +12,7 @@ from dpcore.privacy.mechanism import Direction, Mechanism
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train import replay
 from dpcore.train.attempts import FIRST, Attempt, newest_checkpoint_step
+from dpcore.train.handout import Handout
 from dpcore.train.trainer import Report, run_trial
 
 Make = Callable[..., TrialConfig]
@@ -29,7 +30,9 @@ class Trial:
         self.config, self._places, self._key, self._patch = config, places, key, patch
 
     def run(self, runtime: RuntimeFlags, folder: Path | None, *, attempt: Attempt = FIRST, key: SweepKey | None = None) -> list[Report]:
-        whole = run_trial(self.config, runtime, places=self._places, trial_id="t", key=key or self._key, folder=folder, attempt=attempt)
+        whole = run_trial(
+            self.config, runtime, Handout(places=self._places, trial_id="t", key=key or self._key, folder=folder, attempt=attempt)
+        )
         return list(whole)
 
     def run_until_killed(self, runtime: RuntimeFlags, folder: Path, *, in_step: int, attempt: Attempt = FIRST) -> None:
@@ -104,7 +107,9 @@ def test_a_trial_killed_again_and_again_equals_the_undisturbed_one(make_trial: C
 
 def test_a_report_leaves_only_after_its_checkpoint_is_kept(make_trial: Callable[..., Trial], tmp_path: Path) -> None:
     trial = make_trial()
-    running = run_trial(trial.config, flags(checkpoint=1), places=trial._places, trial_id="t", key=trial._key, folder=tmp_path / "trial")
+    running = run_trial(
+        trial.config, flags(checkpoint=1), Handout(places=trial._places, trial_id="t", key=trial._key, folder=tmp_path / "trial")
+    )
     for report in running:
         assert report.done or newest_checkpoint_step(tmp_path / "trial") == report.step
 
