@@ -236,7 +236,7 @@ def main() -> None:
     if args.contender:
         print(json.dumps(CONTENDERS[args.contender](args.trials, args.folder, args.data_dir)))
         return
-    trials = {"dpsweep": args.trials, "stock": args.stock_trials, "ray": args.trials}
+    trials = {"dpsweep": args.trials, "stock": args.stock_trials, "ray": min(args.trials, 400)}
     rounds = [{name: in_its_own_process(name, trials[name], args.data_dir) for name in CONTENDERS} for _ in range(args.rounds)]
     medians = {name: median_of([one[name] for one in rounds]) for name in CONTENDERS}
     document = {

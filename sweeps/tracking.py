@@ -11,6 +11,7 @@ data only what the allow-list names leaves, and timestamps carry no durations (t
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -294,8 +295,13 @@ def flat_params(config: TrialConfig) -> dict[str, str]:
 
 
 def config_yaml(config: TrialConfig) -> str:
-    """The config as YAML text."""
-    return render_yaml(config.model_dump(mode="json"))
+    """The config as YAML text. Most sections are alike in all trials of a sweep, and rendering is slow."""
+    return "".join(_section_yaml(name, json.dumps(value)) for name, value in config.model_dump(mode="json").items())
+
+
+@functools.lru_cache(maxsize=256)
+def _section_yaml(name: str, value: str) -> str:
+    return render_yaml({name: json.loads(value)})
 
 
 def dataset_input(part: str, manifest: Manifest) -> dict[str, str]:

@@ -28,11 +28,12 @@ from sweeps.allow_list import allowed_metrics
 from sweeps.contact_sheet import ContactSheet
 from sweeps.disclosure import PolicyDisclosure
 from sweeps.disclosure_sheet import DisclosureSheet
+from sweeps.export import render_yaml
 from sweeps.mlflow_connection import take_credentials
 from sweeps.mlflow_store import is_final
 from sweeps.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.spec import SweepSpec
-from sweeps.tracking import Tracker, alias_of, check_tracking
+from sweeps.tracking import Tracker, alias_of, check_tracking, config_yaml
 
 DIGEST = "a" * 64
 DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}
@@ -102,6 +103,12 @@ def opened(spec: SweepSpec) -> tuple[MlflowClient, dict[str, object]]:
     runs = client.search_runs([experiment.experiment_id])
     assert len({run.info.run_name for run in runs}) == len(runs)
     return client, {run.info.run_name: run for run in runs}
+
+
+def test_sections_rendered_alone_are_the_whole_config_rendered_at_once() -> None:
+    base = record_of().config
+    for config in (base, base.changed(**{"clip_norm": 1e-4, "optimizer.learning_rate": 3.0})):
+        assert config_yaml(config) == render_yaml(config.model_dump(mode="json"))
 
 
 def test_a_run_of_several_attempts_says_where_the_last_one_went_on(spec: SweepSpec) -> None:
