@@ -70,6 +70,9 @@ class Course:
         """Another trial has ended."""
         self._ends.append(time.monotonic())
         self._kb.append(resident_kb())
+        if len(self._ends) % 1000 == 0:
+            per_trial = (self._ends[-1] - self._ends[0]) / len(self._ends)
+            print(f"{len(self._ends)} trials: {per_trial:.3f} s each, {self._kb[-1] // 1024} MiB", file=sys.stderr, flush=True)
 
     def figures(self) -> dict[str, float]:
         """Of the run, which is over now."""
