@@ -124,11 +124,15 @@ Parameter = Choice | IntRange | FloatRange
 PARAMETER_KINDS: dict[str, type[Choice] | type[IntRange] | type[FloatRange]] = {"choice": Choice, "int": IntRange, "float": FloatRange}
 
 
+MOST_MEAN_TRIALS = 500
+"""Of a private selection: laws have long tails, and every draw is a trial that must run."""
+
+
 class SelectionLaw(Part):
     """The law of the secret number of trials per ε under `private_selection` (Papernot and Steinke 2022): a truncated negative
     binomial of `shape` (1 geometric, 0 logarithmic), or Poisson (`inf`)."""
 
-    mean_trials: float = Field(ge=1, le=500)
+    mean_trials: float = Field(ge=1, le=MOST_MEAN_TRIALS)
     shape: Annotated[float, Field(ge=0)] | Literal["inf"] = 1.0
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, get_args
 
-from search_spaces.space import Accounting, SelectionLaw
+from search_spaces.space import MOST_MEAN_TRIALS, Accounting, SelectionLaw
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
@@ -96,8 +96,8 @@ class RegimePrice:
 
 
 def charges_under(basis: Basis, groups: Sequence[Group]) -> list[tuple[Charge, int]] | None:
-    """What the planned trials charge under a regime; None where it cannot price them: q or the steps are searched, or RDP
-    would have to bound a claim of replacement."""
+    """What the planned trials charge under a regime; None where it cannot price them: q or the steps are searched, RDP would
+    have to bound a claim of replacement, or a selection would have more trials than any law."""
     from dpcore.privacy.composition import Selected
 
     if basis.accounting == "public_proxy":
@@ -110,15 +110,18 @@ def charges_under(basis: Basis, groups: Sequence[Group]) -> list[tuple[Charge, i
             return None
         if basis.accounting == "private_selection":
             law = basis.law or default_law(group)
+            if law is None:
+                return None
             found += [(Selected(group.spending, law.mean_trials, law.shape_number), 1), (group.spending, group.reruns)]
         else:
             found.append((group.spending, round(group.trials) + group.reruns))
     return found
 
 
-def default_law(group: Group) -> SelectionLaw:
-    """The law that a plan of another regime is compared with: geometric, with as many trials on average."""
-    return SelectionLaw(mean_trials=max(1.0, group.trials), shape=1.0)
+def default_law(group: Group) -> SelectionLaw | None:
+    """The law that a plan of another regime is compared with: geometric, with as many trials on average; None where no law has
+    so many."""
+    return SelectionLaw(mean_trials=max(1.0, group.trials), shape=1.0) if group.trials <= MOST_MEAN_TRIALS else None
 
 
 def regime_prices(basis: Basis, groups: Sequence[Group], *, delta: float, compose: Compose) -> tuple[RegimePrice, ...]:
@@ -136,8 +139,8 @@ def _explained(basis: Basis, groups: Sequence[Group], *, fits: bool) -> str:
     if basis.accounting == "unaccounted":
         return f"{NO_GUARANTEE}: hides what composed costs"
     if not fits:
-        return "needs q and the steps fixed, and relation add_remove"
+        return f"needs q and the steps fixed, relation add_remove, and at most {MOST_MEAN_TRIALS} trials per ε on average"
     if basis.accounting == "private_selection" and basis.law is None:
-        laws = ", ".join(dict.fromkeys(default_law(group).text() for group in groups))
+        laws = ", ".join(dict.fromkeys(law.text() for law in map(default_law, groups) if law is not None))
         return f"private selection by RDP: the best of a secret number of trials per ε, {laws} for example"
     return basis.text()

@@ -61,6 +61,14 @@ def test_a_plan_names_the_price_under_every_regime() -> None:
     assert {one.accounting: one.basis for one in plan.prices}["private_selection"].endswith("geometric law with mean 4 for example")
 
 
+def test_a_sweep_of_more_trials_than_a_selection_may_have_is_planned_without_its_price() -> None:
+    plan = plan_for(sweep={"trials_per_epsilon": 1250})
+    prices = {one.accounting: one for one in plan.prices}
+    assert prices["composed"].epsilon == pytest.approx(1252 * 0.5 + 1252 * 2.0)
+    assert prices["private_selection"].epsilon is None
+    assert "at most 500 trials" in prices["private_selection"].basis
+
+
 @pytest.mark.parametrize(
     ("accounting", "epsilon", "words"),
     [
