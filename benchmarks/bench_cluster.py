@@ -23,7 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench_driver import EPSILONS, sweep_spec
+from bench_driver import sweep_spec
+from simulated_space import EPSILONS
 
 from sweeps.simulation import REPORTS_FILE, SLEEP_S
 

@@ -29,33 +29,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulated_space import EPSILONS, space_of
+
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
-EPSILONS = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 16.0)
 SLOTS = 2
-SPACE: dict[str, Any] = {
-    "sweep": {"epsilons": EPSILONS, "delta": 1e-5, "sampler": "tpe", "accounting": "composed"},
-    "references": {"floor": False, "ceiling": False, "control": False, "winner_seeds": 0},
-    "splits": {"blur": {"transform": "gaussian_blur", "sigma_px": 4}},
-    "trial": {
-        "data": {
-            "private": "synthetic/private",
-            "public": "synthetic/public",
-            "validation": "synthetic/validation",
-            "nominal_examples": 4000,
-        },
-        "stages": {"private": {"steps": 100, "expected_batch_size": 256}},
-    },
-    "search": {
-        "method": {"choice": ["dpsgd", "projected", "feature", "feature_projected"]},
-        "split": {"choice": ["blur"], "when": {"method": ["feature", "feature_projected"]}},
-        "clip_norm": {"float": [1e-3, 10.0], "log": True},
-        "optimizer.learning_rate": {"float": [1e-4, 1.0], "log": True},
-        "subspace.rank": {"int": [4, 256], "log": True, "when": {"method": ["projected", "feature_projected"]}},
-        "public_weight": {"float": [0.0, 1.0], "when": {"method": ["feature", "feature_projected"]}},
-    },
-}
 
 
 class Course:
@@ -109,13 +88,11 @@ def run_dpsweep(trials: int, folder: Path, data_dir: Path) -> dict[str, float]:
 def sweep_spec(trials: int, folder: Path, data_dir: Path) -> SweepSpec:
     """`trials` simulated trials over EPSILONS."""
     from dpcore.config import Places, RuntimeFlags
-    from search_spaces.loader import build_space
     from sweeps.spec import SweepSpec
 
-    document = {**SPACE, "sweep": {**SPACE["sweep"], "epsilons": list(EPSILONS), "trials_per_epsilon": trials // len(EPSILONS)}}
     return SweepSpec(
         name="bench",
-        space=build_space(document, name="bench"),
+        space=space_of("tpe", trials // len(EPSILONS), EPSILONS),
         places=Places(data_dir=data_dir, cache_dir=data_dir / "cache"),
         storage=folder,
         trial_function="sweeps.simulation:run_trial",

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench_search import DOCUMENT
+from simulated_space import DOCUMENT
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from search_spaces.loader import build_space
