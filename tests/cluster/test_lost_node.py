@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import spaces
+from process_tree import descendants
 
 from dpcore.config import Places
 from sweeps.spec import SweepSpec
@@ -29,6 +30,12 @@ print([record.state for record in results.records])
 
 def starts(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.is_file() else 0
+
+
+def begun_on(node: subprocess.Popen[bytes], log: Path) -> int:
+    """How many trials have begun on workers of a node."""
+    workers = {process.pid for process in descendants(node.pid)}
+    return sum(int(line.split()[1]) in workers for line in log.read_text().splitlines())
 
 
 @pytest.mark.parametrize("scheme", ["", "fsspec+local://"])
@@ -54,7 +61,11 @@ def test_a_killed_node_costs_no_trial(ray_head: Any, tmp_path: Path, scheme: str
         line = [sys.executable, "-W", "ignore", "-c", DRIVER, str(tmp_path / "spec.json")]
         with (tmp_path / "driver.log").open("w") as log:
             driver = subprocess.Popen(line, env=ray_head.environment, stdout=log, stderr=log)
-        while starts(spec.places.data_dir / "starts.txt") < 5:
+        noted = spec.places.data_dir / "starts.txt"
+        while starts(noted) < 5 or not (begun := begun_on(node, noted)):
+            assert driver.poll() is None, (tmp_path / "driver.log").read_text()
+            time.sleep(0.2)
+        while begun_on(node, noted) == begun:  # so that it dies with a trial that has just begun
             assert driver.poll() is None, (tmp_path / "driver.log").read_text()
             time.sleep(0.2)
         os.killpg(node.pid, signal.SIGKILL)
@@ -68,4 +79,4 @@ def test_a_killed_node_costs_no_trial(ray_head: Any, tmp_path: Path, scheme: str
     ledger = json.loads(ray_head.dpsweep("ledger", "lost", "--storage", spec.storage, "--json").stdout)
     reserved = [line["trial_id"] for line in ledger["lines"] if line["kind"] == "reserve"]
     assert len(reserved) == len(set(reserved)) == 16
-    assert starts(spec.places.data_dir / "starts.txt") > 16, "no trial ran on the node that was killed"
+    assert starts(noted) > 16, "no trial ran on the node that was killed"

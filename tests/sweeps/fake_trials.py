@@ -62,10 +62,10 @@ def locked_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
 
 
 def noted_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
-    """The slow one; who began it is noted where every node sees it."""
+    """The slow one; which it is and who began it is noted where every node sees it."""
     handout.places.data_dir.mkdir(parents=True, exist_ok=True)
     with (handout.places.data_dir / "starts.txt").open("a") as file:
-        file.write(f"{handout.trial_id}\n")
+        file.write(f"{handout.trial_id} {os.getpid()}\n")
     yield from slow_trial(config, runtime, handout)
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ def test_the_pages_are_served_on_loopback_until_they_are_stopped(tmp_path: Path,
     connect(default_tracking_uri(tmp_path)).create_experiment("a sweep")
     port = free_port()
     line = [sys.executable, "-W", "ignore", "-m", "sweeps.cli", "ui", "--storage", str(tmp_path), "--port", str(port)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell gives its background jobs SIGINT ignored, and they give it on: as from a terminal, where Ctrl-C is heard.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         assert process.stdout is not None
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
