@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from bench_driver import sweep_spec
 from simulated_space import EPSILONS
 
+from sweeps.ray_auth import MODE, guard_own_ray
 from sweeps.simulation import REPORTS_FILE, SLEEP_S
 
 if TYPE_CHECKING:
@@ -39,11 +40,9 @@ def pretend_cluster(nodes: int) -> Iterator[str]:
     """The address of `nodes` Ray nodes with one CPU each, on this machine."""
     from ray.cluster_utils import Cluster
 
-    from sweeps.ray_auth import guard_own_ray
     from sweeps.ray_session import OBJECT_STORE_BYTES, QUIET
 
     os.environ.update(QUIET)
-    guard_own_ray()
     settings = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=settings)
     try:
@@ -75,6 +74,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=lambda path: Path(path).absolute(), default=Path("data").absolute())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cluster.json")
     args = parser.parse_args()
+    guard_own_ray()
+    os.environ[MODE] = "token"  # before Ray's import: it reads both once, and a Cluster's nodes do not ask by default
     from sweeps.driver import plan_of, run_sweep
     from sweeps.preflight import default_surroundings
 
