@@ -21,6 +21,9 @@ from dpcore.privacy.randomness import poisson_sample
 from dpcore.privacy.subspace import SubspaceBasis, fit_basis
 
 METHODS = ("dpsgd", "projected", "feature", "feature_projected")
+SEEN = 0.25
+"""Of an honest claim the attack shows 0.7 with 20,000 canaries (median of 600 audits; 0.39 was the least)."""
+
 Patch = pytest.MonkeyPatch
 
 
@@ -33,8 +36,8 @@ def refuted(claims: Any, method: str, *, canaries: int = 6_000, epsilon: float =
 
 @pytest.mark.parametrize("method", METHODS)
 def test_our_mechanism_stands_and_the_attack_sees_it(claims: Any, method: str) -> None:
-    bound, claimed = refuted(claims, method)
-    assert 0.2 * claimed <= bound <= claimed
+    bound, claimed = refuted(claims, method, canaries=20_000)
+    assert SEEN * claimed <= bound <= claimed
 
 
 @pytest.mark.parametrize(
@@ -50,14 +53,14 @@ def test_our_mechanism_stands_and_the_attack_sees_it(claims: Any, method: str) -
     ],
 )
 def test_every_kind_of_claim_can_be_attacked(claims: Any, method: str, changes: dict[str, Any]) -> None:
-    bound, claimed = refuted(claims, method, canaries=8_000, **changes)
-    assert 0.1 * claimed <= bound <= claimed
+    bound, claimed = refuted(claims, method, canaries=20_000, **changes)
+    assert SEEN * claimed <= bound <= claimed
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_half_the_noise_is_caught(claims: Any, method: str, scale_noise: Callable[[float], None]) -> None:
     scale_noise(0.5)
-    bound, claimed = refuted(claims, method, canaries=3_000)
+    bound, claimed = refuted(claims, method, canaries=8_000)
     assert bound > claimed
 
 
@@ -71,7 +74,7 @@ def test_many_canaries_leave_a_true_claim_standing(claims: Any) -> None:
 
 def test_four_fifths_of_the_noise_are_caught(claims: Any, scale_noise: Callable[[float], None]) -> None:
     scale_noise(0.8)
-    bound, claimed = refuted(claims, "dpsgd", canaries=60_000, **FULL_BATCH)
+    bound, claimed = refuted(claims, "dpsgd", canaries=100_000, **FULL_BATCH)
     assert bound > claimed
 
 
@@ -120,7 +123,7 @@ def test_two_rows_a_record_are_caught(claims: Any, monkeypatch: Patch) -> None:
 
 def test_a_unit_whose_examples_are_rows_of_their_own_is_caught(claims: Any, monkeypatch: Patch) -> None:
     monkeypatch.setattr(mechanism_module.UnitRows, "complete", lambda self, rows, some: rows)
-    bound, claimed = refuted(claims, "dpsgd", canaries=3_000, examples_per_unit=2, privacy_unit="video")
+    bound, claimed = refuted(claims, "dpsgd", canaries=6_000, examples_per_unit=2, privacy_unit="video")
     assert bound > claimed
 
 
@@ -134,7 +137,7 @@ def test_a_public_term_on_the_private_batch_is_caught(claims: Any, monkeypatch: 
         return 0.7 * total / max(1, len(indices))
 
     monkeypatch.setattr(Mechanism, "_public_term", on_the_private_batch)
-    bound, claimed = refuted(claims, "feature", canaries=4_000)
+    bound, claimed = refuted(claims, "feature", canaries=16_000)
     assert bound > claimed
 
 
