@@ -68,6 +68,9 @@ def _add_run(commands: Any, address: str | None) -> None:
     run.add_argument("--max-concurrent", metavar="N", type=arguments.whole_number(1), default=None, help="trials at a time")
     run.add_argument("--cpus-per-trial", metavar="X", type=arguments.positive_number, default=1.0)
     run.add_argument("--gpus-per-trial", metavar="X", type=arguments.not_negative, default=0.0)
+    run.add_argument(
+        "--max-failures", metavar="N", type=arguments.whole_number(0), default=2, help="retries of a trial whose worker died (default 2)"
+    )
     arguments.add_storage(run)
     run.add_argument(
         "--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: the sweep's folder; of a URI: none)"
@@ -129,6 +132,7 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
             "max_concurrent": args.max_concurrent,
             "cpus_per_trial": args.cpus_per_trial,
             "gpus_per_trial": args.gpus_per_trial,
+            "max_failures": args.max_failures,
             "tracking_uri": None if args.tracking_uri is None else take_credentials(args.tracking_uri),
             "study_url": args.study_storage,
             "ledger_url": args.ledger,

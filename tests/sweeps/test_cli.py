@@ -75,6 +75,17 @@ def test_ray_submit_runs_the_same_arguments_with_address_auto(monkeypatch: pytes
     assert (seen[0].space, seen[0].seed, seen[0].address) == ("quick", 3, "auto")
 
 
+def test_how_a_sweep_runs_is_what_its_arguments_say() -> None:
+    from sweeps.cli import build_parser
+    from sweeps.commands.sweep_commands import build_spec
+
+    given = ("--max-failures", "9", "--max-concurrent", "3", "--cpus-per-trial", "2", "--gpus-per-trial", "0.5")
+    spec = build_spec(build_parser().parse_args(["run", "quick", *given]))
+    assert (spec.max_failures, spec.max_concurrent, spec.cpus_per_trial, spec.gpus_per_trial) == (9, 3, 2.0, 0.5)
+    assert (spec.runtime.device, spec.runtime.threads) == ("cuda", 2)
+    assert build_spec(build_parser().parse_args(["run", "quick"])).max_failures == 2
+
+
 def test_score_counts_like_pckh(capsys: pytest.CaptureFixture[str], save_predictions: Callable[..., Path]) -> None:
     # Head size 0.6 · 10 = 6 px: at 3 px every joint is a hit at 0.5, none at 0.1.
     scored = answer(capsys, "score", str(save_predictions(off_px=3.0)))
