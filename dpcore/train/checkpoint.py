@@ -119,7 +119,8 @@ class TrialFolder:
         meta, state = read_json(folder / META_FILE), folder / STATE_FILE
         if not state.is_file() or hashlib.sha256(state.read_bytes()).hexdigest() != meta["sha256"]:
             raise Corrupt(f"{state} is not what its {META_FILE} says; remove {folder}, and the trial is replayed from the start")
-        return Checkpoint(step, load_file(state))
+        # as a run that was not interrupted has them: MKL rounds the product of a single row by where in memory its operands lie
+        return Checkpoint(step, {name: tensor.clone() for name, tensor in load_file(state).items()})
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, then removes the older ones."""

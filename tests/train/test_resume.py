@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.errors import Corrupt, NotReplayable, Refused
@@ -12,6 +13,7 @@ from dpcore.privacy.mechanism import Direction, Mechanism
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train import replay
 from dpcore.train.attempts import FIRST, Attempt, newest_checkpoint_step
+from dpcore.train.checkpoint import Checkpoint, open_trial_folder
 from dpcore.train.handout import Handout
 from dpcore.train.trainer import Report, run_trial
 
@@ -103,6 +105,17 @@ def test_a_trial_killed_again_and_again_equals_the_undisturbed_one(make_trial: C
         if newest_checkpoint_step(tmp_path / "killed") <= step:
             trial.run_until_killed(flags(), tmp_path / "killed", in_step=step)
     assert told(trial.run(flags(), tmp_path / "killed")) == told(trial.run(flags(), None))
+
+
+def test_the_tensors_of_a_checkpoint_lie_in_memory_as_fresh_ones_do(tmp_path: Path) -> None:
+    """MKL rounds the projection of a single row, the last one of a batch, by its operands' place: a resume once differed by that."""
+    saved = {f"of {count}": torch.randn(count) for count in (1, 5, 33, 1001, 8008)}
+    with open_trial_folder(tmp_path / "trial") as store:
+        store.save_checkpoint(Checkpoint(3, saved))
+        loaded = store.load_checkpoint()
+    assert loaded is not None
+    assert {name: tensor.data_ptr() % 64 for name, tensor in loaded.tensors.items()} == dict.fromkeys(saved, 0)
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in saved.items())
 
 
 def test_a_report_leaves_only_after_its_checkpoint_is_kept(make_trial: Callable[..., Trial], tmp_path: Path) -> None:
