@@ -8,6 +8,8 @@ goes on from the newest checkpoint with fresh noise and has its remaining steps 
 beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that is stopped early
 keeps its whole reservation and never runs again. The trials of a private selection stand in no record, study or report; of each
 ε the winner does, once it is known.
+
+Longer than a file here should be: hand-out, report, end, retry and resume move one state, and each is safe only beside the others.
 """
 
 from __future__ import annotations
