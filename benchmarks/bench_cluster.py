@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING
 from bench_driver import sweep_spec
 from simulated_space import EPSILONS
 
-from sweeps.ray_auth import MODE, guard_own_ray
-from sweeps.simulation import REPORTS_FILE, SLEEP_S
+from sweeps.engine.ray_auth import MODE, guard_own_ray
+from sweeps.engine.simulation import REPORTS_FILE, SLEEP_S
 
 if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
+    from sweeps.records.spec import SweepSpec
 
 Span = tuple[float, float]
 
@@ -40,7 +40,7 @@ def pretend_cluster(nodes: int) -> Iterator[str]:
     """The address of `nodes` Ray nodes with one CPU each, on this machine."""
     from ray.cluster_utils import Cluster
 
-    from sweeps.ray_session import OBJECT_STORE_BYTES, QUIET
+    from sweeps.engine.ray_session import OBJECT_STORE_BYTES, QUIET
 
     os.environ.update(QUIET)
     settings = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -76,13 +76,13 @@ def main() -> None:
     args = parser.parse_args()
     guard_own_ray()
     os.environ[MODE] = "token"  # before Ray's import: it reads both once, and a Cluster's nodes do not ask by default
-    from sweeps.driver import plan_of, run_sweep
-    from sweeps.preflight import default_surroundings
+    from sweeps.engine.driver import plan_of, run_sweep
+    from sweeps.engine.preflight import default_surroundings
 
     trials = args.nodes * args.waves // len(EPSILONS) * len(EPSILONS)
     with tempfile.TemporaryDirectory(prefix="bench-cluster-") as folder:
         spec = sweep_spec(trials, Path(folder), args.data_dir)
-        spec = spec.model_copy(update={"trial_function": "sweeps.simulation:sleeping_trial", "max_concurrent": None})
+        spec = spec.model_copy(update={"trial_function": "sweeps.engine.simulation:sleeping_trial", "max_concurrent": None})
         around = replace(default_surroundings(spec.places.cache_dir), say=lambda _: None)
         plan_of(spec, around)
         with pretend_cluster(args.nodes) as address:

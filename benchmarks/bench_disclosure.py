@@ -20,16 +20,15 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from dpcore.config import Places, RuntimeFlags, SplitConfig
+from dpcore.config import AttackSettings, Places, RuntimeFlags, SplitConfig
 from dpcore.data.splitting import AXES, deconvolve
 from dpcore.disclosure.evidence import NOISE_TO_SIGNAL, Arithmetic, gather_evidence
 from dpcore.disclosure.measure import Laboratory, Measured, measure_disclosure
 from dpcore.disclosure.quality import psnr_db
 from dpcore.disclosure.result import Disclosure
-from dpcore.disclosure.settings import AttackSettings
 from search_spaces.loader import load_space
-from sweeps.disclosure_sheet import draw_disclosure_sheet
-from sweeps.references import public_start_config
+from sweeps.records.references import public_start_config
+from sweeps.report.disclosure_sheet import draw_disclosure_sheet
 
 BASE_PX = 64
 STRENGTHS: dict[str, tuple[str, tuple[int, ...]]] = {

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from simulated_space import EPSILONS, space_of
 
 if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
+    from sweeps.records.spec import SweepSpec
 
 SLOTS = 2
 
@@ -74,8 +74,8 @@ def resident_kb() -> int:
 
 def run_dpsweep(trials: int, folder: Path, data_dir: Path) -> dict[str, float]:
     """A whole sweep. Calibrations, seconds per ε once on a machine, are made before the clock starts."""
-    from sweeps.driver import plan_of, run_sweep
-    from sweeps.preflight import default_surroundings
+    from sweeps.engine.driver import plan_of, run_sweep
+    from sweeps.engine.preflight import default_surroundings
 
     spec = sweep_spec(trials, folder, data_dir)
     around = replace(default_surroundings(spec.places.cache_dir), say=lambda _: None)
@@ -88,14 +88,14 @@ def run_dpsweep(trials: int, folder: Path, data_dir: Path) -> dict[str, float]:
 def sweep_spec(trials: int, folder: Path, data_dir: Path) -> SweepSpec:
     """`trials` simulated trials over EPSILONS."""
     from dpcore.config import Places, RuntimeFlags
-    from sweeps.spec import SweepSpec
+    from sweeps.records.spec import SweepSpec
 
     return SweepSpec(
         name="bench",
         space=space_of("tpe", trials // len(EPSILONS), EPSILONS),
         places=Places(data_dir=data_dir, cache_dir=data_dir / "cache"),
         storage=folder,
-        trial_function="sweeps.simulation:run_trial",
+        trial_function="sweeps.engine.simulation:run_trial",
         runtime=RuntimeFlags(report_every_steps=100),
         max_concurrent=SLOTS,
     )
@@ -156,7 +156,7 @@ def start_ray() -> Course:
     course = Course()
     import ray
 
-    from sweeps.ray_session import OBJECT_STORE_BYTES
+    from sweeps.engine.ray_session import OBJECT_STORE_BYTES
 
     ray.init(
         address="local", num_cpus=SLOTS, log_to_driver=False, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES

@@ -27,11 +27,11 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
 from dpcore.privacy.randomness import SweepKey
 from search_spaces.loader import load_space
-from sweeps.ray_session import connected
-from sweeps.results import TrialRecord
-from sweeps.searcher import assignment
-from sweeps.spec import SweepSpec
-from sweeps.trainable import TrialTrainable
+from sweeps.engine.ray_session import connected
+from sweeps.engine.searcher import assignment
+from sweeps.engine.trainable import TrialTrainable
+from sweeps.records.results import TrialRecord
+from sweeps.records.spec import SweepSpec
 
 STEPS = 40
 """At 256 of 4,000 people a step, all but 7 % of them have been drawn by then."""

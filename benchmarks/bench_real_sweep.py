@@ -35,11 +35,11 @@ from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from search_spaces.loader import load_space
 from search_spaces.space import SpaceFile
-from sweeps import driver
-from sweeps.references import free_references
-from sweeps.results import TrialRecord
-from sweeps.schedule import Schedule
-from sweeps.spec import SweepSpec
+from sweeps.engine import driver
+from sweeps.engine.schedule import Schedule
+from sweeps.records.references import free_references
+from sweeps.records.results import TrialRecord
+from sweeps.records.spec import SweepSpec
 
 COMPUTE_FILE = "compute.json"
 SETTINGS = {"references.winner_seeds": "1", "references.disclosure": "false"}

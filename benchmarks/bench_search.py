@@ -2,7 +2,7 @@
 
     python benchmarks/bench_search.py [--seeds 20] [--trials 48] [--first-seed 1000] [--out benchmarks/results/search.json]
 
-Every seed is another surface (`sweeps.surfaces.drawn_surface`). A contender has `--trials` trials at each of eight ε; what it has
+Every seed is another surface (`sweeps.engine.surfaces.drawn_surface`). A contender has `--trials` trials at each of eight ε; what it has
 found after n of them is its best-scored trial so far, and its regret is the optimum less that trial's score without noise, mean
 over ε. Further cases have three ε, one, and eight with a surface each, which have nothing to learn from one another.
 
@@ -29,10 +29,10 @@ import optuna
 from simulated_space import EPSILONS, space_of
 
 from dpcore.config import Places, TrialConfig
-from sweeps.results import CurvePoint
-from sweeps.spec import SweepSpec
-from sweeps.studies import Studies, distribution_of, suggest
-from sweeps.surfaces import Surface, drawn_surface
+from sweeps.engine.surfaces import Surface, drawn_surface
+from sweeps.records.results import CurvePoint
+from sweeps.records.spec import SweepSpec
+from sweeps.search.studies import Studies, distribution_of, suggest
 
 AT = (12, 24, 48)
 BOOTSTRAPS = 2000

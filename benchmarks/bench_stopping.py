@@ -3,7 +3,7 @@
     python benchmarks/bench_stopping.py [--seeds 16] [--trials 24] [--out benchmarks/results/stopping.json]
 
 The driver's own schedule, studies and stoppers on simulated trials at three ε, at a pretended machine of four workers whose clock is the
-number of steps. Every seed is another surface (`sweeps.surfaces.drawn_surface`), the same for every contender. Two kinds of learning
+number of steps. Every seed is another surface (`sweeps.engine.surfaces.drawn_surface`), the same for every contender. Two kinds of learning
 curves: `parallel`, where the order of trials is the same at every step, and `crossing`, where small learning rates start slowly and each
 report has noise of its own. What a search found is the score of its winner's settings at the full horizon without noise.
 """
@@ -26,13 +26,13 @@ from simulated_space import DOCUMENT
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from search_spaces.loader import build_space
 from search_spaces.space import SpaceFile
-from sweeps.ledger import Ledger
-from sweeps.pricing import Accountant
-from sweeps.reservations import Reservations
-from sweeps.results import CurvePoint, best_of
-from sweeps.schedule import Schedule
-from sweeps.spec import SweepSpec
-from sweeps.surfaces import PUBLIC_ONLY, Surface, drawn_surface
+from sweeps.engine.schedule import Schedule
+from sweeps.engine.surfaces import PUBLIC_ONLY, Surface, drawn_surface
+from sweeps.ledger.ledger import Ledger
+from sweeps.pricing.plan import Accountant
+from sweeps.pricing.reservations import Reservations
+from sweeps.records.results import CurvePoint, best_of
+from sweeps.records.spec import SweepSpec
 
 EPSILONS, WORKERS = (0.4, 0.8, 1.6), 4
 HORIZON: int = DOCUMENT["trial"]["stages"]["private"]["steps"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from search_spaces.loader import build_space
 from search_spaces.space import SpaceFile
-from sweeps.surfaces import METHODS
+from sweeps.engine.surfaces import METHODS
 
 EPSILONS = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 16.0)
 PROJECTED, FEATURE = ["projected", "feature_projected"], ["feature", "feature_projected"]

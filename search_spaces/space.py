@@ -18,8 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from dpcore.config import FEATURE_METHODS, PRIVATE_METHODS, Part, SplitConfig, TrialConfig, parse_config
-from dpcore.disclosure.settings import AttackSettings
+from dpcore.config import FEATURE_METHODS, PRIVATE_METHODS, AttackSettings, Part, SplitConfig, TrialConfig, parse_config
 
 Scalar = bool | int | float | str | None
 Accounting = Literal["composed", "public_proxy", "private_selection", "unaccounted"]

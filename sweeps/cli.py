@@ -49,8 +49,18 @@ def build_parser(*, address: str | None = None) -> argparse.ArgumentParser:
     audit_command.add_parsers(commands)
     calculators.add_parsers(commands)
     datasets.add_parsers(commands)
-    cluster_commands.add_parsers(commands)
+    cluster_commands.add_parsers(commands, parse_remote=parse_remote)
     return parser
+
+
+def remote_command(arguments: Sequence[str]) -> list[str]:
+    """The `dpsweep` command behind the arguments of `sweeps/run.py`; `resume` cannot be a space's name."""
+    return list(arguments) if arguments[:1] == ["resume"] else ["run", *arguments]
+
+
+def parse_remote(arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a job, read as the head of the cluster reads them."""
+    return build_parser(address="auto").parse_args(remote_command(arguments))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,17 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sweeps.cli import build_parser, execute
+from sweeps.cli import build_parser, execute, remote_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs or resumes one sweep on the running cluster and returns the exit code."""
-    return execute(build_parser(address="auto"), command_line(sys.argv[1:] if argv is None else argv))
-
-
-def command_line(arguments: Sequence[str]) -> list[str]:
-    """The `dpsweep` command behind this script's arguments; `resume` cannot be a space's name."""
-    return list(arguments) if arguments[:1] == ["resume"] else ["run", *arguments]
+    return execute(build_parser(address="auto"), remote_command(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

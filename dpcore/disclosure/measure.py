@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dpcore.config import Places, RuntimeFlags, SplitConfig, TrialConfig, digest_of, parse_config
+from dpcore.config import AttackSettings, Places, RuntimeFlags, SplitConfig, TrialConfig, digest_of, parse_config
 from dpcore.data.catalog import open_dataset
 from dpcore.data.folders import locked, new_folder
 from dpcore.data.shards import ShardSet
@@ -23,7 +23,6 @@ from dpcore.data.views import META_NAME, VIEW_VERSION
 from dpcore.disclosure.evidence import Arithmetic, Evidence, People, gather_evidence
 from dpcore.disclosure.quality import Images, psnr_db, ssim
 from dpcore.disclosure.result import Disclosure, Reading
-from dpcore.disclosure.settings import AttackSettings
 from dpcore.disclosure.sharpener import train_sharpener
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpcore.config import AttackSettings
 from dpcore.data.transforms import to_tensor
 from dpcore.disclosure.evidence import Evidence, People
 from dpcore.disclosure.quality import Images
-from dpcore.disclosure.settings import AttackSettings
 from dpcore.model.backbones import initialise
 from dpcore.privacy.randomness import PublicStreams
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import Places
+from sweeps.records.spec import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
+    from sweeps.records.spec import SweepSpec
 
-DEFAULT_STORAGE = "sweep_results"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -131,7 +131,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 
 def spec_of(args: argparse.Namespace, *, state: bool = True) -> SweepSpec:
     """The sweep that NAME, --storage and --state name; `state`: its study and ledger must be seen from this machine."""
-    from sweeps.publication import load_spec, require_state
+    from sweeps.records.publication import load_spec, require_state
 
     spec = load_spec(args.name, args.storage, args.state)
     return require_state(spec) if state else spec

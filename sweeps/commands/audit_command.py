@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.commands import arguments
-from sweeps.commands.output import number, print_json, render_table
+from sweeps.report.text import number, print_json, render_table
 
 KINDS: tuple[Literal["mechanism", "trainer", "repeated"], ...] = ("mechanism", "trainer", "repeated")
 _REPORTED_SHARE = 0.1

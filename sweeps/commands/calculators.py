@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.errors import BadInput
-from sweeps.budget import BudgetQuestion, answer_budget
 from sweeps.commands import arguments
-from sweeps.commands.output import number, print_json, render_table
+from sweeps.commands.budget import BudgetQuestion, answer_budget
+from sweeps.report.text import number, print_json, render_table
 
 RDP_NOTE = "private selection is priced by RDP, which PLD does not support: both numbers are RDP"
 
@@ -54,7 +54,7 @@ def add_parsers(commands: Any) -> None:
 
 def score_command(args: argparse.Namespace) -> int:
     """PCKh@0.5 and @0.1 in percent, as MPII counts it: mean without pelvis and thorax, per joint and per group."""
-    from sweeps.predictions import load_predictions, score_predictions
+    from sweeps.models.predictions import load_predictions, score_predictions
 
     document = score_predictions(load_predictions(args.predictions))
     if args.json:

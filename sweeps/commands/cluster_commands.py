@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dpcore.errors import BadInput
 from sweeps.commands import arguments
-from sweeps.commands.output import print_json
+from sweeps.report.text import print_json
+
+ParseRemote = Callable[[Sequence[str]], argparse.Namespace]
 
 USAGE = "dpsweep submit CLUSTER [--no-wait] -- SPACE [OPTIONS of dpsweep run]  |  dpsweep submit CLUSTER --stop JOB"
 
 
-def add_parsers(commands: Any) -> None:
-    """Declares the cluster's commands."""
+def add_parsers(commands: Any, *, parse_remote: ParseRemote) -> None:
+    """Declares the cluster's commands; `parse_remote` reads the arguments of a job as the head will read them."""
     submit = commands.add_parser(
         "submit", help="send a sweep to a Ray cluster", usage=USAGE, epilog="instead of SPACE: `resume NAME --storage DIR`"
     )
     submit.add_argument("cluster", metavar="CLUSTER", help="http://HOST:8265, or the YAML that `ray up` was given")
     submit.add_argument("--no-wait", action="store_true", help="print the job's id and leave; the default follows its log")
     submit.add_argument("--stop", metavar="JOB", default=None, help="stop a job; its sweep can be resumed")
-    submit.set_defaults(execute=submit_command)
+    submit.set_defaults(execute=partial(submit_command, parse_remote=parse_remote))
 
     doctor = commands.add_parser("doctor", help="what would end a sweep hours later: Ray, GPUs, storage, clocks, MLflow, disk, versions")
     where = doctor.add_mutually_exclusive_group()
@@ -43,10 +47,10 @@ def add_parsers(commands: Any) -> None:
     ui.set_defaults(execute=ui_command)
 
 
-def submit_command(args: argparse.Namespace) -> int:
+def submit_command(args: argparse.Namespace, *, parse_remote: ParseRemote) -> int:
     """Sends the working directory and a sweep to a cluster; the exit code is the job's."""
-    from sweeps.submit import check_arguments, follow, jobs_of, stop, submit
-    from sweeps.working_dir import find_working_dir, mebibytes
+    from sweeps.remote.submit import check_arguments, follow, jobs_of, stop, submit
+    from sweeps.remote.working_dir import find_working_dir, mebibytes
 
     if bool(args.after_dashes) == (args.stop is not None):
         raise BadInput(f"expected either a sweep or --stop JOB: {USAGE}")
@@ -55,7 +59,7 @@ def submit_command(args: argparse.Namespace) -> int:
             print(f"{args.stop}: {stop(client, args.stop)}")
         return 0
     working_dir = find_working_dir(Path.cwd())
-    check_arguments(args.after_dashes, working_dir)
+    check_arguments(args.after_dashes, working_dir, parse=parse_remote)
     working_dir.check_size()
     with jobs_of(args.cluster) as client:
         print(f"dpsweep: sending {len(working_dir.files)} files, {mebibytes(working_dir.size_bytes)}", file=sys.stderr)
@@ -69,9 +73,9 @@ def submit_command(args: argparse.Namespace) -> int:
 
 def doctor_command(args: argparse.Namespace) -> int:
     """Looks at everything that a sweep leans on; exit 1 where something would end it."""
-    from sweeps.bucket import check_uri, is_uri
-    from sweeps.doctor import document_of, examine, examine_cluster, is_healthy
-    from sweeps.mlflow_connection import take_credentials
+    from sweeps.remote.doctor import document_of, examine, examine_cluster, is_healthy
+    from sweeps.storage.bucket import check_uri, is_uri
+    from sweeps.tracking.mlflow_connection import take_credentials
 
     uri = None if args.tracking_uri is None else take_credentials(args.tracking_uri)
     storage = check_uri(args.storage) if is_uri(args.storage) else Path(args.storage)
@@ -88,9 +92,9 @@ def doctor_command(args: argparse.Namespace) -> int:
 
 def ui_command(args: argparse.Namespace) -> int:
     """Serves MLflow's pages until Ctrl-C; a server has pages of its own, and its address is printed."""
-    from sweeps.bucket import is_uri
-    from sweeps.mlflow_connection import take_credentials
-    from sweeps.ui import show, store_of, study_lines
+    from sweeps.storage.bucket import is_uri
+    from sweeps.tracking.mlflow_connection import take_credentials
+    from sweeps.tracking.ui import show, store_of, study_lines
 
     if args.state is None and is_uri(args.storage) and args.tracking_uri is None:
         raise BadInput(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpcore.errors import BadInput, Refused
 from sweeps.commands import arguments
-from sweeps.commands.output import percent, print_json
+from sweeps.report.text import percent, print_json
 
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest

@@ -9,19 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.bucket import is_uri
 from sweeps.commands import arguments
-from sweeps.commands.output import number, percent, print_json, render_table
+from sweeps.records.spec import DEFAULT_STORAGE
+from sweeps.report.text import number, percent, print_json, render_table
+from sweeps.storage.bucket import is_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dpcore.privacy.accounting import Spending
-    from sweeps.pricing import SweepPlan
-    from sweeps.regimes import RegimePrice
-    from sweeps.results import SweepResults
-    from sweeps.spec import SweepSpec
-    from sweeps.tracking import Tracker
+    from sweeps.pricing.plan import SweepPlan
+    from sweeps.pricing.regimes import RegimePrice
+    from sweeps.records.results import SweepResults
+    from sweeps.records.spec import SweepSpec
+    from sweeps.tracking.tracker import Tracker
 
 
 def add_parsers(commands: Any, *, address: str | None) -> None:
@@ -90,14 +91,14 @@ def run_command(args: argparse.Namespace) -> int:
     """Runs a sweep from a search space."""
     spec = build_spec(args)
     if args.warm_start is not None:
-        from sweeps.warm_start import with_warm_start
+        from sweeps.search.warm_start import with_warm_start
 
         spec = with_warm_start(spec, args.warm_start, say=lambda line: print(line, file=sys.stderr))
     if args.dry_run:
         print_plan(spec)
         return 0
-    from sweeps.driver import run_sweep
-    from sweeps.tracking import check_tracking
+    from sweeps.engine.driver import run_sweep
+    from sweeps.tracking.tracker import check_tracking
 
     if spec.tracking_uri is not None:
         check_tracking(spec.tracking_uri)
@@ -112,9 +113,9 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
     """
     from dpcore.config import RuntimeFlags, parse_config
     from search_spaces.loader import load_space
-    from sweeps.mlflow_connection import take_credentials
-    from sweeps.spec import SweepSpec
-    from sweeps.stopping import reporting_flags
+    from sweeps.records.spec import SweepSpec
+    from sweeps.search.stopping import reporting_flags
+    from sweeps.tracking.mlflow_connection import take_credentials
 
     space = load_space(args.space, assignments=args.set, epsilons=args.epsilons, trials=args.trials)
     device = "cuda" if args.gpus_per_trial > 0 else "cpu"
@@ -143,14 +144,14 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
 def _state_of(args: argparse.Namespace) -> Path | None:
     """`--state`; beside a bucket with a ledger on a database, which are what must outlive this machine, a folder here will do."""
     if args.state is None and args.ledger is not None and is_uri(args.storage):
-        return Path(arguments.DEFAULT_STORAGE)
+        return Path(DEFAULT_STORAGE)
     state: Path | None = args.state
     return state
 
 
 def print_plan(spec: SweepSpec) -> None:
     """Trials, noise, steps, price and, where it is known, time of a sweep that has not begun."""
-    from sweeps.driver import plan_of
+    from sweeps.engine.driver import plan_of
 
     plan = plan_of(spec)
     rows = []
@@ -184,9 +185,9 @@ def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
 
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
-    from sweeps.duration import estimate_duration
-    from sweeps.stopping import plan_stopping, what_stopping_saves
-    from sweeps.validation import validation_line
+    from sweeps.pricing.duration import estimate_duration
+    from sweeps.pricing.validation import validation_line
+    from sweeps.search.stopping import plan_stopping, what_stopping_saves
 
     lines = []
     if all(group.spending is not None for group in plan.groups):
@@ -216,7 +217,7 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
 
 def resume_command(args: argparse.Namespace) -> int:
     """Goes on with a sweep that was interrupted; nothing is doubled."""
-    from sweeps.driver import resume_sweep
+    from sweeps.engine.driver import resume_sweep
 
     spec = arguments.spec_of(args)
     return announce(spec, resume_sweep(args.name, args.storage, state=args.state, summarize=partial(summarize, spec)))
@@ -224,9 +225,9 @@ def resume_command(args: argparse.Namespace) -> int:
 
 def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
     """Writes the report, curves and contact sheets and gives them to the tracker, while that is open."""
-    from sweeps.contact_sheet import save_contact_sheets
-    from sweeps.curves import save_epsilon_curves
-    from sweeps.report import build_report, write_report
+    from sweeps.report.contact_sheet import save_contact_sheets
+    from sweeps.report.curves import save_epsilon_curves
+    from sweeps.report.report import build_report, write_report
 
     report = build_report(results, spec=spec)
     folder = spec.sweep_dir / "report"
@@ -240,7 +241,7 @@ def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
 
 def announce(spec: SweepSpec, results: SweepResults) -> int:
     """Prints the report; exit 1 where the sweep stopped short of its plan or no private trial came to its end."""
-    from sweeps.report import build_report
+    from sweeps.report.report import build_report
 
     report = build_report(results, spec=spec)
     print(report.text())
@@ -254,13 +255,13 @@ def report_command(args: argparse.Namespace) -> int:
     """Writes report.md and its figures again and prints the table."""
     from dataclasses import replace
 
-    from sweeps.curves import save_epsilon_curves
-    from sweeps.ledger import Ledger
-    from sweeps.pricing import dp_accountant, priced
-    from sweeps.publication import REPORT, publish
-    from sweeps.report import build_report, write_report
-    from sweeps.results import read_results
-    from sweeps.sealed import unseal_ceiling, was_unsealed
+    from sweeps.ledger.ledger import Ledger
+    from sweeps.pricing.plan import dp_accountant, priced
+    from sweeps.pricing.sealed import unseal_ceiling, was_unsealed
+    from sweeps.records.publication import REPORT, publish
+    from sweeps.records.results import read_results
+    from sweeps.report.curves import save_epsilon_curves
+    from sweeps.report.report import build_report, write_report
 
     spec = arguments.spec_of(args)
     results = read_results(spec.sweep_dir)
@@ -283,8 +284,8 @@ def report_command(args: argparse.Namespace) -> int:
 
 def status_command(args: argparse.Namespace) -> int:
     """Where a sweep stands, whether its driver lives or not."""
-    from sweeps.duration import span
-    from sweeps.status import sweep_status
+    from sweeps.pricing.duration import span
+    from sweeps.report.status import sweep_status
 
     spec = arguments.spec_of(args)
     document = sweep_status(spec)
@@ -314,7 +315,7 @@ def ledger_command(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from dpcore.privacy.composition import epsilon_of_charge, price
-    from sweeps.ledger import Ledger
+    from sweeps.ledger.ledger import Ledger
 
     spec = arguments.spec_of(args)
     ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)

@@ -9,7 +9,7 @@ from typing import Any
 from dpcore.config import Places
 from dpcore.errors import BadInput
 from sweeps.commands import arguments
-from sweeps.commands.output import number, percent, print_json
+from sweeps.report.text import number, percent, print_json
 
 RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
 
@@ -63,9 +63,9 @@ def _add_optional_places(parser: argparse.ArgumentParser) -> None:
 
 def best_command(args: argparse.Namespace) -> int:
     """Prints the winner at an ε and writes best.yaml."""
-    from sweeps.export import best_trial, export_trial, write_exported
-    from sweeps.publication import results_at_hand
-    from sweeps.results import read_results
+    from sweeps.records.export import best_trial, export_trial, write_exported
+    from sweeps.records.publication import results_at_hand
+    from sweeps.records.results import read_results
 
     spec = arguments.spec_of(args, state=False)
     with results_at_hand(spec) as folder:
@@ -90,8 +90,8 @@ def best_command(args: argparse.Namespace) -> int:
 
 def train_command(args: argparse.Namespace) -> int:
     """Trains from best.yaml: a new private run with fresh noise, charged to the ledger that the config came from."""
-    from sweeps.export import read_exported
-    from sweeps.retrain import TrainRequest, origin_spec, train_fresh, train_replay, train_resumed
+    from sweeps.models.retrain import TrainRequest, origin_spec, train_fresh, train_replay, train_resumed
+    from sweeps.records.export import read_exported
 
     if args.new_attempt and not args.resume:
         raise BadInput("--new-attempt goes with --resume: it continues a training that cannot be replayed")
@@ -122,8 +122,8 @@ def _places_of_request(args: argparse.Namespace, of_sweep: Places | None) -> Pla
 
 def evaluate_command(args: argparse.Namespace) -> int:
     """Scores a trained model."""
-    from sweeps.evaluation import score_model
-    from sweeps.publication import checkpoint_at_hand
+    from sweeps.models.evaluation import score_model
+    from sweeps.records.publication import checkpoint_at_hand
 
     with checkpoint_at_hand(args.checkpoint) as folder:
         scored = score_model(folder, args.data, arguments.places_of(args))
@@ -135,7 +135,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
 def pretrain_command(args: argparse.Namespace) -> int:
     """Runs the public stage of a config (PUBLIC data alone, no budget), keeps it in the cache for every later trial,
     and scores it on the validation data: the zero-shot score that a private run starts from."""
-    from sweeps.evaluation import pretrain_public
+    from sweeps.models.evaluation import pretrain_public
 
     if args.out is not None and args.out.exists():
         raise BadInput(f"{args.out}: exists already and is not overwritten; give --out a new folder")
@@ -155,7 +155,7 @@ def _config_of(name_or_path: str) -> dict[str, Any]:
     """The values of `trial` in a space, or of `config` in a best.yaml."""
     from search_spaces.loader import load_space
     from search_spaces.presets import preset_names
-    from sweeps.export import read_exported
+    from sweeps.records.export import read_exported
 
     path = Path(name_or_path)
     if name_or_path not in preset_names() and path.is_file() and any(line.startswith("config:") for line in path.read_text().splitlines()):

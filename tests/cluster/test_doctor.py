@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dpcore.errors import BadInput
-from sweeps import doctor
-from sweeps.bucket import Bucket
-from sweeps.node_facts import MARKER, NodeFacts, storage_error
+from sweeps.remote import doctor
+from sweeps.remote.node_facts import MARKER, NodeFacts, storage_error
+from sweeps.storage.bucket import Bucket
 
 GIB = 2**30
 WELL = NodeFacts(

@@ -14,15 +14,15 @@ import spaces
 from process_tree import descendants
 
 from dpcore.config import Places
-from sweeps.spec import SweepSpec
+from sweeps.records.spec import SweepSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DRIVER = """
 import sys
 from pathlib import Path
 import fake_trials
-from sweeps.driver import run_sweep
-from sweeps.spec import SweepSpec
+from sweeps.engine.driver import run_sweep
+from sweeps.records.spec import SweepSpec
 results = run_sweep(SweepSpec.model_validate_json(Path(sys.argv[1]).read_text()), fake_trials.surroundings())
 print([record.state for record in results.records])
 """

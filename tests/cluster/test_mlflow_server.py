@@ -18,17 +18,17 @@ import spaces
 from cluster_support import ROOT, free_ports, wait_for_port
 
 from dpcore.config import Places
-from sweeps.spec import SweepSpec
+from sweeps.records.spec import SweepSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 DRIVER = """
 import dataclasses, sys
 from pathlib import Path
 import fake_trials
-from sweeps.driver import resume_sweep, run_sweep
-from sweeps.spec import SweepSpec
-from sweeps.spool import Spool
-from sweeps.tracking import Tracker
+from sweeps.engine.driver import resume_sweep, run_sweep
+from sweeps.records.spec import SweepSpec
+from sweeps.tracking.spool import Spool
+from sweeps.tracking.tracker import Tracker
 spec = SweepSpec.model_validate_json(Path(sys.argv[1]).read_text())
 around = dataclasses.replace(fake_trials.surroundings(), tracker=Tracker)
 run_sweep(spec, around)

@@ -11,8 +11,9 @@ import pytest
 from e2e_support import TINY_SPACE
 
 from dpcore.errors import BadInput
-from sweeps.submit import check_arguments, entrypoint
-from sweeps.working_dir import WorkingDir, find_working_dir
+from sweeps.cli import parse_remote
+from sweeps.remote.submit import check_arguments, entrypoint
+from sweeps.remote.working_dir import WorkingDir, find_working_dir
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_arguments_reach_the_jobs_shell_whole() -> None:
 )
 def test_what_would_fail_there_is_refused_here(arguments: list[str], named: str, working_dir: WorkingDir) -> None:
     with pytest.raises(BadInput, match=named) as refused:
-        check_arguments(arguments, working_dir)
+        check_arguments(arguments, working_dir, parse=parse_remote)
     assert "hidden-word" not in str(refused.value)
 
 
@@ -64,7 +65,7 @@ def test_what_would_fail_there_is_refused_here(arguments: list[str], named: str,
     ],
 )
 def test_what_the_head_understands_is_sent(arguments: list[str], working_dir: WorkingDir) -> None:
-    check_arguments(arguments, working_dir)
+    check_arguments(arguments, working_dir, parse=parse_remote)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpcore.errors import BadInput, Refused
-from sweeps.working_dir import LIMIT_BYTES, WorkingDir, find_working_dir
+from sweeps.remote.working_dir import LIMIT_BYTES, WorkingDir, find_working_dir
 
 WANTED = ("space.yaml", "dpcore/data/shards.py", "sweeps/run.py")
 UNWANTED = (

@@ -2,10 +2,9 @@
 
 import pytest
 
-from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.config import AttackSettings, Places, RuntimeFlags, TrialConfig
 from dpcore.data.synthetic import synth
 from dpcore.disclosure.measure import Laboratory
-from dpcore.disclosure.settings import AttackSettings
 
 SETTINGS = AttackSettings(steps=60, batch_size=8, test_images=48)
 

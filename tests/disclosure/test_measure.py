@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dpcore.config import Places, RuntimeFlags, SplitConfig, TrialConfig
+from dpcore.config import AttackSettings, Places, RuntimeFlags, SplitConfig, TrialConfig
 from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
@@ -15,7 +15,6 @@ from dpcore.disclosure import evidence, measure
 from dpcore.disclosure.evidence import People
 from dpcore.disclosure.measure import Laboratory, choose_people, measure_disclosure
 from dpcore.disclosure.result import Disclosure
-from dpcore.disclosure.settings import AttackSettings
 from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.privacy.randomness import PublicStreams
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpcore.train.handout import Handout
-from sweeps.simulation import SimulatedReport
-from sweeps.simulation import run_trial as simulated_trial
+from sweeps.engine.simulation import SimulatedReport
+from sweeps.engine.simulation import run_trial as simulated_trial
 
 SECONDS = 1.2
 DOUBLED = "doubled"

@@ -27,9 +27,9 @@ from process_tree import Process, descendants, wait_until_gone
 
 from dpcore.config import Places, RuntimeFlags
 from search_spaces.loader import build_space
-from sweeps.ledger import Ledger
-from sweeps.results import read_results
-from sweeps.spec import SweepSpec
+from sweeps.ledger.ledger import Ledger
+from sweeps.records.results import read_results
+from sweeps.records.spec import SweepSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -60,8 +60,8 @@ SPACE = {
 BEGIN = """
 import sys
 from pathlib import Path
-from sweeps.driver import run_sweep
-from sweeps.spec import SweepSpec
+from sweeps.engine.driver import run_sweep
+from sweeps.records.spec import SweepSpec
 run_sweep(SweepSpec.model_validate_json(Path(sys.argv[1]).read_text()))
 """
 

@@ -16,7 +16,7 @@ import pytest
 from e2e_support import Cli
 
 from dpcore.privacy.composition import epsilon_of_charge
-from sweeps.ledger import Ledger
+from sweeps.ledger.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

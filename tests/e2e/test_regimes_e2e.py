@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from e2e_support import TINY_SPACE, Cli
 
-from sweeps.ledger import Ledger
+from sweeps.ledger.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

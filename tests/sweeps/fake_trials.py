@@ -16,8 +16,8 @@ from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Diverged, NotReplayable, OutOfMemory
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.composition import Filtered, Selected
-from sweeps.preflight import DatasetFacts, Surroundings
-from sweeps.pricing import Accountant
+from sweeps.engine.preflight import DatasetFacts, Surroundings
+from sweeps.pricing.plan import Accountant
 
 
 def score_of(config: TrialConfig) -> float:

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from sweeps.bucket import Bucket
+from sweeps.storage.bucket import Bucket
 
 BUCKET = "lab"
 EPOCH = "1970-01-01T00:00:00.000Z"

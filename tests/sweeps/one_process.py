@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 from typing import Any
 
-from sweeps.searcher import ScheduleCallback, ScheduleSearcher
-from sweeps.spec import SweepSpec
-from sweeps.trainable import TrialTrainable
+from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher
+from sweeps.engine.trainable import TrialTrainable
+from sweeps.records.spec import SweepSpec
 
 
 class OneProcess:

@@ -1,0 +1,81 @@
+"""What a trial reads: datasets, augmentation, and the split into a public and a sensitive part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dpcore.config.parsing import Part
+
+
+class DataConfig(Part):
+    """Which datasets a trial reads. A name is a folder below the data directory, `synthetic/...` is built in."""
+
+    private: str
+    public: str
+    validation: str
+    nominal_examples: int = Field(
+        ge=1, description="public N, in privacy units: with the expected batch it fixes q; never the realised count"
+    )
+    proxy: str | None = Field(
+        default=None, description="a PUBLIC dataset in the private part's place: a rehearsal, nothing private is read"
+    )
+    proxy_examples: int | None = Field(default=None, ge=1, description="how many privacy units the proxy has")
+
+    @model_validator(mode="after")
+    def _proxy_with_its_size(self) -> Self:
+        if (self.proxy is None) != (self.proxy_examples is None):
+            raise ValueError("data.proxy and data.proxy_examples belong together: give both or neither")
+        return self
+
+    @property
+    def in_private_place(self) -> str:
+        """The dataset that private steps draw from: the proxy where there is one."""
+        return self.private if self.proxy is None else self.proxy
+
+
+class AugmentationConfig(Part):
+    """Random geometry and light of the training images. A pair of an example and its public view shares one draw."""
+
+    flip_prob: float = Field(default=0.0, ge=0, le=1)
+    scale_frac: float = Field(default=0.0, ge=0, lt=1)
+    rotate_deg: float = Field(default=0.0, ge=0, le=180)
+    rotate_prob: float = Field(default=0.0, ge=0, le=1)
+    photometric_frac: float = Field(default=0.0, ge=0, le=1, description="contrast and gains in 1 ± this, clutter up to half of it")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every draw leaves the image as it is, so that features of frozen layers can be cached."""
+        turns = self.rotate_deg > 0 and self.rotate_prob > 0
+        return not (turns or self.flip_prob or self.scale_frac or self.photometric_frac)
+
+
+class SplitConfig(Part):
+    """The sensitive-feature split: what of an image is public. A wider public part is a weaker promise."""
+
+    name: str = Field(min_length=1)
+    transform: Literal["gaussian_blur", "downsample", "pixelate"]
+    sigma_px: float | None = Field(default=None, gt=0)
+    factor: int | None = Field(default=None, ge=2)
+    cell_px: int | None = Field(default=None, ge=2)
+    region: Literal["all", "head", "person", "background"] = "all"
+    sharpen: Literal["none", "wiener"] = Field(default="none", description="post-processing of the stored bytes: free")
+
+    @model_validator(mode="after")
+    def _strength_of_its_transform(self) -> Self:
+        wanted = {"gaussian_blur": "sigma_px", "downsample": "factor", "pixelate": "cell_px"}[self.transform]
+        given = [k for k in ("sigma_px", "factor", "cell_px") if getattr(self, k) is not None]
+        if given != [wanted]:
+            raise ValueError(f"split {self.name}: transform {self.transform} takes {wanted} alone, given {given or 'none'}")
+        if self.sharpen == "wiener" and (self.transform != "gaussian_blur" or self.region != "all"):
+            raise ValueError(f"split {self.name}: sharpen wiener needs transform gaussian_blur on region all")
+        return self
+
+
+class Places(Part):
+    """Where a process finds datasets (`data_dir`) and keeps what can be rebuilt (`cache_dir`)."""
+
+    data_dir: Path
+    cache_dir: Path

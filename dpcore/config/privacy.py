@@ -1,0 +1,52 @@
+"""What a guarantee is about: methods, units, neighbours, the subspace, and the attack on public views."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator
+
+from dpcore.config.parsing import Part
+
+Relation = Literal["add_remove", "replace"]
+"""What two neighbouring datasets differ in: one unit more or less, or one unit in another's place."""
+
+PrivacyUnit = Literal["person", "image", "video"]
+"""What a guarantee protects: one annotated person's crop, all crops of one photograph, or all frames of one video."""
+
+Method = Literal["dpsgd", "projected", "feature", "feature_projected", "public_only", "nonprivate"]
+
+METHODS: tuple[str, ...] = get_args(Method)
+
+FEATURE_METHODS = frozenset({"feature", "feature_projected"})
+
+PROJECTED_METHODS = frozenset({"projected", "feature_projected"})
+
+PRIVATE_METHODS = frozenset({"dpsgd", "projected", "feature", "feature_projected"})
+
+
+class SubspaceConfig(Part):
+    """The public gradient subspace V of the projected methods (Zhou, Wu, Banerjee, ICLR 2021)."""
+
+    rank: int | Literal["full"] | None = None
+    examples: int = Field(default=256, ge=1, description="m: per-example public gradients that V is fitted to")
+    source: Literal["public", "public_view"] = "public"
+    refresh_steps: int | None = Field(default=None, ge=1, description="fit again every so many steps; None: once, at the start")
+    order: Literal["clip_then_project", "project_then_clip"] = "clip_then_project"
+
+    @field_validator("rank")
+    @classmethod
+    def _positive_rank(cls, rank: int | str | None) -> int | str | None:
+        if isinstance(rank, int) and rank < 1:
+            raise ValueError(f"subspace.rank must be at least 1 or full, given {rank}")
+        return rank
+
+
+class AttackSettings(Part):
+    """The learned attacker's training. More steps recover more: the number in a report is a lower bound on what a determined
+    attacker could do."""
+
+    steps: int = Field(default=300, ge=0, description="0: arithmetic alone")
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    test_images: int = Field(default=256, ge=1, description="at most half of the validation people")

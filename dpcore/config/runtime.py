@@ -1,0 +1,27 @@
+"""How a trial is executed: what changes speed or rounding, never the trained function."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dpcore.config.parsing import Part
+
+Precision = Literal["fp32", "bf16"]
+
+
+class RuntimeFlags(Part):
+    """What changes speed or rounding, never the trained function in exact arithmetic. Stored beside every result;
+    a replay restores it and refuses what it cannot match."""
+
+    threads: int = Field(default=1, ge=1)
+    physical_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="auto: probed before step 0")
+    report_every_steps: int = Field(default=50, ge=1)
+    checkpoint_every_steps: int = Field(default=50, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = Field(default="fp32", description="of forward and backward in the steps; what is clipped and summed is float32")
+    secure_rng: bool = Field(default=False, description="private streams from ChaCha20 instead of Philox")
+    largest_rank: int | None = Field(
+        default=None, ge=1, description="of a sweep: for it a node fits the subspace of the start, and trials take their leading directions"
+    )

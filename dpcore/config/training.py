@@ -1,0 +1,83 @@
+"""The stages of a trial and the optimizer of its private steps."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dpcore.config.data import AugmentationConfig
+from dpcore.config.parsing import Part
+
+
+class PublicStage(Part):
+    """Pretraining on the PUBLIC dataset. `freeze: none` trains the whole network, as a backbone from scratch needs."""
+
+    steps: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    freeze: Literal["none", "early", "backbone"] = "none"
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class PublicViewStage(Part):
+    """Training on the stored public views alone; its end is the floor of its split."""
+
+    until: Literal["converged"] | None = None
+    steps: int | None = Field(default=None, ge=1)
+    max_steps: int = Field(default=3000, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.until is None) == (self.steps is None):
+            raise ValueError("stages.public_view takes either until: converged or steps, not both and not neither")
+        return self
+
+
+class TeacherStage(PublicStage):
+    """The public model that stands in for private labels: from the end of `stages.public` it trains on the views of the PUBLIC
+    dataset, under the trial's split and with that dataset's own labels, and then reads the private dataset's views.
+
+    On embedded data under a blur of 3 px, hits at PCKh@0.5 over all joints: 36.9 % by the end of `stages.public`, 45.5 % after 400
+    steps, 48.0 % after 800, 47.7 % after 1,500; without augmentation 43.2 % after 400, with the early block frozen
+    42.6 %. At `min_confidence` 0.5 the teacher of 800 steps labels 64 % of the joints, and 63 % of those labels are hits.
+    """
+
+    steps: int = Field(default=800, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    augmentation: AugmentationConfig = AugmentationConfig(flip_prob=0.5, photometric_frac=0.7)
+    min_confidence: float = Field(
+        default=0.5, ge=0, le=1, description="share of the teacher's mass about its peak, in x and in y, from which a joint is visible"
+    )
+
+
+class PrivateStage(Part):
+    """The private steps. q = expected_batch_size / data.nominal_examples, both in privacy units."""
+
+    steps: int = Field(ge=1)
+    expected_batch_size: int = Field(ge=1, description="B, in privacy units: how many a step draws on average, and its divisor")
+
+
+class Stages(Part):
+    public: PublicStage = PublicStage()
+    public_view: PublicViewStage | None = None
+    private: PrivateStage
+
+
+class OptimizerConfig(Part):
+    """Turns released directions into weights: post-processing, free of privacy cost."""
+
+    name: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd's momentum, adam's beta1")
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    dp_bias_correction: bool = Field(default=False, description="adam: take the known variance of the noise off the second moment")
+
+    @model_validator(mode="after")
+    def _correction_has_a_second_moment(self) -> Self:
+        if self.dp_bias_correction and self.name != "adam":
+            raise ValueError(f"optimizer.dp_bias_correction corrects adam's second moment: leave it out for {self.name}")
+        return self

@@ -1,0 +1,178 @@
+"""What one trial is: every setting that can change its weights, and nothing else.
+
+`TrialConfig` holds a field exactly if two of its values can give different weights in exact arithmetic. What only
+changes speed or rounding is in `RuntimeFlags`. Both are frozen; change makes a new object. Torch-free, so that a
+search space loads without it.
+
+`TrialConfig` is the only judge of combinations: a draw that it refuses is never scheduled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dpcore.config.data import AugmentationConfig, DataConfig, SplitConfig
+from dpcore.config.model import ModelConfig
+from dpcore.config.parsing import Part, digest_of, parse_config
+from dpcore.config.privacy import FEATURE_METHODS, PRIVATE_METHODS, PROJECTED_METHODS, Method, PrivacyUnit, Relation, SubspaceConfig
+from dpcore.config.training import OptimizerConfig, Stages, TeacherStage
+
+MECHANISM_VERSION = 2
+"""Raised whenever the same config would give other weights than before."""
+
+
+class TrialConfig(Part):
+    """One trial, whole. See the module docstring for what belongs here.
+
+    | method | needs | must not have |
+    |---|---|---|
+    | dpsgd | epsilon, delta, clip_norm | public_weight, private_weight, subspace.rank |
+    | projected | the same and subspace.rank | public_weight, private_weight |
+    | feature | epsilon, delta, clip_norm, split | subspace.rank |
+    | feature_projected | the same and subspace.rank | |
+    | public_only | nothing private | epsilon, clip_norm, weights of the private term, subspace.rank |
+    | nonprivate | | the same; its ε is infinite |
+    """
+
+    method: Method
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    stages: Stages
+    start: Literal["public", "public_view"] = "public"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    epsilon: float | None = Field(default=None, gt=0)
+    delta: float | None = Field(default=None, gt=0, lt=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    split: SplitConfig | None = None
+    public_weight: float | None = Field(default=None, ge=0, le=1, description="λ; feature methods, 1 unless said")
+    private_weight: float | None = Field(default=None, ge=0, description="α; feature methods, 1 unless said; 0 is the control")
+    public_batch_size: int | None = Field(
+        default=None, ge=1, description="feature methods: units per step whose views are behind the public term"
+    )
+    subspace: SubspaceConfig = SubspaceConfig()
+    labels: Literal["public", "private"] = "public"
+    teacher: TeacherStage = TeacherStage()
+    privacy_unit: PrivacyUnit = Field(default="image", description="what q, B and data.nominal_examples count and the claim protects")
+    examples_per_unit: int = Field(default=1, ge=1, description="of a drawn unit at most so many examples take part in a step")
+    relation: Relation = Field(
+        default="add_remove", description="of neighbouring datasets: a unit added or removed, or replaced by another"
+    )
+    seed: int = Field(default=0, ge=0, description="initialisation and public batches; never sampling or noise of private data")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _feature_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("method") in FEATURE_METHODS:
+            filled = dict(values)
+            for key, default in (("public_weight", 1.0), ("private_weight", 1.0), ("public_batch_size", 64)):
+                if filled.get(key) is None:
+                    filled[key] = default
+            return filled
+        return values
+
+    @model_validator(mode="after")
+    def _method_has_its_own_settings(self) -> Self:
+        private, feature = self.method in PRIVATE_METHODS, self.method in FEATURE_METHODS
+        rules = (
+            ("epsilon", self.epsilon, private and not self.is_control, private),
+            ("delta", self.delta, private and not self.is_control, private),
+            ("clip_norm", self.clip_norm, private and not self.is_control, private),
+            ("subspace.rank", self.subspace.rank, self.method in PROJECTED_METHODS, self.method in PROJECTED_METHODS),
+            ("public_weight", self.public_weight, feature, feature),
+            ("private_weight", self.private_weight, feature, feature),
+            ("public_batch_size", self.public_batch_size, feature, feature),
+        )
+        for name, value, needed, allowed in rules:
+            if needed and value is None:
+                raise ValueError(f"method {self.method} needs {name}: give it a value")
+            if not allowed and value is not None:
+                raise ValueError(f"method {self.method} has no {name}: leave it out (given {value})")
+        return self
+
+    @model_validator(mode="after")
+    def _split_where_it_is_used(self) -> Self:
+        uses_view = self.method in FEATURE_METHODS or self.start == "public_view" or self.subspace.source == "public_view"
+        if uses_view and self.split is None:
+            raise ValueError(f"method {self.method} with start {self.start} reads public views: give a split")
+        if not uses_view and self.split is not None:
+            raise ValueError(f"method {self.method} with start {self.start} reads no public view: leave split out")
+        if self.start == "public_view" and self.stages.public_view is None:
+            raise ValueError("start public_view needs stages.public_view")
+        if self.method == "nonprivate" and self.start != "public":
+            raise ValueError("method nonprivate starts from the public model: set start to public")
+        if self.subspace.source == "public_view" and self.method != "feature_projected":
+            raise ValueError("subspace.source public_view is for method feature_projected: elsewhere give public")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_stay_out_of_what_is_public(self) -> Self:
+        if self.labels == "public" and self.teacher != TeacherStage():
+            raise ValueError("labels public needs no teacher: leave teacher out, or set labels to private")
+        if self.labels == "private" and self.split is not None and self.split.region != "all":
+            raise ValueError(
+                f"labels private: split {self.split.name} finds the region {self.split.region} by keypoints, so its views would show some "
+                "of them; give a split of region all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        if self.method == "public_only" and self.examples_per_unit != 1:
+            raise ValueError(f"method public_only draws no unit: leave examples_per_unit out (given {self.examples_per_unit})")
+        rank, examples = self.subspace.rank, self.subspace.examples
+        if isinstance(rank, int) and rank > examples:
+            raise ValueError(f"subspace.rank {rank} is more than the {examples} public examples (subspace.examples) it is fitted to")
+        expected, nominal = self.stages.private.expected_batch_size, self.data.nominal_examples
+        if expected > nominal:
+            raise ValueError(f"stages.private.expected_batch_size {expected} is more than data.nominal_examples {nominal}")
+        if self.public_weight == 0 and self.private_weight == 0:
+            raise ValueError("public_weight 0 and private_weight 0 leave nothing to train on")
+        return self
+
+    @property
+    def sampling_prob(self) -> float:
+        """q, the probability that a step draws a given privacy unit."""
+        return self.stages.private.expected_batch_size / self.data.nominal_examples
+
+    @property
+    def is_control(self) -> bool:
+        """A feature run with its private part switched off: it reads no private pixel and spends nothing."""
+        return self.method in FEATURE_METHODS and self.private_weight == 0
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether the run clips and adds noise, for private data or, as a rehearsal, for a proxy."""
+        return self.method in PRIVATE_METHODS and not self.is_control
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether a PUBLIC proxy stands in the private part's place: nothing private is read, nothing is spent."""
+        return self.data.proxy is not None
+
+    @property
+    def spends_privacy(self) -> bool:
+        """Whether the run releases anything under a finite ε that the ledger must hold."""
+        return self.adds_noise and not self.is_rehearsal
+
+    def without_proxy(self) -> TrialConfig:
+        """The private run that a rehearsal stands for."""
+        return self.changed(**{"data.proxy": None, "data.proxy_examples": None}) if self.is_rehearsal else self
+
+    def changed(self, **paths: Any) -> TrialConfig:
+        """A new, validated config with dotted paths replaced (`changed(**{"optimizer.learning_rate": 0.1})`)."""
+        values = self.model_dump(mode="json")
+        for path, value in paths.items():
+            *parents, leaf = path.split(".")
+            node = values
+            for parent in parents:
+                node = node[parent]
+            node[leaf] = value
+        return parse_config(TrialConfig, values)
+
+    def fingerprint(self) -> str:
+        """64 bits of sha256 over every field: equal exactly for configs that train the same weights."""
+        return digest_of({"config": self.model_dump(mode="json"), "mechanism": MECHANISM_VERSION})

@@ -1,0 +1,1 @@
+"""What runs next, on Ray Tune."""

@@ -1,0 +1,249 @@
+"""Runs a sweep from its spec to its results, and takes one up again after whatever ended it.
+
+Order of a run: check everything (space, data, roles, price, Ray, tracker), then make the folder, then run. A bad request
+leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from dpcore.disk import naming_full_disk
+from dpcore.errors import DpsweepError
+from sweeps.engine.preflight import DatasetFacts, Surroundings, checked_plan, default_surroundings, describe_for_plan, with_filter
+from sweeps.engine.ray_session import ray_session, run_tune
+from sweeps.engine.schedule import Schedule
+from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
+from sweeps.ledger.ledger import Ledger
+from sweeps.pricing.plan import SweepPlan, priced
+from sweeps.pricing.reservations import Reservations
+from sweeps.pricing.selection import Selection, check_key
+from sweeps.records.folder import found_key, locked, new_folder, new_key
+from sweeps.records.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
+from sweeps.records.results import SweepResults, TrialRecord
+from sweeps.records.spec import SPEC_FILE, SweepSpec
+from sweeps.report.disclosure import save_policy
+from sweeps.report.disclosure_sheet import save_disclosure_sheet
+from sweeps.report.progress import progress_line
+from sweeps.tracking.allow_list import allowed_error
+
+if TYPE_CHECKING:
+    from dpcore.privacy.randomness import SweepKey
+
+SHARE_OF_WRITING = 0.02
+"""Of the driver's time: tables of many trials take longer to write, and are written less often."""
+
+
+class Interrupted(DpsweepError):
+    """Ctrl-C or SIGTERM: ended cleanly, to be resumed."""
+
+    exit_code = 130
+
+
+def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepPlan:
+    """What `--dry-run` shows, refused like the run itself; nothing is written but caches.
+
+    Raises:
+        BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
+    """
+    around = surroundings or replace(default_surroundings(spec.places.cache_dir), dataset=describe_for_plan)
+    return checked_plan(spec, around)[0]
+
+
+def run_sweep(
+    spec: SweepSpec, surroundings: Surroundings | None = None, *, summarize: Callable[[SweepResults, Any], None] | None = None
+) -> SweepResults:
+    """Runs a new sweep to its end.
+
+    Args:
+        spec: what to run.
+        surroundings: None for the real ones.
+        summarize: called with the results and the open tracker before it is closed (the report's place).
+
+    Raises:
+        BadInput, Refused, Unavailable: nothing was begun. Interrupted: stopped by Ctrl-C; `resume_sweep` goes on. DiskFull: here or on
+            a worker; it goes on once there is room.
+    """
+    around = surroundings or default_surroundings(spec.places.cache_dir)
+    plan, facts = checked_plan(spec, around)
+    spec = with_filter(spec, plan)
+    with _naming_faults(spec), ray_session(spec) as concurrency, new_folder(spec) as made, locked(spec):
+        key = new_key(spec)
+        spec.save()
+        run = _Run(spec, around, facts, key=key, key_lost=False)
+        try:
+            take_name(spec)
+            return run.to_the_end(concurrency, summarize)
+        finally:
+            if run.has_begun:
+                made.clear()
+            else:
+                withdraw(spec)
+
+
+def resume_sweep(
+    name: str,
+    storage: str | Path,
+    surroundings: Surroundings | None = None,
+    *,
+    state: Path | None = None,
+    summarize: Callable[[SweepResults, Any], None] | None = None,
+) -> SweepResults:
+    """Takes a sweep up where its driver ended, however it ended; a finished one only writes its results again.
+
+    With the key lost, trials without an end are charged in full, marked failed and replaced under a new key.
+
+    Raises:
+        BadInput: no such sweep. Refused: another driver runs it. Interrupted: stopped again.
+    """
+    spec = require_state(load_spec(name, storage, state))
+    around = surroundings or default_surroundings(spec.places.cache_dir)
+    facts = around.dataset(spec)
+    with _naming_faults(spec), locked(spec):
+        check_key(not spec.key_path.exists(), spec)
+        key, lost = found_key(spec)
+        with ray_session(spec) as concurrency:
+            return _Run(spec, around, facts, key=key, key_lost=lost).to_the_end(concurrency, summarize)
+
+
+class _Run:
+    """A sweep while it runs: schedule, tracker, results."""
+
+    def __init__(self, spec: SweepSpec, around: Surroundings, facts: DatasetFacts, *, key: SweepKey, key_lost: bool) -> None:
+        self._spec = spec
+        self._around = around
+        self._facts = facts
+        self._key = key
+        self._tracker = around.tracker(spec)
+        self._tracker.sweep_started()  # before anything else is written: it may be unreachable
+        self._ledger = Ledger(spec.resolved_ledger_url, witness=spec.ledger_witness)
+        reservations = Reservations(
+            spec,
+            self._ledger,
+            around.accountant,
+            cohort=facts.cohort,
+            validation_cohort=facts.validation_cohort,
+            key_id=key.key_id(),
+        )
+        clock = None if facts.protected else time.monotonic
+        selection = None if spec.space.sweep.selection is None else Selection(spec, key)
+        self._schedule = Schedule(spec, around.accountant, reservations, selection=selection, clock=clock)
+        self._schedule.restore(key_lost=key_lost)
+        self._write_again_at = 0.0
+        self._interrupted = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to resume: a trial was handed out, and may have been charged."""
+        return self._schedule.has_begun or self._interrupted
+
+    def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None) -> SweepResults:
+        tracker = self._tracker
+        searcher = ScheduleSearcher(self._spec, self._schedule, max_concurrent=concurrency)
+        callback = ScheduleCallback(self._schedule, searcher, tracker, ended=self._trial_ended)
+        finished = False
+        try:
+            publish(self._spec, SPEC_FILE)
+            self._attack_views(tracker)
+            self._tell_again(tracker)
+            with _stop_signals(callback, self._spec.name):
+                run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
+            callback.tell_released()
+            self._schedule.close()
+            results = self._write_priced()
+            finished = True
+            if summarize is not None:
+                summarize(results, tracker)
+            publish(self._spec, RESULTS, REPORT)
+            return results
+        except BaseException as error:
+            self._interrupted = isinstance(error, Interrupted)  # its message names `dpsweep resume`
+            if self.has_begun and not finished:
+                self._write_priced()
+            raise
+        finally:
+            tracker.close(interrupted=not finished)
+            self._ledger.close()
+
+    def _attack_views(self, tracker: SweepTracker) -> None:
+        """Before the first trial, because each claim says what its views disclose; after a resume from the cache."""
+        found = self._around.disclosure(self._spec, self._around.say)
+        if found is not None:
+            save_policy(found.policy, self._spec.sweep_dir)
+            shown, sealed = self._spec.sweep_dir / REPORT, self._spec.state_dir / "sealed"
+            tracker.views_disclosed(found.policy, save_disclosure_sheet(found.measured, shown=shown, sealed=sealed))
+
+    def _tell_again(self, tracker: SweepTracker) -> None:
+        """What the tracker may have missed when the last driver was killed; it skips what it has."""
+        for record in self._schedule.records:
+            if record.is_finished:
+                tell_whole(tracker, record)
+
+    def _trial_ended(self, record: TrialRecord) -> None:
+        self._around.say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
+        began = time.monotonic()
+        if began >= self._write_again_at:
+            self._write(self._results())
+            now = time.monotonic()
+            self._write_again_at = now + (now - began) / SHARE_OF_WRITING
+
+    def _write_priced(self) -> SweepResults:
+        return self._write(priced(self._results(), self._ledger, self._around.accountant))
+
+    def _write(self, results: SweepResults) -> SweepResults:
+        results.write_parquet(self._spec.sweep_dir / RESULTS)
+        publish_meanwhile(self._spec, self._around.say)
+        return results
+
+    def _shown(self, record: TrialRecord) -> TrialRecord:
+        """The record as tables and the terminal may show it."""
+        error = None if record.error is None else allowed_error(record.error, protected=self._facts.protected)
+        return replace(record, error=error)
+
+    def _results(self) -> SweepResults:
+        """All that is known now, without its price."""
+        space, schedule = self._spec.space, self._schedule
+        return SweepResults(
+            name=self._spec.name,
+            records=tuple(self._shown(record) for record in schedule.records),
+            accounting=space.sweep.accounting,
+            delta=space.delta,
+            planned=schedule.planned,
+            stopped_by=schedule.stopped_by,
+            protected=self._facts.protected,
+        )
+
+
+def _naming_faults(spec: SweepSpec) -> contextlib.AbstractContextManager[None]:
+    """Study, reports, ledger, spool and tables are written by libraries, each with its own words for a full disk."""
+    return naming_full_disk(spec.state_dir, others=(SQLAlchemyError,))
+
+
+@contextlib.contextmanager
+def _stop_signals(callback: ScheduleCallback, name: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the sweep at the next safe place; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, _frame: Any) -> None:
+        callback.stop_requested = Interrupted(f"interrupted; finished trials are kept, go on with `dpsweep resume {name}`")
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

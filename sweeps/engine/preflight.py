@@ -1,0 +1,198 @@
+"""What must hold before a sweep begins: its data, its price, its name and its key. Nothing is written but caches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
+from dpcore.errors import BadInput, Refused
+from sweeps.engine.searcher import SweepTracker
+from sweeps.ledger.charges import FilterTerms
+from sweeps.ledger.ledger import Ledger
+from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
+from sweeps.pricing.validation import check_noise, plan_validation
+from sweeps.records.publication import is_published
+from sweeps.records.spec import SPEC_FILE, SweepSpec
+from sweeps.report.disclosure import MeasuredPolicy, measure_policy
+from sweeps.search.stopping import plan_stopping
+from sweeps.search.storage import check_new_studies
+
+if TYPE_CHECKING:
+    from dpcore.data.shards import ShardSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect; and
+    whom to charge for scores where validation is private. `look_alikes`: what a person should look at, for their terminal
+    alone."""
+
+    cohort: str
+    protected: bool
+    validation_cohort: str | None = None
+    look_alikes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a sweep leans on; tests and simulations give others.
+
+    Attributes:
+        accountant: plans and composes. tracker: one for the sweep.
+        dataset: checks the datasets of a config and describes the private one.
+        say: takes a progress line.
+        disclosure: attacks the public views of the sweep's splits; None where it has none to attack.
+    """
+
+    accountant: Accountant
+    tracker: Callable[[SweepSpec], SweepTracker]
+    dataset: Callable[[SweepSpec], DatasetFacts]
+    say: Callable[[str], None]
+    disclosure: Callable[[SweepSpec, Callable[[str], None]], MeasuredPolicy | None] = lambda spec, say: None
+
+
+def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
+    """dp-accounting, whose compositions are remembered in `cache_dir`, MLflow, the data catalog, stderr."""
+    from sweeps.tracking.tracker import Tracker
+
+    return Surroundings(
+        accountant=dp_accountant(cache_dir),
+        tracker=Tracker,
+        dataset=describe_dataset,
+        say=lambda line: print(line, file=sys.stderr),
+        disclosure=measure_policy,
+    )
+
+
+def describe_dataset(spec: SweepSpec) -> DatasetFacts:
+    """Opens and verifies the datasets of a sweep.
+
+    Raises:
+        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong, the units of privacy cannot be
+            told apart, or labels that are to stay private placed the crops.
+    """
+    from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset
+    from dpcore.data.cohorts import check_cohort
+    from dpcore.data.shards import members_beside
+
+    places: Places = spec.places
+    config = any_config(spec)
+    data = config.data
+    private, public, validation = (open_dataset(name, places) for name in (data.in_private_place, data.public, data.validation))
+    validated = spec.space.sweep.validation == "private"
+    check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
+    if config.labels == "private" and spec.space.splits_in_use:
+        check_crops(private)
+    if config.is_rehearsal:
+        return DatasetFacts(cohort=private.members.cohort, protected=False)
+    charged = (private, validation) if validated else (private,)
+    for dataset in charged:
+        check_cohort(dataset.members, members_beside(dataset.folder), place=dataset.folder.parent)
+    if PRIVATE_METHODS.intersection(spec.space.methods):
+        check_unit(private, config.privacy_unit)
+    if validated:
+        check_unit(validation, config.privacy_unit)
+    return DatasetFacts(
+        cohort=private.members.cohort,
+        protected=private.manifest.protected or validation.manifest.protected,
+        validation_cohort=validation.members.cohort if validated else None,
+        look_alikes=_look_alikes([one for one in (public, validation) if one.manifest.role == "PUBLIC"], private, places),
+    )
+
+
+def _look_alikes(public: Sequence[ShardSet], private: ShardSet, places: Places) -> tuple[str, ...]:
+    from dpcore.data.likeness import likeness_of
+
+    found = (likeness_of(one, private, places) for one in public)
+    return tuple(likeness.text for likeness in found if likeness is not None)
+
+
+def describe_for_plan(spec: SweepSpec) -> DatasetFacts:
+    """`describe_dataset`, but embedded data that nobody has used yet are not generated for a plan: what they are is known, and
+    without a ledger nothing stands against them."""
+    from dpcore.data.catalog import dataset_folder
+    from dpcore.data.synthetic import EMBEDDED
+
+    data = any_config(spec).data
+    names = (data.in_private_place, data.public, data.validation)
+    is_unused = all(name in EMBEDDED and not dataset_folder(name, spec.places).exists() for name in names)
+    fits = spec.space.sweep.validation == "public" and not _ledger_is_there(spec)
+    return DatasetFacts(cohort="", protected=False) if is_unused and fits else describe_dataset(spec)
+
+
+def any_config(spec: SweepSpec) -> TrialConfig:
+    """Some admissible config of the space: its data are those of all."""
+    import random
+
+    generator = random.Random(0)
+    space, epsilon = spec.space, spec.space.sweep.epsilons[0]
+    refusal: BadInput | None = None
+    for _ in range(200):
+        try:
+            return space.trial_config(epsilon, space.draw(epsilon, generator))
+        except BadInput as error:
+            refusal = error
+    raise BadInput(f"no draw of the space is admissible: {refusal}")
+
+
+def checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, DatasetFacts]:
+    if (spec.sweep_dir / SPEC_FILE).exists() or is_published(spec):
+        raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
+    facts = around.dataset(spec)
+    for line in facts.look_alikes:
+        around.say(f"dpsweep: {line}")
+    if facts.protected and spec.space.references.ceiling not in (False, "non_private"):
+        raise Refused(
+            "references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false, or =non_private: "
+            "then it runs, the ledger says so, and its score is sealed"
+        )
+    if facts.protected and "nonprivate" in spec.space.methods:
+        raise Refused("method nonprivate trains without privacy, and the private data are protected; take it out of the space")
+    check_new_studies(spec, protected=facts.protected)
+    ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
+    standing = () if ledger is None else ledger.lines(cohort=facts.cohort)
+    plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
+    _check_name_and_key_are_fresh(spec, ledger)
+    check_cap(plan, standing, around.accountant)
+    plan_stopping(spec.space, spec.runtime.report_every_steps)  # refuses a stopper that could never stop
+    validation = plan_validation(spec.space, spec.places.cache_dir)
+    if validation is not None:
+        check_noise(validation)
+    return plan, facts
+
+
+def with_filter(spec: SweepSpec, plan: SweepPlan) -> SweepSpec:
+    """The spec with the order and budget of its RDP filter, if it needs one: fixed here, before the first trial."""
+    if plan.basis.filter is None:
+        return spec
+    terms = FilterTerms(sweep=spec.name, order=plan.basis.filter.order, rdp=plan.basis.filter.rdp)
+    return spec.model_copy(update={"privacy_filter": terms})
+
+
+def _check_name_and_key_are_fresh(spec: SweepSpec, ledger: Ledger | None) -> None:
+    """Lines are known by sweep and trial: a second sweep of one name would pass for a replay of the first. And trial ids
+    are alike in all sweeps: under one key, a trial with the settings of another one's would draw its noise again.
+
+    Raises:
+        Refused: the ledger knows the name, or the key that DPSWEEP_KEY_FILE names.
+    """
+    lines = () if ledger is None else ledger.lines()
+    if any(line.sweep == spec.name for line in lines):
+        raise Refused(
+            f"the ledger holds reservations of a sweep {spec.name} already, whose folder is not in {spec.storage}; give another --name, "
+            "so that this sweep is charged for itself"
+        )
+    if spec.key_path.exists() and spec.key_path.parent != spec.state_dir:
+        from dpcore.privacy.randomness import SweepKey
+
+        key_id = SweepKey.load(spec.key_path).key_id()
+        if any(line.key_id == key_id for line in lines):
+            raise Refused(f"{spec.key_path} is the key of another sweep; let DPSWEEP_KEY_FILE name a new path, and a key is made there")
+
+
+def _ledger_is_there(spec: SweepSpec) -> bool:
+    return spec.ledger_url is not None or (spec.storage_dir / "ledger.sqlite").is_file()

@@ -1,0 +1,152 @@
+"""Ray, quiet: a cluster of our own or a connection to a running one, and Tune on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dpcore.errors import BadInput, Unavailable
+from sweeps.engine.ray_auth import guard_own_ray, knock, show_token
+from sweeps.records.spec import SweepSpec
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+}
+"""Read by Ray at import or at start: no telemetry, no progress tables, no log files of its own, Ctrl-C is ours."""
+
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Trials share data through memory-mapped files; Ray's store carries one key and small results."""
+
+RAY_FOLDER = ".ray"
+TRAINABLE = "sweeps.engine.trainable"
+
+
+@contextlib.contextmanager
+def ray_session(spec: SweepSpec) -> Iterator[int]:
+    """Ray for the length of a block; gives the number of trials that can run at once.
+
+    Raises:
+        Unavailable: nothing answers at `spec.address`.
+        BadInput: no machine of our own Ray has what one trial asks for.
+    """
+    with connected(spec.address, preload=modules_to_preload(spec)) as resources:
+        yield _concurrency(spec, resources)
+
+
+@contextlib.contextmanager
+def connected(address: str | None, *, preload: Sequence[str] = ()) -> Iterator[dict[str, float]]:
+    """A connection to the Ray at an address, or a Ray of our own, whose workers import `preload` as they start; gives its
+    resources.
+
+    Raises:
+        Unavailable: nothing answers there.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    if address is not None:
+        _check_address(address)
+    import ray
+
+    if ray.is_initialized():
+        raise Unavailable("this process is connected to a Ray already; end that session first (ray.shutdown())")
+    _silence()
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        guard_own_ray()
+        arguments.update(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+        arguments.update(_system_config={"preload_python_modules": list(preload)} if preload else {})
+    else:
+        show_token()
+    try:
+        ray.init(address=address or "local", **arguments)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise Unavailable(f"Ray does not start at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    try:
+        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
+
+
+def modules_to_preload(spec: SweepSpec) -> tuple[str, ...]:
+    """What the workers of a Ray of our own import as they start, while the driver still prepares: the five seconds of torch and its
+    libraries are over when the first trial is handed out.
+
+    Ray starts a worker for each core beforehand. Where fewer than half of them will run trials nothing is imported, as each would
+    hold 300 MB; nor on GPUs, whose devices must be known before CUDA is looked at.
+    """
+    cores = len(os.sched_getaffinity(0))
+    trials = spec.max_concurrent or cores / spec.cpus_per_trial
+    if spec.address is not None or spec.gpus_per_trial or 2 * trials < cores:
+        return ()
+    return TRAINABLE, spec.trial_function.partition(":")[0]
+
+
+def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None:
+    """One Tune run over everything that the searcher hands out. Needs an open `ray_session`.
+
+    Ray's own bookkeeping goes to a folder that is removed afterwards: resuming is ours.
+    """
+    from ray import tune
+
+    from sweeps.engine.trainable import TrialTrainable
+
+    _silence()
+    trainable = tune.with_parameters(TrialTrainable, key=key, runtime=spec.trial_runtime.model_dump(mode="json"), gpus=spec.gpus_per_trial)
+    bundle = {"CPU": spec.cpus_per_trial, **({"GPU": spec.gpus_per_trial} if spec.gpus_per_trial else {})}
+    folder = (spec.state_dir if spec.space.sweep.selection is None else spec.selection_dir) / RAY_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        # Not tune.Tuner: it pickles and copies searcher and callbacks at birth, and ours hold the open study and ledger.
+        tune.run(
+            trainable,
+            name="tune",
+            storage_path=str(folder),
+            resources_per_trial=tune.PlacementGroupFactory([bundle]),
+            search_alg=searcher,
+            scheduler=searcher.stopper,
+            callbacks=[callback],
+            num_samples=-1,
+            max_concurrent_trials=searcher.max_concurrent,
+            max_failures=0,  # retries are the schedule's: one path for a retry and a resume
+            raise_on_failed_trial=False,
+            reuse_actors=True,
+            verbose=0,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _concurrency(spec: SweepSpec, resources: dict[str, float]) -> int:
+    fits = [int(resources.get(kind, 0) / wanted) for kind, wanted in (("CPU", spec.cpus_per_trial), ("GPU", spec.gpus_per_trial)) if wanted]
+    if spec.address is None and min(fits) < 1:
+        raise BadInput(
+            f"one trial asks for {spec.cpus_per_trial:g} CPUs and {spec.gpus_per_trial:g} GPUs, this machine has "
+            f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}; lower --cpus-per-trial or --gpus-per-trial"
+        )
+    return spec.max_concurrent or max(1, min(fits))
+
+
+def _check_address(address: str) -> None:
+    """Knocks first: Ray's own connection waits a minute, and then ends the process."""
+    if address in ("auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadInput(f"--address {address}: expected auto or HOST:PORT")
+    knock(host, int(port), remedy="start one with `ray start --head`, or leave --address out")
+
+
+def _silence() -> None:
+    """Ray's loggers speak of its own restore and of failures that we report ourselves."""
+    for name in ("ray", "ray.tune", "ray.air", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,434 @@
+"""What runs next, what has come back, and when the sweep is over. Knows neither Ray nor MLflow.
+
+    resumed and retried → public start, floors, ceiling → search, ε by ε in turn → per ε, once its search has ended: winner's seeds, control
+
+Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
+however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
+goes on from the newest checkpoint with fresh noise and has its remaining steps reserved again. `max_failures`, fixed
+beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that is stopped early
+keeps its whole reservation and never runs again. The trials of a private selection stand in no record, study or report; of each
+ε the winner does, once it is known.
+
+Longer than a file here should be: hand-out, report, end, retry and resume move one state, and each is safe only beside the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dpcore.config import TrialConfig
+from dpcore.errors import Refused
+from dpcore.train.attempts import drop_checkpoints
+from sweeps.engine.hidden_search import HiddenSearch
+from sweeps.engine.roster import Roster
+from sweeps.pricing.plan import Accountant, trials_at
+from sweeps.pricing.reservations import Reservations
+from sweeps.pricing.sealed import keep_error
+from sweeps.pricing.selection import Selection
+from sweeps.records.publication import standing_of
+from sweeps.records.references import control_config, free_references, seed_config
+from sweeps.records.reports import ReportsFile
+from sweeps.records.results import CurvePoint, Role, TrialRecord
+from sweeps.records.spec import SweepSpec
+from sweeps.search.stopping import Stopping, plan_stopping
+from sweeps.search.studies import Studies
+from sweeps.tracking.allow_list import allowed_error
+
+AGAIN = ".again"
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A trial that has been handed out, and since when it runs."""
+
+    since: float
+
+
+class Schedule:
+    """The state of a running sweep. All calls come from the driver's one thread. `clock` None: on protected data, whose trials
+    nobody times, as how long one takes tells how many records it drew."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        accountant: Accountant,
+        reservations: Reservations,
+        *,
+        selection: Selection | None = None,
+        clock: Callable[[], float] | None = time.monotonic,
+    ) -> None:
+        self._spec = spec
+        self._accountant = accountant
+        self._reservations = reservations
+        self._clock = clock or _no_time
+        self._free = free_references(spec.space, seed=spec.seed)
+        self._studies = Studies(spec, timed=clock is not None)
+        self._reports = ReportsFile(spec.reports_path)
+        self._roster = Roster()
+        self._again: deque[str] = deque()
+        self._live: dict[str, Handed] = {}
+        self._failures: dict[str, int] = {}
+        self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, clock=self._clock)
+        self._wanted = {epsilon: 1 if selection else trials_at(spec.space, epsilon) for epsilon in spec.space.sweep.epsilons}
+        self._released: list[TrialRecord] = []
+        plan = plan_stopping(spec.space, spec.runtime.report_every_steps)
+        self._stopping = None if plan is None else Stopping(plan)
+        self._pruned: set[str] = set()
+        self.stopped_by: str | None = None
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """All records that may be seen, in the order of hand-out; after a resume grouped by study."""
+        return tuple(self._roster)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was handed out or reserved."""
+        return len(self._roster) > 0 or (self._hidden is not None and self._hidden.is_reserved)
+
+    @property
+    def live(self) -> int:
+        """How many trials are on workers now."""
+        return len(self._live) + (0 if self._hidden is None else self._hidden.live)
+
+    @property
+    def finished(self) -> int:
+        """How many planned trials have ended."""
+        return self._roster.finished
+
+    @property
+    def planned(self) -> int:
+        """How many trials the sweep has in all. Falls when a control turns out to be impossible (no feature trial ended well)."""
+        free = len(self._free)
+        return free + sum(self._planned_at(epsilon) for epsilon in self._spec.space.sweep.epsilons)
+
+    def restore(self, *, key_lost: bool) -> None:
+        """Takes up what studies and reports remember. Trials without an end are handed out again, or, when the key is
+        lost, charged in full and replaced (their randomness cannot be repeated)."""
+        found = [(self._with_plan(record), replaced) for record, replaced in self._studies.records()]
+        reported = self._reported({record.trial_id: record for record, _ in found})
+        for record, replaced in found:
+            if record.run in reported:
+                record = replace(reported[record.run], state=record.state)
+            self._roster.put(record)
+            if replaced:
+                self._roster.set_aside(record.trial_id)
+            if not record.is_finished and record.trial_id in self._pruned:
+                self._end_early(record)
+            elif not record.is_finished and not key_lost:
+                self._take_up(record)
+            elif not record.is_finished:
+                self._replace(record)
+        self._reservations.settle_ended(record for record in self._roster if record.is_finished)
+        if self._hidden is not None:
+            self._hidden.restore([e for e in self._spec.space.sweep.epsilons if self._studies.is_selected(e)])
+
+    def _end_early(self, record: TrialRecord) -> None:
+        """The end of a trial whose stop was decided before a driver was killed; Optuna may not have heard of the report behind it."""
+        self._studies.report(record)
+        self._has_ended(record.ended(seconds=record.seconds, stopped=True))
+
+    def _reported(self, records: Mapping[str, TrialRecord]) -> dict[tuple[str, int], TrialRecord]:
+        """Each attempt of a trial with the curve that it reported. The stopper sees the reports in their order, as it did before."""
+        reported: dict[tuple[str, int], TrialRecord] = {}
+        for trial_id, attempt, point in self._reports.read():
+            if trial_id in records:
+                before = reported.get((trial_id, attempt)) or replace(records[trial_id], attempt=attempt)
+                reported[trial_id, attempt] = self._judged(before.with_point(point))
+        return reported
+
+    def next(self) -> TrialRecord | None:
+        """The next trial to run, its spending reserved; None when there is none now (`is_over` tells for good or not)."""
+        while True:
+            record = self._again_next() or self._reference_next()
+            if record is None and self._hidden is not None and (found := self._hidden_next(self._hidden)) is not None:
+                return found
+            record = record or self._search_next() or self._followup_next()
+            if record is None:
+                return None
+            try:
+                self._reservations.reserve(record)
+            except Refused as refusal:
+                self._stop(record, str(refusal))
+                continue
+            self._roster.put(replace(record, state="running"))
+            self._live[record.trial_id] = Handed(self._clock())
+            return self._roster[record.trial_id]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs and nothing will. Ask after `next` gave None."""
+        return not self.live
+
+    def is_hidden(self, record: TrialRecord) -> bool:
+        """Whether nobody may hear of the trial from whoever runs it: `take_released` tells of the winners."""
+        return self._hidden is not None and record.role == "search"
+
+    def folder(self, record: TrialRecord) -> Path:
+        """Where the trial keeps its checkpoints."""
+        if self._hidden is not None and record.trial_id in self._hidden:
+            return self._hidden.folder(record.trial_id)
+        return self._spec.sealed_dir / record.trial_id if record.is_sealed else self._spec.checkpoint_dir(record.trial_id)
+
+    def take_released(self) -> tuple[TrialRecord, ...]:
+        """The winners of private selections that have come out since the last call."""
+        self._release()
+        released, self._released = tuple(self._released), []
+        return released
+
+    def close(self) -> None:
+        """Nothing more will be handed out."""
+        if self._hidden is not None:
+            self._hidden.close()
+
+    def started(self, trial_id: str) -> TrialRecord:
+        """A worker has the trial: its seconds count from here."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.started(trial_id)
+        self._live[trial_id] = replace(self._live[trial_id], since=self._clock())
+        return self._roster[trial_id]
+
+    def is_to_stop(self, trial_id: str, point: CurvePoint) -> bool:
+        """Whether a trial is to end with this report. Ask before `report` takes it in; this changes nothing."""
+        if self._stopping is None:
+            return False
+        before = self._roster[trial_id]
+        record = before.with_point(point)
+        return record is not before and self._stopping.stops(record)
+
+    def report(self, trial_id: str, point: CurvePoint) -> TrialRecord:
+        """Takes a report in; one that is there already (a replay) changes nothing."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.report(trial_id, point)
+        before = self._roster[trial_id]
+        record = before.with_point(point)
+        if record is not before:
+            self._roster.put(self._judged(record))
+            self._reports.append(record, point)
+            self._studies.report(record)
+        return record
+
+    def end(self, trial_id: str, *, error: str | None = None) -> TrialRecord:
+        """The end of a trial, told once to study and ledger."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.end(trial_id, error=error)
+        handed = self._live.pop(trial_id)
+        if error is not None and self._clock is _no_time:
+            keep_error(self._spec.sealed_dir, trial_id, error)
+            error = allowed_error(error, protected=True)
+        seconds, stopped = self._clock() - handed.since, trial_id in self._pruned
+        record = self._roster[trial_id].ended(seconds=seconds, error=error, stopped=stopped)
+        self._has_ended(record)
+        self._reservations.settle(record)
+        return record
+
+    def _has_ended(self, record: TrialRecord) -> None:
+        """Tells the study; what a stopped trial would have gone on from is not kept."""
+        self._roster.put(record)
+        self._studies.tell(record)
+        if record.state == "pruned":
+            drop_checkpoints(self._spec.checkpoint_dir(record.trial_id))
+
+    def _judged(self, record: TrialRecord) -> TrialRecord:
+        """Shows the stopper a new point of a trial's curve, and remembers its verdict."""
+        if self._stopping is not None and self._stopping.take(record):
+            self._pruned.add(record.trial_id)
+        return record
+
+    def worker_died(self, trial_id: str, error: str) -> TrialRecord:
+        """Hands the trial out again, `max_failures` times; after that it is failed.
+
+        On a CPU the retry replays from our checkpoint. Elsewhere arithmetic is not bit-exact: a new attempt, other noise.
+        """
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.worker_died(trial_id, error)
+        return self._retry(trial_id, error, renew=False)
+
+    def not_replayable(self, trial_id: str, error: str) -> TrialRecord:
+        """A worker found that it would not repeat the trial bit for bit: hands it out as a new attempt, `max_failures` times.
+        In a private selection it has failed: it would be a draw too many."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.end(trial_id, error=error)
+        return self._retry(trial_id, error, renew=True)
+
+    def out_of_memory(self, trial_id: str, error: str, *, physical_batch_size: int) -> TrialRecord:
+        """A step did not fit with so many examples at once: hands the trial out as a new attempt with half as many, failed where it
+        was one. Halving ends by itself and counts for no try. In a private selection the trial has failed: it would be a draw too many."""
+        if physical_batch_size == 1 or (self._hidden is not None and trial_id in self._hidden):
+            return self.end(trial_id, error=error)
+        self._live.pop(trial_id)
+        self._again_as(self._new_attempt(replace(self._roster[trial_id], error=error), physical_batch_size=physical_batch_size // 2))
+        return self._roster[trial_id]
+
+    def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
+        if trial_id in self._pruned:
+            return self.end(trial_id)  # it was over before its worker was
+        failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
+        if failures > self._spec.max_failures:
+            return self.end(trial_id, error=f"{error} (after {failures} tries)")
+        self._live.pop(trial_id)
+        self._take_up(replace(self._roster[trial_id], error=error), renew=renew)
+        return self._roster[trial_id]
+
+    def _take_up(self, record: TrialRecord, *, renew: bool = False) -> None:
+        if renew or not self._repeats_exactly(record):
+            record = self._new_attempt(record)
+        self._again_as(record)
+
+    def _again_as(self, record: TrialRecord) -> None:
+        self._roster.put(record)
+        self._again.append(record.trial_id)
+
+    def _repeats_exactly(self, record: TrialRecord) -> bool:
+        """Whether another try can be the same release: on a CPU, or where nothing was drawn yet or nothing is left to compute."""
+        if self._spec.runtime.device == "cpu":
+            return True
+        standing = standing_of(self._spec, record.trial_id)
+        return standing.is_over or not (record.curve or standing.is_begun)
+
+    def _new_attempt(self, record: TrialRecord, *, physical_batch_size: int | None = None) -> TrialRecord:
+        """The record from its newest checkpoint on, with another physical batch where given. Its worker repeats the reports up to
+        there. The earlier attempt is settled first: after a kill in between it is taken up again, and found settled."""
+        attempt = record.current_attempt.next_from(standing_of(self._spec, record.trial_id).checkpoint_step)
+        if physical_batch_size is not None:
+            attempt = attempt.model_copy(update={"physical_batch_size": physical_batch_size})
+        self._reservations.settle(replace(record, state="failed"))
+        renewed = replace(record.at_attempt(attempt), curve=(), steps=0, pckh_50=None, pckh_10=None)
+        self._studies.new_attempt(renewed)
+        return renewed
+
+    def _replace(self, record: TrialRecord) -> None:
+        failed = replace(record, state="failed", error="the sweep key was lost: charged in full, a replacement runs under a new key")
+        self._roster.put(failed)
+        self._roster.set_aside(record.trial_id)
+        self._studies.tell(failed, replaced=True)
+        self._reservations.settle(failed)
+
+    def _stop(self, record: TrialRecord, reason: str) -> None:
+        self.stopped_by = reason
+        stopped = replace(record, state="failed", error=f"not started: {reason}")
+        self._roster.put(stopped)
+        self._roster.set_aside(record.trial_id)
+        self._studies.tell(stopped, replaced=True)
+
+    def _again_next(self) -> TrialRecord | None:
+        return self._roster[self._again.popleft()] if self._again else None
+
+    def _reference_next(self) -> TrialRecord | None:
+        for number, free in enumerate(self._free):
+            record = self._reference(free.trial_id, free.role, number, None, free.config)
+            if record is not None:
+                return record
+        return None
+
+    def _search_next(self) -> TrialRecord | None:
+        """The ε with the fewest trials so far asks for one, so that the studies advance side by side."""
+        if self.stopped_by is not None or self._hidden is not None:
+            return None
+        wanting = [e for e, wanted in self._wanted.items() if self._roster.counted("search", e) < wanted]
+        if not wanting:
+            return None
+        epsilon = min(wanting, key=lambda e: self._roster.counted("search", e))
+        return self._with_plan(self._studies.ask(epsilon, self._roster.drawn(epsilon)))
+
+    def _hidden_next(self, hidden: HiddenSearch) -> TrialRecord | None:
+        """The next trial of a private selection, after every selection stands in the ledger."""
+        if self.stopped_by is not None and not hidden.is_reserved:
+            return None
+        try:
+            hidden.reserve()
+        except Refused as refusal:
+            self.stopped_by = str(refusal)
+            return None
+        self._release()
+        return hidden.next()
+
+    def _release(self) -> None:
+        """Takes the winners of selections that are over into the records, where everyone sees them."""
+        if self._hidden is None or not self._hidden.is_reserved:
+            return
+        for epsilon, winner in list(self._hidden.finished()):
+            if winner is not None:
+                winner = self._with_plan(winner)
+                self._roster.put(winner)
+                for point in winner.curve:
+                    self._reports.append(winner, point)
+                self._released.append(winner)
+            self._studies.select(epsilon, winner)
+            self._hidden.forget(epsilon, outcome="failed" if winner is None else "done")
+
+    def _followup_next(self) -> TrialRecord | None:
+        """Reruns before controls, which are shorter: what runs last leaves slots empty, and so for less time."""
+        over = [epsilon for epsilon in self._spec.space.sweep.epsilons if self._search_over(epsilon)]
+        for find in (self._rerun_next, self._control_next):
+            for epsilon in over:
+                record = find(epsilon)
+                if record is not None:
+                    return record
+        return None
+
+    def _rerun_next(self, epsilon: float) -> TrialRecord | None:
+        winner = None if self.stopped_by is not None else self._roster.best(epsilon)
+        if winner is None:
+            return None
+        for rerun in range(1, self._seeds_at(epsilon) + 1):
+            record = self._reference(f"seed-e{epsilon:g}-{rerun}", "seed", rerun, epsilon, seed_config(winner))
+            if record is not None:
+                return record
+        return None
+
+    def _control_next(self, epsilon: float) -> TrialRecord | None:
+        feature = self._control_source(epsilon)
+        return None if feature is None else self._reference(f"control-e{epsilon:g}", "control", 0, epsilon, control_config(feature))
+
+    def _reference(self, name: str, role: Role, number: int, epsilon: float | None, config: TrialConfig) -> TrialRecord | None:
+        """The record of a reference, unless it has been handed out. One that was replaced comes again under a longer name."""
+        while self._roster.is_aside(name):
+            name += AGAIN
+        if name in self._roster:
+            return None
+        record = self._with_plan(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config))
+        self._studies.add_reference(record)
+        return record
+
+    def _search_over(self, epsilon: float) -> bool:
+        if self._hidden is not None:
+            return epsilon in self._hidden.over or (self.stopped_by is not None and not self._hidden.is_reserved)
+        enough = self.stopped_by is not None or self._roster.counted("search", epsilon) >= self._wanted[epsilon]
+        return enough and self._roster.all_ended(epsilon)
+
+    def _control_source(self, epsilon: float) -> TrialRecord | None:
+        if not self._spec.space.references.control:
+            return None
+        return self._roster.best(epsilon, feature_only=True)
+
+    def _seeds_at(self, epsilon: float) -> int:
+        return self._spec.space.references.winner_seeds
+
+    def _planned_at(self, epsilon: float) -> int:
+        """Search (of a private selection: its winner), control and seeds of an ε; what turned out to be impossible is left out once
+        the search is over."""
+        space = self._spec.space
+        if not self._search_over(epsilon):
+            return self._wanted[epsilon] + self._seeds_at(epsilon) + int(space.references.control and space.has_feature_methods)
+        control = int(self._control_source(epsilon) is not None)
+        if self.stopped_by is not None:
+            seeds = self._roster.counted("seed", epsilon)
+        else:
+            seeds = self._seeds_at(epsilon) if self._roster.best(epsilon) is not None else 0
+        return self._roster.counted("search", epsilon) + seeds + control
+
+    def _with_plan(self, record: TrialRecord) -> TrialRecord:
+        """The record with what it is going to spend: 0 where no private data are read, None for an infinite ε."""
+        plan = self._accountant.plan(record.config, self._spec.places.cache_dir)
+        if plan is None:
+            return record if record.config.method == "nonprivate" else replace(record, epsilon_spent=0.0)
+        return replace(record, delta=plan.delta, noise_multiplier=plan.noise_multiplier, sampling_prob=plan.sampling_prob)
+
+
+def _no_time() -> float:
+    return 0.0

@@ -1,0 +1,248 @@
+"""Our side of Ray Tune: a Searcher that hands out what the schedule says, and the callback that takes results back.
+
+Ray's OptunaSearch is not used: it tells stopped trials COMPLETE, leaves NaN RUNNING and doubles warm starts.
+Here ends are told by the callback, which alone sees why a trial ended; the searcher only suggests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ray.tune import Callback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from dpcore.errors import DiskFull
+from sweeps.engine.schedule import Schedule
+from sweeps.pricing.validation import plan_validation
+from sweeps.records.results import PCKH_50, CurvePoint, TrialRecord
+from sweeps.records.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from sweeps.report.disclosure import PolicyDisclosure
+    from sweeps.report.disclosure_sheet import DisclosureSheet
+
+
+DIED = "the worker died"
+LOW_MEMORY, WORKER_EXIT = "low on memory", "Worker exit type"
+"""How Ray words that its memory monitor ended a worker, and that a worker's process is gone."""
+
+
+class SweepTracker(Protocol):
+    """What the driver tells an experiment tracker (`sweeps.tracking.tracker.Tracker`)."""
+
+    def sweep_started(self) -> None:
+        """Before the first trial, and again on a resume."""
+
+    def views_disclosed(self, policy: PolicyDisclosure, sheet: DisclosureSheet) -> None:
+        """What the public views of the sweep's splits disclose; before the first trial, and again on a resume."""
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """A trial was handed out; again after a resume."""
+
+    def reported(self, record: TrialRecord, report: Any) -> None:
+        """A report came in, possibly one that is there already."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial has come to its end."""
+
+    def close(self, *, interrupted: bool = False) -> None:
+        """Nothing more will come."""
+
+
+class ScheduleSearcher(Searcher):
+    """Asks the schedule. None while it waits for running trials, FINISHED when there is nothing left.
+
+    Ray asks in blocks of one second when nothing runs and nothing comes; that cannot happen here, as None is only given
+    while a trial runs.
+    """
+
+    def __init__(self, spec: SweepSpec, schedule: Schedule, *, max_concurrent: int) -> None:
+        super().__init__()
+        self._spec = spec
+        self._schedule = schedule
+        self.max_concurrent = max_concurrent
+        self.stopper = EarlyStopper(schedule)
+        self.broken: BaseException | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial as a Tune config, None or FINISHED.
+
+        Raises:
+            BaseException: what broke in the callback, where Ray would take it for a failure of the trial.
+        """
+        if self.broken is not None:
+            raise self.broken
+        if self._schedule.live >= self.max_concurrent:
+            return None
+        record = self._schedule.next()
+        if record is not None:
+            return {"trial": assignment(self._spec, record, folder=self._schedule.folder(record))}
+        return str(Searcher.FINISHED) if self._schedule.is_over else None
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Tells Ray that the limit is ours: its own would count trials that are only being retried."""
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the callback tells ends."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the studies are the memory, Tuner.restore is not used."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see `save`."""
+
+
+class EarlyStopper(FIFOScheduler):
+    """Ray's scheduler: first come, first served; a report may be a trial's last.
+
+    Ray asks the scheduler before it calls the callback, whose part it is to take the report in.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._schedule = schedule
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """STOP, or CONTINUE. `result` is flat: its keys are paths."""
+        step, score = result.get("report/step"), result.get(f"report/metrics/{PCKH_50}")
+        if step is None:
+            return str(TrialScheduler.CONTINUE)
+        point = CurvePoint(int(step), {} if score is None else {PCKH_50: float(score)})
+        stops = self._schedule.is_to_stop(trial.config["trial"]["trial_id"], point)
+        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
+
+
+def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> dict[str, Any]:
+    """What a worker must know of a trial; the key is not in it. `expected`: the weights that earlier reports of this very
+    attempt had, which a replay must reach again."""
+    validation = plan_validation(spec.space, spec.places.cache_dir)
+    return {
+        "trial_id": record.trial_id,
+        "attempt": record.current_attempt.model_dump(mode="json"),
+        "config": record.config.model_dump(mode="json"),
+        "folder": str(folder),
+        "bucket": None if spec.bucket_uri is None else {"uri": spec.bucket_uri, "trial": spec.trial_in_bucket(record.trial_id)},
+        "sealed": record.is_sealed,
+        "validation": None if validation is None else validation.release.model_dump(mode="json"),
+        "places": spec.places.model_dump(mode="json"),
+        "function": spec.trial_function,
+        "expected": {str(point.step): point.weights_digest for point in record.curve},
+    }
+
+
+class ScheduleCallback(Callback):
+    """Brings starts, reports and ends from Ray to the schedule, then to the tracker and the terminal."""
+
+    def __init__(
+        self, schedule: Schedule, searcher: ScheduleSearcher, tracker: SweepTracker, *, ended: Callable[[TrialRecord], None]
+    ) -> None:
+        self._schedule = schedule
+        self._searcher = searcher
+        self._tracker = tracker
+        self._ended = ended
+        self._begun: set[str] = set()
+        self.stop_requested: BaseException | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """The safe place to stop: no result is half taken in."""
+        if self.stop_requested is not None:
+            raise self.stop_requested
+        if self._searcher.broken is not None:
+            raise self._searcher.broken
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has the trial."""
+        self._guard(lambda: self._begin(trial.config["trial"]["trial_id"]))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """A report, if the result has one."""
+        report = result.get("report")
+        if report is not None:
+            point = CurvePoint(int(report["step"]), dict(report["metrics"]), str(report["weights_digest"]))
+            self._guard(lambda: self._take_in(trial.config["trial"]["trial_id"], point))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial said that it is done, or why it cannot be, or how it can go on (`TrialTrainable`); or it was stopped."""
+        result, trial_id = trial.last_result or {}, trial.config["trial"]["trial_id"]
+        self._guard(lambda: self._finish(self._ended_as(trial_id, result)))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The worker died or crashed: perhaps the trial is handed out again."""
+        self._guard(lambda: self._finish(self._schedule.worker_died(trial.config["trial"]["trial_id"], _last_line(trial))))
+
+    def _ended_as(self, trial_id: str, result: dict[str, Any]) -> TrialRecord:
+        """The trial after its last result.
+
+        Raises:
+            DiskFull: of a worker. Every other trial would meet it too and lose its budget: the sweep ends, the trial stays open.
+        """
+        if result.get("disk_full"):
+            raise DiskFull(f"{trial_id}: {result['error'].removeprefix('DiskFull: ')}")
+        if result.get("not_replayable"):
+            return self._schedule.not_replayable(trial_id, result["error"])
+        if "out_of_memory_at" in result:
+            return self._schedule.out_of_memory(trial_id, result["error"], physical_batch_size=result["out_of_memory_at"])
+        return self._schedule.end(trial_id, error=result.get("error"))
+
+    def tell_released(self) -> None:
+        """Brings the winners of private selections that are over to tracker and terminal, for the first time and whole."""
+        for record in self._schedule.take_released():
+            tell_whole(self._tracker, record)
+            self._ended(record)
+
+    def _begin(self, trial_id: str) -> None:
+        record = self._schedule.started(trial_id)
+        if not self._schedule.is_hidden(record):
+            self._begun.add(trial_id)
+            self._tracker.trial_started(record)
+
+    def _take_in(self, trial_id: str, point: CurvePoint) -> None:
+        record = self._schedule.report(trial_id, point)
+        if not self._schedule.is_hidden(record):
+            self._tracker.reported(record, point)
+
+    def _finish(self, record: TrialRecord) -> None:
+        if self._schedule.is_hidden(record):
+            self.tell_released()
+            return
+        if record.is_finished and record.trial_id not in self._begun:
+            self._tracker.trial_started(record)  # no worker came as far as its start
+        if record.is_finished:
+            self._tracker.trial_ended(record)
+        self._ended(record)
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        """Ray takes an exception in some callbacks for a failure of the trial; keep it, so that the sweep ends with it."""
+        try:
+            call()
+        except BaseException as error:
+            if self._searcher.broken is not None:
+                raise self._searcher.broken from None
+            self._searcher.broken = error
+            raise
+
+
+def tell_whole(tracker: SweepTracker, record: TrialRecord) -> None:
+    """A trial from its start to its end, all at once."""
+    tracker.trial_started(record)
+    for point in record.curve:
+        tracker.reported(record, point)
+    tracker.trial_ended(record)
+
+
+def _last_line(trial: Any) -> str:
+    """What went wrong, in one line: of a worker that died what Ray knows of it, else the last line of its traceback."""
+    if trial.error_file is None:
+        return DIED
+    with open(trial.error_file, encoding="utf-8") as file:
+        text = file.read()
+    if LOW_MEMORY in text:
+        return f"{DIED}: its node ran out of memory, and Ray ended it; run fewer trials at once (--max-concurrent)"
+    if WORKER_EXIT in text:
+        return f"{DIED}: its process was killed or crashed"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else DIED

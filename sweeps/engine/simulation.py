@@ -1,0 +1,101 @@
+"""A trial without training: a closed-form surface of learning curves with a known optimum, in milliseconds.
+
+It stands in for `dpcore.train.trainer:run_trial` (`SweepSpec.trial_function`), so that search, stoppers, pricing, resume and
+thousands of trials go through the very driver of real sweeps. No data are read, and nothing that it scores says anything
+about pose estimation. The surface of final scores is `sweeps.engine.surfaces`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dpcore.config import RuntimeFlags, TrialConfig
+from dpcore.errors import BadInput
+from dpcore.train.durable import append_line, drop_partial_line, read_lines
+from dpcore.train.handout import Handout
+from sweeps.engine.surfaces import PUBLIC_ONLY, Surface
+
+REPORTS_FILE = "simulated.jsonl"
+SURFACE = Surface()
+SLEEP_S = 10.0
+FAILING_SHARE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedReport:
+    """What a trial yields: `dpcore.train.reports.Report` without torch behind it."""
+
+    step: int
+    done: bool
+    metrics: dict[str, float]
+    weights_digest: str
+
+
+def run_trial(
+    config: TrialConfig, runtime: RuntimeFlags, handout: Handout, *, sleep_s: float = 0.0, fails: bool = False
+) -> Iterator[SimulatedReport]:
+    """A trial that reports like a real one, each report on disk before it is given; a repetition gives the same ones.
+
+    Args:
+        config, runtime, handout: as for a real trial; key and places are not used.
+        sleep_s: how long the trial sleeps in all.
+        fails: whether it breaks in mid-way.
+
+    Raises:
+        RuntimeError: `fails`. BadInput: there is no folder.
+    """
+    folder, trial_id, attempt = handout.folder, handout.trial_id, handout.attempt
+    if folder is None:
+        raise BadInput("a simulated trial keeps its reports in a folder: give it one")
+    folder.mkdir(parents=True, exist_ok=True)
+    drop_partial_line(folder / REPORTS_FILE)
+    recorded = {(line["attempt"], line["step"]): line for line in read_lines(folder / REPORTS_FILE)}
+    steps = config.stages.private.steps if config.method != "public_only" else 0
+    points = [*range(runtime.report_every_steps, steps, runtime.report_every_steps), steps]
+    final = SURFACE.score(config) + SURFACE.noise_stddev * _normal(f"{trial_id}|{config.fingerprint()}|{attempt.number}")
+    for number, step in enumerate(points):
+        line = recorded.get((attempt.number, step))
+        if line is None:
+            time.sleep(sleep_s / len(points))
+            if fails and number >= len(points) // 2:
+                raise RuntimeError(f"simulated failure of {trial_id}")
+            metrics = _metrics(config, final, share=step / steps if steps else 1.0)
+            line = {"attempt": attempt.number, "step": step, "metrics": metrics}
+            append_line(folder / REPORTS_FILE, line)
+        yield SimulatedReport(
+            step=step, done=step == points[-1], metrics=line["metrics"], weights_digest=f"{trial_id}.{attempt.number}-{step}"
+        )
+
+
+def sleeping_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimulatedReport]:
+    """`run_trial` over ten seconds: keeps the slots of a pretend cluster busy."""
+    return run_trial(config, runtime, handout, sleep_s=SLEEP_S)
+
+
+def failing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimulatedReport]:
+    """`run_trial` of which every twentieth breaks in mid-way, always the same ones."""
+    return run_trial(config, runtime, handout, fails=_uniform(handout.trial_id, "luck") < FAILING_SHARE)
+
+
+def _metrics(config: TrialConfig, final: float, *, share: float) -> dict[str, float]:
+    """The learning curve at `share` of the horizon: from a little below the floor to `final`, fast at first."""
+    start = min(PUBLIC_ONLY - 0.05, final)
+    score = start + (final - start) * (1.0 - math.exp(-4.0 * share)) / (1.0 - math.exp(-4.0))
+    metrics = {"val/pckh_50": score, "val/pckh_10": 0.2 * score}
+    if config.spends_privacy and config.epsilon is not None:
+        metrics["privacy/epsilon_spent"] = config.epsilon * math.sqrt(share)
+    return metrics
+
+
+def _uniform(name: str, what: str) -> float:
+    digest = hashlib.sha256(f"{name}|{what}".encode()).digest()
+    return (int.from_bytes(digest[:8], "little") + 0.5) / 2**64
+
+
+def _normal(name: str) -> float:
+    """Box and Muller, from a name: a repetition has the same luck."""
+    return math.sqrt(-2.0 * math.log(_uniform(name, "radius"))) * math.cos(2.0 * math.pi * _uniform(name, "angle"))

@@ -1,0 +1,1 @@
+"""What was promised to whom: the ledger of private datasets."""

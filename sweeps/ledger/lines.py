@@ -1,0 +1,193 @@
+"""The lines of a ledger and the table that holds them.
+
+A field of a line that has a default may be added at any time: a line's hash leaves out what is at its default, so a ledger
+from before keeps its chain, and its table gets the column when it is opened. Any other difference is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, String, Table, UniqueConstraint, inspect, select
+from sqlalchemy.schema import CreateColumn
+
+from dpcore.config import Relation
+from dpcore.errors import Refused
+
+if TYPE_CHECKING:
+    from dpcore.privacy.accounting import Spending
+
+GENESIS = "0" * 64
+TABLE = "lines"
+Kind = Literal["reserve", "settle", "unseal"]
+Event = Literal["gaussian", "non_private"]
+LINE_WORDS: dict[str, str] = {"reserve": "reserved", "settle": "settled", "unseal": "unsealed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """What a run is going to spend: `steps` Poisson-subsampled Gaussians at `sampling_prob` and `noise_multiplier`.
+
+    Attributes:
+        sweep: the sweep or command; trial_id, attempt: which run of it.
+        dataset: the name of the private dataset; cohort: the people in it, who are charged whatever name, crop size or format
+            they come under.
+        epsilon, delta: the promise that these events add up to; epsilon None is ∞.
+        event: `non_private` is a release without noise that is sealed: it costs nothing until an `unseal` line shows it.
+        fingerprint: of the config; key_id: of the key that its randomness comes from.
+        priced_by: the terms (`sweeps.ledger.charges`) where the run is not priced by itself.
+        relation: of the neighbouring datasets that the promise is about.
+    """
+
+    sweep: str
+    trial_id: str
+    attempt: int = 0
+    dataset: str
+    cohort: str
+    sampling_prob: float
+    noise_multiplier: float
+    steps: int
+    epsilon: float | None
+    delta: float
+    event: Event = "gaussian"
+    fingerprint: str = ""
+    key_id: str = ""
+    priced_by: str = ""
+    relation: Relation = "add_remove"
+
+    @property
+    def spending(self) -> Spending:
+        """What an accountant bounds."""
+        from dpcore.privacy.accounting import Spending
+
+        return Spending(self.sampling_prob, self.noise_multiplier, self.steps, self.relation)
+
+    @property
+    def run(self) -> tuple[str, str, int]:
+        """Which run it is: a replay has the same one."""
+        return self.sweep, self.trial_id, self.attempt
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerLine(Reservation):
+    """A line as stored.
+
+    | kind | says |
+    |---|---|
+    | reserve | this is going to be spent |
+    | settle | how the run ended; `steps_done` is bookkeeping, no refund: a stopped trial's claim stays its reservation |
+    | unseal | the result of a sealed `non_private` run is shown from here on: ε is ∞ |
+
+    `at` is a day: finer times would tell how long a run took, and with that how many records it drew.
+    """
+
+    number: int
+    kind: Kind
+    outcome: str = ""
+    steps_done: int = 0
+    at: str = ""
+    previous: str = GENESIS
+    hash: str = ""
+
+    def computed_hash(self) -> str:
+        """sha256 over every other field that is not at its default, the previous hash included."""
+        content = {name: value for name, value in asdict(self).items() if name != "hash" and value != _DEFAULTS.get(name, MISSING)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+
+_DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(LedgerLine) if f.default is not MISSING}
+_TYPES: dict[str, Any] = {"int": Integer, "float": Float(53)}
+
+
+def _column(field: Field[Any]) -> Column[Any]:
+    kind, _, optional = str(field.type).partition(" | ")
+    default = None if field.default is MISSING else str(field.default)
+    is_key = field.name == "number"
+    kind_of_column = _TYPES.get(kind, String(200))
+    return Column(field.name, kind_of_column, nullable=bool(optional), primary_key=is_key, autoincrement=False, server_default=default)
+
+
+LINES = Table(
+    TABLE,
+    MetaData(),
+    *(_column(field) for field in fields(LedgerLine)),
+    UniqueConstraint("sweep", "trial_id", "attempt", "kind"),
+    UniqueConstraint("previous"),
+)
+
+
+def read_lines(connection: Connection, *, after: int = 0) -> tuple[LedgerLine, ...]:
+    """All lines in order, of those with a number above `after`."""
+    rows = connection.execute(select(LINES).where(LINES.c.number > after).order_by(LINES.c.number)).mappings()
+    return tuple(LedgerLine(**row) for row in rows)
+
+
+class KnownLines:
+    """What one process has read of a ledger, so that a line costs the same however many stand before it.
+
+    Attributes:
+        last: the newest line.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.last: LedgerLine | None = None
+        self._of_run: dict[tuple[str, str, int], dict[Kind, LedgerLine]] = {}
+        self._of_cohort: dict[str, list[LedgerLine]] = {}
+        self._priced_by: dict[str, list[LedgerLine]] = {}
+
+    def catch_up(self, connection: Connection) -> None:
+        """Reads what was added since; everything again where the newest line that is known is not there any more."""
+        if self.last is not None:
+            there = connection.execute(select(LINES.c.hash).where(LINES.c.number == self.last.number)).scalar()
+            if there != self.last.hash:
+                self._forget()
+        for line in read_lines(connection, after=0 if self.last is None else self.last.number):
+            self._add(line)
+
+    def of_run(self, run: tuple[str, str, int]) -> dict[Kind, LedgerLine]:
+        """The lines of a run by their kind."""
+        return self._of_run.get(run, {})
+
+    def of_cohort(self, cohort: str) -> Sequence[LedgerLine]:
+        """The lines that charge the people of a dataset."""
+        return self._of_cohort.get(cohort, ())
+
+    def reserved_under(self, priced_by: str) -> Sequence[LedgerLine]:
+        """The reservations that are priced by the same terms."""
+        return self._priced_by.get(priced_by, ())
+
+    def _add(self, line: LedgerLine) -> None:
+        self.last = line
+        self._of_run.setdefault(line.run, {}).setdefault(line.kind, line)
+        self._of_cohort.setdefault(line.cohort, []).append(line)
+        if line.kind == "reserve" and line.priced_by:
+            self._priced_by.setdefault(line.priced_by, []).append(line)
+
+
+def prepare_table(engine: Engine, *, shown: str) -> None:
+    """Makes the table, or brings that of an earlier version up to date by columns at their default.
+
+    Raises:
+        Refused: the table lacks what no default can stand for, or knows columns that this version does not.
+    """
+    if not inspect(engine).has_table(TABLE):
+        LINES.metadata.create_all(engine)
+        return
+    there = {column["name"] for column in inspect(engine).get_columns(TABLE)}
+    unknown, missing = there - set(LINES.c.keys()), [column for column in LINES.c if column.name not in there]
+    if unknown or any(column.name not in _DEFAULTS for column in missing):
+        raise Refused(
+            f"the ledger {shown} was written by another version of dpsweep (columns it has and this one does not know: "
+            f"{', '.join(sorted(unknown)) or 'none'}; columns it lacks: {', '.join(c.name for c in missing) or 'none'}); "
+            "use that version with it, or start another ledger on purpose with --ledger URL and count both together"
+        )
+    with engine.begin() as connection:
+        for column in missing:
+            connection.exec_driver_sql(f"ALTER TABLE {TABLE} ADD COLUMN {CreateColumn(column).compile(dialect=engine.dialect)}")

@@ -1,0 +1,1 @@
+"""From best.yaml to weights, and from weights to scores."""

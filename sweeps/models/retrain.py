@@ -1,0 +1,362 @@
+"""Training from best.yaml: a new private run that is charged, or the very same release again.
+
+| | key, trial id | ledger | result |
+|---|---|---|---|
+| fresh (default) | new | a new reservation before the first step | other weights, under the same claim |
+| `--resume` | the folder's own | no line: its reservation stands | those of the undisturbed run, or an error |
+| `--resume --new-attempt` | the folder's own; a new key where that is lost | the steps from the checkpoint on, again | as fresh |
+| `--replay` | the trial's own | no line: the same release | bit for bit the recorded weights, or an error and no file |
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpcore.config import Places, TrialConfig, parse_config
+from dpcore.data.folders import new_folder
+from dpcore.disk import naming_full_disk
+from dpcore.errors import BadInput, NotReplayable, OutOfMemory, Refused, Unavailable
+from dpcore.privacy.accounting import plan_privacy
+from dpcore.privacy.composition import price
+from dpcore.privacy.randomness import SweepKey
+from dpcore.train.attempts import FIRST, RESULT_FILE, Attempt
+from dpcore.train.attempts import IDENTITY_FILE as TRIAL_IDENTITY_FILE
+from dpcore.train.durable import read_json, write_json
+from dpcore.train.handout import Handout
+from dpcore.train.reports import Report
+from dpcore.train.trainer import run_trial
+from sweeps.ledger.ledger import Ledger, Reservation
+from sweeps.pricing.reservations import plan_from
+from sweeps.pricing.validation import plan_validation, score_reservation
+from sweeps.records.export import ExportedConfig
+from sweeps.records.publication import load_spec, require_state, trial_at_hand
+from sweeps.records.results import TrialRecord, read_results
+from sweeps.records.spec import SweepSpec
+
+IDENTITY_FILE = "train.json"
+KEY_FILE = "train.key"
+COMMAND = "train"
+RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """A checked request.
+
+    Attributes:
+        exported: what best.yaml says.
+        spec: the sweep it came from; None when there is no such sweep (any more) and `ledger_url` was given.
+        places: where datasets and caches are.
+        out: folder of the new model.
+        ledger_url: a ledger given on purpose; None charges the sweep's.
+    """
+
+    exported: ExportedConfig
+    spec: SweepSpec | None
+    places: Places
+    out: Path
+    ledger_url: str | None
+
+    @property
+    def config(self) -> TrialConfig:
+        """The trial's settings."""
+        return self.exported.config
+
+
+def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
+    """The sweep that the config came from; None if it cannot be reached and is not needed.
+
+    Raises:
+        Unavailable: it is needed and its folder is not there.
+    """
+    origin = exported.origin
+    if origin is None:
+        if needed:
+            raise Unavailable("the config names no origin, so there is no ledger to charge; --ledger URL names one on purpose")
+        return None
+    try:
+        spec = load_spec(origin.sweep, origin.storage)
+        return require_state(spec) if needed else spec
+    except BadInput:
+        if not needed:
+            return None
+        raise Unavailable(
+            f"the sweep {origin.sweep} is not in {origin.storage}, so its ledger and key can't be reached; "
+            "bring the folder back, or give --ledger URL to charge another ledger on purpose (a replay needs the folder)"
+        ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """A training that is begun or taken up: what names its noise."""
+
+    trial_id: str
+    key: SweepKey
+    attempt: Attempt = FIRST
+
+
+def train_fresh(request: TrainRequest) -> dict[str, Any]:
+    """Trains with fresh noise into the new folder `request.out`, after its whole planned spending is in the ledger.
+
+    At the end the key is removed: whoever is given the folder with it could take the noise off the weights.
+
+    Returns:
+        The result as `--json` prints it.
+
+    Raises:
+        Refused: the folder exists, or the cap on ε would be passed. Unavailable: the ledger can't be reached.
+    """
+    training = _Training(trial_id=f"{COMMAND}-{uuid.uuid4().hex[:12]}", key=SweepKey.fresh())
+    if request.out.exists():
+        raise Refused(f"{request.out} exists already: --resume continues it, or give --out another folder")
+    return _train(request, training, begin=lambda: _begin(request, training))
+
+
+def train_resumed(request: TrainRequest, *, new_attempt: bool) -> dict[str, Any]:
+    """Goes on with the training in `request.out`; one that ended only prints its result again.
+
+    Trial id and key lie in the folder, so it replays under the reservation that stands, at no charge. `new_attempt` goes on
+    where that is impossible: from the newest checkpoint, under fresh noise, after the steps from there on have been charged
+    again.
+
+    Raises:
+        BadInput: nothing was begun there. Refused: it was begun with another config, or the cap on ε would be passed.
+        NotReplayable: key, machine, libraries or runtime are not those of the beginning, and no new attempt was asked for.
+        Unavailable: the ledger can't be reached.
+    """
+    identity = _read_identity(request)
+    if (request.out / RESULT_FILE).is_file() and not (request.out / KEY_FILE).exists():
+        recorded = read_json(request.out / RESULT_FILE)
+        return {name: recorded[name] for name in RESULT_KEYS}
+    known = parse_config(Attempt, identity["attempt"], where="attempt")
+    if not new_attempt:
+        training = _Training(trial_id=identity["trial_id"], key=_known_key(request), attempt=known)
+        return _train(request, training, begin=lambda: None)
+    training = _Training(trial_id=identity["trial_id"], key=_known_or_new_key(request), attempt=known.next_in(request.out))
+    document = _identity(request, training)
+    return _train(request, training, begin=lambda: write_json(request.out / IDENTITY_FILE, document))
+
+
+def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], None]) -> dict[str, Any]:
+    """Reserves, then begins (writes down what a resume needs), then runs."""
+    reservations = list(filter(None, (_score(request, training), _reservation(request, training))))
+    ledger = _open_ledger(request) if reservations else None
+    if ledger is not None:
+        cap = None if request.spec is None else request.spec.space.sweep.epsilon_total
+        for reservation in reservations:
+            ledger.reserve(reservation, cap=cap, compose=price)
+    begin()
+    try:
+        with naming_full_disk(request.out):
+            last = _run(request, training, folder=request.out, expected={})
+    except OutOfMemory as error:
+        raise OutOfMemory(
+            f"{error}; `--resume --new-attempt` goes on then. The charge so far stands", physical_batch_size=error.physical_batch_size
+        ) from None
+    except NotReplayable as error:
+        raise NotReplayable(f"{error}. `--resume --new-attempt` does that; the charge so far stands") from None
+    if ledger is not None:
+        for reservation in reservations:
+            ledger.settle(reservation, steps_done=last.step, outcome="done")
+    (request.out / KEY_FILE).unlink()
+    return _result(request.config, training.trial_id, last)
+
+
+def _open_ledger(request: TrainRequest) -> Ledger:
+    if request.ledger_url is not None:
+        return Ledger(request.ledger_url)
+    if request.spec is None:
+        raise Unavailable("there is no ledger to charge; --ledger URL names one on purpose")
+    return Ledger(request.spec.resolved_ledger_url, must_exist=True, witness=request.spec.ledger_witness)
+
+
+def _score(request: TrainRequest, training: _Training) -> Reservation | None:
+    """One more score on private validation data, under the noise of the sweep's."""
+    from dpcore.data.catalog import open_dataset
+
+    plan = None if request.spec is None else plan_validation(request.spec.space, request.places.cache_dir)
+    if plan is None:
+        return None
+    cohort = open_dataset(request.config.data.validation, request.places).members.cohort
+    charged = _charged_sweep(request)
+    return score_reservation(request.config, plan, sweep=charged, trial_id=training.trial_id, cohort=cohort, key_id=training.key.key_id())
+
+
+def _charged_sweep(request: TrainRequest) -> str:
+    return COMMAND if request.exported.origin is None else f"{COMMAND} {request.exported.origin.sweep}"
+
+
+def _reservation(request: TrainRequest, training: _Training) -> Reservation | None:
+    from dpcore.data.catalog import open_dataset
+
+    planned = plan_privacy(request.config, request.places.cache_dir)
+    if planned is None:
+        return None
+    plan = plan_from(planned, training.attempt.from_step, price)
+    cohort = open_dataset(request.config.data.private, request.places).members.cohort
+    return Reservation(
+        sweep=_charged_sweep(request),
+        trial_id=training.trial_id,
+        attempt=training.attempt.number,
+        dataset=request.config.data.private,
+        cohort=cohort,
+        sampling_prob=plan.sampling_prob,
+        noise_multiplier=plan.noise_multiplier,
+        steps=plan.steps,
+        relation=plan.relation,
+        epsilon=plan.epsilon_planned,
+        delta=plan.delta,
+        fingerprint=request.config.fingerprint(),
+        key_id=training.key.key_id(),
+        priced_by=_filter_of(request),
+    )
+
+
+def _filter_of(request: TrainRequest) -> str:
+    """Settings that a sweep chose together with q or the steps stay behind its filter, which has kept room for them."""
+    terms = None if request.spec is None else request.spec.privacy_filter
+    return "" if terms is None or request.ledger_url is not None else terms.text()
+
+
+def _begin(request: TrainRequest, training: _Training) -> None:
+    """The folder with all that a resume needs, whole or not at all."""
+    with new_folder(request.out, private=False) as folder:
+        training.key.save(folder / KEY_FILE)
+        write_json(folder / IDENTITY_FILE, _identity(request, training))
+
+
+def _identity(request: TrainRequest, training: _Training) -> dict[str, Any]:
+    attempt = training.attempt.model_dump(mode="json")
+    return {"trial_id": training.trial_id, "attempt": attempt, "exported": request.exported.model_dump(mode="json")}
+
+
+def _read_identity(request: TrainRequest) -> dict[str, Any]:
+    """What was written when the training in the folder was begun, with this very config. Whether the runtime is still the
+    same is for the trial to say: it knows what that means for a replay."""
+    path = request.out / IDENTITY_FILE
+    if not path.is_file():
+        raise BadInput(f"{request.out}: nothing to resume there (no {IDENTITY_FILE}); leave --resume out to begin")
+    identity: dict[str, Any] = read_json(path)
+    now = request.exported.model_dump(mode="json")
+    if any(identity["exported"][part] != now[part] for part in ("config", "origin")):
+        raise Refused(f"{request.out} was begun with another config; give the config of then, or --out another folder")
+    return identity
+
+
+def _known_key(request: TrainRequest) -> SweepKey:
+    path = request.out / KEY_FILE
+    if not path.exists():
+        raise NotReplayable(
+            f"{path}, the key of this training, is lost: its noise cannot be drawn again, and its charge stands. Bring the key back, or go "
+            "on from the newest checkpoint under a new key with `--resume --new-attempt`, which charges the steps from there on again"
+        )
+    return SweepKey.load(path)
+
+
+def _known_or_new_key(request: TrainRequest) -> SweepKey:
+    path = request.out / KEY_FILE
+    if not path.exists():
+        SweepKey.fresh().save(path)
+    return SweepKey.load(path)
+
+
+def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
+    """Runs the recorded trial again and compares every report's weight digest with the recorded one.
+
+    Args:
+        request: `out` takes the model if `keep`.
+        keep: whether to write the model.
+
+    Raises:
+        Refused: the config is not the trial's, or the folder exists.
+        NotReplayable: machine, libraries or runtime are not the trial's, or a digest differs: nothing is written then.
+        Unavailable: the sweep key is not there.
+    """
+    spec, origin = request.spec, request.exported.origin
+    if spec is None or origin is None:
+        raise Unavailable("a replay needs the sweep that the config came from: its key and its recorded digests")
+    if keep and request.out.exists():
+        raise Refused(f"{request.out} exists already and is not overwritten; give --out another folder")
+    record = read_results(spec.sweep_dir).trial(origin.trial_id)
+    if record.fingerprint != request.config.fingerprint() or record.fingerprint != origin.fingerprint:
+        raise Refused(
+            f"the config was changed since trial {origin.trial_id}: that is a new private run; leave --replay out and it is charged"
+        )
+    if record.from_step:
+        raise NotReplayable(
+            f"trial {record.trial_id} was finished by attempt {record.attempt}, which went on from step {record.from_step} of an earlier "
+            "one on another machine or under another key; no single run repeats both. Without --replay a new private run is charged"
+        )
+    attempt = Attempt(number=record.attempt)
+    training = _Training(trial_id=record.trial_id, key=SweepKey.load(spec.key_path), attempt=attempt)
+    parent = request.out.absolute().parent if keep else None
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".dpsweep-replay-") as temporary:
+        folder = Path(temporary) / "trial"
+        _take_identity(trial_at_hand(spec, record.trial_id), folder)
+        expected = {point.step: point.weights_digest for point in record.curve}
+        last = _run(request, training, folder=folder, expected=expected)
+        _check_score(record, last)
+        if keep:
+            shutil.move(folder, request.out)
+    return _result(request.config, record.trial_id, last)
+
+
+def _take_identity(recorded: Path, folder: Path) -> None:
+    """Lets the trainer hold data, starting weights, libraries and machine against the recorded ones before its first step:
+    two runs with one noise and different sums would reveal their difference."""
+    identity = recorded / TRIAL_IDENTITY_FILE
+    if identity.is_file():
+        folder.mkdir()
+        shutil.copyfile(identity, folder / TRIAL_IDENTITY_FILE)
+
+
+def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: dict[int, str]) -> Report:
+    last: Report | None = None
+    scored = None if request.spec is None else plan_validation(request.spec.space, request.places.cache_dir)
+    handout = Handout(
+        places=request.places,
+        trial_id=training.trial_id,
+        key=training.key,
+        folder=folder,
+        attempt=training.attempt,
+        validation=None if scored is None else scored.release,
+    )
+    for last in run_trial(request.config, request.exported.runtime, handout):
+        if last.step in expected and last.weights_digest != expected[last.step]:
+            raise NotReplayable(
+                f"the replay reached weights {last.weights_digest} at step {last.step}, recorded are {expected[last.step]}: this machine "
+                "does not repeat the trial bit for bit; nothing was written. Without --replay a new private run is charged"
+            )
+        score = last.metrics.get("val/pckh_50")
+        shown = "" if score is None else f", PCKh@0.5 {100 * score:.2f} %"
+        print(f"{training.trial_id}: step {last.step}{shown}", file=sys.stderr)
+    if last is None:
+        raise Refused(f"trial {training.trial_id} ended without a report")
+    return last
+
+
+def _check_score(record: TrialRecord, last: Report) -> None:
+    if not last.done or last.metrics["val/pckh_50"] != record.pckh_50:
+        raise Refused(f"the replay ended with PCKh@0.5 {last.metrics['val/pckh_50']}, recorded is {record.pckh_50}; nothing was written")
+
+
+def _result(config: TrialConfig, trial_id: str, last: Report) -> dict[str, Any]:
+    return {
+        "epsilon_target": config.epsilon if config.spends_privacy else None,
+        "epsilon_spent": last.metrics.get("privacy/epsilon_spent", 0.0 if config.method != "nonprivate" else None),
+        "delta": config.delta if config.spends_privacy else None,
+        "method": config.method,
+        "pckh_50": last.metrics["val/pckh_50"],
+        "pckh_10": last.metrics.get("val/pckh_10"),
+        "trial_id": trial_id,
+        "fingerprint": config.fingerprint(),
+    }

@@ -1,0 +1,1 @@
+"""What a sweep costs: in privacy and in time."""

@@ -1,0 +1,262 @@
+"""What a sweep costs: before it runs (the plan) and as it stands (the ledger's reservations)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpcore.config import PRIVATE_METHODS, TrialConfig
+from dpcore.errors import BadInput, Refused
+from search_spaces.admission import admissible_grid
+from search_spaces.space import SPENDING_PATHS, Accounting, Choice, SpaceFile
+from sweeps.ledger.charges import charges_of
+from sweeps.ledger.ledger import Ledger, LedgerLine
+from sweeps.ledger.room import Compose, spent, total
+from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, regime_prices
+from sweeps.records.references import free_references
+
+if TYPE_CHECKING:
+    from dpcore.privacy.accounting import PrivacyPlan, Spending
+    from dpcore.privacy.composition import Filtered
+    from sweeps.records.results import SweepResults
+
+DRAWS = 50
+"""Tries for a draw of a method that spends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accountant:
+    """The two questions that a sweep asks of accounting.
+
+    Attributes:
+        plan: a trial's calibrated plan, None for one that spends nothing.
+        compose: ε at δ of runs together.
+    """
+
+    plan: Callable[[TrialConfig, Path | None], PrivacyPlan | None]
+    compose: Compose
+
+
+def dp_accountant(cache_dir: Path | None = None) -> Accountant:
+    """dp-accounting by way of dpcore; the import takes about a second. With `cache_dir` compositions are remembered there."""
+    from dpcore.privacy.accounting import plan_privacy
+    from dpcore.privacy.composition import price
+
+    return Accountant(plan=plan_privacy, compose=functools.partial(price, cache_dir=cache_dir))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedGroup:
+    """The trials of one ε.
+
+    Attributes:
+        trials: of the search (under private_selection their mean); reruns: of the winner. Both are priced.
+        control: 0 or 1, free.
+        spendings: what a priced trial may spend: one where q and the steps are fixed, else the corners of what is searched;
+            none where no method spends.
+        price: ε at the sweep's δ of this group alone under the sweep's regime; None where an RDP filter prices the sweep.
+    """
+
+    epsilon: float
+    trials: float
+    reruns: int
+    control: int
+    spendings: tuple[Spending, ...]
+    price: float | None = None
+
+    @property
+    def spending(self) -> Spending | None:
+        """Of each priced trial; None where q or the steps are searched, or no method spends."""
+        return self.spendings[0] if len(self.spendings) == 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What `--dry-run` shows.
+
+    Attributes:
+        references: ids of the free runs: floors and ceiling.
+        basis: the regime, with the filter that the sweep opens or the law of its selection.
+        prices: under each regime.
+        finals: per ε, what `dpsweep train` charges for a model of the winner's settings.
+    """
+
+    groups: tuple[PlannedGroup, ...]
+    references: tuple[str, ...]
+    basis: Basis
+    delta: float
+    prices: tuple[RegimePrice, ...]
+    finals: tuple[float, ...]
+    epsilon_total: float | None
+
+    @property
+    def accounting(self) -> Accounting:
+        """The regime."""
+        return self.basis.accounting
+
+    @property
+    def trials(self) -> float:
+        """All runs, references included; under private_selection on average."""
+        return len(self.references) + sum(group.trials + group.reruns + group.control for group in self.groups)
+
+    @property
+    def composed_epsilon(self) -> float | None:
+        """Of the whole sweep under `composed`."""
+        return self.price_under("composed")
+
+    @property
+    def sweep_epsilon(self) -> float | None:
+        """Under the sweep's own regime; None under `unaccounted`."""
+        return self.price_under(self.accounting)
+
+    def price_under(self, accounting: Accounting) -> float | None:
+        """ε under a regime."""
+        return next(price.epsilon for price in self.prices if price.accounting == accounting)
+
+    @property
+    def headline(self) -> str:
+        """The price in words; the first thing that a report says."""
+        epsilon = self.composed_epsilon if self.accounting == "unaccounted" else self.sweep_epsilon
+        return headline(self.basis, delta=self.delta, epsilon=epsilon)
+
+
+def plan_sweep(
+    space: SpaceFile, accountant: Accountant, *, standing: Sequence[LedgerLine] = (), cache_dir: Path | None = None
+) -> SweepPlan:
+    """Prices a sweep that has not begun. Calibration takes seconds per ε, then it is cached.
+
+    Args:
+        space: what is searched.
+        accountant: plans and composes.
+        standing: the ledger's lines of the private dataset so far; a filter is cut to what `epsilon_total` leaves beside them.
+        cache_dir: where calibrations are kept.
+
+    Raises:
+        Refused: `epsilon_total` leaves no room for a filter.
+    """
+    bare = [_group(space, epsilon, accountant, cache_dir) for epsilon in space.sweep.epsilons]
+    basis = Basis(accounting=space.sweep.accounting, filter=_filter(space, bare, standing), law=space.sweep.selection)
+    groups = tuple(_priced(group, basis, accountant, space.delta) for group in bare)
+    finals = [max((accountant.compose([(one, 1)], space.delta) for one in group.spendings), default=0.0) for group in groups]
+    return SweepPlan(
+        groups=groups,
+        references=tuple(reference.trial_id for reference in free_references(space, seed=0)),
+        basis=basis,
+        delta=space.delta,
+        prices=regime_prices(basis, groups, delta=space.delta, compose=accountant.compose),
+        finals=tuple(finals),
+        epsilon_total=space.sweep.epsilon_total,
+    )
+
+
+def check_cap(plan: SweepPlan, standing: Sequence[LedgerLine], accountant: Accountant) -> None:
+    """Refuses a sweep whose plan, on top of what the dataset has been charged already, passes `epsilon_total`.
+
+    Raises:
+        Refused: it would; nothing has been touched.
+    """
+    if plan.epsilon_total is None or plan.basis.filter is not None:  # a filter has been cut to the cap, and stops the sweep there
+        return
+    planned = charges_under(plan.basis, [group for group in plan.groups if group.spendings]) or []
+    is_open = any(line.kind == "unseal" for line in standing)
+    after = math.inf if is_open else accountant.compose([*charges_of(spent(standing)), *planned], plan.delta)
+    if after > plan.epsilon_total:
+        raise Refused(
+            f"sweep.epsilon_total is {plan.epsilon_total:g}, the {plan.trials:g} planned trials would bring the dataset to {after:.4g} at "
+            f"delta {plan.delta:g} ({len(spent(standing))} reservations stand already); plan fewer trials or raise the cap"
+        )
+
+
+def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant) -> float:
+    """ε at δ of all that a sweep has reserved so far (of a sweep behind a filter its budget, from the first trial on), of the
+    cohort that it charges most: people to train on and people to validate on are others, and each is promised their own sum."""
+    lines = ledger.lines(sweep=sweep)
+    cohorts = {line.cohort for line in lines}
+    return max((total((line for line in lines if line.cohort == cohort), delta, accountant.compose) for cohort in cohorts), default=0.0)
+
+
+def priced(results: SweepResults, ledger: Ledger, accountant: Accountant) -> SweepResults:
+    """The results with what their sweep costs as its ledger stands."""
+    reserved = sweep_price(ledger, results.name, results.delta, accountant)
+    charged = None if results.accounting == "unaccounted" else reserved
+    return replace(results, sweep_epsilon=charged, composed_epsilon=reserved)
+
+
+def planned_runs(space: SpaceFile) -> int:
+    """All runs of a sweep, references included."""
+    per_epsilon = space.references.winner_seeds + int(space.references.control and space.has_feature_methods)
+    return len(free_references(space, seed=0)) + sum(trials_at(space, epsilon) + per_epsilon for epsilon in space.sweep.epsilons)
+
+
+def trials_at(space: SpaceFile, epsilon: float) -> int:
+    """The number of search trials at `epsilon`, where it is no secret."""
+    asked = space.sweep.trials_per_epsilon
+    return len(admissible_grid(space, epsilon)) if asked is None else asked
+
+
+def _group(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> PlannedGroup:
+    law = space.sweep.selection
+    return PlannedGroup(
+        epsilon=epsilon,
+        trials=trials_at(space, epsilon) if law is None else law.mean_trials,
+        reruns=space.references.winner_seeds,
+        control=int(space.references.control and space.has_feature_methods),
+        spendings=_spendings_at(space, epsilon, accountant, cache_dir),
+    )
+
+
+def _priced(group: PlannedGroup, basis: Basis, accountant: Accountant, delta: float) -> PlannedGroup:
+    charges = None if basis.filter is not None else charges_under(basis, [group])
+    return replace(group, price=accountant.compose(charges, delta) if charges else None if charges is None else 0.0)
+
+
+def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence[LedgerLine]) -> Filtered | None:
+    """The filter of a sweep that searches q or the steps. Its budget lets every trial, rerun and one final training per ε be
+    the dearest corner of the space; `epsilon_total` makes it smaller where that is asked."""
+    spending = [([*group.spendings], round(group.trials) + group.reruns + 1) for group in groups if group.spendings]
+    if space.sweep.accounting == "public_proxy" or not space.searches_spending or not spending:
+        return None
+    from dpcore.privacy.composition import open_filter
+
+    return open_filter(spending, space.delta, cap=space.sweep.epsilon_total, standing=charges_of(spent(standing)))
+
+
+def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> tuple[Spending, ...]:
+    """What a private trial at `epsilon` may spend: one spending where the space fixes q and the steps, else one per corner of
+    their ranges and value of their choices."""
+    config = private_config(space, epsilon)
+    if config is None:
+        return ()
+    searched = {path: p for path, p in space.parameters_at(epsilon).items() if path in SPENDING_PATHS}
+    ends = [p.choice if isinstance(p, Choice) else p.bounds for p in searched.values()]
+    found: dict[Spending, None] = {}
+    for corner in itertools.product(*ends):
+        try:
+            plan = accountant.plan(config.changed(**dict(zip(searched, corner, strict=True))), cache_dir)
+        except BadInput:  # a corner outside what TrialConfig admits, such as a batch of more than N
+            continue
+        if plan is not None:
+            found[plan.spending] = None
+    if not found:
+        raise BadInput(f"no corner of {', '.join(searched)} is admissible at epsilon {epsilon:g}: narrow their ranges")
+    return tuple(found)
+
+
+def private_config(space: SpaceFile, epsilon: float) -> TrialConfig | None:
+    """Some draw that spends, or would without its proxy; None where there is none."""
+    generator = random.Random(0)
+    for _ in range(DRAWS):
+        for method in sorted(PRIVATE_METHODS.intersection(space.methods)):
+            try:
+                config = space.trial_config(epsilon, space.draw(epsilon, generator, forced={"method": method})).without_proxy()
+            except BadInput:
+                continue
+            if config.spends_privacy:
+                return config
+    return None

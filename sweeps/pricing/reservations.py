@@ -1,0 +1,164 @@
+"""A sweep's side of the ledger: what each of its trials reserves, and under which cap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dpcore.config import digest_of
+from dpcore.errors import Refused
+from sweeps.ledger.ledger import Ledger, Reservation
+from sweeps.ledger.room import Compose
+from sweeps.pricing.plan import Accountant
+from sweeps.pricing.sealed import sealed_reservation
+from sweeps.pricing.validation import TRIAL_SUFFIX, plan_validation, score_reservation
+from sweeps.records.results import TrialRecord
+from sweeps.records.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from dpcore.privacy.accounting import PrivacyPlan
+    from sweeps.pricing.selection import Selection
+
+
+class Reservations:
+    """Reserves and settles the trials of one sweep on one private dataset. Trials that spend nothing leave no line."""
+
+    def __init__(
+        self, spec: SweepSpec, ledger: Ledger, accountant: Accountant, *, cohort: str, key_id: str, validation_cohort: str | None = None
+    ) -> None:
+        self._spec = spec
+        self._ledger = ledger
+        self._accountant = accountant
+        self._cohort = cohort
+        self._key_id = key_id
+        self._validation_cohort = validation_cohort
+        self._validation = plan_validation(spec.space, spec.places.cache_dir)
+
+    def reserve(self, record: TrialRecord) -> None:
+        """Writes the trial's whole planned spending down before it starts, of a new attempt its steps from the checkpoint on.
+        The same attempt again is the same line. A trial of a private selection has no line of its own: its selection has.
+
+        Raises:
+            Refused: `epsilon_total` or the budget of the sweep's filter would be passed, or more scores on private validation data be
+                released than were planned.
+            Unavailable: the ledger does not answer.
+        """
+        score = self._score(record)
+        if score is not None:
+            self._check_planned(score)
+        for reservation in (score, self._reservation(record)):
+            self._write_down(reservation)
+
+    def reserve_selection(self, one: TrialRecord, selection: Selection) -> None:
+        """Writes down a whole private selection, before its first trial.
+
+        Args:
+            one: a trial of it; all spend alike.
+            selection: gives the law.
+
+        Raises:
+            Refused: `epsilon_total` would be passed.
+        """
+        self._write_down(self._of_selection(one, selection))
+
+    def settle_selection(self, one: TrialRecord, selection: Selection, *, outcome: str) -> None:
+        """Writes down that a selection is over; how many trials it had stays secret."""
+        reservation = self._of_selection(one, selection)
+        if reservation is not None and self._ledger.is_open(reservation):
+            self._ledger.settle(reservation, steps_done=reservation.steps, outcome=outcome)
+
+    def _of_selection(self, one: TrialRecord, selection: Selection) -> Reservation | None:
+        single = self._run(one)
+        if single is None:
+            return None
+        law = selection.terms
+        epsilon = self._accountant.compose([(law.charge(single.spending), 1)], single.delta)
+        # what is hashed with the line is the same whichever trial stands for all
+        fingerprint = digest_of({"space": self._spec.space.document(), "epsilon": one.epsilon})
+        return replace(
+            single, trial_id=f"selection-e{one.epsilon:g}", epsilon=epsilon, fingerprint=fingerprint, priced_by=law.text(), attempt=0
+        )
+
+    def _write_down(self, reservation: Reservation | None) -> None:
+        if reservation is not None:
+            self._ledger.reserve(reservation, cap=self._spec.space.sweep.epsilon_total, compose=self._accountant.compose)
+
+    def settle(self, record: TrialRecord) -> None:
+        """Writes down how a trial ended; a trial that was never reserved (it spends nothing, or was not started) has no end."""
+        for reservation in filter(None, (self._score(record), self._reservation(record))):
+            if self._ledger.is_open(reservation):
+                self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
+
+    def settle_ended(self, records: Iterable[TrialRecord]) -> None:
+        """Writes down those ends that a killed driver had no time to."""
+        waiting = {line.trial_id.removesuffix(TRIAL_SUFFIX) for line in self._ledger.open_reservations(self._spec.name)}
+        for record in records:
+            if record.trial_id in waiting:
+                self.settle(record)
+
+    def _score(self, record: TrialRecord) -> Reservation | None:
+        """The record's score on private validation data."""
+        if self._validation is None or self._validation_cohort is None:
+            return None
+        return score_reservation(
+            record.config,
+            self._validation,
+            sweep=self._spec.name,
+            trial_id=record.trial_id,
+            cohort=self._validation_cohort,
+            key_id=self._key_id,
+        )
+
+    def _check_planned(self, score: Reservation) -> None:
+        lines = [line for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "reserve" and line.dataset == score.dataset]
+        runs = {line.run for line in lines if line.trial_id.endswith(TRIAL_SUFFIX)}
+        if self._validation is not None and score.run not in runs and len(runs) >= self._validation.releases:
+            raise Refused(
+                f"{score.trial_id}: the noise on {score.dataset} was made for {self._validation.releases} scores, and as many stand in the "
+                "ledger; another one needs a sweep of its own"
+            )
+
+    def _reservation(self, record: TrialRecord) -> Reservation | None:
+        """What a trial reserves for itself; None where it spends nothing or is part of a selection."""
+        if record.is_sealed:
+            return sealed_reservation(
+                record.config,
+                sweep=self._spec.name,
+                trial_id=record.trial_id,
+                attempt=record.attempt,
+                cohort=self._cohort,
+                key_id=self._key_id,
+            )
+        is_selected = self._spec.space.sweep.selection is not None and record.role == "search"
+        return None if is_selected else self._run(record)
+
+    def _run(self, record: TrialRecord) -> Reservation | None:
+        planned = self._accountant.plan(record.config, self._spec.places.cache_dir)
+        if planned is None:
+            return None
+        plan = plan_from(planned, record.from_step, self._accountant.compose)
+        return Reservation(
+            sweep=self._spec.name,
+            trial_id=record.trial_id,
+            attempt=record.attempt,
+            dataset=record.config.data.private,
+            cohort=self._cohort,
+            sampling_prob=plan.sampling_prob,
+            noise_multiplier=plan.noise_multiplier,
+            steps=plan.steps,
+            relation=plan.relation,
+            epsilon=plan.epsilon_planned,
+            delta=plan.delta,
+            fingerprint=record.fingerprint,
+            key_id=self._key_id,
+            priced_by="" if self._spec.privacy_filter is None else self._spec.privacy_filter.text(),
+        )
+
+
+def plan_from(plan: PrivacyPlan, step: int, compose: Compose) -> PrivacyPlan:
+    """What a run spends that takes the plan's steps from `step` on: fewer of the same releases, so a smaller ε."""
+    if step == 0:
+        return plan
+    rest = replace(plan, steps=plan.steps - step)
+    return replace(rest, epsilon_planned=compose([(rest.spending, 1)], plan.delta))

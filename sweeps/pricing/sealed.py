@@ -1,0 +1,115 @@
+"""The sealed ceiling: training without privacy on protected data, of which nothing leaves but that it was run.
+
+`references.ceiling: non_private` asks for it by name. Its folder lies below the sweep's state in a folder of mode 0700; at
+the end a file of mode 0600 with the score is all that remains. The worker reports nothing but the end, so Ray, Optuna, MLflow,
+tables, figures and lines on a terminal have nothing to show. The ledger holds it as a run without noise. To show the score
+is a release without privacy: the ledger says so before it happens, and from then on the sweep's ε is ∞.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpcore.config import TrialConfig
+from dpcore.errors import BadInput, Refused, Unavailable
+from sweeps.ledger.ledger import Ledger, Reservation
+
+if TYPE_CHECKING:
+    from sweeps.records.results import SweepResults
+    from sweeps.records.spec import SweepSpec
+
+ERRORS_FILE = "errors.txt"
+SEALED_SCORES = ("val/pckh_50", "val/pckh_10")
+
+
+def make_sealed_folder(folder: Path) -> None:
+    """The folder of a sealed trial, mode 0700 like the one around it.
+
+    Raises:
+        Refused: the sweep's state is not to be seen from this machine, so the seal would lie where nobody finds it.
+    """
+    if not folder.parent.parent.is_dir():
+        raise Refused(
+            f"a sealed run writes below {folder.parent.parent}, which is not there on this worker; give --state a folder that all "
+            "workers share, or set references.ceiling=false"
+        )
+    for made in (folder.parent, folder):
+        made.mkdir(mode=0o700, exist_ok=True)
+        made.chmod(0o700)
+
+
+def keep_error(folder: Path, trial_id: str, error: str) -> None:
+    """Adds the full text of a failure to a file of mode 0600 below `folder`: it may quote a record, and somebody must mend it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / ERRORS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"{trial_id}: {error}\n")
+
+
+def score_file(folder: Path) -> Path:
+    """Where the score of the sealed trial in `folder` stays."""
+    return folder.with_name(f"{folder.name}.json")
+
+
+def seal(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Keeps a finished trial's scores in a file of mode 0600 and removes the rest: weights without privacy are of no use here."""
+    path = score_file(folder)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump({name: metrics[name] for name in SEALED_SCORES if name in metrics}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    shutil.rmtree(folder)
+
+
+def sealed_reservation(config: TrialConfig, *, sweep: str, trial_id: str, attempt: int, cohort: str, key_id: str) -> Reservation:
+    """What the ledger holds of a run without privacy: gradients without noise, an infinite ε. Its δ is that of the sweep's
+    other lines in name only."""
+    return Reservation(
+        sweep=sweep,
+        trial_id=trial_id,
+        attempt=attempt,
+        dataset=config.data.private,
+        cohort=cohort,
+        event="non_private",
+        sampling_prob=config.sampling_prob,
+        noise_multiplier=0.0,
+        steps=config.stages.private.steps,
+        epsilon=None,
+        delta=1 / (10 * config.data.nominal_examples),
+        fingerprint=config.fingerprint(),
+        key_id=key_id,
+    )
+
+
+def was_unsealed(spec: SweepSpec) -> bool:
+    """Whether the sweep's ceiling was ever shown."""
+    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
+    return any(line.kind == "unseal" for line in ledger.lines(sweep=spec.name))
+
+
+def unseal_ceiling(results: SweepResults, spec: SweepSpec) -> SweepResults:
+    """The results with the ceiling's score in them, after the ledger holds that it is shown.
+
+    Raises:
+        BadInput: no ceiling was sealed. Unavailable: its file is not on this machine. Refused: a cap is set.
+    """
+    done = [record for record in results.of_role("sealed_ceiling") if record.state == "done"]
+    if not done:
+        raise BadInput(f"sweep {spec.name} has no sealed ceiling that came to its end: there is nothing to show")
+    record = done[-1]
+    path = score_file(spec.sealed_dir / record.trial_id)
+    if not path.is_file():
+        raise Unavailable(f"{path} is not there: the score was sealed on another machine, or removed")
+    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
+    (line,) = (one for one in ledger.lines(sweep=spec.name) if one.run == (spec.name, *record.run) and one.kind == "reserve")
+    ledger.unseal(line, cap=spec.space.sweep.epsilon_total)
+    scores = json.loads(path.read_text())
+    shown = replace(record, role="ceiling", pckh_50=scores["val/pckh_50"], pckh_10=scores["val/pckh_10"])
+    return replace(results, records=tuple(shown if one is record else one for one in results.records))

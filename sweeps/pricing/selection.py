@@ -1,0 +1,223 @@
+"""Private selection: a secret number of trials per ε, of which only the best leaves.
+
+The price (Papernot and Steinke 2022, arXiv:2110.03620, Theorems 2 and 6) holds when the number of trials is drawn from the
+stated law, settings are independent draws, a failed trial is the lowest score and not drawn again, no trial is stopped
+because of another one, and nothing but the winner is seen. So number, settings and names of the trials come from a secret
+stream of the sweep key, and what a resume needs of them lies sealed: a folder of mode 0700 in the state directory with a
+journal of mode 0600 and the trials' checkpoints, of which an ε's part is deleted once its winner is out.
+
+A resume draws the same numbers and settings again from the key, so the journal holds ends alone: a trial without an end is
+handed out again and replays from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scipy.optimize import brentq
+
+from dpcore.errors import BadInput, Corrupt, Refused
+from search_spaces.space import SelectionLaw, value_at
+from sweeps.ledger.charges import SelectionTerms
+from sweeps.records.results import CurvePoint, TrialRecord
+
+if TYPE_CHECKING:
+    from dpcore.privacy.claim import PrivacyClaim
+    from dpcore.privacy.randomness import RandomStream, SweepKey
+    from sweeps.records.spec import SweepSpec
+
+JOURNAL_FILE = "journal.jsonl"
+REDRAWS = 50
+NAME_BITS = 40
+_SEED_NUMBERS = 8
+
+
+def draw_count(law: SelectionLaw, uniform: float) -> int:
+    """The number of trials at a uniform draw in [0, 1): the smallest k with P[K ≤ k] > uniform.
+
+    | law | P[K = k] |
+    |---|---|
+    | shape η > 0 | (1−γ)^k / (γ^−η − 1) · Π_{l<k} (l+η)/(l+1), k ≥ 1 |
+    | shape 0 | (1−γ)^k / (k · ln 1/γ), k ≥ 1 |
+    | inf | Poisson: e^−m m^k / k!, k ≥ 0 |
+    """
+    if law.mean_trials == 1.0 and not math.isinf(law.shape_number):
+        return 1
+    count, weight, ratio = _first_weight(law)
+    below = weight
+    while below <= uniform and below + weight > below:  # rounding may end the sum just below 1
+        weight *= ratio(count)
+        count += 1
+        below += weight
+    return count
+
+
+def _first_weight(law: SelectionLaw) -> tuple[int, float, Callable[[int], float]]:
+    """The smallest number of trials, its probability, and P[k + 1] / P[k]."""
+    mean, shape = law.mean_trials, law.shape_number
+    if math.isinf(shape):
+        return 0, math.exp(-mean), lambda k: mean / (k + 1)
+    gamma = _gamma(law)
+    first = (1 - gamma) / -math.log(gamma) if shape == 0 else (1 - gamma) * shape / math.expm1(-shape * math.log(gamma))
+    return 1, first, lambda k: (1 - gamma) * (k + shape) / (k + 1)
+
+
+def _gamma(law: SelectionLaw) -> float:
+    """γ of a truncated negative binomial with the law's mean: it falls from infinity to 1 as γ goes from 0 to 1."""
+    shape = law.shape_number
+
+    def mean_at(log_gamma: float) -> float:
+        gamma = math.exp(log_gamma)
+        if shape == 0:
+            return (1 / gamma - 1) / -log_gamma
+        return shape * (1 - gamma) / (gamma * -math.expm1(shape * log_gamma))
+
+    return math.exp(brentq(lambda x: mean_at(x) - law.mean_trials, -60.0, -1e-9, xtol=1e-14))
+
+
+class Selection:
+    """The selections of one sweep, one per ε. Knows what to run and what came out; the schedule decides when."""
+
+    def __init__(self, spec: SweepSpec, key: SweepKey) -> None:
+        """Opens the sealed folder.
+
+        Raises:
+            BadInput: the space has no law of selection.
+        """
+        if spec.space.sweep.selection is None:
+            raise BadInput("a selection needs sweep.selection: the law of the number of trials")
+        self.law = spec.space.sweep.selection
+        self._spec = spec
+        self._key = key
+        self._folder = spec.selection_dir
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(self._folder, 0o700)
+
+    @property
+    def terms(self) -> SelectionTerms:
+        """As the ledger holds them."""
+        return SelectionTerms(mean_trials=self.law.mean_trials, shape=self.law.shape_number)
+
+    def count(self, epsilon: float) -> int:
+        """The secret number of trials at `epsilon`."""
+        return draw_count(self.law, float(self._stream(epsilon, "count", 0).uniform(1)[0]))
+
+    def candidate(self, epsilon: float, number: int) -> TrialRecord:
+        """The `number`-th trial of an ε. Its name says nothing of its number.
+
+        Raises:
+            BadInput: 50 draws in a row were refused by TrialConfig; the message is the last rule.
+        """
+        bits = self._stream(epsilon, "draw", number).uniform(_SEED_NUMBERS)
+        generator, rule = random.Random(bits.tobytes()), ""
+        space = self._spec.space
+        seed = {} if value_at(space.trial, "seed") is not None else {"seed": self._spec.seed}
+        name = f"{int(self._stream(epsilon, 'name', number).uniform(1)[0] * 2**NAME_BITS):010x}"
+        for _ in range(REDRAWS):
+            try:
+                config = space.trial_config(epsilon, space.draw(epsilon, generator), overrides=seed)
+            except BadInput as refusal:
+                rule = str(refusal)
+                continue
+            return TrialRecord(trial_id=f"e{epsilon:g}-{name}", role="search", number=0, epsilon=epsilon, config=config)
+        raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
+
+    def folder(self, trial_id: str) -> Path:
+        """Where a trial keeps its checkpoints until its ε is over."""
+        return self._folder / "checkpoints" / trial_id
+
+    def write_end(self, record: TrialRecord) -> None:
+        """Remembers how a trial ended."""
+        known = {name: getattr(record, name) for name in ("trial_id", "epsilon", "state", "seconds", "error")}
+        line = json.dumps({**known, "curve": [asdict(point) for point in record.curve]}) + "\n"
+        with os.fdopen(os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def ended(self, epsilon: float) -> Iterator[TrialRecord]:
+        """The trials of an ε that have ended, as an earlier driver wrote them down."""
+        ends = {line["trial_id"]: line for line in self._read() if line["epsilon"] == epsilon}
+        for number in range(self.count(epsilon)):
+            record = self.candidate(epsilon, number)
+            end = ends.get(record.trial_id)
+            if end is None:
+                continue
+            for point in end["curve"]:
+                record = record.with_point(CurvePoint(**point))
+            yield replace(record, state=end["state"], seconds=end["seconds"], error=end["error"])
+
+    def publish(self, winner: TrialRecord) -> None:
+        """Moves the winner's folder to where trials lie; again after a crash it changes nothing."""
+        source, target = self.folder(winner.trial_id), self._spec.checkpoint_dir(winner.trial_id)
+        if source.is_dir() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(source, target)
+
+    def forget(self, epsilon: float) -> None:
+        """Deletes what is sealed of an ε whose selection is over, and the folder with the last of them."""
+        kept = [line for line in self._read() if line["epsilon"] != epsilon]
+        for folder in (self._folder / "checkpoints").glob(f"e{epsilon:g}-*"):
+            shutil.rmtree(folder)
+        self._journal.unlink(missing_ok=True)
+        if kept:
+            content = "".join(json.dumps(line) + "\n" for line in kept)
+            with os.fdopen(os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(content)
+
+    def close(self) -> None:
+        """Deletes the sealed folder: nothing is left to resume."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _journal(self) -> Path:
+        return self._folder / JOURNAL_FILE
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._journal.is_file():
+            return []
+        lines = self._journal.read_text().splitlines(keepends=True)
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise Corrupt(
+                f"{self._journal} does not read ({error}): the selection cannot be finished; start a sweep of another name"
+            ) from None
+
+    def _stream(self, epsilon: float, name: str, number: int) -> RandomStream:
+        from dpcore.privacy.randomness import PrivateStreams
+
+        return PrivateStreams(key=self._key, trial_id=f"selection-e{epsilon:g}", context=self._spec.name).stream(name, number)
+
+
+def winner_claim(claim: PrivacyClaim, record: TrialRecord, law: SelectionLaw | None) -> PrivacyClaim:
+    """The claim of a trial as a selection makes it: of the winner, that of the whole selection; of others their own."""
+    q, noise = record.sampling_prob, record.noise_multiplier
+    if law is None or record.role != "search" or q is None or noise is None or claim.delta is None:
+        return claim
+    from dpcore.privacy.accounting import Spending
+    from dpcore.privacy.composition import Selected, epsilon_of_charge
+
+    run = Spending(q, noise, record.config.stages.private.steps)
+    return claim.within_selection(epsilon=epsilon_of_charge(Selected(run, law.mean_trials, law.shape_number), claim.delta), law=law.text())
+
+
+def check_key(key_lost: bool, spec: SweepSpec) -> None:
+    """Refuses to go on with a selection whose key is lost.
+
+    Raises:
+        Refused: number and settings of its trials follow the key.
+    """
+    if key_lost and spec.space.sweep.selection is not None:
+        raise Refused(
+            f"the sweep key of {spec.name} is lost, and with it the number of trials that the selection would have to run: it cannot be "
+            "finished; what it reserved stays charged, start a sweep of another --name"
+        )

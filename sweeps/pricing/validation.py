@@ -1,0 +1,109 @@
+"""Validation on private people: what its scores cost, and how much noise that takes.
+
+Every score that leaves is a release: of each trial, floor, control and rerun, once, at its end. All of a sweep share
+`validation_epsilon`. The noise lands on the number that Optuna, MLflow, tables and the choice of the winner see; more than
+one PCKh point of it and the search would follow noise, so that is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpcore.config import TrialConfig
+from dpcore.errors import BadInput, Refused
+from sweeps.ledger.ledger import Reservation
+from sweeps.pricing.plan import planned_runs
+
+if TYPE_CHECKING:
+    from dpcore.privacy.score_release import ScoreRelease
+    from search_spaces.space import SpaceFile
+
+MOST_NOISE_FRAC = 0.01
+"""One PCKh point."""
+TRIAL_SUFFIX = "/score"
+PUBLIC_VALIDATION = "validation data were declared public: their scores cost nothing and nothing about them is promised"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationPlan:
+    """The scores of a sweep on private validation data.
+
+    Attributes:
+        releases: how many are planned, one a run; release: how each leaves.
+        epsilon, delta: what all of them together keep.
+    """
+
+    releases: int
+    release: ScoreRelease
+    epsilon: float
+    delta: float
+
+    @property
+    def text(self) -> str:
+        """One line for plan and report."""
+        people, noise = self.release.nominal_units, 100 * self.release.noise_stddev
+        return (
+            f"validation is private: {self.releases} scores, one a run, at epsilon {self.epsilon:g} together (delta {self.delta:.3g}), "
+            f"each under noise with a standard deviation of {noise:.2g} PCKh points on {people} people"
+        )
+
+
+def plan_validation(space: SpaceFile, cache_dir: Path | None) -> ValidationPlan | None:
+    """The plan of a space with `validation: private`, None where validation is public. Calibrated once, then cached.
+
+    Raises:
+        BadInput: its ε or its nominal number of people is missing.
+    """
+    from dpcore.privacy.score_release import calibrate_release
+
+    settings = space.sweep
+    if settings.validation == "public":
+        return None
+    if settings.validation_epsilon is None or settings.validation_units is None:
+        raise BadInput("sweep.validation private needs sweep.validation_epsilon and sweep.validation_units")
+    releases = planned_runs(space)
+    release = calibrate_release(
+        releases, epsilon=settings.validation_epsilon, delta=space.delta, nominal_units=settings.validation_units, cache_dir=cache_dir
+    )
+    return ValidationPlan(releases=releases, release=release, epsilon=settings.validation_epsilon, delta=space.delta)
+
+
+def validation_line(space: SpaceFile, cache_dir: Path | None) -> str:
+    """What plan and report say of the data that everything is scored on."""
+    plan = plan_validation(space, cache_dir)
+    return PUBLIC_VALIDATION if plan is None else plan.text
+
+
+def check_noise(plan: ValidationPlan) -> None:
+    """Refuses scores under so much noise that a search would follow it.
+
+    Raises:
+        Refused: more than one PCKh point.
+    """
+    if plan.release.noise_stddev > MOST_NOISE_FRAC:
+        raise Refused(
+            f"{plan.text}: more than {100 * MOST_NOISE_FRAC:g} point, so the search would follow noise; plan fewer runs, raise "
+            "sweep.validation_epsilon, or take more people to validate on"
+        )
+
+
+def score_reservation(config: TrialConfig, plan: ValidationPlan, *, sweep: str, trial_id: str, cohort: str, key_id: str) -> Reservation:
+    """What the ledger holds of one score: a Gaussian on everybody. The same for every attempt: only the last one has an end."""
+    from dpcore.privacy.accounting import Spending, epsilon_of
+
+    noise = plan.release.noise_multiplier
+    return Reservation(
+        sweep=sweep,
+        trial_id=f"{trial_id}{TRIAL_SUFFIX}",
+        dataset=config.data.validation,
+        cohort=cohort,
+        sampling_prob=1.0,
+        noise_multiplier=noise,
+        steps=1,
+        epsilon=epsilon_of(Spending(1.0, noise, 1), plan.delta),
+        delta=plan.delta,
+        fingerprint=config.fingerprint(),
+        key_id=key_id,
+    )

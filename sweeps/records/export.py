@@ -1,0 +1,110 @@
+"""best.yaml: one trial's settings as a file that training reads, and where they came from."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from dpcore.config import Part, RuntimeFlags, TrialConfig, parse_config
+from dpcore.errors import BadInput, Refused
+from sweeps.records.results import SweepResults, TrialRecord
+from sweeps.records.spec import SweepSpec, write_atomically
+from sweeps.storage.bucket import check_uri, is_uri
+
+
+class Origin(Part):
+    """The trial behind an exported config: its storage (whose ledger is charged), sweep, id and config fingerprint."""
+
+    storage: str | Path
+    sweep: str
+    trial_id: str
+    fingerprint: str
+
+    @field_validator("storage")
+    @classmethod
+    def _folder_or_uri(cls, storage: str | Path) -> str | Path:
+        return check_uri(str(storage)) if is_uri(storage) else Path(storage)
+
+
+class ExportedConfig(Part):
+    """What best.yaml holds. `origin` is None in a file that a person wrote: then `train` needs `--ledger`."""
+
+    config: TrialConfig
+    runtime: RuntimeFlags = RuntimeFlags()
+    origin: Origin | None = None
+
+
+def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
+    """The winner at `epsilon`.
+
+    Raises:
+        BadInput: the sweep has no such ε, or no trial there is done.
+    """
+    if epsilon not in results.epsilons:
+        there = ", ".join(f"{one:g}" for one in results.epsilons) or "none"
+        raise BadInput(f"sweep {results.name} has no ε = {epsilon:g}; expected one of {there}")
+    best = results.best(epsilon)
+    if best is None:
+        raise BadInput(f"sweep {results.name} has no finished trial at ε = {epsilon:g} yet; `dpsweep status {results.name}` shows them")
+    return best
+
+
+def export_trial(record: TrialRecord, spec: SweepSpec) -> ExportedConfig:
+    """The exported config of a trial; of a rehearsal that of the private run which it stands for."""
+    origin = Origin(storage=spec.storage, sweep=spec.name, trial_id=record.trial_id, fingerprint=record.fingerprint)
+    return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin)
+
+
+def write_exported(exported: ExportedConfig, out: Path) -> None:
+    """Writes best.yaml, whole or not at all.
+
+    Raises:
+        BadInput: `out` is a folder, or its folder is missing. Refused: `out` holds something else already.
+    """
+    if out.is_dir() or not out.parent.is_dir():
+        raise BadInput(f"--out {out}: expected a file in a folder that exists")
+    if out.exists():
+        known = _read_document(out)
+        if known != exported.model_dump(mode="json"):
+            raise Refused(f"{out} holds another config already; give --out another file")
+        return
+    write_atomically(out, render_yaml(exported.model_dump(mode="json")).encode())
+
+
+def read_exported(path: Path) -> ExportedConfig:
+    """The config in `path`.
+
+    Raises:
+        BadInput: no such file, no YAML, or a wrong key or value, one line per mistake.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; `dpsweep best NAME --epsilon E --out {path.name}` writes one")
+    document = _read_document(path)
+    if not isinstance(document, dict) or "config" not in document:
+        raise BadInput(f"{path}: expected the keys config, runtime, origin as `dpsweep best --out` writes them")
+    return parse_config(ExportedConfig, document)
+
+
+def _read_document(path: Path) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+
+
+def render_yaml(document: Any) -> str:
+    """YAML 1.2 text with the keys in the order given."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()

@@ -1,0 +1,106 @@
+"""The configs of the runs outside the search: floor, ceiling, control and the winner's reruns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dpcore.config import SplitConfig, TrialConfig, parse_config
+from search_spaces.space import SpaceFile, set_value, value_at
+
+if TYPE_CHECKING:
+    from sweeps.records.results import Role, TrialRecord
+
+PUBLIC_START = "public-start"
+"""The trial id of the floor that reads no public view."""
+
+PRIVATE_ONLY = ("clip_norm", "epsilon", "delta", "public_weight", "private_weight", "public_batch_size")
+NO_DEFAULT = ("stages.private.steps", "stages.private.expected_batch_size", "data.nominal_examples")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run that spends no privacy and needs no search result."""
+
+    trial_id: str
+    role: Role
+    config: TrialConfig
+
+
+def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
+    """The public start, the floor of each split, and the ceiling, as far as the space wants them.
+
+    A split whose public-view stage has a fixed number of steps gets a second floor, trained to convergence: which of the two
+    is higher cannot be known beforehand, and a private run has to beat both.
+
+    Raises:
+        BadInput: `references.ceiling` has a setting that TrialConfig does not know or refuses.
+    """
+    found: list[Reference] = []
+    if space.references.floor:
+        found.append(Reference(PUBLIC_START, "floor", public_start_config(space, seed=seed)))
+        for split in space.splits_in_use:
+            config = floor_config(space, split, seed=seed)
+            found.append(Reference(f"floor-{split.name}", "floor", config))
+            stage = config.stages.public_view
+            if stage is not None and stage.until is None:
+                longer = config.changed(**{"stages.public_view.steps": None, "stages.public_view.until": "converged"})
+                found.append(Reference(f"floor-{split.name}-converged", "floor", longer))
+    if space.references.ceiling is not False:
+        role: Role = "sealed_ceiling" if space.references.ceiling == "non_private" else "ceiling"
+        found.append(Reference("ceiling", role, ceiling_config(space, seed=seed)))
+    return tuple(found)
+
+
+def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialConfig:
+    """Public data and public views alone: what costs nothing and a private run must beat."""
+    values = _without_private(space, seed)
+    values.update(method="public_only", start="public_view", split=split.model_dump(mode="json"), examples_per_unit=1)
+    if value_at(values, "stages.public_view") is None:
+        set_value(values, "stages.public_view", {"until": "converged"})
+    return parse_config(TrialConfig, values, where="references.floor")
+
+
+def public_start_config(space: SpaceFile, *, seed: int) -> TrialConfig:
+    """The public model before any view or private record: the floor of whoever reads no view, and often above the others."""
+    values = _without_private(space, seed)
+    values.update(method="public_only", start="public", split=None, examples_per_unit=1)
+    return parse_config(TrialConfig, values, where="references.floor")
+
+
+def ceiling_config(space: SpaceFile, *, seed: int) -> TrialConfig:
+    """The same training without privacy, with the settings of `references.ceiling` where it has some."""
+    values = _without_private(space, seed)
+    values.update(method="nonprivate", start="public", split=None)
+    for path, value in space.references.ceiling.items() if isinstance(space.references.ceiling, dict) else ():
+        set_value(values, path, value)
+    return parse_config(TrialConfig, values, where="references.ceiling")
+
+
+def control_config(best: TrialRecord) -> TrialConfig:
+    """The best feature run with its private part switched off: what remains is free public training."""
+    return best.config.changed(private_weight=0.0)
+
+
+def seed_config(winner: TrialRecord) -> TrialConfig:
+    """The winner again. Its private sampling and noise are fresh, as they follow the trial id; the public stages, which cost
+    nothing and are no part of the choice, are those of the sweep."""
+    return winner.config
+
+
+def _without_private(space: SpaceFile, seed: int) -> dict[str, Any]:
+    """`trial` without what only private methods have. A searched field takes TrialConfig's default; where there is none
+    (a searched horizon), its smallest value."""
+    values: dict[str, Any] = copy.deepcopy(space.trial)
+    for path in NO_DEFAULT:
+        parameter = space.search.get(path)
+        if parameter is not None:
+            set_value(values, path, parameter.value_at(0.0))
+    for path in PRIVATE_ONLY:
+        values.pop(path, None)
+    if isinstance(values.get("subspace"), Mapping):
+        values.pop("subspace")
+    values.setdefault("seed", seed)
+    return values

@@ -1,0 +1,229 @@
+"""What a sweep is: the checked space and where and how it runs. Kept as spec.json, so that a resume needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from dpcore.config import Part, Places, RuntimeFlags, parse_config
+from dpcore.errors import BadInput, Corrupt
+from search_spaces.space import SpaceFile
+from sweeps.ledger.charges import FilterTerms
+from sweeps.records.warm_start import WarmStart
+from sweeps.storage.bucket import check_uri, is_uri
+from sweeps.storage.urls import default_tracking_uri, sqlite_url
+
+RUN_TRIAL = "dpcore.train.trainer:run_trial"
+"""The function behind a trial, as module:function. Anything that yields Reports alike can stand in its place."""
+
+
+SPEC_FILE = "spec.json"
+
+DEFAULT_STORAGE = "sweep_results"
+"""Folder of the sweeps, in the current directory, where no other is named."""
+
+SELECTED = "selected"
+"""Attribute of an ε's study: its private selection is over."""
+
+
+class SweepSpec(Part):
+    """One sweep, whole. Holds no secret: the sweep key is a file of its own beside it.
+
+    Layout: `sweep_dir` has spec.json, checkpoints/ and results/; `state_dir` (the same unless `state` is given) has
+    study.journal, reports.jsonl, sweep.key and sweep.lock; the ledger is shared by all sweeps of a storage.
+
+    Where the storage is a bucket's URI, `state` is given and stands in its place for the driver: what it writes lies there, and
+    spec.json, results/ and report/ are published in the bucket (`sweeps.records.publication`). Trials lie in the bucket alone.
+    """
+
+    name: str = Field(min_length=1)
+    space: SpaceFile
+    seed: int = Field(default=0, ge=0, description="initialisation, public batches and the search; never private randomness")
+    runtime: RuntimeFlags = RuntimeFlags()
+    places: Places
+    storage: str | Path
+    state: Path | None = None
+    address: str | None = Field(default=None, description="of a running Ray; None: the sweep starts its own")
+    max_concurrent: int | None = Field(default=None, ge=1, description="None: as many as the resources hold")
+    cpus_per_trial: float = Field(default=1, gt=0)
+    gpus_per_trial: float = Field(default=0, ge=0)
+    max_failures: int = Field(default=2, ge=0, description="retries of one trial after its worker died")
+    tracking_uri: str | None = None
+    study_url: str | None = Field(default=None, description="SQLAlchemy URL without user and password; None: a journal in the state")
+    ledger_url: str | None = Field(default=None, description="SQLAlchemy URL; None: SQLite in the storage")
+    trial_function: str = RUN_TRIAL
+    warm_start: WarmStart | None = Field(default=None, description="the settings of an earlier sweep that this one begins with")
+    privacy_filter: FilterTerms | None = Field(default=None, description="set when the sweep begins: where q or the steps are searched")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if name in (".", "..") or any(c in name for c in "/\\\0\n"):
+            raise ValueError(f"a sweep's name becomes a folder: leave out slashes and line breaks, given {name!r}")
+        return name
+
+    @field_validator("study_url")
+    @classmethod
+    def _holds_no_credentials(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "user and password would be stored with the sweep; leave them out and give them to the database's client (PGUSER and "
+                "PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
+            )
+        return url
+
+    @field_validator("storage", "state")
+    @classmethod
+    def _absolute(cls, path: str | Path | None) -> str | Path | None:
+        """Workers have another working directory than the driver."""
+        return None if path is None else check_uri(str(path)) if is_uri(path) else Path(os.path.abspath(path))
+
+    @model_validator(mode="after")
+    def _fits_a_bucket(self) -> Self:
+        if self.bucket_uri is None:
+            return self
+        given = f"storage {self.bucket_uri} is a bucket"
+        if self.state is None:
+            raise ValueError(
+                f"{given}, which can hold neither lock nor ledger: give --state DIR, local or shared, for study, key and spool"
+            )
+        if self.space.sweep.selection is not None or self.space.references.ceiling == "non_private":
+            raise ValueError(
+                f"{given}: what nobody may see of a private selection or a sealed ceiling cannot lie there, where a store's versions and "
+                "access logs keep what is deleted; give a folder as --storage, or another accounting and references.ceiling=false"
+            )
+        if self.ledger_url is not None and urlsplit(self.ledger_url).password is not None:
+            raise ValueError(f"{given}, and the ledger's URL with its password would lie there in spec.json; leave it to ~/.pgpass")
+        return self
+
+    @property
+    def bucket_uri(self) -> str | None:
+        """The storage where it is a bucket."""
+        return self.storage if isinstance(self.storage, str) else None
+
+    @property
+    def storage_dir(self) -> Path:
+        """What all sweeps of a storage share: the ledger and MLflow's default store. Of a bucket, in the state."""
+        if isinstance(self.storage, Path):
+            return self.storage
+        if self.state is None:
+            raise RuntimeError(f"{self.storage} has no state beside it")
+        return self.state
+
+    @property
+    def sweep_dir(self) -> Path:
+        """Where the driver writes the sweep's results, and where its checkpoints lie."""
+        return self.storage_dir / self.name
+
+    @property
+    def state_dir(self) -> Path:
+        """Where study, reports, key and lock lie: a local or shared file system."""
+        return self.sweep_dir if self.state is None else self.state / self.name
+
+    @property
+    def trial_runtime(self) -> RuntimeFlags:
+        """The runtime with what no trial knows of the others: the rank for which a node fits the subspace that they share."""
+        return self.runtime.model_copy(update={"largest_rank": self.space.largest_rank})
+
+    @property
+    def study_path(self) -> Path:
+        """Optuna's journal, one study per ε and one of the references, where they lie in no database."""
+        return self.state_dir / "study.journal"
+
+    @property
+    def reports_path(self) -> Path:
+        """Every report of every trial, one JSON document a line."""
+        return self.state_dir / "reports.jsonl"
+
+    @property
+    def selection_dir(self) -> Path:
+        """What nobody may see of a private selection: its trials until the winner is known. Mode 0700, deleted at the end."""
+        return self.state_dir / "selection"
+
+    @property
+    def key_path(self) -> Path:
+        """The sweep key: mode 0600, or the file that DPSWEEP_KEY_FILE names."""
+        named = os.environ.get("DPSWEEP_KEY_FILE")
+        return Path(named) if named else self.state_dir / "sweep.key"
+
+    @property
+    def resolved_ledger_url(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        return self.ledger_url or sqlite_url(self.storage_dir / "ledger.sqlite")
+
+    @property
+    def resolved_tracking_uri(self) -> str:
+        """The MLflow store's address."""
+        return self.tracking_uri or default_tracking_uri(self.storage_dir)
+
+    @property
+    def ledger_witness(self) -> Path:
+        """Where this sweep remembers the lines that it wrote into a ledger on a server; an SQLite ledger has its own."""
+        return self.state_dir / "ledger.witness"
+
+    @property
+    def sealed_dir(self) -> Path:
+        """Where runs lie of which nothing may be shown, each in a folder of its name."""
+        return self.state_dir / "sealed"
+
+    def checkpoint_dir(self, trial_id: str) -> Path:
+        """A trial's own folder, of all its attempts: a later one goes on from the checkpoint of an earlier one."""
+        return self.sweep_dir / "checkpoints" / trial_id
+
+    def trial_in_bucket(self, trial_id: str) -> str:
+        """The path of a trial's snapshots in the bucket."""
+        return f"{self.name}/checkpoints/{trial_id}"
+
+    def save(self) -> None:
+        """Writes spec.json, whole or not at all."""
+        write_atomically(self.sweep_dir / SPEC_FILE, self.model_dump_json(indent=2, by_alias=True).encode())
+
+    @classmethod
+    def load(cls, name: str, storage: Path) -> Self:
+        """The spec of an existing sweep in a folder (of one in a bucket: `sweeps.records.publication.load_spec`).
+
+        Raises:
+            BadInput: there is no sweep of that name in the storage.
+            Corrupt: its spec.json does not read as a spec.
+        """
+        path = Path(os.path.abspath(storage)) / name / SPEC_FILE
+        if not path.is_file():
+            there = sorted(p.parent.name for p in Path(storage).glob(f"*/{SPEC_FILE}"))
+            raise BadInput(
+                f"no sweep {name} in {storage}; there {'are ' + ', '.join(there) if there else 'is none'} (--storage names the folder)"
+            )
+        return cls.parse(path.read_bytes(), where=str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, *, where: str) -> Self:
+        """A spec.json.
+
+        Raises:
+            Corrupt: it does not read as a spec.
+        """
+        try:
+            return parse_config(cls, json.loads(content))
+        except ValueError as error:
+            raise Corrupt(f"{where} is not a sweep's spec: {error}") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file by content that is on disk before it shows: a reader sees the old or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

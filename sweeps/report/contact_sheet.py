@@ -1,0 +1,224 @@
+"""Contact sheets: what a winner predicts, drawn over the labels of sixteen crops.
+
+Which pictures may be shown: never those of private data, and of real people only inside MLflow.
+
+| validation data | crops on the sheet | where the sheet may lie |
+|---|---|---|
+| synthetic | those | report folder and MLflow |
+| PUBLIC photographs, model input of the embedded size | `synthetic/validation` | report folder and MLflow |
+| PUBLIC photographs, another input size | those | MLflow alone |
+| anything else | none: refused with the reason | – |
+
+The crops are evenly spaced over the dataset, not chosen by how well they went.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpcore.config import Places, TrialConfig
+from dpcore.errors import DpsweepError, Refused
+from dpcore.pose.skeleton import BONES, UNSCORED
+from sweeps.records.publication import trial_at_hand
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from dpcore.data.shards import ShardSet
+    from sweeps.records.results import SweepResults, TrialRecord
+    from sweeps.records.spec import SweepSpec
+
+STAND_IN = "synthetic/validation"
+CROPS = 16
+COLUMNS = 4
+LABEL_COLOUR, PREDICTION_COLOUR = "#ffffff", "#ee3377"
+HIT_WITHIN_HEADS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContactSheet:
+    """The sheet of one ε, or why there is none.
+
+    Attributes:
+        epsilon: whose winner it shows.
+        path: the PNG; None where there is none.
+        mlflow_only: it shows photographs of people: the file is to be removed once MLflow has it.
+        reason: why there is no sheet, or which crops stand in for which.
+    """
+
+    epsilon: float
+    path: Path | None
+    mlflow_only: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetSource:
+    """The crops that may be drawn.
+
+    Attributes:
+        name: as a config names the dataset.
+        shows_people: photographs, so MLflow alone may have the sheet.
+    """
+
+    name: str
+    dataset: ShardSet
+    shows_people: bool
+
+
+def choose_source(config: TrialConfig, places: Places) -> SheetSource:
+    """The crops to draw for a trial, by the table above.
+
+    Raises:
+        Refused: its validation data are neither PUBLIC nor synthetic.
+    """
+    from dpcore.data.catalog import open_dataset
+    from dpcore.data.synthetic import SIZE_PX
+
+    name = config.data.validation
+    dataset = open_dataset(name, places)
+    if dataset.manifest.protected:
+        raise Refused(f"{name} is protected: pictures of it are not shown")
+    if dataset.manifest.is_synthetic:
+        return SheetSource(name=name, dataset=dataset, shows_people=False)
+    if dataset.manifest.role != "PUBLIC":
+        raise Refused(f"{name} is {dataset.manifest.role} and not synthetic: pictures of it are not shown")
+    if (config.model.input_height_px, config.model.input_width_px) == (SIZE_PX, SIZE_PX):
+        return SheetSource(name=STAND_IN, dataset=open_dataset(STAND_IN, places), shows_people=False)
+    return SheetSource(name=name, dataset=dataset, shows_people=True)
+
+
+def save_contact_sheets(results: SweepResults, spec: SweepSpec, *, shown: Path, sealed: Path) -> tuple[ContactSheet, ...]:
+    """One sheet per ε that has a winner, from the winner's saved model.
+
+    A sheet is an extra at the end of hours of training: one that cannot be made gives its reason and stops nothing.
+
+    Args:
+        results: With the winners.
+        spec: Where their models lie.
+        shown: Folder for sheets that anyone may see.
+        sealed: Folder, made with mode 0700, for those that wait for MLflow.
+    """
+    winners = [(epsilon, winner) for epsilon in results.epsilons if (winner := results.best(epsilon)) is not None]
+    sheets = []
+    for epsilon, winner in winners:
+        try:
+            sheets.append(_save_one(winner, epsilon, spec, shown, sealed))
+        except DpsweepError as error:
+            sheets.append(ContactSheet(epsilon=epsilon, path=None, reason=f"no contact sheet: {error}"))
+    return tuple(sheets)
+
+
+def _save_one(winner: TrialRecord, epsilon: float, spec: SweepSpec, shown: Path, sealed: Path) -> ContactSheet:
+    source = choose_source(winner.config, spec.places)
+    rows = _spread(len(source.dataset))
+    predictions = predict_crops(trial_at_hand(spec, winner.trial_id), source.dataset, rows)
+    figure = draw_sheet(source.dataset, rows, predictions, title=_title(winner, epsilon, source.name))
+    folder = sealed if source.shows_people else shown
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700 if source.shows_people else 0o777)
+    path = folder / f"contact_sheet_eps_{epsilon:g}.png"
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    validation = winner.config.data.validation
+    reason = None if source.name == validation else f"crops of {source.name} instead of photographs from {validation}"
+    return ContactSheet(epsilon=epsilon, path=path, mlflow_only=source.shows_people, reason=reason)
+
+
+def _spread(count: int) -> NDArray[np.int64]:
+    """Row numbers evenly spaced over a dataset; all of them where it has fewer than a sheet takes."""
+    rows: NDArray[np.int64] = np.unique(np.linspace(0, count - 1, min(CROPS, count)).astype(np.int64))
+    return rows
+
+
+def _title(winner: TrialRecord, epsilon: float, crops: str) -> str:
+    score = "–" if winner.pckh_50 is None else f"{100 * winner.pckh_50:.1f} %"
+    return (
+        f"{winner.trial_id} ({winner.config.method}), best at ε = {epsilon:g}: PCKh@0.5 {score} on {winner.config.data.validation}\n"
+        f"crops evenly spaced over {crops}; joints of a crop within half a head size"
+    )
+
+
+def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Keypoints (N, 16, 2) px that a saved model predicts on some crops.
+
+    Raises:
+        BadInput: no model there. Corrupt: not the weights that were written.
+    """
+    import torch
+
+    from dpcore.data.transforms import to_tensor
+    from dpcore.model.network import codec_of
+    from dpcore.train.saved import load_model
+
+    saved = load_model(model)
+    with torch.no_grad():
+        logits_x, logits_y = saved.network(to_tensor(dataset.images(rows)))
+        keypoints: NDArray[np.float32] = codec_of(saved.config.model).decode(logits_x, logits_y).numpy()
+    return keypoints
+
+
+def draw_sheet(dataset: ShardSet, rows: NDArray[np.int64], predictions: NDArray[np.float32], *, title: str) -> Figure:
+    """Crops with their labels (white) and predicted skeletons, and how many joints of each are hits.
+
+    Args:
+        dataset: Where the crops and labels come from.
+        rows: (N,) row numbers.
+        predictions: (N, 16, 2) px.
+        title: Above all.
+    """
+    from matplotlib.figure import Figure
+
+    lines = -(-len(rows) // COLUMNS)
+    figure = Figure(figsize=(2.1 * COLUMNS, 2.3 * lines + 0.9), layout="constrained")
+    grid: Any = figure.subplots(lines, COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    images = dataset.images(rows)
+    for axes, image, row, predicted in zip(grid.flat, images, rows, predictions, strict=False):
+        _draw_crop(axes, image)
+        _draw_skeleton(axes, dataset.keypoints[row], dataset.visible[row], colour=LABEL_COLOUR, width=1.6, edge="#222222")
+        finite = np.isfinite(predicted).all(axis=-1)
+        _draw_skeleton(axes, predicted, finite, colour=PREDICTION_COLOUR, width=1.4, edge=PREDICTION_COLOUR)
+        axes.set_title(_hits(dataset, int(row), predicted), fontsize="x-small", pad=2)
+    figure.suptitle(title, fontsize="small", x=0.01, ha="left")
+    handles = [_line_in(LABEL_COLOUR, "label"), _line_in(PREDICTION_COLOUR, "prediction")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small", facecolor="#999999")
+    return figure
+
+
+def _draw_crop(axes: Axes, image: NDArray[np.uint8]) -> None:
+    height, width = image.shape[:2]
+    axes.imshow(image, interpolation="bilinear")
+    # A prediction beyond the border may not shrink the crop.
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+
+
+def _draw_skeleton(axes: Axes, keypoints: NDArray[np.floating], drawn: NDArray[np.bool_], *, colour: str, width: float, edge: str) -> None:
+    for start, end in BONES:
+        if drawn[start] and drawn[end]:
+            x, y = zip(keypoints[start], keypoints[end], strict=True)
+            axes.plot(x, y, color=colour, lw=width, solid_capstyle="round")
+    axes.scatter(keypoints[drawn, 0], keypoints[drawn, 1], s=9, color=colour, edgecolors=edge, linewidths=0.5, zorder=3)
+
+
+def _hits(dataset: ShardSet, row: int, predicted: NDArray[np.float32]) -> str:
+    """`11 of 14` scored joints within half a head size, like PCKh@0.5 counts them."""
+    head = float(dataset.head_size_px[row])
+    scored = dataset.visible[row].copy()
+    scored[list(UNSCORED)] = False
+    if not np.isfinite(head) or head <= 0 or not scored.any():
+        return "not scored"
+    distance = np.linalg.norm(predicted[scored] - dataset.keypoints[row][scored], axis=-1)
+    return f"{int((distance <= HIT_WITHIN_HEADS * head).sum())} of {int(scored.sum())}"
+
+
+def _line_in(colour: str, label: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, lw=2, label=label)

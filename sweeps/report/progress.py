@@ -1,0 +1,35 @@
+"""The lines that a person sees while a sweep runs."""
+
+from __future__ import annotations
+
+from sweeps.records.results import TrialRecord
+
+
+def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
+    """One trial's end: id, method, score, ε spent, seconds, and how far the sweep is. Or why it is tried again, and at what cost."""
+    parts = [f"[{finished}/{planned}]", f"{record.trial_id:<16}", f"{record.config.method:<17}"]
+    if record.state == "done" and record.pckh_50 is not None:
+        parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}"]
+        parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # none is known of protected data
+    elif record.state == "done":
+        parts.append("sealed: a ceiling without privacy was run, nothing of it is shown")
+    elif record.state == "pruned":
+        score = "no score" if record.pckh_50 is None else f"PCKh {100 * record.pckh_50:5.1f} %"
+        charged = ", charged in full" if record.config.spends_privacy else ""
+        parts.append(f"{score}  stopped early at step {record.steps} of {record.config.stages.private.steps}{charged}")
+    elif record.state == "failed":
+        parts.append(f"failed: {record.error}")
+    elif record.attempt:
+        batch = "" if record.physical_batch_size is None else f", {record.physical_batch_size} examples at once"
+        parts.append(
+            f"attempt {record.attempt} goes on from step {record.from_step} with fresh noise{batch}, charged again: {record.error}"
+        )
+    else:
+        parts.append(f"goes on from its checkpoint: {record.error}")
+    return "  ".join(parts)
+
+
+def _spent(record: TrialRecord) -> str:
+    if record.config.method == "nonprivate":
+        return "∞"
+    return "0" if not record.epsilon_spent else f"{record.epsilon_spent:.3f}"

@@ -1,0 +1,272 @@
+"""The report of a sweep: one table, what the sweep cost, what to do next; in the terminal and as Markdown.
+
+Scores are percent here and fractions everywhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.pricing.regimes import NO_GUARANTEE, Basis, basis_of
+from sweeps.pricing.validation import validation_line
+from sweeps.records.spec import DEFAULT_STORAGE
+from sweeps.report.comparison import Comparison, compare
+from sweeps.report.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
+from sweeps.report.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
+from sweeps.report.text import number, percent, render_table
+from sweeps.search.stopping import plan_stopping, stopping_lines
+
+if TYPE_CHECKING:
+    from sweeps.records.results import SweepResults
+    from sweeps.records.spec import SweepSpec
+
+STAND_IN = "stand-in data: ε as it would be"
+SEALED = "a ceiling without privacy was run and sealed: its score is in no table, log or tracker, and costs nothing while it stays there"
+UNSEALED = "the sealed ceiling was shown: a release without privacy, so the ε of this sweep and of its dataset is ∞"
+HEADER = ["ε", "winner", "PCKh@0.5 %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPrice:
+    """What choosing cost.
+
+    Attributes:
+        basis: The regime, with its filter or the law of its selection.
+        composed_epsilon: Of everything that the sweep reserved, at `delta`.
+        private_trials: How many private trials are shown.
+        protected: Whether the private data is real people's.
+        validation: Who is scored on, and at what price.
+        sealed: Whether a ceiling without privacy was run of which nothing is shown.
+        warm_start: What the price does not hold, of a sweep that began with an earlier one's settings.
+    """
+
+    basis: Basis
+    composed_epsilon: float
+    private_trials: int
+    delta: float
+    protected: bool
+    validation: str
+    sealed: bool = False
+    warm_start: str | None = None
+
+    @property
+    def accounting(self) -> str:
+        """The regime."""
+        return self.basis.accounting
+
+    @property
+    def is_rehearsed(self) -> bool:
+        """Whether no trial read private data."""
+        return self.accounting == "public_proxy"
+
+    def lines(self) -> list[str]:
+        """The price in words."""
+        where = f"price of this sweep ({self.accounting})"
+        spent = f"ε = {number(self.composed_epsilon)} at δ = {self.delta:.3g}"
+        counted = f"{spent} for {self.private_trials} private trials ({self.basis.text()})"
+        begun = [] if self.warm_start is None else [self.warm_start]
+        if self.is_rehearsed:
+            return [f"{where}: ε = 0: {self.basis.text()}", *begun, "scores and gains are a rehearsal's, on the proxy"]
+        if self.accounting == "unaccounted":
+            composed = replace(self.basis, accounting="composed")
+            lines = [f"{where}: {NO_GUARANTEE}; composed would have cost {counted.replace(self.basis.text(), composed.text())}"]
+        elif self.accounting == "private_selection":
+            lines = [f"{where}: {spent}, reruns included ({self.basis.text()})", "how long the sweep took hints at the number of trials"]
+        else:
+            lines = [f"{where}: {counted}"]
+        lines += [*begun, self.validation]
+        if math.isinf(self.composed_epsilon):
+            lines.append(UNSEALED)
+        elif self.sealed:
+            lines.append(SEALED)
+        return lines if self.protected else [*lines, STAND_IN]
+
+    def caption(self) -> str:
+        """What must stand under a curve over ε."""
+        if self.accounting == "unaccounted":
+            return f"{NO_GUARANTEE}: settings were chosen on private results that nobody paid for"
+        if self.is_rehearsed:
+            return "Choosing cost ε = 0: every point was trained and scored on PUBLIC data, at the noise of its ε relative to the batch."
+        total = number(self.composed_epsilon, 2)
+        text = (
+            f"Choosing cost ε = {total} (δ = {self.delta:.3g}, {self.accounting}): a model here is that private together with its settings."
+        )
+        text = text if self.warm_start is None else f"{text} {self.warm_start[0].upper()}{self.warm_start[1:]}."
+        return text if self.protected else f"{text} {STAND_IN.capitalize()}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """A sweep's report, ready to print or to write."""
+
+    name: str
+    comparisons: tuple[Comparison, ...]
+    price: SweepPrice
+    next_commands: tuple[str, ...]
+    stopped: tuple[str, ...] = ()
+    disclosures: tuple[DisclosureRow, ...] = ()
+
+    def text(self) -> str:
+        """For the terminal."""
+        parts = [
+            f"sweep {self.name}" + (f": {NO_GUARANTEE}" if self.price.accounting == "unaccounted" else ""),
+            render_table(HEADER, [_row(one) for one in self.comparisons]),
+            render_table(*_methods_table(self.comparisons)),
+            *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
+            "\n".join(_verdict(one) for one in self.comparisons),
+            "\n".join([*self.price.lines(), *self.stopped]),
+            "next:\n" + "\n".join(f"  {command}" for command in self.next_commands),
+        ]
+        return "\n\n".join(parts)
+
+    def markdown(self) -> str:
+        """For report.md."""
+        methods_header, methods_rows = _methods_table(self.comparisons)
+        headline = [f"**{NO_GUARANTEE}**", ""] if self.price.accounting == "unaccounted" else []
+        lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(HEADER, [_row(one) for one in self.comparisons]), ""]
+        lines += ["![PCKh over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
+        lines += ["## Best trial of each method", "", *_markdown_table(methods_header, methods_rows), ""]
+        lines += self._disclosure_section()
+        lines += [
+            "## What it means",
+            "",
+            *[f"- {_verdict(one)}" for one in self.comparisons],
+            *[f"- {line}" for line in (*self.price.lines(), *self.stopped)],
+            "",
+        ]
+        lines += ["## Next", "", "```sh", *self.next_commands, "```", "", "## How to read it", "", *NOTES, ""]
+        return "\n".join(lines)
+
+    def _warnings(self) -> list[str]:
+        return [f"{one.name}: {one.disclosure.warning}" for one in self.disclosures if one.disclosure.warning is not None]
+
+    def _disclosure_section(self) -> list[str]:
+        if not self.disclosures:
+            return []
+        table = _markdown_table(*disclosure_table(self.disclosures))
+        figure = [f"![PCKh over disclosure]({DISCLOSURE_STEM}.svg)", ""]
+        warnings = [f"- **{line}**" for line in self._warnings()]
+        return ["## What the public views disclose", "", *table, "", *figure, *DISCLOSURE_NOTES, *warnings, ""]
+
+
+NOTES = (
+    "- *winner*: the best private trial; its score is the best of many and so a little too high. *fresh seeds*: the same "
+    "settings trained again with fresh noise, mean; *spread*: highest minus lowest.",
+    "- *floor*: the public part alone, at no privacy cost: the higher of the public start and training on the winner's public "
+    "views. *control*: the best feature-type run with its private part off. A private method is of use where "
+    "it lies above both. *ceiling*: no privacy.",
+    "- *spent ε* is one trial's (PLD accountant); the price is the whole sweep's. The one never replaces the other.",
+)
+
+
+def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
+    """The report of a sweep as its results stand; they must be priced (`sweeps.pricing.plan.priced`)."""
+    if results.composed_epsilon is None:
+        raise RuntimeError(f"the results of {results.name} have no price yet")
+    price = SweepPrice(
+        basis=replace(basis_of(spec), accounting=results.accounting),
+        composed_epsilon=results.composed_epsilon,
+        private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
+        delta=results.delta,
+        protected=results.protected,
+        validation=validation_line(spec.space, spec.places.cache_dir),
+        sealed=bool(results.of_role("sealed_ceiling")),
+        warm_start=None if spec.warm_start is None else spec.warm_start.text(spec.name),
+    )
+    comparisons = compare(results, spec.space.sweep.epsilons)
+    policy, stopping = read_policy(spec.sweep_dir), plan_stopping(spec.space, spec.runtime.report_every_steps)
+    return SweepReport(
+        name=results.name,
+        comparisons=comparisons,
+        price=price,
+        next_commands=_next_commands(comparisons, spec),
+        stopped=() if stopping is None else stopping_lines(results, stopping),
+        disclosures=() if policy is None else disclosure_rows(policy, results, spec.space.sweep.epsilons),
+    )
+
+
+def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[str, ...]:
+    won = [one.epsilon for one in comparisons if one.winner is not None]
+    storage = "" if spec.storage == Path(DEFAULT_STORAGE).absolute() else f" --storage {shlex.quote(str(spec.storage))}"
+    name = spec.name
+    export = [f"dpsweep best {name} --epsilon {won[0]:g} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
+    uri = spec.resolved_tracking_uri
+    look = f"# MLflow: {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    return (*export, f"dpsweep ledger {name} --verify{storage}", look)
+
+
+def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
+    """Writes report.md and the figures into `folder`, over older ones; returns the figures' paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption())
+    figures = save_figures(figure, folder)
+    (folder / "report.md").write_text(report.markdown())
+    return figures if not report.disclosures else (*figures, *_save_disclosure(report, folder))
+
+
+def _save_disclosure(report: SweepReport, folder: Path) -> tuple[Path, ...]:
+    without_view = [
+        one.by_method[method].pckh_50
+        for one in report.comparisons
+        for method in ("dpsgd", "projected")
+        if method in one.by_method and one.by_method[method].split is None
+    ]
+    bars = {
+        "best private trial without views": max((score for score in without_view if score is not None), default=None),
+        "ceiling: no privacy": next((one.ceiling for one in report.comparisons), None),
+    }
+    tested = report.disclosures[0].disclosure
+    caption = f"Disclosure on {tested.tested_on} PUBLIC people, best of {len(tested.readings)} attackers a split; a lower bound."
+    figure = draw_disclosure(report.disclosures, bars, title=f"sweep {report.name}: accuracy against disclosure", caption=caption)
+    return save_figures(figure, folder, stem=DISCLOSURE_STEM)
+
+
+def _row(one: Comparison) -> list[str]:
+    winner = one.winner
+    return [
+        f"{one.epsilon:g}",
+        "–" if winner is None else winner.config.method,
+        percent(None if winner is None else winner.pckh_50),
+        percent(one.seed_mean),
+        percent(one.seed_spread),
+        number(None if winner is None else winner.epsilon_spent),
+        percent(one.floor),
+        percent(one.control),
+        percent(one.ceiling),
+    ]
+
+
+def _methods_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    methods = list(dict.fromkeys(method for one in comparisons for method in one.by_method))
+    header = ["best trial of", "", *[f"ε = {one.epsilon:g}" for one in comparisons]]
+    rows = [
+        [method, "", *[percent(one.by_method[method].pckh_50 if method in one.by_method else None) for one in comparisons]]
+        for method in sorted(methods)
+    ]
+    return header, rows
+
+
+def _verdict(one: Comparison) -> str:
+    where = f"ε = {one.epsilon:g}:"
+    if one.winner is None:
+        return f"{where} no private trial is done"
+    if one.gain is None:
+        return f"{where} no fresh seeds or no floor to compare with"
+    points = f"{100 * one.gain:+.1f} points against the higher of floor and control"
+    if one.seed_spread is None:
+        return f"{where} {points}; one seed alone says nothing about its spread"
+    spread = f"{100 * one.seed_spread:.1f} points between seeds"
+    if one.is_gain_clear:
+        return f"{where} {points}, more than the {spread}: the private data was worth its price"
+    return f"{where} {points}, not more than the {spread}: no clear gain from the private data"
+
+
+def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    kept = [column for column, title in enumerate(header) if title]
+    lines = [[header[column] for column in kept], ["---"] * len(kept), *[[row[column] for column in kept] for row in rows]]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]

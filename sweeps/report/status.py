@@ -1,0 +1,139 @@
+"""Where a sweep stands, read beside a running driver: nothing is written but caches."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections import Counter
+from collections.abc import Sequence
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from sweeps.ledger.ledger import Ledger
+from sweeps.pricing.duration import at_a_time
+from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
+from sweeps.records.folder import LOCK_FILE
+from sweeps.records.spec import SELECTED, SweepSpec
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+
+def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[str, Any]:
+    """What `dpsweep status --json` prints.
+
+    | key | says |
+    |---|---|
+    | state | `running` while a driver holds the sweep's lock, `done` when every planned trial is in the results, else `interrupted` |
+    | epsilons | per ε: epsilon, planned, running, done, pruned, failed, best, leader (trial_id and method of the best) |
+    | sweep_epsilon | what the sweep has reserved so far; None under `unaccounted` |
+    | sweep_epsilon_planned | what it will have reserved at its end; None under `unaccounted` |
+    | seconds_left | by the trials that have ended; None where that is not known, or nobody may know it (protected data) |
+    """
+    is_running = _driver_lives(spec)
+    studies = _studies(spec)
+    groups = [_group(spec, studies.get(f"epsilon-{epsilon:g}"), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
+    is_complete = (spec.sweep_dir / "results" / "sweep.json").is_file() and all(
+        group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups
+    )
+    state = "running" if is_running else "done" if is_complete else "interrupted"
+    spent, planned = _prices(spec, accountant or dp_accountant(spec.places.cache_dir))
+    return {
+        "state": state,
+        "epsilons": groups,
+        "sweep_epsilon": spent,
+        "sweep_epsilon_planned": planned,
+        "seconds_left": 0.0 if state == "done" else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)]),
+    }
+
+
+def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, float | None]:
+    """Reserved so far, and at the end of the plan."""
+    if spec.space.sweep.accounting == "unaccounted":
+        return None, None
+    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
+    planned = plan_sweep(spec.space, accountant, cache_dir=spec.places.cache_dir).sweep_epsilon
+    return sweep_price(ledger, spec.name, spec.space.delta, accountant), planned
+
+
+def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> float | None:
+    """Of the runs that are still planned, each as long as those that have ended, as many at a time as run now."""
+    from optuna.trial import TrialState
+
+    from sweeps.search.studies import END
+
+    seconds: list[float] = [trial.user_attrs[END]["seconds"] for trial in trials if trial.state.is_finished() and END in trial.user_attrs]
+    timed = [one for one in seconds if one > 0]
+    slots = sum(trial.state == TrialState.RUNNING for trial in trials) or at_a_time(spec)
+    if not timed or slots is None or spec.space.sweep.selection is not None:
+        return None
+    left = max(0, planned_runs(spec.space) - len(seconds))
+    return mean(timed) * left / slots
+
+
+def _group(spec: SweepSpec, study: Study | None, epsilon: float, *, is_running: bool) -> dict[str, Any]:
+    from optuna.trial import TrialState
+
+    trials = [] if study is None else _counted(study)
+    states = Counter(trial.state for trial in trials)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    return {
+        "epsilon": epsilon,
+        "planned": _planned(spec, study, epsilon),
+        "running": states[TrialState.RUNNING] if is_running else 0,
+        "done": states[TrialState.COMPLETE],
+        "pruned": states[TrialState.PRUNED],
+        "failed": states[TrialState.FAIL],
+        "best": None if best is None else best.value,
+        "leader": None if best is None else _leader(best),
+    }
+
+
+def _leader(trial: FrozenTrial) -> dict[str, str]:
+    record = json.loads(trial.user_attrs["record"])
+    return {"trial_id": record["trial_id"], "method": record["config"]["method"]}
+
+
+def _planned(spec: SweepSpec, study: Study | None, epsilon: float) -> int:
+    """Trials of the search; of a private selection the winner alone, or none where the selection is over without one."""
+    if spec.space.sweep.selection is None:
+        return trials_at(spec.space, epsilon)
+    return len(_counted(study)) if study is not None and study.user_attrs.get(SELECTED) else 1
+
+
+def _counted(study: Study) -> list[FrozenTrial]:
+    """A draw that TrialConfig refused never became a record: it is not counted. Neither is a trial that was replaced."""
+    from sweeps.search.studies import is_replaced
+
+    return [trial for trial in study.get_trials(deepcopy=False) if "record" in trial.user_attrs and not is_replaced(trial)]
+
+
+def _studies(spec: SweepSpec) -> dict[str, Study]:
+    """The studies of a sweep by the last part of their names."""
+    import optuna
+    from optuna.samplers import RandomSampler
+
+    from sweeps.search.storage import read_storage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = read_storage(spec)
+    if storage is None:
+        return {}
+    own = [study.study_name for study in storage.get_all_studies() if study.study_name.startswith(f"{spec.name}/")]
+    loaded = (optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler()) for name in own)
+    return {study.study_name.removeprefix(f"{spec.name}/"): study for study in loaded}
+
+
+def _driver_lives(spec: SweepSpec) -> bool:
+    """Whether a process holds the sweep's lock."""
+    path = spec.state_dir / LOCK_FILE
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

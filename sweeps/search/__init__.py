@@ -1,0 +1,1 @@
+"""Which settings are tried next, and which trials stop early."""

@@ -1,0 +1,208 @@
+"""Which trials of a search stop before their horizon: asynchronous successive halving (`asha`) or the `median` rule.
+
+Trials are compared with others of the search at the same ε, at the same private step of one fixed horizon, by their scores on
+public validation data. A decision is a function of the reports up to it, in the order in which the driver wrote them down: a
+resume that reads them again decides again what was decided.
+
+Stopping saves time, not privacy. Where a trial stops depends on what it and others released, so its whole reservation stands:
+what an adaptively chosen number of steps saves may be refunded behind a filter, or on a ladder whose numbers per rung were
+fixed beforehand (`dpcore.privacy.ladder`), not by composing what was really spent.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dpcore.config import PRIVATE_METHODS, RuntimeFlags
+from dpcore.errors import BadInput
+from search_spaces.space import HORIZON_PATH, Accounting, SpaceFile, StoppingSettings, value_at
+from sweeps.records.results import PCKH_50, TrialRecord
+
+if TYPE_CHECKING:
+    from sweeps.records.results import SweepResults
+
+REDUCTION_FACTOR = 3
+"""η of asha where the space says none: Li et al. 2020 find 3 and 4 alike."""
+MIN_OTHERS = 3
+"""Below this a median says little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppingPlan:
+    """When a search decides, and by which rule.
+
+    Attributes:
+        rungs: private steps at which a report is judged, rising, all before `horizon`.
+        reduction_factor: η of asha. min_others: of the median rule.
+    """
+
+    stopper: Literal["asha", "median"]
+    rungs: tuple[int, ...]
+    horizon: int
+    reduction_factor: int = REDUCTION_FACTOR
+    min_others: int = MIN_OTHERS
+
+    def text(self) -> str:
+        """For a person."""
+        shown = [f"{step}" for step in self.rungs]
+        at = ", ".join(shown if len(shown) <= 4 else [*shown[:2], "…", shown[-1]])
+        rule = f"the best 1/{self.reduction_factor} go on" if self.stopper == "asha" else f"judged against {self.min_others} others or more"
+        return f"early stopping by {self.stopper} at step {at} of {self.horizon} ({rule})"
+
+
+def plan_stopping(space: SpaceFile, report_every_steps: int) -> StoppingPlan | None:
+    """The plan of a space whose trials report every so many steps; None where nothing stops them.
+
+    The first decision falls on the first report at or after the grace period. With asha the next rung is η times as far, and so
+    on (Li et al. 2020, arXiv:1810.05934); the median rule decides at every report from there.
+
+    Raises:
+        BadInput: no report lies between the grace period and the horizon.
+    """
+    if space.sweep.stopper == "none":
+        return None
+    settings, horizon = space.sweep.stopping or StoppingSettings(), int(value_at(space.trial, HORIZON_PATH))
+    first = math.ceil(space.stopping_grace_steps / report_every_steps) * report_every_steps
+    if first >= horizon:
+        raise BadInput(
+            f"sweep.stopper {space.sweep.stopper}: with grace_steps {space.stopping_grace_steps} and a report every {report_every_steps} "
+            f"steps no decision falls before the horizon of {horizon}; lower sweep.stopping.grace_steps, or use stopper none"
+        )
+    factor = settings.reduction_factor or REDUCTION_FACTOR
+    is_asha = space.sweep.stopper == "asha"
+    rungs = _powers(first, factor, horizon) if is_asha else tuple(range(first, horizon, report_every_steps))
+    others = settings.min_others or MIN_OTHERS
+    return StoppingPlan(stopper=space.sweep.stopper, rungs=rungs, horizon=horizon, reduction_factor=factor, min_others=others)
+
+
+def reporting_flags(space: SpaceFile) -> dict[str, int]:
+    """How often trials must report, and keep a checkpoint, for the stopper to have something to judge when its grace period ends."""
+    if space.sweep.stopper == "none":
+        return {}
+    every = min(RuntimeFlags().report_every_steps, space.stopping_grace_steps)
+    return {"report_every_steps": every, "checkpoint_every_steps": every}
+
+
+def _powers(first: int, factor: int, horizon: int) -> tuple[int, ...]:
+    rungs = [first]
+    while rungs[-1] * factor < horizon:
+        rungs.append(rungs[-1] * factor)
+    return tuple(rungs)
+
+
+def halving_stops(score: float, others: Sequence[float], *, reduction_factor: int) -> bool:
+    """Whether a trial is not among the best ⌊n/η⌋ of the n that have reached its rung, itself included.
+
+    The stopping variant of asynchronous successive halving. While ⌊n/η⌋ is 0 nobody stops; equal scores go on together.
+
+    Args:
+        score: of the trial at the rung; −∞ where its weights have none.
+        others: the scores there of those that came before it, rising.
+        reduction_factor: η.
+    """
+    kept = (len(others) + 1) // reduction_factor
+    better = len(others) - bisect_right(others, score)
+    return kept > 0 and better >= kept
+
+
+def median_stops(best: float, averages: Sequence[float], *, min_others: int) -> bool:
+    """Whether a trial's best score so far lies strictly below the median of the others' running averages.
+
+    The median rule of Golovin et al. 2017 (Vizier, section 3.2.1), over all others that have come as far, ended or not.
+
+    Args:
+        best: the highest score of the trial up to this step.
+        averages: per other trial, the mean of its scores up to this step, rising.
+        min_others: with fewer of them nobody stops.
+    """
+    if len(averages) < min_others:
+        return False
+    middle = len(averages) // 2
+    median = averages[middle] if len(averages) % 2 else (averages[middle - 1] + averages[middle]) / 2
+    return best < median
+
+
+class _Rung:
+    """One number per trial that has been there."""
+
+    def __init__(self) -> None:
+        self._of_trial: dict[str, float] = {}
+        self._rising: list[float] = []
+
+    def others(self, trial_id: str) -> Sequence[float]:
+        """The numbers of all but one, rising."""
+        if trial_id not in self._of_trial:
+            return self._rising
+        at = bisect_left(self._rising, self._of_trial[trial_id])
+        return self._rising[:at] + self._rising[at + 1 :]
+
+    def put(self, trial_id: str, number: float) -> None:
+        """Takes a number in; a new attempt's replaces the one before."""
+        self._rising = list(self.others(trial_id)) if trial_id in self._of_trial else self._rising
+        self._of_trial[trial_id] = number
+        insort(self._rising, number)
+
+
+class Stopping:
+    """What the trials of a sweep reported at its rungs, and who stops there."""
+
+    def __init__(self, plan: StoppingPlan) -> None:
+        self._plan = plan
+        self._rungs: dict[tuple[float | None, int], _Rung] = {}
+
+    def stops(self, record: TrialRecord) -> bool:
+        """Whether a trial is to end with the last point of its curve. Changes nothing."""
+        if not self._judges(record):
+            return False
+        scores, others = _scores(record), self._rung(record).others(record.trial_id)
+        if self._plan.stopper == "asha":
+            return halving_stops(scores[-1], others, reduction_factor=self._plan.reduction_factor)
+        return median_stops(max(scores), others, min_others=self._plan.min_others)
+
+    def take(self, record: TrialRecord) -> bool:
+        """Remembers the last point of a trial's curve, and says what `stops` says."""
+        if not self._judges(record):
+            return False
+        verdict, scores = self.stops(record), _scores(record)
+        self._rung(record).put(record.trial_id, scores[-1] if self._plan.stopper == "asha" else sum(scores) / len(scores))
+        return verdict
+
+    def _judges(self, record: TrialRecord) -> bool:
+        """References, reruns and trials without privacy are neither stopped nor a measure for others."""
+        return record.role == "search" and record.config.method in PRIVATE_METHODS and record.steps in self._plan.rungs
+
+    def _rung(self, record: TrialRecord) -> _Rung:
+        return self._rungs.setdefault((record.epsilon, record.steps), _Rung())
+
+
+def _scores(record: TrialRecord) -> list[float]:
+    """PCKh@0.5 by report; weights that have none (they diverged) rank below all others."""
+    return [point.metrics.get(PCKH_50, -math.inf) for point in record.curve]
+
+
+def stopping_lines(results: SweepResults, plan: StoppingPlan) -> tuple[str, ...]:
+    """How many trials were stopped at each ε, where, and what that saved."""
+    lines = []
+    for epsilon in results.epsilons:
+        searched = [r for r in results.of_role("search", epsilon) if r.config.method in PRIVATE_METHODS]
+        stopped = Counter(record.steps for record in searched if record.state == "pruned")
+        if searched:
+            saved = sum((plan.horizon - step) * count for step, count in stopped.items()) / (plan.horizon * len(searched))
+            where = ", ".join(f"{stopped[step]} at step {step}" for step in sorted(stopped))
+            detail = f" ({where}): {100 * saved:.0f} % of the search's private steps were not taken" if stopped else ""
+            lines.append(f"ε = {epsilon:g}: {stopped.total()} of {len(searched)} trials stopped early{detail}")
+    return (what_stopping_saves(plan, results.accounting), *lines)
+
+
+def what_stopping_saves(plan: StoppingPlan, accounting: Accounting) -> str:
+    """The plan, and what it does to the price of the sweep; where trials read no private data there is none."""
+    if accounting == "public_proxy":
+        return plan.text()
+    return (
+        f"{plan.text()}; it saves time, not privacy: a stopped trial is charged in full, as where it stopped depended on what was released"
+    )

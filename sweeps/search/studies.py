@@ -1,0 +1,298 @@
+"""The memory of a search: one Optuna study per ε and one of the references, in a journal file of the sweep or a database.
+
+Every trial that is handed out is a trial of a study, with its record's plan as user attributes, so that a resume needs
+no other source. Told once: COMPLETE with its PCKh, FAIL, or PRUNED: a trial that was stopped early, with its intermediate values, or
+a draw that TrialConfig refused (without a record: never scheduled, never counted).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from dpcore.config import TrialConfig, parse_config
+from dpcore.errors import BadInput
+from search_spaces.admission import admissible_grid, is_admissible
+from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
+from sweeps.pricing.plan import trials_at
+from sweeps.records.results import State, TrialRecord
+from sweeps.records.spec import SELECTED, SweepSpec
+from sweeps.search.storage import open_storage
+from sweeps.search.tpe import STARTUP, SharedTPESampler
+
+REDRAWS = 50
+REFERENCES = "references"
+FIRST_DRAWS = "first_draws"
+"""Attribute of a study whose first draws are enqueued."""
+NEIGHBOUR, NEIGHBOURS_BEST = "neighbour", 2
+"""Attribute of a study that has been given so many of its neighbour's best settings: the neighbour's ε."""
+END, REPLACED = "end", "replaced"
+"""Attribute of a trial that ended: its seconds, its error, and whether another took its place."""
+FIXED_PARAMS = "fixed_params"
+"""Where Optuna keeps the draw that an enqueued trial is to try."""
+ENDED: dict[TrialState, State] = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+SEALED_VALUE = 0.0
+"""What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a record lies: its study, its number there, and the storage's id of it."""
+
+    study: Study
+    number: int
+    storage_id: int
+
+
+class Studies:
+    """All studies of a sweep. One process at a time: the driver that holds the sweep's lock. `timed`: whether they may say when a
+    trial began and ended."""
+
+    def __init__(self, spec: SweepSpec, *, timed: bool = True) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._spec = spec
+        self._storage, self._together = open_storage(spec, timed=timed)
+        self._studies: dict[float, Study] = {}
+        with self._together():
+            for epsilon in spec.space.sweep.epsilons:
+                self._studies[epsilon] = self._open(epsilon)
+            self._references = self._open(None)
+        self._places = {
+            json.loads(trial.user_attrs["record"])["trial_id"]: self._place(study, trial.number)
+            for study in (*self._studies.values(), self._references)
+            for trial in study.get_trials(deepcopy=False)
+            if "record" in trial.user_attrs
+        }
+
+    def ask(self, epsilon: float, number: int) -> TrialRecord:
+        """A new draw at `epsilon` as a planned record.
+
+        Raises:
+            BadInput: 50 draws in a row were refused by TrialConfig; the message is the last rule.
+        """
+        study, rule = self._studies[epsilon], ""
+        for _ in range(REDRAWS):
+            with self._together():
+                self._ask_the_neighbour(epsilon)
+                trial = study.ask()
+                draw = self._suggest(trial, epsilon)
+                try:
+                    config = self._spec.space.trial_config(epsilon, draw, overrides=self._seed())
+                except BadInput as refusal:
+                    trial.set_constraint("trial_config", 1.0)
+                    trial.set_user_attr("refused", str(refusal))
+                    study.tell(trial, state=TrialState.PRUNED)
+                    rule = str(refusal)
+                    continue
+                record = TrialRecord(trial_id=f"e{epsilon:g}-{number:03d}", role="search", number=number, epsilon=epsilon, config=config)
+                self._remember(study, trial.number, record)
+                return record
+        raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
+
+    def add_reference(self, record: TrialRecord) -> None:
+        """Remembers a run outside the search."""
+        study = self._references
+        with self._together():
+            self._remember(study, study.ask().number, record)
+
+    def select(self, epsilon: float, winner: TrialRecord | None) -> None:
+        """Remembers that the private selection of an ε is over, and its winner; again after a crash it changes nothing."""
+        study = self._studies[epsilon]
+        with self._together():
+            if winner is not None and winner.trial_id not in self._places:
+                self._remember(study, study.ask().number, winner)
+            if winner is not None and self._storage.get_trial(self._places[winner.trial_id].storage_id).state == TrialState.RUNNING:
+                self.tell(winner)
+            study.set_user_attr(SELECTED, True)
+
+    def is_selected(self, epsilon: float) -> bool:
+        """Whether the private selection of an ε is over."""
+        return bool(self._studies[epsilon].user_attrs.get(SELECTED))
+
+    def report(self, record: TrialRecord) -> None:
+        """The last point of the record's curve as an intermediate value; a score that is no number is left out."""
+        if record.pckh_50 is not None:
+            self._storage.set_trial_intermediate_value(self._places[record.trial_id].storage_id, record.steps, record.pckh_50)
+
+    def new_attempt(self, record: TrialRecord) -> None:
+        """Remembers from where the record goes on with other randomness."""
+        attempt = {"attempt": record.attempt, "from_step": record.from_step, "physical_batch_size": record.physical_batch_size}
+        self._storage.set_trial_user_attr(self._places[record.trial_id].storage_id, "attempt", attempt)
+
+    def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:
+        """The end of a record: COMPLETE with its score, PRUNED or FAIL. `replaced`: it no longer counts, another takes its place."""
+        place = self._places[record.trial_id]
+        end = {"seconds": record.seconds, "error": record.error, REPLACED: replaced}
+        with self._together():
+            self._storage.set_trial_user_attr(place.storage_id, END, end)
+            if record.state == "done":
+                place.study.tell(place.number, SEALED_VALUE if record.is_sealed else record.pckh_50)
+            else:
+                place.study.tell(place.number, state=TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL)
+
+    def records(self) -> Iterator[tuple[TrialRecord, bool]]:
+        """What the studies remember, in the order of hand-out within a study, each with whether it was replaced.
+
+        Curves are not here. A trial that was asked but never became a record (a crash in between) is told FAIL; a draw that it was
+        to try is enqueued again.
+        """
+        for study in (*self._studies.values(), self._references):
+            for trial in study.get_trials(deepcopy=False):
+                if "record" in trial.user_attrs:
+                    yield _record(trial), is_replaced(trial)
+                elif trial.state == TrialState.RUNNING:
+                    study.tell(trial.number, state=TrialState.FAIL)
+                    if (planned := trial.system_attrs.get(FIXED_PARAMS)) is not None:
+                        study.enqueue_trial(planned)
+
+    def _open(self, epsilon: float | None) -> Study:
+        name = f"{self._spec.name}/{REFERENCES if epsilon is None else f'epsilon-{epsilon:g}'}"
+        there = name in {study.study_name for study in self._storage.get_all_studies()}
+        if not there:
+            optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
+        study = optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler())
+        study.sampler = self._sampler(study, epsilon)
+        if epsilon is not None and FIRST_DRAWS not in study.user_attrs:
+            for draw in self._first_draws(epsilon):
+                study.enqueue_trial(dict(draw), skip_if_exists=there)
+            study.set_user_attr(FIRST_DRAWS, True)
+        return study
+
+    def _first_draws(self, epsilon: float) -> list[Draw]:
+        """What a new study tries first: the whole grid, or for TPE what an earlier sweep found and then each searched method once, the
+        rest of the draw open.
+
+        Random draws stay independent and identically distributed.
+        """
+        sampler, earlier = self._spec.space.sweep.sampler, self._spec.warm_start
+        if sampler != "tpe":
+            return self._grid(epsilon) if sampler == "grid" else []
+        found = [] if earlier is None else list(earlier.draws.get(epsilon, ()))
+        method = self._spec.space.parameters_at(epsilon).get("method")
+        return [*found, *({"method": value} for value in method.choice)] if isinstance(method, Choice) else found
+
+    def _sampler(self, study: Study, epsilon: float | None) -> BaseSampler:
+        """Seeded by study and by how many trials it has, so that a resumed search does not draw its first draws again."""
+        count = len(study.get_trials(deepcopy=False))
+        digest = hashlib.sha256(f"{self._spec.seed}|{study.study_name}|{count}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
+        if epsilon is None or self._spec.space.sweep.sampler != "tpe":
+            return RandomSampler(seed=seed)
+        distributions = {path: distribution_of(parameter) for path, parameter in self._spec.space.parameters_at(epsilon).items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are experimental in optuna 5
+            return SharedTPESampler(epsilon, distributions, self._studies, seed=seed)
+
+    def _ask_the_neighbour(self, epsilon: float) -> None:
+        """Enqueues, once, the best settings of the nearest ε, when both studies are past their start-up.
+
+        TPE alone: other draws are independent. The flag is set last and a draw that is there is not enqueued again, so that a kill in
+        between neither loses nor doubles one.
+        """
+        study = self._studies[epsilon]
+        others = [other for other in self._studies if other != epsilon]
+        if self._spec.space.sweep.sampler != "tpe" or not others or NEIGHBOUR in study.user_attrs:
+            return
+        nearest = min(others, key=lambda other: abs(math.log(other / epsilon)))
+        if any(_scored(self._studies[one]) < STARTUP for one in (epsilon, nearest)):
+            return
+        for draw in itertools.islice(self._good_draws(nearest, epsilon), NEIGHBOURS_BEST):
+            study.enqueue_trial(dict(draw), user_attrs={"from": self._studies[nearest].study_name}, skip_if_exists=True)
+        study.set_user_attr(NEIGHBOUR, nearest)
+
+    def _good_draws(self, source: float, epsilon: float) -> Iterator[Draw]:
+        """The draws of `source` that are admissible at `epsilon`, the best first, each once."""
+        found: list[Draw] = []
+        for trial in sorted(_completed(self._studies[source]), key=lambda one: one.value or 0.0, reverse=True):
+            draw: Draw = dict(trial.params)
+            if draw not in found and is_admissible(self._spec.space, epsilon, draw):
+                found.append(draw)
+                yield draw
+
+    def _grid(self, epsilon: float) -> list[Draw]:
+        points = admissible_grid(self._spec.space, epsilon)
+        random.Random(self._spec.seed).shuffle(points)
+        return points[: trials_at(self._spec.space, epsilon)]
+
+    def _suggest(self, trial: optuna.Trial, epsilon: float) -> Draw:
+        space, draw = self._spec.space, Draw()
+        for path, parameter in space.parameters_at(epsilon).items():
+            if space.is_active(parameter, draw):
+                draw[path] = suggest(trial, path, parameter)
+        return draw
+
+    def _seed(self) -> dict[str, int]:
+        return {} if value_at(self._spec.space.trial, "seed") is not None else {"seed": self._spec.seed}
+
+    def _remember(self, study: Study, number: int, record: TrialRecord) -> None:
+        plan = {
+            "trial_id": record.trial_id,
+            "role": record.role,
+            "number": record.number,
+            "epsilon": record.epsilon,
+            "config": record.config.model_dump(mode="json"),
+        }
+        place = self._places[record.trial_id] = self._place(study, number)
+        self._storage.set_trial_user_attr(place.storage_id, "record", json.dumps(plan))
+
+    def _place(self, study: Study, number: int) -> _Place:
+        study_id = self._storage.get_study_id_from_name(study.study_name)
+        return _Place(study, number, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def distribution_of(parameter: Parameter) -> BaseDistribution:
+    """A parameter as Optuna's distribution, the very one that `suggest` gives."""
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.choice)
+    if isinstance(parameter, FloatRange):
+        return FloatDistribution(*parameter.bounds, log=parameter.log)
+    return IntDistribution(*parameter.bounds, log=parameter.log)
+
+
+def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
+    """A parameter's value from Optuna."""
+    if isinstance(parameter, Choice):
+        chosen: Scalar = trial.suggest_categorical(path, parameter.choice)
+        return chosen
+    if isinstance(parameter, FloatRange):
+        return trial.suggest_float(path, *parameter.bounds, log=parameter.log)
+    return trial.suggest_int(path, *parameter.bounds, log=parameter.log)
+
+
+def is_replaced(trial: FrozenTrial) -> bool:
+    """Whether another trial took its place, so that it is not counted."""
+    return bool(trial.user_attrs.get(END, {}).get(REPLACED))
+
+
+def _scored(study: Study) -> int:
+    """How many trials have ended with a score, those that were stopped early included: TPE fits on all of them."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return sum(trial.value is not None for trial in ended)
+
+
+def _completed(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    plan: dict[str, Any] = json.loads(trial.user_attrs["record"])
+    config = parse_config(TrialConfig, plan.pop("config"))
+    record = TrialRecord(config=config, **plan, **trial.user_attrs.get("attempt", {}))
+    if trial.state == TrialState.RUNNING:
+        return replace(record, state="running")
+    end = trial.user_attrs[END]
+    return replace(record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"])

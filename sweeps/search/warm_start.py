@@ -1,0 +1,118 @@
+"""A sweep that begins with what an earlier one found: whose settings, and whether choosing them was private.
+
+Settings chosen on private results are themselves a release of that data. Under `composed` both sweeps stand in one ledger, which holds
+their sum; the price of the new sweep alone does not, and says so (`WarmStart.text`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dpcore.config import TrialConfig
+from dpcore.errors import BadInput, Refused
+from search_spaces.admission import is_admissible
+from search_spaces.space import Choice, Draw, SpaceFile, value_at
+from sweeps.records.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from sweeps.records.results import TrialRecord
+    from sweeps.records.spec import SweepSpec
+
+BEST = 2
+"""Settings that each ε takes from the earlier sweep."""
+
+
+def with_warm_start(spec: SweepSpec, name: str, *, say: Callable[[str], None]) -> SweepSpec:
+    """The spec of a new sweep that begins with the best settings of an earlier one of its storage.
+
+    Args:
+        spec: of the new sweep.
+        name: of the earlier one.
+        say: takes one line for each setting that does not fit the new space.
+
+    Raises:
+        BadInput: there is no such sweep, or it has no finished trial.
+        Refused: the regime or the sampler has no room for it, or it was charged elsewhere.
+    """
+    from sweeps.records.publication import load_spec, results_at_hand
+    from sweeps.records.results import read_results
+
+    _check_regime(spec, name)
+    earlier = load_spec(name, spec.storage)
+    is_private = earlier.space.sweep.accounting != "public_proxy" or (earlier.warm_start is not None and earlier.warm_start.is_private)
+    _check_charges(spec, earlier, is_private=is_private)
+    with results_at_hand(earlier) as folder:
+        ended = [record for record in read_results(folder).of_role("search") if _is_scored(record)]
+    if not ended:
+        raise BadInput(f"--warm-start {name}: no trial of its search has come to a score; name a sweep that has finished trials")
+    draws = {epsilon: tuple(_draws_at(spec.space, epsilon, ended, name=name, say=say)) for epsilon in spec.space.sweep.epsilons}
+    before = () if earlier.warm_start is None else earlier.warm_start.sweeps
+    return spec.model_copy(update={"warm_start": WarmStart(sweeps=(name, *before), is_private=is_private, draws=draws)})
+
+
+def _check_regime(spec: SweepSpec, name: str) -> None:
+    sweep = spec.space.sweep
+    if sweep.accounting == "private_selection":
+        raise Refused(
+            f"--warm-start {name}: private_selection is priced for independent draws from the space, and settings that an earlier sweep "
+            "chose are not; leave it out, or use accounting composed"
+        )
+    if sweep.sampler != "tpe":
+        raise Refused(
+            f"--warm-start {name}: sampler {sweep.sampler} "
+            + ("runs a fixed list" if sweep.sampler == "grid" else "promises independent draws from the space")
+            + ", which earlier settings would change; leave it out, or use sampler tpe"
+        )
+
+
+def _check_charges(spec: SweepSpec, earlier: SweepSpec, *, is_private: bool) -> None:
+    if not is_private:
+        return
+    if spec.space.sweep.accounting == "public_proxy":
+        raise Refused(
+            f"--warm-start {earlier.name}: that sweep chose its settings on private data, and public_proxy promises that choosing costs "
+            "nothing; name one that ran under public_proxy itself, or use accounting composed"
+        )
+    if earlier.resolved_ledger_url != spec.resolved_ledger_url:
+        raise Refused(
+            f"--warm-start {earlier.name}: that sweep was charged to another ledger, so that none would hold the sum; give this one the "
+            "same --ledger"
+        )
+
+
+def _is_scored(record: TrialRecord) -> bool:
+    """A ceiling's settings would be chosen without any privacy."""
+    return record.state == "done" and record.pckh_50 is not None and record.config.method != "nonprivate"
+
+
+def _draws_at(space: SpaceFile, epsilon: float, ended: Sequence[TrialRecord], *, name: str, say: Callable[[str], None]) -> list[Draw]:
+    """The best settings of the earlier sweep's nearest ε, as draws of this space; the others are named and left out."""
+    nearest = min((record.epsilon for record in ended if record.epsilon), key=lambda one: abs(math.log(one / epsilon)))
+    ranked = sorted((record for record in ended if record.epsilon == nearest), key=lambda record: record.pckh_50 or 0.0, reverse=True)
+    found: list[Draw] = []
+    for record in ranked[:BEST]:
+        draw = draw_of(space, epsilon, record.config)
+        if not is_admissible(space, epsilon, draw):
+            say(f"dpsweep: --warm-start {name}: {record.trial_id} does not fit the space at epsilon {epsilon:g} and is left out")
+        elif draw not in found:
+            found.append(draw)
+    return found
+
+
+def draw_of(space: SpaceFile, epsilon: float, config: TrialConfig) -> Draw:
+    """The values that a config has at the searched parameters of a space, as far as they are active; perhaps not admissible there."""
+    values = config.model_dump(mode="json")
+    values["split"] = next((name for name, split in space.splits.items() if split == config.split), None)  # a name may mean another split
+    draw: Draw = {}
+    for path, parameter in space.parameters_at(epsilon).items():
+        if space.is_active(parameter, draw):
+            value = value_at(values, path)
+            draw[path] = _as_listed(parameter, value) if isinstance(parameter, Choice) else value
+    return draw
+
+
+def _as_listed(parameter: Choice, value: Any) -> Any:
+    """A config keeps 1 as 1.0 where its field is a float; the list may say 1."""
+    return next((one for one in parameter.choice if one == value and isinstance(one, bool) == isinstance(value, bool)), value)

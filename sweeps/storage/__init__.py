@@ -1,0 +1,1 @@
+"""What lies behind a URI: folders, buckets, snapshots of trials."""

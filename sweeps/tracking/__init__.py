@@ -1,0 +1,1 @@
+"""What MLflow hears of a sweep, and what it must not hear."""

@@ -1,0 +1,271 @@
+"""Writes tracking events into MLflow, each exactly once whatever was sent before.
+
+An event may arrive twice (sent, then a crash before the answer was noted). So runs are found by their tags before they
+are created, steps that a run has already are skipped, a model version is looked up by its trial before it is registered.
+
+| event `kind` | what it does |
+|---|---|
+| `run` | finds or creates a run; tags, params, texts, dataset inputs |
+| `metrics` | one `log_batch` of one step |
+| `files` | uploads files; with `remove` takes them away here once MLflow has them |
+| `model` | uploads weights, config and signature, registers a version, moves its alias |
+| `end` | ends a run |
+| `end_all` | ends what is still RUNNING in the sweep |
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpcore.errors import Refused
+from sweeps.tracking.mlflow_connection import prepare_mlflow
+from sweeps.tracking.mlflow_model import write_model_folder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Event = dict[str, Any]
+SWEEP_ID_TAG = "sweep_id"
+KEY_TAG = "dpsweep.key"
+IS_RUNNING = "attributes.status = 'RUNNING'"
+PARAM_LENGTH = 6000
+TAG_LENGTH = 5000
+
+
+class MlflowStore:
+    """One sweep's experiment.
+
+    Attributes:
+        experiment_id: of the experiment with the sweep's name.
+    """
+
+    def __init__(self, client: MlflowClient, *, sweep: str, sweep_id: str, artifacts: Path | None) -> None:
+        """Opens or creates the experiment.
+
+        Args:
+            client: A client that has answered.
+            sweep: Name of the sweep, the experiment and the registered model.
+            sweep_id: Tells this sweep from another one of the same name on the same server.
+            artifacts: Folder of the artifacts; None leaves them to the server.
+
+        Raises:
+            Refused: the experiment belongs to another sweep, or was deleted. One of a sweep that failed before its first
+                trial belongs to nobody and is taken over.
+        """
+        self._client = client
+        self._sweep = sweep
+        self.experiment_id = self._open_experiment(sweep_id, artifacts)
+        self._runs: dict[str, str] = {}
+        self._older: set[str] = set()
+        self._asked_for: set[str] = set()
+        self._steps: dict[tuple[str, str], set[int]] = {}
+        for run in sorted(self._all_runs(), key=lambda run: len(run.data.metrics)):
+            emptier = self._runs.get(run.data.tags[KEY_TAG])
+            if emptier is not None:
+                self._client.delete_run(emptier)  # made by a request whose answer was so late that it was made again
+            self._runs[run.data.tags[KEY_TAG]] = run.info.run_id
+            self._older.add(run.info.run_id)
+
+    def _open_experiment(self, sweep_id: str, artifacts: Path | None) -> str:
+        experiment = self._client.get_experiment_by_name(self._sweep)
+        if experiment is None:
+            location = None if artifacts is None else (artifacts / self._sweep).resolve().as_uri()
+            created = self._client.create_experiment(self._sweep, artifact_location=location, tags={SWEEP_ID_TAG: sweep_id})
+            return str(created)
+        if experiment.lifecycle_stage != "active":
+            raise Refused(f"MLflow's experiment {self._sweep} was deleted there; restore it, or give the sweep another --name")
+        experiment_id = str(experiment.experiment_id)
+        if experiment.tags.get(SWEEP_ID_TAG) != sweep_id:
+            self._take_over(experiment_id, sweep_id)
+        return experiment_id
+
+    def _take_over(self, experiment_id: str, sweep_id: str) -> None:
+        """Makes an experiment ours when it holds nothing but the killed parent runs of a sweep that never began."""
+        runs = self._client.search_runs([experiment_id], max_results=1000)
+        if not runs or any(run.info.status != "KILLED" or "trial_id" in run.data.tags for run in runs):
+            raise Refused(f"MLflow has an experiment {self._sweep} of another sweep; give this one another --name")
+        self._client.set_experiment_tag(experiment_id, SWEEP_ID_TAG, sweep_id)
+        for run in runs:
+            self._client.delete_run(run.info.run_id)
+
+    def _all_runs(self, condition: str = "") -> list[Run]:
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([self.experiment_id], condition, max_results=1000, page_token=token)
+            runs.extend(run for run in page if KEY_TAG in run.data.tags)
+            token = page.token
+            if not token:
+                return runs
+
+    def deliver(self, event: Event) -> None:
+        """Writes one event; returns when MLflow has answered."""
+        DELIVERIES[event["kind"]](self, event)
+
+    def start_run(self, event: Event) -> None:
+        """Finds or creates the run `key` below the run `parent`, and (again) sets what describes it."""
+        key = event["key"]
+        tags = {name: value[:TAG_LENGTH] for name, value in event["tags"].items()} | {KEY_TAG: key, "sweep": self._sweep}
+        if event["parent"] is not None:
+            tags["mlflow.parentRunId"] = self._run_of(event["parent"])
+        if key not in self._runs:
+            self._runs[key] = self._found_or_created(event, tags)
+            tags = {}
+        else:
+            self._client.update_run(self._runs[key], status="RUNNING")
+        self._describe(self._runs[key], event, tags)
+
+    def _found_or_created(self, event: Event, tags: dict[str, str]) -> str:
+        """The id of a new run. Where it was asked for before and the answer got lost, of the one that is there: MLflow would make
+        a second one."""
+        key = event["key"]
+        there = self._all_runs(IS_RUNNING) if key in self._asked_for else []
+        for run in there:
+            if run.data.tags[KEY_TAG] == key:
+                self._older.add(run.info.run_id)
+                return str(run.info.run_id)
+        self._asked_for.add(key)
+        run = self._client.create_run(self.experiment_id, start_time=event["time_ms"], tags=tags, run_name=event["name"])
+        return str(run.info.run_id)
+
+    def _run_of(self, key: str) -> str:
+        """The id of a run.
+
+        Raises:
+            Refused: MLflow has refused to make it.
+        """
+        if key not in self._runs:
+            raise Refused(f"there is no run {key}: MLflow refused it")
+        return self._runs[key]
+
+    def _describe(self, run_id: str, event: Event, tags: dict[str, str]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+        params = [Param(name, value[:PARAM_LENGTH]) for name, value in event["params"].items()]
+        if tags:
+            self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        for start in range(0, len(params), 100):  # MLflow takes 100 a batch
+            self._client.log_batch(run_id, params=params[start : start + 100])
+        inputs = [
+            DatasetInput(
+                Dataset(name=item["name"], digest=item["digest"], source_type="dpsweep", source=json.dumps({"name": item["name"]})),
+                [InputTag("mlflow.data.context", item["context"])],
+            )
+            for item in event["datasets"]
+        ]
+        if inputs:
+            self._client.log_inputs(run_id, datasets=inputs)
+        if event["texts"]:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, text in event["texts"].items():
+                    Path(folder, name).write_text(text, encoding="utf-8")
+                self._client.log_artifacts(run_id, folder)
+
+    def log_metrics(self, event: Event) -> None:
+        """One `log_batch` of the metrics that the run does not have at this step."""
+        from mlflow.entities import Metric
+
+        run_id, step = self._run_of(event["key"]), event["step"]
+        fresh = {name: value for name, value in event["metrics"].items() if step not in self._known_steps(run_id, name)}
+        if not fresh:
+            return
+        self._client.log_batch(run_id, metrics=[Metric(name, value, event["time_ms"], step) for name, value in fresh.items()])
+        for name in fresh:
+            self._steps[run_id, name].add(step)
+
+    def _known_steps(self, run_id: str, metric: str) -> set[int]:
+        known = self._steps.get((run_id, metric))
+        if known is None:
+            # A run that this process created has no history to ask for.
+            history = self._client.get_metric_history(run_id, metric) if run_id in self._older else []
+            known = self._steps[run_id, metric] = {point.step for point in history}
+        return known
+
+    def upload_files(self, event: Event) -> None:
+        """Uploads files below `folder`, over what stood there; with `remove`, a file that is gone was sent before."""
+        for path in map(Path, event["paths"]):
+            if event["remove"] and not path.exists():
+                continue
+            self._client.log_artifact(self._run_of(event["key"]), str(path), event["folder"])
+            if event["remove"]:
+                path.unlink()
+
+    def register_model(self, event: Event) -> None:
+        """Uploads the weights of a trial and points `alias` at their version."""
+        from mlflow.exceptions import MlflowException
+
+        run_id = self._run_of(event["key"])
+        try:
+            self._client.get_registered_model(self._sweep)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self._client.create_registered_model(self._sweep)
+        versions = self._client.search_model_versions(f"name = '{self._sweep}'")
+        known = [version for version in versions if version.run_id == run_id]
+        if known:
+            version = known[0]
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                write_model_folder(Path(folder), event, run_id=run_id)
+                self._client.log_artifacts(run_id, folder, "model")
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/model"
+            version = self._client.create_model_version(self._sweep, source=source, run_id=run_id, tags=event["tags"])
+        self._client.set_registered_model_alias(self._sweep, event["alias"], version.version)
+
+    def end_run(self, event: Event) -> None:
+        """Sets tags and the final status of a run."""
+        run_id = self._run_of(event["key"])
+        for name, value in event["tags"].items():
+            self._client.set_tag(run_id, name, value[:TAG_LENGTH])
+        self._client.set_terminated(run_id, event["status"], end_time=event["time_ms"])
+
+    def end_all(self, event: Event) -> None:
+        """Ends every run of the sweep that is still RUNNING: parents FINISHED, trials that never ended KILLED. A second run of one
+        key came of a request whose answer got lost, and is deleted."""
+        for run in self._all_runs(IS_RUNNING):
+            if self._runs.get(run.data.tags[KEY_TAG], run.info.run_id) != run.info.run_id:
+                self._client.delete_run(run.info.run_id)
+                continue
+            is_trial = "trial_id" in run.data.tags
+            status = "KILLED" if is_trial else event["status"]
+            self._client.set_terminated(run.info.run_id, status, end_time=event["time_ms"])
+
+
+DELIVERIES = {
+    "run": MlflowStore.start_run,
+    "metrics": MlflowStore.log_metrics,
+    "files": MlflowStore.upload_files,
+    "model": MlflowStore.register_model,
+    "end": MlflowStore.end_run,
+    "end_all": MlflowStore.end_all,
+}
+
+
+PLAIN_REFUSAL = re.compile(r"failed with error code 4(?!01|03|04|07|08|25|29)\d\d ")
+"""What a proxy before MLflow refuses (413: too long): MLflow knows no code for it and tells the status in words alone."""
+
+
+def outage_types() -> tuple[type[Exception], ...]:
+    """Errors behind which MLflow may be unreachable for a while."""
+    prepare_mlflow()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError, Refused)
+
+
+def is_final(error: Exception) -> bool:
+    """Whether sending the same event again would fail again: the request is refused, or its file or its run is not there.
+
+    A wrong password and a missing right (401, 403) can be mended while the events wait, and a proxy says 404 of a server that is
+    away: these are outages.
+    """
+    code = getattr(error, "error_code", None)
+    refused = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+    return isinstance(error, FileNotFoundError | Refused) or code in refused or PLAIN_REFUSAL.search(str(error)) is not None

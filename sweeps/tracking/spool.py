@@ -1,0 +1,91 @@
+"""Events on disk before they are on their way: what makes tracking survive an outage and a crash.
+
+An event is one JSON line. It is appended first and sent later, in order; the offset behind the last answered event
+lies in a file of its own. After a crash the next process reads on from there, so an event may be delivered twice and
+never not at all: the receiver must be idempotent (`sweeps/tracking/mlflow_store.py` is).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dpcore.errors import Corrupt
+
+Event = dict[str, Any]
+
+
+class Spool:
+    """An append-only file of events and the place up to which they are answered.
+
+    One process at a time: the driver, which holds the sweep's lock. Within it one thread appends and another reads.
+
+    Guarantees: an appended event survives the death of the process (it is handed to the operating system before
+    `append` returns). A line that a crash or a full disk left half-written is cut off: its event was never announced.
+
+    Raises:
+        Corrupt: the saved offset lies beyond the end of the spool.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "tracking.spool.jsonl"
+        self._offset_path = folder / "tracking.offset"
+        self._end = self._cut_half_line()
+        self._offset = self._load_offset()
+        self.path.touch()
+
+    def _cut_half_line(self) -> int:
+        if not self.path.exists():
+            return 0
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+        return whole
+
+    def _load_offset(self) -> int:
+        if not self._offset_path.exists():
+            return 0
+        text = self._offset_path.read_text()
+        if not text.strip().isdecimal() or int(text) > self._end:
+            raise Corrupt(
+                f"{self._offset_path}: offset {text.strip()!r} does not fit {self.path} of {self._end} bytes; "
+                f"remove both to begin again: steps that MLflow has already are not doubled"
+            )
+        return int(text)
+
+    def append(self, event: Event) -> None:
+        """Puts `event` at the end. NaN and infinity are refused: JSON has neither."""
+        line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+        except OSError:
+            os.truncate(self.path, self._end)  # of a full disk: the next event would be glued to what got through
+            raise
+        self._end += len(line)
+
+    def next(self) -> tuple[Event, int] | None:
+        """The oldest unanswered event and the offset behind it; None when all are answered."""
+        if self._offset >= self._end:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            line = file.readline()
+        return json.loads(line), self._offset + len(line)
+
+    def acknowledge(self, offset: int) -> None:
+        """Remembers that everything before `offset` is answered."""
+        fresh = self._offset_path.with_suffix(".new")
+        fresh.write_text(f"{offset}\n")
+        fresh.replace(self._offset_path)
+        self._offset = offset
+
+    def unanswered(self) -> int:
+        """How many events wait."""
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            return sum(1 for _ in file)

@@ -1,0 +1,304 @@
+"""What a sweep tells MLflow, event by event, from the driver alone.
+
+    experiment = sweep ─┬─ epsilon 0.8 ─── one run per trial (search and fresh seeds) with its learning curve
+                        ├─ references  ─── floor, ceiling, control
+                        └─ summary         report, figures, contact sheets of the winners
+
+Guarantees: unreachable at the start is an error; after that tracking never stops or fails a trial. Every event is on
+disk before it is sent (`Spool`), one thread sends in order (`Sender`), nothing is doubled (`MlflowStore`). On protected
+data only what the allow-list names leaves, and timestamps carry no durations (they follow the step number).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpcore.config import TrialConfig
+from sweeps.pricing.selection import winner_claim
+from sweeps.records.export import render_yaml
+from sweeps.records.publication import trial_at_hand
+from sweeps.records.spec import write_atomically
+from sweeps.report.curves import FOLDER as CURVES_FOLDER
+from sweeps.report.curves import save_trial_curve
+from sweeps.tracking.allow_list import WITHHELD, allowed_error, allowed_metrics, is_allowed
+from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
+from sweeps.tracking.mlflow_store import MlflowStore, is_final, outage_types
+from sweeps.tracking.sender import Sender
+from sweeps.tracking.spool import Spool
+from sweeps.tracking.trial_facts import CatalogFacts, TrialFacts
+
+if TYPE_CHECKING:
+    from dpcore.data.manifest import Manifest
+    from dpcore.disclosure.result import Disclosure
+    from dpcore.privacy.claim import PrivacyClaim
+    from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
+    from sweeps.records.spec import SweepSpec
+    from sweeps.report.contact_sheet import ContactSheet
+    from sweeps.report.disclosure import PolicyDisclosure
+    from sweeps.report.disclosure_sheet import DisclosureSheet
+
+REFERENCE_ROLES = frozenset({"floor", "ceiling", "sealed_ceiling", "control"})
+STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+SPLIT_DISCLOSURE = "split/disclosure"
+DRAIN_WITHIN_S = 30.0
+
+
+class Tracker:
+    """The driver's voice to MLflow. Call `sweep_started` first and `close` last.
+
+    `sweep_started` is idempotent: a resumed sweep calls it again and goes on in the same runs.
+    """
+
+    def __init__(self, spec: SweepSpec, *, facts: TrialFacts | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._spec = spec
+        self._facts = facts if facts is not None else CatalogFacts(spec.places, spec.runtime)
+        self._clock = clock
+        self._sender: Sender | None = None
+        self._spool: Spool | None = None
+        self._refused_names: set[str] = set()
+        self._started_ms = 0
+        self._disclosed: PolicyDisclosure | None = None
+        self._tells_time = True
+
+    def sweep_started(self) -> None:
+        """Connects, opens the experiment and its parent runs; sends first what an earlier process left in the spool.
+
+        Raises:
+            Unavailable: nothing answers at the tracking URI.
+            Refused: the experiment belongs to another sweep.
+        """
+        spec = self._spec
+        spec.storage_dir.mkdir(parents=True, exist_ok=True)
+        client = connect(spec.resolved_tracking_uri)
+        self._identity = self._load_identity()
+        # only a server keeps artifacts itself: a bare database would put them into ./mlruns of whoever runs the driver
+        on_server = spec.tracking_uri is not None and spec.tracking_uri.startswith(("http://", "https://"))
+        artifacts = None if on_server else spec.storage_dir / "mlartifacts"
+        store = MlflowStore(client, sweep=spec.name, sweep_id=self._identity["sweep_id"], artifacts=artifacts)
+        self._started_ms = self._identity["started_ms"]
+        self._spool = Spool(spec.state_dir)
+        self._sender = Sender(self._spool, store.deliver, outages=outage_types(), is_final=is_final)
+        for epsilon in spec.space.sweep.epsilons:
+            self._start_parent(parent_of(epsilon), {"epsilon": f"{epsilon:g}"})
+        self._start_parent("references", {})
+
+    def _load_identity(self) -> dict[str, Any]:
+        path = self._spec.state_dir / "tracking.json"
+        if not path.exists():
+            identity = {"sweep_id": uuid.uuid4().hex, "started_ms": int(self._clock() * 1000)}
+            write_atomically(path, json.dumps(identity).encode())
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def _start_parent(self, key: str, tags: dict[str, str]) -> None:
+        self._send(kind="run", key=key, name=key, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._started_ms)
+
+    def views_disclosed(self, policy: PolicyDisclosure, sheet: DisclosureSheet) -> None:
+        """Every later claim says what its views disclose, every later run has `split/disclosure`; the sheet goes to the references."""
+        self._disclosed = policy
+        self._send_files("references", [sheet.path], folder="disclosure", remove=sheet.mlflow_only)
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
+        config = record.config
+        claim = winner_claim(self._claim(config), record, self._spec.space.sweep.selection)
+        manifests = self._facts.manifests(config)
+        self._send(
+            kind="run",
+            key=record.trial_id,
+            name=record.trial_id,
+            parent="references" if record.role in REFERENCE_ROLES else parent_of(record.epsilon),
+            tags={
+                "trial_id": record.trial_id,
+                "role": record.role,
+                **({"attempt": f"{record.attempt} from step {record.from_step}"} if record.attempt else {}),
+                "epsilon": epsilon_tag(config),
+                "method": config.method,
+                "fingerprint": config.fingerprint(),
+                "claim": claim.paragraph(),
+            },
+            params=flat_params(config),
+            texts={"config.yaml": config_yaml(config), "claim.json": claim.model_dump_json(indent=2)},
+            datasets=[dataset_input(part, manifest) for part, manifest in manifests.items()],
+            time_ms=self._time_ms(config, 0),
+        )
+        own = self._disclosure_of(config)
+        if own is not None and own.disclosure is not None:
+            metrics = {SPLIT_DISCLOSURE: own.disclosure}
+            self._send(kind="metrics", key=record.trial_id, step=0, metrics=metrics, time_ms=self._time_ms(config, 0))
+
+    def _claim(self, config: TrialConfig) -> PrivacyClaim:
+        claim = self._facts.claim(config)
+        if config.split is None:
+            return claim
+        joint = None if self._disclosed is None else self._disclosed.of_all
+        return claim.with_views(self._spec.space.splits_in_use, self._disclosure_of(config), joint)
+
+    def _disclosure_of(self, config: TrialConfig) -> Disclosure | None:
+        return None if config.split is None or self._disclosed is None else self._disclosed.of_split(config.split)
+
+    def reported(self, record: TrialRecord, report: CurvePoint) -> None:
+        """One report of a running trial, as one batch of metrics."""
+        protected = self._is_protected(record.config)
+        metrics = allowed_metrics(report.metrics, protected=protected)
+        if protected:
+            self._announce_refused(report.metrics)
+        time_ms = self._time_ms(record.config, report.step)
+        self._send(kind="metrics", key=record.trial_id, step=report.step, metrics=metrics, time_ms=time_ms)
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """Closes the run of a trial: done FINISHED, pruned KILLED, failed FAILED; before that its curve, where it has one."""
+        curve = save_trial_curve(record, self._spec.sweep_dir / "report" / CURVES_FOLDER)
+        if curve is not None:
+            self._send_files(record.trial_id, [curve], folder=CURVES_FOLDER)
+        tags: dict[str, str] = {"state": record.state}
+        if record.error is not None:
+            tags["error"] = allowed_error(record.error, protected=self._is_protected(record.config))
+        status = STATUS_OF_STATE[record.state]
+        self._send(kind="end", key=record.trial_id, status=status, tags=tags, time_ms=self._time_ms(record.config, record.steps))
+
+    def summary(self, results: SweepResults, text: str, figures: Sequence[Path], sheets: Sequence[ContactSheet] = ()) -> None:
+        """The report, its figures and the best trial per ε: scores, contact sheet, and a model version with its alias."""
+        now_ms = self._now_ms()
+        self._send(
+            kind="run",
+            key="summary",
+            name="summary",
+            parent=None,
+            tags={"accounting": self._spec.space.sweep.accounting, **_reasons(sheets)},
+            params={},
+            texts={"report.md": text},
+            datasets=[],
+            time_ms=self._started_ms,
+        )
+        self._send_files("summary", figures, folder="figures")
+        for sheet in sheets:
+            if sheet.path is not None:
+                self._send_files("summary", [sheet.path], folder="contact_sheets", remove=sheet.mlflow_only)
+        for epsilon in self._spec.space.sweep.epsilons:
+            best = results.best(epsilon)
+            if best is not None and best.pckh_50 is not None:
+                scores = {f"best/pckh_50/eps_{epsilon:g}": best.pckh_50}
+                self._send(kind="metrics", key="summary", step=0, metrics=scores, time_ms=now_ms)
+                self._register(best, epsilon)
+        self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
+
+    def _register(self, record: TrialRecord, epsilon: float) -> None:
+        model = trial_at_hand(self._spec, record.trial_id) / "model"
+        if not model.is_dir():
+            print(f"dpsweep: {model} is not there: no model version for ε = {epsilon:g}", file=sys.stderr)
+            return
+        self._send(
+            kind="model",
+            key=record.trial_id,
+            alias=alias_of(epsilon),
+            model=str(model),
+            config=config_yaml(record.config),
+            height_px=record.config.model.input_height_px,
+            width_px=record.config.model.input_width_px,
+            protected=self._is_protected(record.config),
+            tags={"trial_id": record.trial_id, "epsilon": f"{epsilon:g}", "fingerprint": record.config.fingerprint()},
+        )
+
+    def close(self, *, interrupted: bool = False) -> None:
+        """Ends every run that is still RUNNING, waits a little for the last events, and stops the thread."""
+        if self._sender is None or self._spool is None:
+            return
+        self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=self._now_ms())
+        left = self._sender.close(within_s=DRAIN_WITHIN_S)
+        path = self._spool.path
+        self._sender = self._spool = None
+        if left:
+            print(f"dpsweep: {left} events wait in {path}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
+
+    def _send_files(self, key: str, paths: Sequence[Path], *, folder: str, remove: bool = False) -> None:
+        """Uploads; `remove`: files that nobody but MLflow may keep."""
+        self._send(kind="files", key=key, paths=[str(path) for path in paths], folder=folder, remove=remove)
+
+    def _send(self, **event: Any) -> None:
+        if self._sender is None:
+            raise RuntimeError("Tracker.sweep_started comes before any other event")
+        self._sender.append(event)
+
+    def _announce_refused(self, metrics: Mapping[str, float]) -> None:
+        fresh = {name for name in metrics if not is_allowed(name)} - self._refused_names
+        if fresh:
+            self._refused_names |= fresh
+            print(f"dpsweep: not sent to MLflow (protected data, not on the allow-list): {', '.join(sorted(fresh))}", file=sys.stderr)
+
+    def _time_ms(self, config: TrialConfig, step: int) -> int:
+        """Now; on protected data the start of the sweep and one millisecond a step, because durations are not released."""
+        self._tells_time = self._tells_time and not self._is_protected(config)
+        return self._now_ms() if self._tells_time else self._started_ms + step
+
+    def _now_ms(self) -> int:
+        """Now, or the start of a sweep on protected data: its length is the sum of its trials'."""
+        return int(self._clock() * 1000) if self._tells_time else self._started_ms
+
+    def _is_protected(self, config: TrialConfig) -> bool:
+        return any(manifest.protected for manifest in self._facts.manifests(config).values())
+
+
+def check_tracking(uri: str) -> None:
+    """Raises `Unavailable` when nothing answers; for callers that must know before they touch anything."""
+    prepare_mlflow()
+    connect(uri)
+
+
+def parent_of(epsilon: float | None) -> str:
+    """Key and name of the parent run of an ε."""
+    return "references" if epsilon is None else f"epsilon {epsilon:g}"
+
+
+def alias_of(epsilon: float) -> str:
+    """The alias of the best model version at an ε: `best-eps-0_8` (MLflow takes no dots)."""
+    return f"best-eps-{epsilon:g}".replace(".", "_").replace("+", "")
+
+
+def _reasons(sheets: Sequence[ContactSheet]) -> dict[str, str]:
+    """Why a contact sheet is missing or shows other crops, as tags of the summary."""
+    return {f"contact_sheet.eps_{sheet.epsilon:g}": sheet.reason for sheet in sheets if sheet.reason is not None}
+
+
+def epsilon_tag(config: TrialConfig) -> str:
+    """ε target as a tag: a number, `inf` without privacy, `0` where nothing private is read."""
+    if config.method == "nonprivate":
+        return "inf"
+    return f"{config.epsilon:g}" if config.spends_privacy and config.epsilon is not None else "0"
+
+
+def flat_params(config: TrialConfig) -> dict[str, str]:
+    """Dotted path → value as text; fields that are None are left out."""
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(f"{prefix}.{key}" if prefix else key, value)
+        elif node is not None:
+            flat[prefix] = node if isinstance(node, str) else json.dumps(node)
+
+    walk("", config.model_dump(mode="json"))
+    return flat
+
+
+def config_yaml(config: TrialConfig) -> str:
+    """The config as YAML text. Most sections are alike in all trials of a sweep, and rendering is slow."""
+    return "".join(_section_yaml(name, json.dumps(value)) for name, value in config.model_dump(mode="json").items())
+
+
+@functools.lru_cache(maxsize=256)
+def _section_yaml(name: str, value: str) -> str:
+    return render_yaml({name: json.loads(value)})
+
+
+def dataset_input(part: str, manifest: Manifest) -> dict[str, str]:
+    """A dataset as MLflow shows it. A plain digest of protected data is a membership test and is withheld."""
+    return {"context": part, "name": manifest.name, "digest": WITHHELD if manifest.protected else manifest.digest[:36]}

@@ -1,0 +1,121 @@
+"""MLflow's pages over the store of a storage, for the person at this machine: bound to loopback, ended with Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+from urllib.error import URLError
+
+from dpcore.errors import BadInput, Unavailable
+from sweeps.storage.urls import default_tracking_uri
+
+HOST = "127.0.0.1"
+STARTS_WITHIN_S = 90.0
+ENDS_WITHIN_S = 10.0
+
+
+def store_of(storage: Path) -> str:
+    """The tracking store beside the sweeps of a storage.
+
+    Raises:
+        BadInput: there is none: no sweep was begun there, or its runs are on a server.
+    """
+    if not (storage / "mlflow.db").is_file():
+        raise BadInput(
+            f"no mlflow.db in {storage}: --storage names the folder of sweeps (of a bucket, --state), --tracking-uri a server's store"
+        )
+    return default_tracking_uri(storage)
+
+
+def study_lines(storage: Path) -> list[str]:
+    """How to look at the searches of a storage, where any keeps its journal there."""
+    journals = sorted(storage.glob("*/study.journal"))
+    commands = [f"  optuna-dashboard {shlex.quote(str(path))}" for path in journals]
+    if commands and importlib.util.find_spec("optuna_dashboard") is None:
+        commands.insert(0, "  pip install optuna-dashboard")
+    return ["searches:", *commands] if commands else []
+
+
+def show(uri: str, *, port: int, say: Callable[[str], None]) -> None:
+    """Serves the store until Ctrl-C or SIGTERM.
+
+    Args:
+        uri: a database's. port: on loopback. say: takes the address, once it answers.
+
+    Raises:
+        Unavailable: the port is taken, or MLflow does not start.
+    """
+    _check_port(port)
+    line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
+    with _until_stopped(), tempfile.TemporaryFile("w+") as log, _running(line, log) as server:
+        _wait_until_it_answers(server, port, log)
+        say(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it; from elsewhere: ssh -L {port}:{HOST}:{port} THIS_MACHINE)")
+        server.wait()
+        raise Unavailable(f"MLflow ended: {_last_line(log)}")
+
+
+@contextlib.contextmanager
+def _running(line: list[str], log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The server with its workers, in a session of their own, so that none outlives the block."""
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with tempfile.TemporaryDirectory(prefix="dpsweep-ui-") as folder:  # what MLflow writes beside itself
+        server = subprocess.Popen(line, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)
+        try:
+            yield server
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(server.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(timeout=ENDS_WITHIN_S)
+
+
+@contextlib.contextmanager
+def _until_stopped() -> Iterator[None]:
+    """Ctrl-C, and SIGTERM alike, is how the block ends: no failure."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((HOST, port))
+        except OSError as error:
+            raise Unavailable(f"port {port} of {HOST}: {error.strerror}; give another --port") from None
+
+
+def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
+    end = time.monotonic() + STARTS_WITHIN_S
+    while True:
+        if server.poll() is not None or time.monotonic() > end:
+            raise Unavailable(f"MLflow does not start: {_last_line(log)}")
+        with (
+            contextlib.suppress(URLError, ConnectionError, TimeoutError),
+            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2),
+        ):
+            return
+        time.sleep(0.2)
+
+
+def _last_line(log: IO[str]) -> str:
+    log.seek(0)
+    lines = [line.strip() for line in log if line.strip()]
+    return lines[-1] if lines else "it said nothing"

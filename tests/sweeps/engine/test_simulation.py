@@ -1,0 +1,57 @@
+"""Simulated trials: curves, failures, and repetitions that agree."""
+
+from dpcore.config import RuntimeFlags, TrialConfig, parse_config
+from dpcore.train.attempts import Attempt
+from dpcore.train.handout import Handout
+from sweeps.engine.simulation import FAILING_SHARE, failing_trial, run_trial
+
+
+def config_at(epsilon: float, *, clip_norm: float, learning_rate: float) -> TrialConfig:
+    document = {
+        "method": "dpsgd",
+        "epsilon": epsilon,
+        "delta": 1e-5,
+        "clip_norm": clip_norm,
+        "optimizer": {"learning_rate": learning_rate},
+        "data": {
+            "private": "synthetic/private",
+            "public": "synthetic/public",
+            "validation": "synthetic/validation",
+            "nominal_examples": 4000,
+        },
+        "stages": {"private": {"steps": 100, "expected_batch_size": 256}},
+    }
+    return parse_config(TrialConfig, document)
+
+
+def reports(config, folder, *, trial=run_trial, trial_id="e1-000", attempt=0, every=25):
+    handout = Handout(trial_id=trial_id, folder=folder, attempt=Attempt(number=attempt), places=None, key=None)
+    return list(trial(config, RuntimeFlags(report_every_steps=every), handout))
+
+
+def test_a_repetition_gives_the_same_reports_and_a_new_attempt_other_ones(tmp_path):
+    config = config_at(1.0, clip_norm=0.1, learning_rate=0.01)
+    first = reports(config, tmp_path)
+    assert [report.step for report in first] == [25, 50, 75, 100]
+    assert [report.done for report in first] == [False, False, False, True]
+    assert reports(config, tmp_path) == first
+    again = reports(config, tmp_path, attempt=1)
+    assert again[-1].metrics["val/pckh_50"] != first[-1].metrics["val/pckh_50"]
+
+
+def test_the_curve_rises_to_the_score_and_the_budget_is_spent_on_the_way(tmp_path):
+    curve = [report.metrics for report in reports(config_at(1.0, clip_norm=0.05, learning_rate=0.01), tmp_path)]
+    scores = [point["val/pckh_50"] for point in curve]
+    assert scores == sorted(scores)
+    assert [point["privacy/epsilon_spent"] for point in curve][-1] == 1.0
+
+
+def test_about_the_failing_share_of_trials_breaks_in_mid_way(tmp_path):
+    config = config_at(1.0, clip_norm=0.1, learning_rate=0.01)
+    broken = 0
+    for number in range(200):
+        try:
+            reports(config, tmp_path / str(number), trial=failing_trial, trial_id=f"e1-{number:03d}", every=50)
+        except RuntimeError:
+            broken += 1
+    assert 0 < broken < 4 * FAILING_SHARE * 200

@@ -1,0 +1,304 @@
+"""A private selection: the law of its number, independent secret draws, nothing of losers outside the seal, and resume."""
+
+import json
+import math
+import stat
+from pathlib import Path
+
+import fake_trials
+import numpy as np
+import pytest
+import spaces
+
+from dpcore.config import Places, RuntimeFlags
+from dpcore.errors import BadInput, Refused
+from dpcore.privacy.claim import claim_of
+from dpcore.privacy.randomness import SweepKey
+from search_spaces.space import SelectionLaw
+from sweeps.engine.schedule import Schedule
+from sweeps.ledger.charges import SelectionTerms
+from sweeps.ledger.ledger import Ledger
+from sweeps.pricing.plan import Accountant
+from sweeps.pricing.reservations import Reservations
+from sweeps.pricing.selection import Selection, check_key, draw_count, winner_claim
+from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.records.spec import SweepSpec
+from sweeps.report.status import sweep_status
+
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+KEY = SweepKey(bytes(range(32)))
+LAWS = [
+    SelectionLaw(mean_trials=6, shape=1.0),
+    SelectionLaw(mean_trials=6, shape=0.0),
+    SelectionLaw(mean_trials=6, shape=0.5),
+    SelectionLaw(mean_trials=20, shape=2.0),
+    SelectionLaw(mean_trials=6, shape="inf"),
+]
+
+
+def probability(law: SelectionLaw, k: int) -> float:
+    """P[K = k] as Papernot and Steinke 2022 give it (Definition 1), γ found by bisection of the mean."""
+    mean, shape = law.mean_trials, law.shape_number
+    if math.isinf(shape):
+        return math.exp(-mean) * mean**k / math.factorial(k)
+
+    def mean_at(gamma: float) -> float:
+        if shape == 0:
+            return (1 / gamma - 1) / math.log(1 / gamma)
+        return shape * (1 - gamma) / (gamma * (1 - gamma**shape))
+
+    low, high = 1e-9, 1 - 1e-9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_at(middle) > mean else (low, middle)
+    if shape == 0:
+        return (1 - low) ** k / (k * math.log(1 / low))
+    product = math.prod((j + shape) / (j + 1) for j in range(k))
+    return (1 - low) ** k / (low**-shape - 1) * product
+
+
+def spec_of(tmp_path: Path, *, device: str = "cpu", law: SelectionLaw = LAWS[0], **sections: object) -> SweepSpec:
+    sweep = {"accounting": "private_selection", "trials_per_epsilon": None, "selection": law.model_dump(), **sections.pop("sweep", {})}
+    return SweepSpec(
+        name="s",
+        space=spaces.space(sweep=sweep, **sections),
+        places=Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache"),
+        storage=tmp_path / "store",
+        runtime=RuntimeFlags(device=device),
+    )
+
+
+def schedule_of(spec: SweepSpec, key: SweepKey = KEY) -> Schedule:
+    ledger = Ledger(spec.resolved_ledger_url)
+    reservations = Reservations(spec, ledger, ACCOUNTANT, cohort="c", key_id=key.key_id())
+    schedule = Schedule(spec, ACCOUNTANT, reservations, selection=Selection(spec, key))
+    schedule.restore(key_lost=False)
+    return schedule
+
+
+def run_one(schedule: Schedule, record: TrialRecord, *, score: float | None = None) -> TrialRecord:
+    folder = schedule.folder(record)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights").write_text(record.trial_id)
+    for step in (1, 2, 3):
+        value = fake_trials.score_of(record.config) * step / 3 if score is None else score
+        schedule.report(record.trial_id, CurvePoint(step, {"val/pckh_50": value}, f"{record.trial_id}-{step}"))
+    return schedule.end(record.trial_id)
+
+
+def run_all(schedule: Schedule, **given: float) -> list[TrialRecord]:
+    handed = []
+    while (record := schedule.next()) is not None:
+        handed.append(run_one(schedule, record, **given if record.role == "search" else {}))
+    schedule.take_released()
+    assert schedule.is_over
+    schedule.close()
+    return handed
+
+
+def searched(handed: list[TrialRecord]) -> list[TrialRecord]:
+    return [record for record in handed if record.role == "search"]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=SelectionLaw.text)
+def test_the_number_of_trials_follows_its_law_and_no_other(law: SelectionLaw) -> None:
+    counts = np.array([draw_count(law, u) for u in np.random.default_rng(1).random(40_000)])
+    most = int(counts.max()) + 1
+    least = 0 if math.isinf(law.shape_number) else 1
+    expected = np.array([probability(law, k) for k in range(least, most)])
+    seen = np.array([(counts == k).mean() for k in range(least, most)])
+    assert expected.sum() == pytest.approx(1.0, abs=1e-3)
+    assert np.abs(seen - expected).max() < 0.012
+    assert counts.mean() == pytest.approx(law.mean_trials, rel=0.03)
+    for other in LAWS:
+        if other != law:
+            wrong = np.array([0.0 if k == 0 and not math.isinf(other.shape_number) else probability(other, k) for k in range(least, most)])
+            assert np.abs(seen - wrong).max() > 0.012
+
+
+def test_the_edges_of_a_law() -> None:
+    assert draw_count(SelectionLaw(mean_trials=1, shape=1.0), 0.9) == 1
+    assert draw_count(LAWS[-1], 0.0) == 0
+    assert draw_count(LAWS[0], 1 - 2.0**-53) < 500
+
+
+def test_the_number_and_the_draws_follow_the_key_and_not_the_seed(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    mine, again = Selection(spec, KEY), Selection(spec.model_copy(update={"seed": 0}), KEY)
+    other = Selection(spec, SweepKey(bytes(32)))
+    assert [mine.candidate(0.5, n) for n in range(5)] == [again.candidate(0.5, n) for n in range(5)]
+    assert not {mine.candidate(0.5, n).trial_id for n in range(5)} & {other.candidate(0.5, n).trial_id for n in range(5)}
+    assert len({mine.candidate(0.5, n).config.clip_norm for n in range(20)}) == 20
+    counts = {Selection(spec, SweepKey(bytes([k]) * 32)).count(0.5) for k in range(20)}
+    assert len(counts) > 3
+    assert mine.candidate(0.5, 0).config.model_dump(exclude={"seed"}) != mine.candidate(2.0, 0).config.model_dump(exclude={"seed"})
+
+
+def test_only_the_winner_of_each_epsilon_comes_out(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"winner_seeds": 1})
+    schedule = schedule_of(spec)
+    selection = Selection(spec, KEY)
+    counts = {e: selection.count(e) for e in (0.5, 2.0)}
+    handed = run_all(schedule)
+    tried = searched(handed)
+    assert {e: sum(r.epsilon == e for r in tried) for e in counts} == counts
+    winners = [r for r in schedule.records if r.role == "search"]
+    assert [w.epsilon for w in winners] == [0.5, 2.0]
+    for winner in winners:
+        assert winner.pckh_50 == max(r.pckh_50 for r in tried if r.epsilon == winner.epsilon)
+        assert (spec.checkpoint_dir(winner.trial_id) / "weights").read_text() == winner.trial_id
+    losers = {r.trial_id for r in tried} - {w.trial_id for w in winners}
+    assert losers
+    everything = b"".join(path.read_bytes() for path in spec.storage.rglob("*") if path.is_file())
+    assert not [loser for loser in losers if loser.encode() in everything]
+    assert not [path for path in spec.storage.rglob("*") if any(loser in path.name for loser in losers)]
+    assert not spec.selection_dir.exists()
+    assert schedule.finished == schedule.planned == len(schedule.records)
+
+
+def test_until_a_selection_is_over_nothing_of_it_is_seen_and_its_folder_is_sealed(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, law=SelectionLaw(mean_trials=60), references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    for _ in range(3):
+        run_one(schedule, schedule.next())
+    running = schedule.next()
+    assert schedule.is_hidden(running)
+    assert (schedule.records, schedule.finished, schedule.take_released()) == ((), 0, ())
+    assert schedule.has_begun
+    assert not spec.reports_path.exists()
+    assert running.trial_id not in spec.study_path.read_text()
+    assert stat.S_IMODE(spec.selection_dir.stat().st_mode) == 0o700
+    assert stat.S_IMODE((spec.selection_dir / "journal.jsonl").stat().st_mode) == 0o600
+    status = sweep_status(spec, ACCOUNTANT)
+    assert [(one["planned"], one["running"], one["done"], one["best"]) for one in status["epsilons"]] == [(1, 0, 0, None)] * 2
+
+
+def test_a_selection_is_one_line_of_the_ledger_with_its_law_before_its_first_trial(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False, "winner_seeds": 1})
+    schedule, ledger = schedule_of(spec), Ledger(spec.resolved_ledger_url)
+    schedule.next()
+    lines = ledger.lines()
+    assert [(line.trial_id, line.kind) for line in lines] == [("selection-e0.5", "reserve"), ("selection-e2", "reserve")]
+    assert {line.priced_by for line in lines} == {SelectionTerms(mean_trials=6.0, shape=1.0).text()}
+    assert [line.epsilon for line in lines] == [3 * 0.5, 3 * 2.0]
+    run_all(schedule_of(spec))
+    reserved = [line.trial_id for line in ledger.lines() if line.kind == "reserve"]
+    assert sorted(reserved) == ["seed-e0.5-1", "seed-e2-1", "selection-e0.5", "selection-e2"]
+    assert ledger.open_reservations("s") == ()
+    assert ledger.verify(fake_trials.epsilon_of) == ()
+
+
+def test_a_resume_runs_what_is_left_and_releases_the_same_winners(tmp_path: Path) -> None:
+    undisturbed = schedule_of(spec_of(tmp_path / "a"))
+    all_handed = searched(run_all(undisturbed))
+    spec = spec_of(tmp_path / "b")
+    first = schedule_of(spec)
+    done = [run_one(first, first.next()) for _ in range(8)]
+    lost = first.next()
+    second = schedule_of(spec)
+    rest = run_all(second)
+    assert lost.trial_id in {record.trial_id for record in rest}
+    twice = {r.trial_id for r in searched(done)} & {r.trial_id for r in searched(rest)}
+    assert not twice
+    assert {r.trial_id for r in searched(done + rest)} == {r.trial_id for r in all_handed}
+
+    def winners(schedule: Schedule) -> list[tuple[str, float | None]]:
+        return sorted((r.trial_id, r.pckh_50) for r in schedule.records if r.role == "search")
+
+    assert winners(second) == winners(undisturbed)
+    third = schedule_of(spec)
+    assert third.next() is None
+    assert winners(third) == winners(undisturbed)
+    assert Ledger(spec.resolved_ledger_url).open_reservations("s") == ()
+
+
+def test_a_crash_between_the_last_end_and_the_release_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False, "control": False, "winner_seeds": 0})
+    schedule = schedule_of(spec)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(schedule._studies), "select", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_all(schedule)
+    again = schedule_of(spec)
+    run_all(again)
+    assert [record.epsilon for record in again.records] == [0.5, 2.0]
+    assert all((spec.checkpoint_dir(record.trial_id) / "weights").is_file() for record in again.records)
+
+
+def test_a_failed_trial_is_the_lowest_score_and_is_not_drawn_again(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    count = sum(Selection(spec, KEY).count(epsilon) for epsilon in (0.5, 2.0))
+    assert len(run_all(schedule, score=math.nan)) == count
+    assert schedule.records == ()
+    assert [line.outcome for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "settle"] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize(("device", "tries"), [("cpu", 3), ("cuda", 1)])
+def test_a_dead_worker_is_tried_again_only_where_the_retry_is_the_same_release(tmp_path: Path, device: str, tries: int) -> None:
+    spec = spec_of(tmp_path, device=device, law=SelectionLaw(mean_trials=60), references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    trial_id, seen, handed = schedule.next().trial_id, 1, 0
+    while not schedule.worker_died(trial_id, "killed").is_finished:
+        while (record := schedule.next()).trial_id != trial_id:
+            run_one(schedule, record)
+            handed += 1
+        seen += 1
+    assert seen == tries
+
+
+def test_poisson_may_draw_no_trial_at_all_and_is_charged_all_the_same(tmp_path: Path) -> None:
+    law = SelectionLaw(mean_trials=1, shape="inf")
+    spec = spec_of(tmp_path, law=law, references={"floor": False, "ceiling": False})
+    key = next(key for n in range(99) if Selection(spec, key := SweepKey(bytes([n]) * 32)).count(0.5) == 0)
+    schedule = schedule_of(spec, key)
+    handed = run_all(schedule)
+    assert not [record for record in handed if record.epsilon == 0.5]
+    assert len([line for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "reserve"]) >= 2
+
+
+def test_a_cap_that_the_selections_pass_stops_before_the_first_trial_of_any(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, sweep={"epsilon_total": 2.0}, references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    assert run_all(schedule) == []
+    assert "epsilon_total 2" in schedule.stopped_by
+
+
+def test_a_lost_key_ends_a_selection(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="cannot be finished"):
+        check_key(True, spec_of(tmp_path))
+    check_key(False, spec_of(tmp_path))
+
+
+def test_fifty_refusals_end_with_the_rule(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    broken = {**spec.space.search, "subspace.rank": type(spec.space.search["clip_norm"]).model_validate({"float": [1, 2]})}
+    with pytest.raises(BadInput, match="50 draws in a row were refused"):
+        Selection(spec.model_copy(update={"space": spec.space.model_copy(update={"search": broken})}), KEY).candidate(0.5, 0)
+
+
+def test_half_a_line_of_the_journal_is_dropped(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, law=SelectionLaw(mean_trials=60), references={"floor": False, "ceiling": False})
+    schedule = schedule_of(spec)
+    ended = run_one(schedule, schedule.next())
+    with (spec.selection_dir / "journal.jsonl").open("a") as file:
+        file.write('{"half')
+    assert [record.trial_id for record in Selection(spec, KEY).ended(ended.epsilon)] == [ended.trial_id]
+
+
+def test_the_claim_of_a_winner_is_that_of_the_whole_selection(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    spec = spec_of(tmp_path)
+    record = Selection(spec, KEY).candidate(2.0, 0)
+    plan = fake_trials.plan(record.config, None)
+    facts = {p: SimpleNamespace(name=p, role="PRIVATE" if p == "private" else "PUBLIC", protected=True) for p in ("private", "public")}
+    claim = claim_of(record.config, plan, facts)
+    planned = TrialRecord(**{**vars(record), "sampling_prob": plan.sampling_prob, "noise_multiplier": plan.noise_multiplier})
+    won = winner_claim(claim, planned, spec.space.sweep.selection)
+    assert won.epsilon > 0
+    assert won.epsilon != claim.epsilon
+    assert "geometric law with mean 6" in won.paragraph()
+    assert "hints at the number of runs" in won.paragraph()
+    assert winner_claim(claim, planned, None) == claim
+    assert json.loads(won.model_dump_json())["accountant"].startswith("RDP")

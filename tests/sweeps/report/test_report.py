@@ -1,0 +1,149 @@
+"""Comparison, report and figure from records made by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dpcore.config import Places, TrialConfig
+from search_spaces.loader import load_space
+from sweeps.pricing.regimes import NO_GUARANTEE
+from sweeps.records.results import SweepResults, TrialRecord
+from sweeps.records.spec import SweepSpec
+from sweeps.report.comparison import compare
+from sweeps.report.report import STAND_IN, build_report, write_report
+
+DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}
+PRIVATE = {"stages": {"private": {"steps": 4, "expected_batch_size": 10}}, "data": DATA}
+SPLITS = {name: {"name": name, "transform": "gaussian_blur", "sigma_px": sigma} for name, sigma in (("weak", 2.0), ("strong", 8.0))}
+VIEW = {**PRIVATE, "stages": {**PRIVATE["stages"], "public_view": {"steps": 3}}}
+
+
+def private(
+    epsilon: float, score: float, *, method: str = "dpsgd", role: str = "search", number: int = 0, split: str = "weak"
+) -> TrialRecord:
+    extra = {} if method == "dpsgd" else {"split": SPLITS[split], "private_weight": 0.0 if role == "control" else 1.0}
+    config = TrialConfig(**PRIVATE, method=method, epsilon=epsilon, delta=1e-3, clip_norm=1.0, seed=number, **extra)
+    return TrialRecord(
+        trial_id=f"{role}-e{epsilon:g}-{method}-{number}",
+        role=role,
+        number=number,
+        config=config,
+        epsilon=epsilon,
+        state="done",
+        pckh_50=score,
+        epsilon_spent=epsilon * 0.999,
+        steps=4,
+    )
+
+
+def reference(role: str, score: float, *, split: str | None = None) -> TrialRecord:
+    if split is not None:
+        config = TrialConfig(**VIEW, method="public_only", start="public_view", split=SPLITS[split])
+    else:
+        config = TrialConfig(**PRIVATE, method="nonprivate")
+    return TrialRecord(trial_id=f"{role}-{split}", role=role, number=0, config=config, state="done", pckh_50=score)
+
+
+def results_of(*records: TrialRecord, accounting: str = "composed", protected: bool = False) -> SweepResults:
+    price = None if accounting == "unaccounted" else 2.5
+    return SweepResults(
+        name="shown", records=records, accounting=accounting, delta=1e-5, sweep_epsilon=price, composed_epsilon=2.5, protected=protected
+    )
+
+
+FULL = (
+    private(0.8, 0.60),
+    private(0.8, 0.66, method="feature", number=1),
+    private(0.8, 0.64, role="seed", method="feature", number=2),
+    private(0.8, 0.66, role="seed", method="feature", number=3),
+    replace(private(0.8, 0.61, method="feature", role="control"), epsilon_spent=0.0),
+    private(8.0, 0.70),
+    private(8.0, 0.62, role="seed", number=4),
+    private(8.0, 0.70, role="seed", number=5),
+    reference("floor", 0.62, split="weak"),
+    reference("floor", 0.58, split="strong"),
+    reference("ceiling", 0.75),
+)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, places: Places) -> SweepSpec:
+    return SweepSpec(name="shown", space=load_space("quick"), places=places, storage=tmp_path)
+
+
+def test_winner_seeds_floor_ceiling_and_control_of_each_epsilon() -> None:
+    low, high = compare(results_of(*FULL), (0.8, 8.0))
+    assert low.winner is not None
+    assert low.winner.config.method == "feature"
+    assert low.seed_mean == pytest.approx(0.65)
+    assert low.seed_spread == pytest.approx(0.02)
+    assert (low.floor, low.control, low.ceiling) == (0.62, 0.61, 0.75)
+    assert low.gain == pytest.approx(0.03)
+    assert low.is_gain_clear
+    assert not high.is_gain_clear
+    assert {method: record.pckh_50 for method, record in low.by_method.items()} == {"dpsgd": 0.60, "feature": 0.66}
+
+
+def test_the_floor_is_that_of_the_winners_own_split() -> None:
+    strong = private(0.8, 0.66, method="feature", split="strong")
+    (one,) = compare(results_of(strong, reference("floor", 0.62, split="weak"), reference("floor", 0.58, split="strong")), (0.8,))
+    assert one.floor == 0.58
+
+
+def test_a_winner_without_a_split_is_held_against_the_highest_floor() -> None:
+    (one,) = compare(
+        results_of(private(0.8, 0.6), reference("floor", 0.62, split="weak"), reference("floor", 0.58, split="strong")), (0.8,)
+    )
+    assert one.floor == 0.62
+
+
+def test_failed_trials_have_no_part_in_it() -> None:
+    failed = replace(private(0.8, 0.99), state="failed")
+    (one,) = compare(results_of(failed), (0.8,))
+    assert (one.winner, one.by_method, one.gain) == (None, {}, None)
+
+
+def test_report_shows_scores_in_percent_the_price_and_the_next_commands(spec: SweepSpec) -> None:
+    text = build_report(results_of(*FULL), spec=spec).text()
+    row = next(line for line in text.splitlines() if line.startswith("0.8"))
+    assert row.split() == ["0.8", "feature", "66.0", "65.0", "2.0", "0.799", "62.0", "61.0", "75.0"]
+    assert "price of this sweep (composed): ε = 2.500 at δ = 1e-05 for 7 private trials" in text
+    assert STAND_IN in text
+    assert "dpsweep best shown --epsilon 0.8 --out best.yaml" in text
+    assert "mlflow ui --backend-store-uri sqlite:///" in text
+    assert "no clear gain" in text
+
+
+def test_an_unaccounted_sweep_says_so_in_its_headline(spec: SweepSpec) -> None:
+    report = build_report(results_of(*FULL, accounting="unaccounted"), spec=spec)
+    assert NO_GUARANTEE in report.text().splitlines()[0]
+    assert "composed would have cost ε = 2.500" in report.text()
+    assert f"**{NO_GUARANTEE}**" in report.markdown()
+    assert NO_GUARANTEE in report.price.caption()
+
+
+def test_protected_data_is_not_called_a_stand_in(spec: SweepSpec) -> None:
+    report = build_report(results_of(*FULL, protected=True), spec=spec)
+    assert STAND_IN not in report.text()
+    assert "stand-in" not in report.price.caption().lower()
+
+
+def test_markdown_and_figures_are_written_and_equal_the_second_time(spec: SweepSpec, tmp_path: Path) -> None:
+    report = build_report(results_of(*FULL), spec=spec)
+    figures = write_report(report, tmp_path / "report")
+    first = [path.read_bytes() for path in figures]
+    assert [path.suffix for path in figures] == [".png", ".svg"]
+    assert first[0].startswith(b"\x89PNG")
+    assert [path.read_bytes() for path in write_report(report, tmp_path / "report")] == first
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert "| 0.8 | feature | 66.0 |" in markdown
+    assert "![PCKh over ε](pckh_over_epsilon.svg)" in markdown
+    assert "Choosing cost ε = 2.50" in markdown
+
+
+def test_a_sweep_without_a_finished_trial_still_has_a_report(spec: SweepSpec, tmp_path: Path) -> None:
+    report = build_report(results_of(), spec=spec)
+    assert "no private trial is done" in report.text()
+    assert "best.yaml" not in report.text()
+    write_report(report, tmp_path / "report")

@@ -1,0 +1,111 @@
+"""Where a sweep stands: counts, leader, time and cost left, with a driver and without."""
+
+import fcntl
+from pathlib import Path
+
+import fake_trials
+import pytest
+import spaces
+
+from dpcore.config import Places
+from sweeps.engine.schedule import Schedule
+from sweeps.ledger.ledger import Ledger
+from sweeps.pricing.plan import Accountant
+from sweeps.pricing.reservations import Reservations
+from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.records.spec import SweepSpec
+from sweeps.report.status import sweep_status
+
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def spec_of(tmp_path: Path, **sections: object) -> SweepSpec:
+    places = Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    return SweepSpec(name="s", space=spaces.space(**sections), places=places, storage=tmp_path / "store", max_concurrent=2)
+
+
+def schedule_of(spec: SweepSpec, clock: Clock) -> Schedule:
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, cohort="dd", key_id="k")
+    schedule = Schedule(spec, ACCOUNTANT, reservations, clock=clock)
+    schedule.restore(key_lost=False)
+    return schedule
+
+
+def finish(schedule: Schedule, record: TrialRecord, clock: Clock, *, seconds: float = 10.0) -> None:
+    schedule.started(record.trial_id)
+    clock.now += seconds
+    schedule.report(record.trial_id, CurvePoint(3, {"val/pckh_50": fake_trials.score_of(record.config)}))
+    schedule.end(record.trial_id)
+
+
+def test_a_sweep_in_the_middle_has_counts_a_leader_and_the_time_and_cost_that_are_left(tmp_path: Path) -> None:
+    spec, clock = spec_of(tmp_path), Clock()
+    schedule = schedule_of(spec, clock)
+    ended = [schedule.next() for _ in range(7)]
+    for record in ended:
+        finish(schedule, record, clock)
+    running = schedule.next()
+    status = sweep_status(spec, ACCOUNTANT)
+    assert status["state"] == "interrupted"
+    searched = [record for record in ended if record.epsilon == 0.5]
+    group = next(one for one in status["epsilons"] if one["epsilon"] == 0.5)
+    best = max(searched, key=lambda record: fake_trials.score_of(record.config))
+    assert group["leader"] == {"trial_id": best.trial_id, "method": best.config.method}
+    assert group["best"] == pytest.approx(fake_trials.score_of(best.config))
+    assert (group["planned"], group["done"], group["running"]) == (4, len(searched), 0)
+    assert status["sweep_epsilon"] == pytest.approx(sum(r.epsilon for r in (*ended, running) if r.epsilon is not None))
+    assert status["sweep_epsilon_planned"] == pytest.approx(6 * 0.5 + 6 * 2.0)
+    assert status["seconds_left"] == pytest.approx(10.0 * (17 - 7) / 1)  # one runs
+
+
+def test_while_a_driver_holds_the_lock_the_sweep_runs(tmp_path: Path) -> None:
+    spec, clock = spec_of(tmp_path, references={"floor": False, "ceiling": False}), Clock()
+    schedule = schedule_of(spec, clock)
+    schedule.next()
+    lock = (spec.state_dir / "sweep.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    status = sweep_status(spec, ACCOUNTANT)
+    assert status["state"] == "running"
+    assert sum(group["running"] for group in status["epsilons"]) == 1
+    assert status["seconds_left"] is None  # nothing has ended yet
+    lock.close()
+
+
+def test_a_finished_sweep_has_nothing_left(tmp_path: Path) -> None:
+    spec, clock = spec_of(tmp_path), Clock()
+    schedule = schedule_of(spec, clock)
+    while (record := schedule.next()) is not None:
+        finish(schedule, record, clock)
+    results = spec.sweep_dir / "results"
+    results.mkdir(parents=True)
+    (results / "sweep.json").touch()
+    status = sweep_status(spec, ACCOUNTANT)
+    assert (status["state"], status["seconds_left"]) == ("done", 0.0)
+    assert status["sweep_epsilon"] == status["sweep_epsilon_planned"]
+
+
+def test_where_no_clock_ran_no_time_is_told(tmp_path: Path) -> None:
+    """On protected data how long a trial took is not recorded."""
+    spec = spec_of(tmp_path)
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, cohort="dd", key_id="k")
+    schedule = Schedule(spec, ACCOUNTANT, reservations, clock=None)
+    schedule.restore(key_lost=False)
+    for _ in range(4):
+        record = schedule.next()
+        finish(schedule, record, Clock())
+    assert sweep_status(spec, ACCOUNTANT)["seconds_left"] is None
+
+
+def test_without_a_guarantee_no_price_is_told(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, sweep={"accounting": "unaccounted"})
+    schedule_of(spec, Clock()).next()
+    status = sweep_status(spec, ACCOUNTANT)
+    assert (status["sweep_epsilon"], status["sweep_epsilon_planned"]) == (None, None)

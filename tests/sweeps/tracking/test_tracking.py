@@ -1,0 +1,450 @@
+"""The tracker against a real MLflow store in SQLite, with fakes for what a trial is."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from ruamel.yaml import YAML
+
+from dpcore.config import Places, TrialConfig
+from dpcore.data.manifest import FileEntry, Manifest
+from dpcore.disclosure.result import Disclosure, Reading
+from dpcore.errors import BadInput, Refused, Unavailable
+from dpcore.model.network import PoseNetwork, build_network, weights_digest
+from dpcore.privacy.claim import claim_of
+from dpcore.train.saved import DOCUMENT_FILE, MODEL_FOLDER, WEIGHTS_FILE, load_model, save_model
+from search_spaces.loader import load_space
+from sweeps.records.export import render_yaml
+from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
+from sweeps.records.spec import SweepSpec
+from sweeps.report.contact_sheet import ContactSheet
+from sweeps.report.disclosure import PolicyDisclosure
+from sweeps.report.disclosure_sheet import DisclosureSheet
+from sweeps.tracking import mlflow_connection
+from sweeps.tracking.allow_list import allowed_metrics
+from sweeps.tracking.mlflow_connection import take_credentials
+from sweeps.tracking.mlflow_store import is_final
+from sweeps.tracking.tracker import Tracker, alias_of, check_tracking, config_yaml
+
+DIGEST = "a" * 64
+DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}
+
+
+class FakeFacts:
+    """Three small datasets; the private one is protected or not."""
+
+    def __init__(self, *, protected: bool) -> None:
+        self._protected = protected
+
+    def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
+        return {
+            part: Manifest(
+                name=getattr(config.data, part),
+                role="PRIVATE" if part == "private" else "PUBLIC",
+                protected=part == "private" and self._protected,
+                height_px=64,
+                width_px=64,
+                origin="test",
+                count=1,
+                files=(FileEntry(name="s.arrow", sha256=DIGEST, rows=1),),
+                digest=DIGEST,
+            )
+            for part in ("private", "public", "validation")
+        }
+
+    def claim(self, config: TrialConfig) -> SimpleNamespace:
+        return SimpleNamespace(paragraph=lambda: "a claim", model_dump_json=lambda indent: json.dumps({"epsilon": 0.8}))
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables take two seconds to make: made once, copied for each test."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    check_tracking(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def spec(tmp_path: Path, places: Places, empty_store: Path) -> SweepSpec:
+    (tmp_path / "storage").mkdir()
+    for copy in (tmp_path / "storage" / "mlflow.db", tmp_path / "shared.db"):
+        shutil.copyfile(empty_store, copy)
+    return SweepSpec(name="tried", space=load_space("quick", epsilons=[0.8]), places=places, storage=tmp_path / "storage")
+
+
+def record_of(trial_id: str = "e0.8-000", **changes: object) -> TrialRecord:
+    config = TrialConfig(
+        method="dpsgd", data=DATA, stages={"private": {"steps": 4, "expected_batch_size": 10}}, epsilon=0.8, delta=1e-3, clip_norm=1.0
+    )
+    record = TrialRecord(trial_id=trial_id, role="search", number=0, config=config, epsilon=0.8)
+    return replace(record, **changes)
+
+
+def run_one_trial(tracker: Tracker, record: TrialRecord, steps: tuple[int, ...] = (2, 4)) -> None:
+    tracker.sweep_started()
+    tracker.trial_started(record)
+    for step in steps:
+        metrics = {"val/pckh_50": step / 10, "privacy/epsilon_spent": step / 5, "train/loss": 3.0, "time/step_s": 0.1}
+        tracker.reported(record, CurvePoint(step, metrics, "d"))
+
+
+def opened(spec: SweepSpec) -> tuple[MlflowClient, dict[str, object]]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{spec.storage}/mlflow.db")
+    experiment = client.get_experiment_by_name(spec.name)
+    runs = client.search_runs([experiment.experiment_id])
+    assert len({run.info.run_name for run in runs}) == len(runs)
+    return client, {run.info.run_name: run for run in runs}
+
+
+def test_sections_rendered_alone_are_the_whole_config_rendered_at_once() -> None:
+    base = record_of().config
+    for config in (base, base.changed(**{"clip_norm": 1e-4, "optimizer.learning_rate": 3.0})):
+        assert config_yaml(config) == render_yaml(config.model_dump(mode="json"))
+
+
+def test_a_run_of_several_attempts_says_where_the_last_one_went_on(spec: SweepSpec) -> None:
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(tracker, record_of())
+    tracker.trial_started(record_of(attempt=1, from_step=2))
+    tracker.trial_started(record_of("e0.8-001"))
+    tracker.close()
+    _, runs = opened(spec)
+    assert runs["e0.8-000"].data.tags["attempt"] == "1 from step 2"
+    assert "attempt" not in runs["e0.8-001"].data.tags
+
+
+def test_a_trial_is_a_child_with_params_metrics_claim_and_datasets(spec: SweepSpec) -> None:
+    tracker, record = Tracker(spec, facts=FakeFacts(protected=False)), record_of()
+    run_one_trial(tracker, record)
+    tracker.trial_ended(replace(record, state="done", pckh_50=0.4))
+    tracker.close()
+    client, runs = opened(spec)
+    child = runs["e0.8-000"]
+    assert child.data.tags["mlflow.parentRunId"] == runs["epsilon 0.8"].info.run_id
+    assert {child.data.tags[key] for key in ("sweep", "epsilon", "method", "trial_id", "claim", "state")} == {
+        "tried", "0.8", "dpsgd", "e0.8-000", "a claim", "done",
+    }  # fmt: skip
+    assert child.data.tags["fingerprint"] == record.fingerprint
+    assert child.data.params["stages.private.steps"] == "4"
+    assert [(m.step, m.value) for m in client.get_metric_history(child.info.run_id, "val/pckh_50")] == [(2, 0.2), (4, 0.4)]
+    assert child.data.metrics["train/loss"] == 3.0
+    assert {d.dataset.name: d.tags[0].value for d in child.inputs.dataset_inputs} == {"p": "private", "q": "public", "v": "validation"}
+    assert {a.path for a in client.list_artifacts(child.info.run_id)} == {"config.yaml", "claim.json"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+def test_statuses_follow_the_state_and_nothing_is_left_running(spec: SweepSpec) -> None:
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    for trial_id, state in (("a", "done"), ("b", "failed"), ("c", "pruned"), ("d", None)):
+        tracker.trial_started(record_of(trial_id))
+        if state is not None:
+            tracker.trial_ended(record_of(trial_id, state=state, error="Boom: why" if state == "failed" else None))
+    tracker.close()
+    _, runs = opened(spec)
+    assert {name: runs[name].info.status for name in "abcd"} == {"a": "FINISHED", "b": "FAILED", "c": "KILLED", "d": "KILLED"}
+    assert runs["b"].data.tags["error"] == "Boom: why"
+    assert runs["references"].info.status == "FINISHED"
+
+
+def test_a_resumed_sweep_continues_its_runs_and_doubles_nothing(spec: SweepSpec) -> None:
+    record = record_of()
+    first = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(first, record, steps=(2,))
+    first.close(interrupted=True)
+    second = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(second, record, steps=(2, 4))
+    second.trial_ended(replace(record, state="done", pckh_50=0.4))
+    second.close()
+    client, runs = opened(spec)
+    assert set(runs) == {"epsilon 0.8", "references", "e0.8-000"}
+    history = client.get_metric_history(runs["e0.8-000"].info.run_id, "val/pckh_50")
+    assert [point.step for point in history] == [2, 4]
+    assert runs["e0.8-000"].info.status == "FINISHED"
+
+
+def test_events_survive_a_killed_process_and_are_sent_by_the_next(spec: SweepSpec) -> None:
+    record = record_of()
+    first = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(first, record, steps=(2,))
+    first.close()
+    # A kill between the answer and the saved offset: everything is sent again.
+    (spec.state_dir / "tracking.offset").write_text("0\n")
+    second = Tracker(spec, facts=FakeFacts(protected=False))
+    second.sweep_started()
+    second.close()
+    client, runs = opened(spec)
+    assert len(client.get_metric_history(runs["e0.8-000"].info.run_id, "val/pckh_50")) == 1
+
+
+def test_protected_data_lets_only_the_allow_list_out_and_no_durations(spec: SweepSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    ticks = iter(range(1000, 100_000, 777))
+    tracker, record = Tracker(spec, facts=FakeFacts(protected=True), clock=lambda: next(ticks)), record_of()
+    run_one_trial(tracker, record)
+    tracker.trial_ended(replace(record, state="failed", steps=4, error="ValueError: record im007.jpg is odd"))
+    tracker.close()
+    client, runs = opened(spec)
+    child = runs["e0.8-000"]
+    assert set(child.data.metrics) == {"val/pckh_50", "privacy/epsilon_spent"}
+    assert child.data.tags["error"] == "ValueError"
+    history = client.get_metric_history(child.info.run_id, "val/pckh_50")
+    assert history[1].timestamp - history[0].timestamp == 2
+    assert child.info.end_time - child.info.start_time == 4
+    assert {d.dataset.name: d.dataset.digest for d in child.inputs.dataset_inputs}["p"] == "withheld"
+    spooled = (spec.state_dir / "tracking.spool.jsonl").read_text()
+    assert "train/loss" not in spooled
+    assert "im007" not in spooled
+    assert "train/loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "final"), [(413, True), (422, True), (401, False), (404, False), (429, False), (503, False)])
+def test_what_a_proxy_refuses_is_skipped_and_what_can_be_mended_waits(status: int, final: bool) -> None:
+    answer = MlflowException(f"API request to endpoint /x failed with error code {status} != 200. Response body: ''")
+    assert is_final(answer) == final
+
+
+def test_a_run_whose_answer_got_lost_is_found_again_and_one_that_comes_late_is_deleted(
+    spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = MlflowClient.create_run, []
+
+    def losing(self: MlflowClient, *args: Any, **named: Any) -> Any:
+        run = real(self, *args, **named)
+        calls.append(named["run_name"])
+        if named["run_name"] == "e0.8-000" and calls.count("e0.8-000") == 1:
+            raise MlflowException("the answer got lost")
+        if named["run_name"] == "e0.8-001":
+            real(self, *args, **named)  # a request before it, which is answered only now
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", losing)
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    for record in (record_of(), record_of("e0.8-001")):
+        tracker.trial_started(record)
+        tracker.trial_ended(replace(record, state="done", pckh_50=0.4))
+    tracker.close()
+    assert calls.count("e0.8-000") == calls.count("e0.8-001") == 1
+    _, runs = opened(spec)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("name", ["train/loss", "train/clipped_frac", "time/step_s", "data/batch_size", "val/pckh_50x"])
+def test_a_metric_outside_the_allow_list_stays_inside(name: str) -> None:
+    assert allowed_metrics({name: 1.0, "val/pckh_50": 0.5}, protected=True) == {"val/pckh_50": 0.5}
+    assert name in allowed_metrics({name: 1.0}, protected=False)
+
+
+def test_infinite_metrics_never_leave() -> None:
+    assert allowed_metrics({"privacy/epsilon_spent": float("inf"), "val/pckh_50": float("nan")}, protected=False) == {}
+
+
+def save_small_model(spec: SweepSpec, record: TrialRecord) -> PoseNetwork:
+    """What a finished trial leaves in its folder."""
+    network = build_network(record.config.model, spec.places, generator=torch.Generator().manual_seed(0))
+    meta = {"trial_id": record.trial_id, "seconds": 12.5, "metrics": {"val/pckh_50": 0.4, "train/loss": 3.0}}
+    folder = spec.checkpoint_dir(record.trial_id) / MODEL_FOLDER
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    save_model(folder, network, config=record.config, meta=meta)
+    return network
+
+
+def summarized(spec: SweepSpec, record: TrialRecord, *, protected: bool = False, **given: object) -> tuple[MlflowClient, dict[str, object]]:
+    """A sweep of one trial, whole."""
+    tracker = Tracker(spec, facts=FakeFacts(protected=protected))
+    run_one_trial(tracker, record)
+    tracker.trial_ended(record)
+    tracker.summary(SweepResults(name="tried", records=(record,), accounting="composed", delta=1e-5), "# report", [], **given)
+    tracker.close()
+    return opened(spec)
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_model_version_is_weights_config_and_signature_found_by_its_alias(spec: SweepSpec, tmp_path: Path, attempt: int) -> None:
+    record = record_of(state="done", pckh_50=0.4, attempt=attempt)
+    network = save_small_model(spec, record)
+    client, runs = summarized(spec, record)
+    version = client.get_model_version_by_alias("tried", "best-eps-0_8")
+    assert version.run_id == runs["e0.8-000"].info.run_id
+    assert version.tags == {"trial_id": "e0.8-000", "epsilon": "0.8", "fingerprint": record.fingerprint}
+    folder = Path(download_artifacts(client.get_model_version_download_uri("tried", version.version), dst_path=str(tmp_path)))
+    described = Model.load(folder)
+    assert described.signature.inputs.inputs[0].shape == (-1, 3, 64, 64)
+    assert described.signature.outputs.inputs[0].shape == (-1, 16, 2)
+    assert YAML(typ="safe").load(folder / "config.yaml") == record.config.model_dump(mode="json")
+    saved = load_model(folder)
+    assert saved.config == record.config
+    assert weights_digest(saved.network.state_dict()) == weights_digest(network.state_dict())
+
+
+def test_on_protected_data_a_model_version_tells_no_duration_and_no_sealed_metric(spec: SweepSpec) -> None:
+    record = record_of(state="done", pckh_50=0.4)
+    save_small_model(spec, record)
+    client, _ = summarized(spec, record, protected=True)
+    version = client.get_model_version_by_alias("tried", "best-eps-0_8")
+    folder = Path(version.source.removeprefix("file://"))
+    assert json.loads((folder / DOCUMENT_FILE).read_text())["meta"] == {"trial_id": "e0.8-000", "metrics": {"val/pckh_50": 0.4}}
+    assert load_model(folder).config == record.config
+
+
+def test_a_trial_has_its_curve_only_where_there_are_two_points(spec: SweepSpec) -> None:
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    for trial_id, steps in (("line", (2, 4)), ("dot", (4,))):
+        record = record_of(trial_id, curve=tuple(CurvePoint(step, {"val/pckh_50": step / 10}) for step in steps))
+        tracker.trial_started(record)
+        tracker.trial_ended(replace(record, state="done", pckh_50=0.4))
+    tracker.close()
+    client, runs = opened(spec)
+    assert [a.path for a in client.list_artifacts(runs["line"].info.run_id, "curves")] == ["curves/line.png"]
+    assert client.list_artifacts(runs["dot"].info.run_id, "curves") == []
+
+
+def test_contact_sheets_reach_the_summary_and_sealed_ones_lie_nowhere_else(spec: SweepSpec, tmp_path: Path) -> None:
+    shown, sealed = tmp_path / "shown.png", tmp_path / "sealed.png"
+    for path in (shown, sealed):
+        path.write_bytes(b"png")
+    sheets = (
+        ContactSheet(epsilon=0.2, path=shown),
+        ContactSheet(epsilon=0.8, path=sealed, mlflow_only=True),
+        ContactSheet(epsilon=8.0, path=None, reason="no contact sheet: why"),
+    )
+    client, runs = summarized(spec, record_of(state="done"), sheets=sheets)
+    summary = runs["summary"]
+    assert {a.path for a in client.list_artifacts(summary.info.run_id, "contact_sheets")} == {
+        "contact_sheets/shown.png",
+        "contact_sheets/sealed.png",
+    }
+    assert summary.data.tags["contact_sheet.eps_8"] == "no contact sheet: why"
+    assert shown.exists()
+    assert not sealed.exists()
+    # A kill between the answer and the saved offset sends everything again: the removed file is no error.
+    (spec.state_dir / "tracking.offset").write_text("0\n")
+    again = Tracker(spec, facts=FakeFacts(protected=False))
+    again.sweep_started()
+    again.close()
+    assert opened(spec)[1]["summary"].info.status == "FINISHED"
+
+
+def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, tmp_path: Path) -> None:
+    record = record_of(state="done", pckh_50=0.4)
+    save_small_model(spec, record)
+    figure = tmp_path / "figure.png"
+    figure.write_bytes(b"png")
+    results = SweepResults(name="tried", records=(record,), accounting="composed", delta=1e-5)
+    for _ in range(2):
+        tracker = Tracker(spec, facts=FakeFacts(protected=False))
+        run_one_trial(tracker, record)
+        tracker.trial_ended(record)
+        tracker.summary(results, "# report", [figure])
+        tracker.close()
+    client, runs = opened(spec)
+    version = client.get_model_version_by_alias("tried", "best-eps-0_8")
+    assert (version.version, version.run_id) in {("1", runs["e0.8-000"].info.run_id), (1, runs["e0.8-000"].info.run_id)}
+    assert len(client.search_model_versions("name = 'tried'")) == 1
+    assert {a.path for a in client.list_artifacts(version.run_id, "model")} == {
+        f"model/{n}" for n in ("MLmodel", WEIGHTS_FILE, DOCUMENT_FILE, "config.yaml")
+    }
+    summary = runs["summary"]
+    assert summary.info.status == "FINISHED"
+    assert {a.path for a in client.list_artifacts(summary.info.run_id, "figures")} == {"figures/figure.png"}
+    assert summary.data.metrics == {"best/pckh_50/eps_0.8": 0.4}
+
+
+def test_an_experiment_of_another_sweep_is_refused(spec: SweepSpec, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/shared.db"
+    first = spec.model_copy(update={"tracking_uri": uri})
+    second = first.model_copy(update={"storage": tmp_path / "elsewhere"})
+    tracker = Tracker(first, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    tracker.close()
+    with pytest.raises(Refused, match="of another sweep"):
+        Tracker(second, facts=FakeFacts(protected=False)).sweep_started()
+
+
+def test_a_database_of_ones_own_keeps_its_artifacts_beside_the_sweep(spec: SweepSpec, tmp_path: Path) -> None:
+    shared = spec.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/shared.db"})
+    tracker = Tracker(shared, facts=FakeFacts(protected=False))
+    tracker.sweep_started()
+    tracker.close()
+    experiment = MlflowClient(f"sqlite:///{tmp_path}/shared.db").get_experiment_by_name(shared.name)
+    assert experiment.artifact_location == (shared.storage_dir / "mlartifacts" / shared.name).resolve().as_uri()
+
+
+def test_the_experiment_of_a_sweep_that_failed_before_its_first_trial_is_free_again(spec: SweepSpec, tmp_path: Path) -> None:
+    first = spec.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/shared.db"})
+    given_up = Tracker(first, facts=FakeFacts(protected=False))
+    given_up.sweep_started()
+    given_up.close(interrupted=True)
+    shutil.rmtree(first.state_dir)
+    tracker = Tracker(first, facts=FakeFacts(protected=False))
+    run_one_trial(tracker, record_of())
+    tracker.close(interrupted=True)
+    client = MlflowClient(tracking_uri=first.tracking_uri)
+    names = [run.info.run_name for run in client.search_runs([client.get_experiment_by_name("tried").experiment_id])]
+    assert sorted(names) == ["e0.8-000", "epsilon 0.8", "references"]
+    shutil.rmtree(first.state_dir)
+    with pytest.raises(Refused, match="of another sweep"):
+        Tracker(first, facts=FakeFacts(protected=False)).sweep_started()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/at/all/mlflow.db"])
+def test_an_unreachable_store_is_said_in_seconds(uri: str) -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        check_tracking(uri)
+
+
+def test_credentials_leave_the_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_connection.os, "environ", environment := {})
+    assert take_credentials("https://ann:secret@host:5000/mlflow") == "https://host:5000/mlflow"
+    assert environment == {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "secret"}
+    with pytest.raises(BadInput) as error:
+        take_credentials("postgresql://ann:secret@host/db")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "ftp://host"])
+def test_a_store_that_mlflow_refuses_is_bad_input(uri: str) -> None:
+    with pytest.raises(BadInput, match="expected http"):
+        take_credentials(uri)
+
+
+def test_alias_has_no_dots() -> None:
+    assert alias_of(0.8) == "best-eps-0_8"
+    assert alias_of(8.0) == "best-eps-8"
+
+
+def test_runs_that_read_views_have_their_disclosure_and_a_claim_with_the_policy(spec: SweepSpec, tmp_path: Path) -> None:
+    reading = Reading(attacker="blur_3 learned", pckh_50=0.4, psnr_db=20.0, ssim=0.5, hidden_psnr_db=20.0, hidden_ssim=0.5)
+    counts = {"hidden_frac": 1.0, "trained_on": 9, "tested_on": 9, "datasets": ("q",)}
+    measured = Disclosure(splits=("blur_3",), pckh_original=0.6, pckh_blind=0.2, readings=(reading,), **counts)
+    (tmp_path / "sheet.png").write_bytes(b"a picture")
+    config = record_of().config
+    plain = claim_of(
+        config.changed(method="public_only", epsilon=None, delta=None, clip_norm=None), None, FakeFacts(protected=False).manifests(config)
+    )
+    facts = FakeFacts(protected=True)
+    facts.claim = lambda config: plain  # type: ignore[method-assign,assignment,return-value]
+    tracker = Tracker(spec, facts=facts)
+    tracker.sweep_started()
+    tracker.views_disclosed(PolicyDisclosure(splits=(measured,)), DisclosureSheet(path=tmp_path / "sheet.png", mlflow_only=True))
+    view = spec.space.trial_config(0.8, {"method": "feature", "split": "blur_3", "clip_norm": 1.0})
+    tracker.trial_started(record_of("views", config=view))
+    tracker.trial_started(record_of("plain"))
+    tracker.close()
+    client, runs = opened(spec)
+    assert runs["views"].data.metrics == {"split/disclosure": pytest.approx(0.5)}
+    assert runs["plain"].data.metrics == {}
+    assert "read off them to 50 %" in runs["views"].data.tags["claim"]
+    assert "read off them" not in runs["plain"].data.tags["claim"]
+    assert [a.path for a in client.list_artifacts(runs["references"].info.run_id, "disclosure")] == ["disclosure/sheet.png"]
+    assert not (tmp_path / "sheet.png").exists()
