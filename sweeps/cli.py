@@ -1,4 +1,4 @@
-"""The command line `dpsweep`. The contract is in the README's table of commands.
+"""The command line `dpsweep`. The contract is in docs/commands.md.
 
 Exit codes: 0 ok, 1 failed or a service is unreachable, 2 bad input. An error that dpsweep raises on purpose is one
 message on stderr; anything else is a bug and keeps its traceback. Nothing heavy is imported here: `dpsweep --help`
