@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput
 from dpcore.privacy.randomness import SweepKey
-from dpcore.train.durable import read_json, write_json
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial

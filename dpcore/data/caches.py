@@ -18,10 +18,11 @@ import numpy as np
 from dpcore.config import Places
 from dpcore.data.catalog import EMBEDDED_KIND, dataset_folder, open_dataset
 from dpcore.data.cohorts import overlaps_of
-from dpcore.data.folders import TEMPORARY_SUFFIX, locked
+from dpcore.data.folders import locked
 from dpcore.data.shards import members_beside, open_shards
 from dpcore.data.synthetic import EMBEDDED
 from dpcore.data.views import META_NAME
+from dpcore.durable import TEMPORARY_SUFFIX
 from dpcore.pose.skeleton import MPII_16
 
 

@@ -6,7 +6,6 @@ one, and a crash leaves only a hidden `.tmp` folder that `dpsweep data purge` re
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,11 +14,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from dpcore.durable import TEMPORARY_SUFFIX, fsync_path
 from dpcore.errors import Refused
 
 PRIVATE_MODE = 0o700
 PUBLIC_MODE = 0o755
-TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
@@ -40,12 +39,12 @@ def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
         yield temporary
         temporary.chmod(PRIVATE_MODE if private else PUBLIC_MODE)
         for path in (*sorted(temporary.rglob("*")), temporary):
-            _fsync(path)
+            fsync_path(path)
         _rename(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _fsync(target.parent)
+    fsync_path(target.parent)
 
 
 @contextmanager
@@ -68,11 +67,3 @@ def _rename(temporary: Path, target: Path) -> None:
     except OSError:
         _refuse_existing(target)  # the race was lost: say so in our words
         raise
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,11 +24,11 @@ from dpcore.disclosure.evidence import Arithmetic, Evidence, People, gather_evid
 from dpcore.disclosure.quality import Images, psnr_db, ssim
 from dpcore.disclosure.result import Disclosure, Reading
 from dpcore.disclosure.sharpener import train_sharpener
+from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.pose.pckh import PckhState
 from dpcore.privacy.randomness import Indices, PublicStreams
-from dpcore.train.durable import read_json, write_json
 from dpcore.train.evaluator import predict
 from dpcore.train.inputs import device_of
 from dpcore.train.sources import ImageInputs

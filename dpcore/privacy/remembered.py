@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
 
 from dpcore.config import digest_of
+from dpcore.durable import replace_file
 from dpcore.errors import Corrupt
 
 Key = Mapping[str, str | int | float]
@@ -37,7 +36,7 @@ def remembered(folder: Path | None, key: Key, compute: Callable[[], float]) -> f
         if path.exists():
             return _read(path, key)
         value = compute()
-        _write(path, key, value)
+        replace_file(path, json.dumps({"key": dict(key), "value": value}).encode())
         return value
 
 
@@ -49,12 +48,3 @@ def _read(path: Path, key: Key) -> float:
     except (ValueError, KeyError, TypeError):
         pass
     raise Corrupt(f"{path}: not the remembered number that its name promises; delete the file and run again")
-
-
-def _write(path: Path, key: Key, value: float) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"key": dict(key), "value": value}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

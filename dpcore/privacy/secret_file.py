@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from dpcore.durable import OWNER_ONLY, write_new_file
 from dpcore.errors import Corrupt, Refused, Unavailable
 
 SECRET_BYTES = 32
@@ -18,14 +19,9 @@ def save_secret(path: Path, secret: bytes, *, what: str) -> None:
         Refused: something stands at `path`; a secret is never overwritten.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new_file(path, f"{secret.hex()}\n".encode(), mode=OWNER_ONLY)
     except FileExistsError:
         raise Refused(f"{path}: a {what} is there already and is never overwritten; load it, or choose another path") from None
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(secret.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def load_secret(path: Path, *, what: str, remedy: str) -> bytes:

@@ -25,10 +25,10 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dpcore.data.folders import TEMPORARY_SUFFIX, new_folder
+from dpcore.data.folders import new_folder
+from dpcore.durable import TEMPORARY_SUFFIX, append_line, cut_half_line, read_json, read_lines, write_json
 from dpcore.errors import Corrupt, NotReplayable, Refused
 from dpcore.train.attempts import CHECKPOINT_PREFIX, IDENTITY_FILE, RESULT_FILE, newest_checkpoint_step
-from dpcore.train.durable import append_line, drop_partial_line, read_json, read_lines, write_json
 from dpcore.train.reports import Report
 
 DIGESTS_FILE = "digests.jsonl"
@@ -55,7 +55,7 @@ class TrialFolder:
         self._recorded: dict[int, Report] = {}
         self._attempt = 0
         _remove_unfinished(folder)
-        drop_partial_line(folder / DIGESTS_FILE)
+        cut_half_line(folder / DIGESTS_FILE)
         for line in read_lines(folder / DIGESTS_FILE):
             if "attempt" in line:
                 self._enter_attempt(line["attempt"], line["from_step"])

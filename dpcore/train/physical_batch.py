@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from dpcore.config import RuntimeFlags
+from dpcore.durable import read_json
 from dpcore.errors import OutOfMemory, Unavailable
 from dpcore.privacy.per_example import Batch, GradientEngine
 from dpcore.train.attempts import IDENTITY_FILE
-from dpcore.train.durable import read_json
 
 WITHOUT_PROBE = 64
 """On a CPU: memory is no matter there, and larger batches are not faster."""

@@ -18,9 +18,9 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.folders import locked, new_folder
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import META_NAME, StoredViews, build_views
+from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
-from dpcore.train.durable import read_json, write_json
 from dpcore.train.evaluator import logits_of
 from dpcore.train.inputs import device_of, labels_of
 from dpcore.train.sources import ImageInputs, LabelledViews, Labels

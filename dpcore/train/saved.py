@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from dpcore.config import TrialConfig, parse_config
 from dpcore.data.folders import new_folder
+from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.folded import FoldedFeatures, Topology
 from dpcore.model.network import PoseNetwork, assemble_network, load_weights, weights_digest
-from dpcore.train.durable import read_json, write_json
 
 MODEL_FOLDER = "model"
 WEIGHTS_FILE = "model.safetensors"

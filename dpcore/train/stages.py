@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 from dpcore.config import Places, PublicStage, PublicViewStage, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.folders import locked, new_folder
 from dpcore.data.shards import ShardSet
+from dpcore.durable import write_json
 from dpcore.errors import BadInput
 from dpcore.model.freezing import Freeze
 from dpcore.model.network import PoseNetwork, build_network, codec_of, load_weights, weights_digest
 from dpcore.privacy.randomness import Indices, PublicStreams
-from dpcore.train.durable import write_json
 from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.public_training import FitOutcome, PublicFit, train_steps, train_to_convergence
 from dpcore.train.sources import Crops, Examples, LabelledViews

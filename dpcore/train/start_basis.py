@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.folders import locked, new_folder
+from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.network import weights_digest
 from dpcore.privacy.basis_fit import fit_to_public
@@ -29,7 +30,6 @@ from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PublicStreams
 from dpcore.privacy.sources import Sources
 from dpcore.privacy.subspace import SubspaceBasis
-from dpcore.train.durable import read_json, write_json
 from dpcore.train.inputs import InputBuilder
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory
 from dpcore.train.stages import rounding_of

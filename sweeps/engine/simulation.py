@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dpcore.config import RuntimeFlags, TrialConfig
+from dpcore.durable import append_line, cut_half_line, read_lines
 from dpcore.errors import BadInput
-from dpcore.train.durable import append_line, drop_partial_line, read_lines
 from dpcore.train.handout import Handout
 from sweeps.engine.surfaces import PUBLIC_ONLY, Surface
 
@@ -52,7 +52,7 @@ def run_trial(
     if folder is None:
         raise BadInput("a simulated trial keeps its reports in a folder: give it one")
     folder.mkdir(parents=True, exist_ok=True)
-    drop_partial_line(folder / REPORTS_FILE)
+    cut_half_line(folder / REPORTS_FILE)
     recorded = {(line["attempt"], line["step"]): line for line in read_lines(folder / REPORTS_FILE)}
     steps = config.stages.private.steps if config.method != "public_only" else 0
     points = [*range(runtime.report_every_steps, steps, runtime.report_every_steps), steps]

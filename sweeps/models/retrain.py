@@ -22,13 +22,13 @@ from typing import Any
 from dpcore.config import Places, TrialConfig, parse_config
 from dpcore.data.folders import new_folder
 from dpcore.disk import naming_full_disk
+from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, NotReplayable, OutOfMemory, Refused, Unavailable
 from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.composition import price
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import FIRST, RESULT_FILE, Attempt
 from dpcore.train.attempts import IDENTITY_FILE as TRIAL_IDENTITY_FILE
-from dpcore.train.durable import read_json, write_json
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial

@@ -9,7 +9,6 @@ is a release without privacy: the ledger says so before it happens, and from the
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import TrialConfig
+from dpcore.durable import OWNER_ONLY, append_lines, replace_file
 from dpcore.errors import BadInput, Refused, Unavailable
 from sweeps.ledger.ledger import Ledger, Reservation
 
@@ -47,9 +47,7 @@ def make_sealed_folder(folder: Path) -> None:
 def keep_error(folder: Path, trial_id: str, error: str) -> None:
     """Adds the full text of a failure to a file of mode 0600 below `folder`: it may quote a record, and somebody must mend it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / ERRORS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"{trial_id}: {error}\n")
+    append_lines(folder / ERRORS_FILE, [f"{trial_id}: {error}"], mode=OWNER_ONLY)
 
 
 def score_file(folder: Path) -> Path:
@@ -59,12 +57,8 @@ def score_file(folder: Path) -> Path:
 
 def seal(folder: Path, metrics: Mapping[str, float]) -> None:
     """Keeps a finished trial's scores in a file of mode 0600 and removes the rest: weights without privacy are of no use here."""
-    path = score_file(folder)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({name: metrics[name] for name in SEALED_SCORES if name in metrics}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    scores = {name: metrics[name] for name in SEALED_SCORES if name in metrics}
+    replace_file(score_file(folder), json.dumps(scores).encode(), mode=OWNER_ONLY)
     shutil.rmtree(folder)
 
 

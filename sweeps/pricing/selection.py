@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from scipy.optimize import brentq
 
+from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line, replace_file
 from dpcore.errors import BadInput, Corrupt, Refused
 from search_spaces.space import SelectionLaw, value_at
 from sweeps.ledger.charges import SelectionTerms
@@ -100,6 +101,7 @@ class Selection:
         self._folder = spec.selection_dir
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(self._folder, 0o700)
+        cut_half_line(self._journal)
 
     @property
     def terms(self) -> SelectionTerms:
@@ -137,11 +139,8 @@ class Selection:
     def write_end(self, record: TrialRecord) -> None:
         """Remembers how a trial ended."""
         known = {name: getattr(record, name) for name in ("trial_id", "epsilon", "state", "seconds", "error")}
-        line = json.dumps({**known, "curve": [asdict(point) for point in record.curve]}) + "\n"
-        with os.fdopen(os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        line = json.dumps({**known, "curve": [asdict(point) for point in record.curve]})  # of a diverged trial it may hold NaN
+        append_lines(self._journal, [line], mode=OWNER_ONLY)
 
     def ended(self, epsilon: float) -> Iterator[TrialRecord]:
         """The trials of an ε that have ended, as an earlier driver wrote them down."""
@@ -167,11 +166,7 @@ class Selection:
         kept = [line for line in self._read() if line["epsilon"] != epsilon]
         for folder in (self._folder / "checkpoints").glob(f"e{epsilon:g}-*"):
             shutil.rmtree(folder)
-        self._journal.unlink(missing_ok=True)
-        if kept:
-            content = "".join(json.dumps(line) + "\n" for line in kept)
-            with os.fdopen(os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(content)
+        replace_file(self._journal, "".join(json.dumps(line) + "\n" for line in kept).encode(), mode=OWNER_ONLY)
 
     def close(self) -> None:
         """Deletes the sealed folder: nothing is left to resume."""

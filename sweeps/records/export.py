@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import field_validator
 
 from dpcore.config import Part, RuntimeFlags, TrialConfig, parse_config
+from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Refused
 from sweeps.records.results import SweepResults, TrialRecord
-from sweeps.records.spec import SweepSpec, write_atomically
+from sweeps.records.spec import SweepSpec
 from sweeps.storage.bucket import check_uri, is_uri
 
 
@@ -71,7 +72,7 @@ def write_exported(exported: ExportedConfig, out: Path) -> None:
         if known != exported.model_dump(mode="json"):
             raise Refused(f"{out} holds another config already; give --out another file")
         return
-    write_atomically(out, render_yaml(exported.model_dump(mode="json")).encode())
+    replace_file(out, render_yaml(exported.model_dump(mode="json")).encode(), mode=OWNER_ONLY)
 
 
 def read_exported(path: Path) -> ExportedConfig:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from dpcore.durable import append_lines, cut_half_line
 from dpcore.errors import Corrupt
-from dpcore.train.durable import drop_partial_line
 from sweeps.records.results import CurvePoint, TrialRecord
 
 
@@ -15,11 +15,11 @@ class ReportsFile:
     """Appended by the driver that holds the sweep's lock. A line that a kill cut short is dropped: the trial reports it again."""
 
     def __init__(self, path: Path) -> None:
-        drop_partial_line(path)
+        cut_half_line(path)
         self._path = path
 
     def append(self, record: TrialRecord, point: CurvePoint) -> None:
-        """Adds a report, flushed to the operating system: it outlives this process."""
+        """Adds a report; it is on disk afterwards."""
         line = {
             "trial_id": record.trial_id,
             "attempt": record.attempt,
@@ -27,8 +27,7 @@ class ReportsFile:
             "metrics": point.metrics,
             "weights_digest": point.weights_digest,
         }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        append_lines(self._path, [json.dumps(line, sort_keys=True)])  # of a diverged trial it may hold NaN
 
     def read(self) -> Iterator[tuple[str, int, CurvePoint]]:
         """Trial id, attempt and point of every report, in the order in which they came.

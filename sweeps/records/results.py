@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dpcore.config import FEATURE_METHODS, TrialConfig, parse_config
+from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.train.attempts import Attempt
 from search_spaces.space import Accounting
-from sweeps.records.spec import write_atomically
 
 Role = Literal["search", "floor", "ceiling", "sealed_ceiling", "control", "seed"]
 State = Literal["planned", "running", "done", "pruned", "failed"]
@@ -209,7 +209,7 @@ class SweepResults:
         prices = () if self.composed_epsilon is None else ("sweep_epsilon", "composed_epsilon")
         facts = {k: getattr(self, k) for k in ("name", "accounting", "delta", *prices, "planned", "stopped_by", "protected")}
         facts = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in facts.items()}  # JSON has no infinity
-        write_atomically(folder / "sweep.json", json.dumps(facts, indent=2, allow_nan=False).encode())
+        replace_file(folder / "sweep.json", json.dumps(facts, indent=2, allow_nan=False).encode(), mode=OWNER_ONLY)
 
 
 def best_of(records: Iterable[TrialRecord], *, feature_only: bool = False) -> TrialRecord | None:
@@ -306,4 +306,4 @@ def _write_table(path: Path, table: Any) -> None:
 
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
+    replace_file(path, sink.getvalue().to_pybytes(), mode=OWNER_ONLY)

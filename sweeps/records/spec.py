@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
+from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import SpaceFile
 from sweeps.ledger.charges import FilterTerms
@@ -183,7 +183,7 @@ class SweepSpec(Part):
 
     def save(self) -> None:
         """Writes spec.json, whole or not at all."""
-        write_atomically(self.sweep_dir / SPEC_FILE, self.model_dump_json(indent=2, by_alias=True).encode())
+        replace_file(self.sweep_dir / SPEC_FILE, self.model_dump_json(indent=2, by_alias=True).encode(), mode=OWNER_ONLY)
 
     @classmethod
     def load(cls, name: str, storage: Path) -> Self:
@@ -212,18 +212,3 @@ class SweepSpec(Part):
             return parse_config(cls, json.loads(content))
         except ValueError as error:
             raise Corrupt(f"{where} is not a sweep's spec: {error}") from None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file by content that is on disk before it shows: a reader sees the old or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

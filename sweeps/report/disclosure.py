@@ -14,8 +14,8 @@ from pydantic import Field
 
 from dpcore.config import AttackSettings, Part, SplitConfig, parse_config
 from dpcore.disclosure.result import CLOSE, Disclosure
+from dpcore.durable import OWNER_ONLY, read_json, replace_file
 from sweeps.records.references import public_start_config
-from sweeps.records.spec import write_atomically
 from sweeps.report.comparison import score_of
 from sweeps.report.text import number, percent
 
@@ -93,7 +93,7 @@ def measure_policy(spec: SweepSpec, say: Callable[[str], None]) -> MeasuredPolic
 
 def save_policy(policy: PolicyDisclosure, sweep_dir: Path) -> None:
     """Writes results/disclosure.json."""
-    write_atomically(sweep_dir / "results" / FILE, policy.model_dump_json(indent=2).encode())
+    replace_file(sweep_dir / "results" / FILE, policy.model_dump_json(indent=2).encode(), mode=OWNER_ONLY)
 
 
 def read_policy(sweep_dir: Path) -> PolicyDisclosure | None:
@@ -102,8 +102,6 @@ def read_policy(sweep_dir: Path) -> PolicyDisclosure | None:
     Raises:
         Corrupt: the file is not JSON. BadInput: it is of another make.
     """
-    from dpcore.train.durable import read_json
-
     path = sweep_dir / "results" / FILE
     return parse_config(PolicyDisclosure, read_json(path), where=str(path)) if path.is_file() else None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpcore.durable import replace_file
 from sweeps.pricing.regimes import NO_GUARANTEE, Basis, basis_of
 from sweeps.pricing.validation import validation_line
 from sweeps.records.spec import DEFAULT_STORAGE
@@ -205,7 +206,7 @@ def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption())
     figures = save_figures(figure, folder)
-    (folder / "report.md").write_text(report.markdown())
+    replace_file(folder / "report.md", report.markdown().encode())
     return figures if not report.disclosures else (*figures, *_save_disclosure(report, folder))
 
 

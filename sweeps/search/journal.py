@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 
+from dpcore.durable import append_lines, cut_half_line
 from dpcore.errors import Corrupt
-from dpcore.train.durable import drop_partial_line
 
 NO_TIME = "1970-01-01T00:00:00+00:00"
 TIMES = ("datetime_start", "datetime_complete")
@@ -97,10 +96,7 @@ class SweepJournal(BaseJournalBackend):
         return entry
 
     def _write(self, entries: list[str]) -> None:
-        with self._path.open("ab") as file:
-            file.write("".join(f"{entry}\n" for entry in entries).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self._path, entries)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -119,7 +115,7 @@ def clear_journal(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for lock in path.parent.glob(f"{path.name}.lock*"):
         lock.unlink(missing_ok=True)
-    drop_partial_line(path)
+    cut_half_line(path)
 
 
 def _untimed(log: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ never not at all: the receiver must be idempotent (`sweeps/tracking/mlflow_store
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from dpcore.durable import append_lines, cut_half_line, replace_file
 from dpcore.errors import Corrupt
 
 Event = dict[str, Any]
@@ -22,8 +22,8 @@ class Spool:
 
     One process at a time: the driver, which holds the sweep's lock. Within it one thread appends and another reads.
 
-    Guarantees: an appended event survives the death of the process (it is handed to the operating system before
-    `append` returns). A line that a crash or a full disk left half-written is cut off: its event was never announced.
+    Guarantees: an appended event is on disk before `append` returns: it survives the death of the process and of the
+    machine. A line that a crash or a full disk left half-written is cut off: its event was never announced.
 
     Raises:
         Corrupt: the saved offset lies beyond the end of the spool.
@@ -33,18 +33,9 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "tracking.spool.jsonl"
         self._offset_path = folder / "tracking.offset"
-        self._end = self._cut_half_line()
+        self._end = cut_half_line(self.path)
         self._offset = self._load_offset()
         self.path.touch()
-
-    def _cut_half_line(self) -> int:
-        if not self.path.exists():
-            return 0
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
-        return whole
 
     def _load_offset(self) -> int:
         if not self._offset_path.exists():
@@ -59,14 +50,9 @@ class Spool:
 
     def append(self, event: Event) -> None:
         """Puts `event` at the end. NaN and infinity are refused: JSON has neither."""
-        line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        try:
-            with self.path.open("ab") as file:
-                file.write(line)
-        except OSError:
-            os.truncate(self.path, self._end)  # of a full disk: the next event would be glued to what got through
-            raise
-        self._end += len(line)
+        line = json.dumps(event, separators=(",", ":"), allow_nan=False)
+        append_lines(self.path, [line])
+        self._end += len(line.encode()) + 1
 
     def next(self) -> tuple[Event, int] | None:
         """The oldest unanswered event and the offset behind it; None when all are answered."""
@@ -79,9 +65,7 @@ class Spool:
 
     def acknowledge(self, offset: int) -> None:
         """Remembers that everything before `offset` is answered."""
-        fresh = self._offset_path.with_suffix(".new")
-        fresh.write_text(f"{offset}\n")
-        fresh.replace(self._offset_path)
+        replace_file(self._offset_path, f"{offset}\n".encode())
         self._offset = offset
 
     def unanswered(self) -> int:

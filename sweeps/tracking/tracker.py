@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import TrialConfig
+from dpcore.durable import OWNER_ONLY, read_json, write_json
 from sweeps.pricing.selection import winner_claim
 from sweeps.records.export import render_yaml
 from sweeps.records.publication import trial_at_hand
-from sweeps.records.spec import write_atomically
 from sweeps.report.curves import FOLDER as CURVES_FOLDER
 from sweeps.report.curves import save_trial_curve
 from sweeps.tracking.allow_list import WITHHELD, allowed_error, allowed_metrics, is_allowed
@@ -93,8 +93,8 @@ class Tracker:
         path = self._spec.state_dir / "tracking.json"
         if not path.exists():
             identity = {"sweep_id": uuid.uuid4().hex, "started_ms": int(self._clock() * 1000)}
-            write_atomically(path, json.dumps(identity).encode())
-        found: dict[str, Any] = json.loads(path.read_text())
+            write_json(path, identity, mode=OWNER_ONLY)
+        found: dict[str, Any] = read_json(path)
         return found
 
     def _start_parent(self, key: str, tags: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.caches import describe_dataset, purge_caches
+from dpcore.durable import read_json
 from dpcore.errors import BadInput, Corrupt, NotReplayable, OutOfMemory
 from dpcore.model.network import codec_of
 from dpcore.privacy.basis_fit import fit_to_public
@@ -21,7 +22,6 @@ from dpcore.privacy.randomness import PrivateStreams, SweepKey
 from dpcore.privacy.subspace import SubspaceBasis
 from dpcore.train import start_basis as start_basis_module
 from dpcore.train import trainer
-from dpcore.train.durable import read_json
 from dpcore.train.evaluator import loss_of
 from dpcore.train.handout import Handout
 from dpcore.train.inputs import InputBuilder
