@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("dpcore", "search_spaces", "sweeps")
+PACKAGES = ("dpcore", "dpsweep", "search_spaces", "sweeps")
 GLOBAL_SEEDS = {
     "torch.manual_seed",
     "torch.cuda.manual_seed",
