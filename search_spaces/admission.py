@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dpcore.config import TrialConfig, parse_config
+from dpcore.config.parsing import told
 from dpcore.errors import BadInput
-from search_spaces.space import Choice, Draw, Scalar, SpaceFile, value_at
+from search_spaces.space import Choice, Draw, Scalar, SpaceFile
 
 DRAWS_PER_VALUE = 64
 """Tries per choice value. A space that admits one draw in 20 is missed with probability 0.95^64 = 4 %, and then the
@@ -119,5 +120,6 @@ def _line(space: SpaceFile, draw: Draw, mistake: dict[str, Any]) -> str:
     drawn = max((known for known in draw if path == known or path.startswith(f"{known}.")), key=len, default=None)
     if mistake["type"] == "missing":
         return f"trial.{path}: missing; give it a value or search it"
-    given = value_at(space.trial, path) if drawn is None else draw[drawn]
-    return f"{'search' if drawn else 'trial'}.{drawn or path}: {mistake['msg'].lower()}, given {given if drawn else mistake['input']!r}"
+    if drawn is None:
+        return f"trial.{path}: {told(mistake, given=mistake['input'])}"
+    return f"search.{drawn}: {told(mistake, given=draw[drawn])}"

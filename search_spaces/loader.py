@@ -288,8 +288,8 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
                 found.append(f"{place}: also fixed in trial; keep one of the two")
             if path == "labels":
                 found.append(f"{place}: whether labels are public is for the data's owner to say, once: fix it in trial")
-            if space.sweep.accounting == "private_selection" and path in SPENDING_PATHS:
-                found.append(f"{place}: private_selection chooses among trials that cost the same; move it to trial")
+            if space.sweep.regime.is_selection and path in SPENDING_PATHS:
+                found.append(f"{place}: {space.sweep.accounting} chooses among trials that cost the same; move it to trial")
             if space.sweep.sampler == "grid" and not isinstance(parameter, Choice):
                 found.append(f"{place}: sampler grid needs choices, given a range")
     split = value_at(space.trial, "split")
@@ -305,17 +305,18 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
 
 def _regime_mistakes(space: SpaceFile) -> Iterable[str]:
     """What an accounting regime needs of `trial` and `search`."""
-    has_proxy = value_at(space.trial, "data.proxy") is not None
+    regime, has_proxy = space.sweep.regime, value_at(space.trial, "data.proxy") is not None
     if any("data.proxy" in parameters for parameters in (space.search, *space.search_at.values())):
         yield "search.data.proxy: one dataset stands in the private part's place; move it to trial"
-    elif space.sweep.accounting == "public_proxy" and not has_proxy:
-        yield "trial.data.proxy: accounting public_proxy rehearses on a PUBLIC dataset; name it, with data.proxy_examples"
-    elif space.sweep.accounting != "public_proxy" and has_proxy:
-        yield f"trial.data.proxy: trials of accounting {space.sweep.accounting} read the private data; leave it out, or set public_proxy"
-    if value_at(space.trial, "relation") == "replace" and (space.sweep.accounting == "private_selection" or space.searches_spending):
+    elif not regime.reads_private and not has_proxy:
+        yield f"trial.data.proxy: accounting {regime.name} rehearses on a PUBLIC dataset; name it, with data.proxy_examples"
+    elif regime.reads_private and has_proxy:
+        yield f"trial.data.proxy: trials of accounting {regime.name} read the private data; leave it out, or set public_proxy"
+    if value_at(space.trial, "relation") == "replace" and (regime.is_selection or space.searches_spending):
         yield "trial.relation: RDP, which prices private_selection and searched q or steps, gives no bound for replace; use add_remove"
-    if space.sweep.accounting == "private_selection" and "nonprivate" in space.methods:
+    if regime.is_selection and "nonprivate" in space.methods:
         yield "search.method: nonprivate spends without bound, so nothing can be selected from it privately; leave it out"
+    yield from regime.refusals(space)
 
 
 def _stopper_mistakes(space: SpaceFile) -> Iterable[str]:

@@ -16,12 +16,12 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from dpcore.config import FEATURE_METHODS, PRIVATE_METHODS, AttackSettings, Part, SplitConfig, TrialConfig, parse_config
+from search_spaces.regimes import REGIMES, Regime
 
 Scalar = bool | int | float | str | None
-Accounting = Literal["composed", "public_proxy", "private_selection", "unaccounted"]
 Draw = dict[str, Scalar]
 """Dotted TrialConfig path → value, for the active parameters alone."""
 
@@ -169,7 +169,7 @@ class SweepSettings(Part):
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     stopper: Literal["none", "asha", "median"] = "none"
     stopping: StoppingSettings | None = Field(default=None, description="None: the stopper's defaults")
-    accounting: Accounting
+    accounting: Annotated[str, AfterValidator(REGIMES.checked)]
     selection: SelectionLaw | None = Field(default=None, description="private_selection: the law of the number of trials")
     epsilon_total: float | None = Field(default=None, gt=0)
     validation: Literal["public", "private"] = "public"
@@ -193,9 +193,9 @@ class SweepSettings(Part):
             if self.stopping is not None:
                 raise ValueError("stopping: these are a stopper's settings; leave them out, or set stopper asha or median")
             return self
-        if self.accounting == "private_selection":
+        if self.regime.is_selection:
             raise ValueError(
-                "stopper: private_selection is priced for trials that do not depend on each other, and a stopper compares them; use none"
+                f"stopper: {self.accounting} is priced for trials that do not depend on each other, and a stopper compares them; use none"
             )
         if self.validation == "private":
             raise ValueError(
@@ -214,29 +214,35 @@ class SweepSettings(Part):
             raise ValueError("validation private needs validation_epsilon (of all scores together) and validation_units (nominal people)")
         if self.validation == "public" and settings != (None, None):
             raise ValueError("validation_epsilon and validation_units are for validation private: public scores cost nothing")
-        if self.validation == "private" and self.accounting in ("public_proxy", "private_selection"):
-            why = "reads PUBLIC data alone" if self.accounting == "public_proxy" else "needs scores that cost nothing, as it hides how many"
-            raise ValueError(f"validation: {self.accounting} {why}; declare the validation data public")
+        if self.validation == "private" and self.regime.public_scores is not None:
+            raise ValueError(f"validation: {self.accounting} {self.regime.public_scores}; declare the validation data public")
         return self
 
     @model_validator(mode="after")
     def _number_of_trials(self) -> Self:
-        if self.accounting != "private_selection":
+        if not self.regime.is_selection:
             if self.selection is not None:
                 raise ValueError("selection: it is the law of private_selection; leave it out, or set accounting private_selection")
             if self.trials_per_epsilon is None and self.sampler != "grid":
                 raise ValueError(f"trials_per_epsilon: sampler {self.sampler} has no end of its own; give a number")
             return self
         if self.selection is None:
-            raise ValueError("selection: private_selection draws the number of trials; give its law, such as {mean_trials: 10, shape: 1}")
+            raise ValueError(
+                f"selection: {self.accounting} draws the number of trials; give its law, such as {{mean_trials: 10, shape: 1}}"
+            )
         if self.trials_per_epsilon is not None:
-            raise ValueError("trials_per_epsilon: private_selection draws the number of trials from selection; set it to null")
+            raise ValueError(f"trials_per_epsilon: {self.accounting} draws the number of trials from selection; set it to null")
         if self.sampler != "random":
             raise ValueError(
-                f"sampler: private_selection is priced for independent draws, and {self.sampler} chooses draws by what came before or "
+                f"sampler: {self.accounting} is priced for independent draws, and {self.sampler} chooses draws by what came before or "
                 "runs a fixed list; use random"
             )
         return self
+
+    @property
+    def regime(self) -> Regime:
+        """What `accounting` names."""
+        return REGIMES.get(self.accounting)
 
 
 class References(Part):

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dpcore.errors import BadInput
 
+UNKNOWN_NAME = "unknown_name"
+"""pydantic's type of a mistake whose message is whole: a name that no table has."""
+
 
 class Part(BaseModel):
     """A frozen piece of configuration that refuses unknown keys and silent conversions of NaN or infinity."""
@@ -38,7 +41,13 @@ def _describe_mistake(kind: type[BaseModel], mistake: dict[str, Any], where: str
         return f"{path}: missing; give it a value"
     if mistake["type"] == "value_error":
         return f"{path + ': ' if path else ''}{mistake['ctx']['error']}"
-    return f"{path}: {mistake['msg'].lower()}, given {mistake['input']!r}"
+    return f"{path}: {told(mistake, given=mistake['input'])}"
+
+
+def told(mistake: dict[str, Any], *, given: Any) -> str:
+    """pydantic's message on a field, with what was given."""
+    message: str = mistake["msg"]
+    return message if mistake["type"] == UNKNOWN_NAME else f"{message.lower()}, given {given!r}"
 
 
 def field_names(kind: type[BaseModel], path: list[str]) -> list[str]:

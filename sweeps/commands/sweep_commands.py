@@ -163,7 +163,7 @@ def print_plan(spec: SweepSpec) -> None:
         elif group.spendings:
             noise = [_range(group.spendings, name) for name in ("sampling_prob", "noise_multiplier", "steps")] + ["–"]
         rows.append([f"{group.epsilon:g}", "", f"{group.trials:g}", str(group.reruns), str(group.control), *noise])
-    mean = "" if spec.space.sweep.selection is None else " on average"
+    mean = " on average" if spec.space.sweep.regime.is_selection else ""
     print(f"plan of {spec.name}: {plan.trials:g} runs{mean}, {', '.join(plan.references) or 'no references'} once")
     print()
     print(render_table(["ε", "", "trials", "fresh seeds", "controls", "q", "noise multiplier", "steps", "price at this ε"], rows))

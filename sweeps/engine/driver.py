@@ -135,7 +135,7 @@ class _Run:
             key_id=key.key_id(),
         )
         clock = None if facts.protected else time.monotonic
-        selection = None if spec.space.sweep.selection is None else Selection(spec, key)
+        selection = Selection(spec, key) if spec.space.sweep.regime.is_selection else None
         self._schedule = Schedule(spec, around.accountant, reservations, selection=selection, clock=clock)
         self._schedule.restore(key_lost=key_lost)
         self._write_again_at = 0.0

@@ -103,7 +103,7 @@ def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None
     _silence()
     trainable = tune.with_parameters(TrialTrainable, key=key, runtime=spec.trial_runtime.model_dump(mode="json"), gpus=spec.gpus_per_trial)
     bundle = {"CPU": spec.cpus_per_trial, **({"GPU": spec.gpus_per_trial} if spec.gpus_per_trial else {})}
-    folder = (spec.state_dir if spec.space.sweep.selection is None else spec.selection_dir) / RAY_FOLDER
+    folder = (spec.selection_dir if spec.space.sweep.regime.is_selection else spec.state_dir) / RAY_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     try:
         # Not tune.Tuner: it pickles and copies searcher and callbacks at birth, and ours hold the open study and ledger.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from dpcore.config import PRIVATE_METHODS, TrialConfig
 from dpcore.errors import BadInput, Refused
 from search_spaces.admission import admissible_grid
-from search_spaces.space import SPENDING_PATHS, Accounting, Choice, SpaceFile
+from search_spaces.regimes import REGIMES
+from search_spaces.space import SPENDING_PATHS, Choice, SpaceFile
 from sweeps.ledger.charges import charges_of
 from sweeps.ledger.ledger import Ledger, LedgerLine
 from sweeps.ledger.room import Compose, spent, total
@@ -96,7 +97,7 @@ class SweepPlan:
     epsilon_total: float | None
 
     @property
-    def accounting(self) -> Accounting:
+    def accounting(self) -> str:
         """The regime."""
         return self.basis.accounting
 
@@ -115,14 +116,14 @@ class SweepPlan:
         """Under the sweep's own regime; None under `unaccounted`."""
         return self.price_under(self.accounting)
 
-    def price_under(self, accounting: Accounting) -> float | None:
+    def price_under(self, accounting: str) -> float | None:
         """ε under a regime."""
         return next(price.epsilon for price in self.prices if price.accounting == accounting)
 
     @property
     def headline(self) -> str:
         """The price in words; the first thing that a report says."""
-        epsilon = self.composed_epsilon if self.accounting == "unaccounted" else self.sweep_epsilon
+        epsilon = self.sweep_epsilon if REGIMES.get(self.accounting).is_promise else self.composed_epsilon
         return headline(self.basis, delta=self.delta, epsilon=epsilon)
 
 
@@ -184,7 +185,7 @@ def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant
 def priced(results: SweepResults, ledger: Ledger, accountant: Accountant) -> SweepResults:
     """The results with what their sweep costs as its ledger stands."""
     reserved = sweep_price(ledger, results.name, results.delta, accountant)
-    charged = None if results.accounting == "unaccounted" else reserved
+    charged = reserved if REGIMES.get(results.accounting).is_promise else None
     return replace(results, sweep_epsilon=charged, composed_epsilon=reserved)
 
 
@@ -220,7 +221,7 @@ def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence
     """The filter of a sweep that searches q or the steps. Its budget lets every trial, rerun and one final training per ε be
     the dearest corner of the space; `epsilon_total` makes it smaller where that is asked."""
     spending = [([*group.spendings], round(group.trials) + group.reruns + 1) for group in groups if group.spendings]
-    if space.sweep.accounting == "public_proxy" or not space.searches_spending or not spending:
+    if not space.sweep.regime.reads_private or not space.searches_spending or not spending:
         return None
     from dpcore.privacy.composition import open_filter
 

@@ -130,7 +130,7 @@ class Reservations:
                 cohort=self._cohort,
                 key_id=self._key_id,
             )
-        is_selected = self._spec.space.sweep.selection is not None and record.role == "search"
+        is_selected = self._spec.space.sweep.regime.is_selection and record.role == "search"
         return None if is_selected else self._run(record)
 
     def _run(self, record: TrialRecord) -> Reservation | None:

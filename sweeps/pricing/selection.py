@@ -211,7 +211,7 @@ def check_key(key_lost: bool, spec: SweepSpec) -> None:
     Raises:
         Refused: number and settings of its trials follow the key.
     """
-    if key_lost and spec.space.sweep.selection is not None:
+    if key_lost and spec.space.sweep.regime.is_selection:
         raise Refused(
             f"the sweep key of {spec.name} is lost, and with it the number of trials that the selection would have to run: it cannot be "
             "finished; what it reserved stays charged, start a sweep of another --name"

@@ -13,7 +13,6 @@ from dpcore.config import FEATURE_METHODS, TrialConfig, parse_config
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.train.attempts import Attempt
-from search_spaces.space import Accounting
 
 Role = Literal["search", "floor", "ceiling", "sealed_ceiling", "control", "seed"]
 State = Literal["planned", "running", "done", "pruned", "failed"]
@@ -148,7 +147,7 @@ class SweepResults:
 
     name: str
     records: tuple[TrialRecord, ...]
-    accounting: Accounting
+    accounting: str
     delta: float
     sweep_epsilon: float | None = None
     composed_epsilon: float | None = None

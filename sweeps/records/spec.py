@@ -94,7 +94,7 @@ class SweepSpec(Part):
             raise ValueError(
                 f"{given}, which can hold neither lock nor ledger: give --state DIR, local or shared, for study, key and spool"
             )
-        if self.space.sweep.selection is not None or self.space.references.ceiling == "non_private":
+        if self.space.sweep.regime.is_selection or self.space.references.ceiling == "non_private":
             raise ValueError(
                 f"{given}: what nobody may see of a private selection or a sealed ceiling cannot lie there, where a store's versions and "
                 "access logs keep what is deleted; give a folder as --storage, or another accounting and references.ceiling=false"

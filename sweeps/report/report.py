@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.durable import replace_file
-from sweeps.pricing.regimes import NO_GUARANTEE, Basis, basis_of
+from search_spaces.regimes import REGIMES, Regime
+from sweeps.pricing.regimes import Basis, Pricing, basis_of, pricing_of
 from sweeps.pricing.validation import validation_line
 from sweeps.records.spec import DEFAULT_STORAGE
 from sweeps.report.comparison import Comparison, compare
@@ -56,31 +57,23 @@ class SweepPrice:
     warm_start: str | None = None
 
     @property
-    def accounting(self) -> str:
-        """The regime."""
-        return self.basis.accounting
+    def regime(self) -> Regime:
+        """How the sweep is accounted for."""
+        return REGIMES.get(self.basis.accounting)
 
     @property
-    def is_rehearsed(self) -> bool:
-        """Whether no trial read private data."""
-        return self.accounting == "public_proxy"
+    def pricing(self) -> Pricing:
+        """What the regime says."""
+        return pricing_of(self.basis.accounting)
 
     def lines(self) -> list[str]:
         """The price in words."""
-        where = f"price of this sweep ({self.accounting})"
         spent = f"ε = {number(self.composed_epsilon)} at δ = {self.delta:.3g}"
-        counted = f"{spent} for {self.private_trials} private trials ({self.basis.text()})"
+        first, *beside = self.pricing.lines(self.basis, spent=spent, trials=self.private_trials)
         begun = [] if self.warm_start is None else [self.warm_start]
-        if self.is_rehearsed:
-            return [f"{where}: ε = 0: {self.basis.text()}", *begun, "scores and gains are a rehearsal's, on the proxy"]
-        if self.accounting == "unaccounted":
-            composed = replace(self.basis, accounting="composed")
-            lines = [f"{where}: {NO_GUARANTEE}; composed would have cost {counted.replace(self.basis.text(), composed.text())}"]
-        elif self.accounting == "private_selection":
-            lines = [f"{where}: {spent}, reruns included ({self.basis.text()})", "how long the sweep took hints at the number of trials"]
-        else:
-            lines = [f"{where}: {counted}"]
-        lines += [*begun, self.validation]
+        if not self.regime.reads_private:
+            return [first, *begun, *beside]
+        lines = [first, *beside, *begun, self.validation]
         if math.isinf(self.composed_epsilon):
             lines.append(UNSEALED)
         elif self.sealed:
@@ -89,14 +82,9 @@ class SweepPrice:
 
     def caption(self) -> str:
         """What must stand under a curve over ε."""
-        if self.accounting == "unaccounted":
-            return f"{NO_GUARANTEE}: settings were chosen on private results that nobody paid for"
-        if self.is_rehearsed:
-            return "Choosing cost ε = 0: every point was trained and scored on PUBLIC data, at the noise of its ε relative to the batch."
-        total = number(self.composed_epsilon, 2)
-        text = (
-            f"Choosing cost ε = {total} (δ = {self.delta:.3g}, {self.accounting}): a model here is that private together with its settings."
-        )
+        text = self.pricing.caption(self.basis, epsilon=number(self.composed_epsilon, 2), delta=self.delta)
+        if not (self.regime.reads_private and self.regime.is_promise):
+            return text
         text = text if self.warm_start is None else f"{text} {self.warm_start[0].upper()}{self.warm_start[1:]}."
         return text if self.protected else f"{text} {STAND_IN.capitalize()}."
 
@@ -114,8 +102,9 @@ class SweepReport:
 
     def text(self) -> str:
         """For the terminal."""
+        warning = self.price.pricing.warning
         parts = [
-            f"sweep {self.name}" + (f": {NO_GUARANTEE}" if self.price.accounting == "unaccounted" else ""),
+            f"sweep {self.name}" + ("" if warning is None else f": {warning}"),
             render_table(HEADER, [_row(one) for one in self.comparisons]),
             render_table(*_methods_table(self.comparisons)),
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
@@ -128,7 +117,8 @@ class SweepReport:
     def markdown(self) -> str:
         """For report.md."""
         methods_header, methods_rows = _methods_table(self.comparisons)
-        headline = [f"**{NO_GUARANTEE}**", ""] if self.price.accounting == "unaccounted" else []
+        warning = self.price.pricing.warning
+        headline = [] if warning is None else [f"**{warning}**", ""]
         lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(HEADER, [_row(one) for one in self.comparisons]), ""]
         lines += ["![PCKh over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
         lines += ["## Best trial of each method", "", *_markdown_table(methods_header, methods_rows), ""]

@@ -50,7 +50,7 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
 
 def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, float | None]:
     """Reserved so far, and at the end of the plan."""
-    if spec.space.sweep.accounting == "unaccounted":
+    if not spec.space.sweep.regime.is_promise:
         return None, None
     ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
     planned = plan_sweep(spec.space, accountant, cache_dir=spec.places.cache_dir).sweep_epsilon
@@ -66,7 +66,7 @@ def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> float | Non
     seconds: list[float] = [trial.user_attrs[END]["seconds"] for trial in trials if trial.state.is_finished() and END in trial.user_attrs]
     timed = [one for one in seconds if one > 0]
     slots = sum(trial.state == TrialState.RUNNING for trial in trials) or at_a_time(spec)
-    if not timed or slots is None or spec.space.sweep.selection is not None:
+    if not timed or slots is None or spec.space.sweep.regime.is_selection:
         return None
     left = max(0, planned_runs(spec.space) - len(seconds))
     return mean(timed) * left / slots
@@ -98,7 +98,7 @@ def _leader(trial: FrozenTrial) -> dict[str, str]:
 
 def _planned(spec: SweepSpec, study: Study | None, epsilon: float) -> int:
     """Trials of the search; of a private selection the winner alone, or none where the selection is over without one."""
-    if spec.space.sweep.selection is None:
+    if not spec.space.sweep.regime.is_selection:
         return trials_at(spec.space, epsilon)
     return len(_counted(study)) if study is not None and study.user_attrs.get(SELECTED) else 1
 

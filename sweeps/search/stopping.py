@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal
 
 from dpcore.config import PRIVATE_METHODS, RuntimeFlags
 from dpcore.errors import BadInput
-from search_spaces.space import HORIZON_PATH, Accounting, SpaceFile, StoppingSettings, value_at
+from search_spaces.regimes import REGIMES
+from search_spaces.space import HORIZON_PATH, SpaceFile, StoppingSettings, value_at
 from sweeps.records.results import PCKH_50, TrialRecord
 
 if TYPE_CHECKING:
@@ -199,9 +200,9 @@ def stopping_lines(results: SweepResults, plan: StoppingPlan) -> tuple[str, ...]
     return (what_stopping_saves(plan, results.accounting), *lines)
 
 
-def what_stopping_saves(plan: StoppingPlan, accounting: Accounting) -> str:
+def what_stopping_saves(plan: StoppingPlan, accounting: str) -> str:
     """The plan, and what it does to the price of the sweep; where trials read no private data there is none."""
-    if accounting == "public_proxy":
+    if not REGIMES.get(accounting).reads_private:
         return plan.text()
     return (
         f"{plan.text()}; it saves time, not privacy: a stopped trial is charged in full, as where it stopped depended on what was released"

@@ -41,7 +41,7 @@ def with_warm_start(spec: SweepSpec, name: str, *, say: Callable[[str], None]) -
 
     _check_regime(spec, name)
     earlier = load_spec(name, spec.storage)
-    is_private = earlier.space.sweep.accounting != "public_proxy" or (earlier.warm_start is not None and earlier.warm_start.is_private)
+    is_private = earlier.space.sweep.regime.reads_private or (earlier.warm_start is not None and earlier.warm_start.is_private)
     _check_charges(spec, earlier, is_private=is_private)
     with results_at_hand(earlier) as folder:
         ended = [record for record in read_results(folder).of_role("search") if _is_scored(record)]
@@ -54,9 +54,9 @@ def with_warm_start(spec: SweepSpec, name: str, *, say: Callable[[str], None]) -
 
 def _check_regime(spec: SweepSpec, name: str) -> None:
     sweep = spec.space.sweep
-    if sweep.accounting == "private_selection":
+    if sweep.regime.is_selection:
         raise Refused(
-            f"--warm-start {name}: private_selection is priced for independent draws from the space, and settings that an earlier sweep "
+            f"--warm-start {name}: {sweep.accounting} is priced for independent draws from the space, and settings that an earlier sweep "
             "chose are not; leave it out, or use accounting composed"
         )
     if sweep.sampler != "tpe":
@@ -70,10 +70,11 @@ def _check_regime(spec: SweepSpec, name: str) -> None:
 def _check_charges(spec: SweepSpec, earlier: SweepSpec, *, is_private: bool) -> None:
     if not is_private:
         return
-    if spec.space.sweep.accounting == "public_proxy":
+    regime = spec.space.sweep.regime
+    if not regime.reads_private:
         raise Refused(
-            f"--warm-start {earlier.name}: that sweep chose its settings on private data, and public_proxy promises that choosing costs "
-            "nothing; name one that ran under public_proxy itself, or use accounting composed"
+            f"--warm-start {earlier.name}: that sweep chose its settings on private data, and {regime.name} promises that choosing costs "
+            f"nothing; name one that ran under {regime.name} itself, or use accounting composed"
         )
     if earlier.resolved_ledger_url != spec.resolved_ledger_url:
         raise Refused(

@@ -69,7 +69,11 @@ def test_a_good_file_loads_with_yaml_1_2_numbers(tmp_path: Path) -> None:
         ("choice: [blur_10]", "choice: [blur_11]", "search.split: unknown split blur_11; did you mean blur_10?"),
         ("accounting: composed", "accounting: public_proxy", "trial.data.proxy: accounting public_proxy rehearses on a PUBLIC dataset"),
         ("p, public", "p, proxy: z, proxy_examples: 9, public", "trials of accounting composed read the private data"),
-        ("accounting: composed", "accounting: everything", "sweep.accounting: input should be 'composed', 'public_proxy'"),
+        (
+            "accounting: composed",
+            "accounting: everything",
+            "sweep.accounting: unknown regime everything; expected one of composed, ",
+        ),
         ("accounting: composed", "accounting: private_selection", "selection: private_selection draws the number of trials"),
         (COUNTED, f"{SECRET}, trials_per_epsilon: 4, sampler: random", "trials_per_epsilon: private_selection draws"),
         (COUNTED, f"{SECRET}, sampler: tpe", "tpe chooses draws by what came before"),
