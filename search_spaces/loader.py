@@ -314,8 +314,9 @@ def _regime_mistakes(space: SpaceFile) -> Iterable[str]:
         yield f"trial.data.proxy: trials of accounting {regime.name} read the private data; leave it out, or set public_proxy"
     if value_at(space.trial, "relation") == "replace" and (regime.is_selection or space.searches_spending):
         yield "trial.relation: RDP, which prices private_selection and searched q or steps, gives no bound for replace; use add_remove"
-    if regime.is_selection and "nonprivate" in space.methods:
-        yield "search.method: nonprivate spends without bound, so nothing can be selected from it privately; leave it out"
+    if regime.is_selection and space.unbounded_methods:
+        named = ", ".join(space.unbounded_methods)
+        yield f"search.method: {named} spends without bound, so nothing can be selected from it privately; leave it out"
     yield from regime.refusals(space)
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
-from dpcore.config import FEATURE_METHODS, PRIVATE_METHODS, AttackSettings, Part, SplitConfig, TrialConfig, parse_config
+from dpcore.config import METHODS, AttackSettings, Method, Part, SplitConfig, TrialConfig, parse_config
 from search_spaces.regimes import REGIMES, Regime
 
 Scalar = bool | int | float | str | None
@@ -289,7 +289,21 @@ class SpaceFile(Part):
     @property
     def has_feature_methods(self) -> bool:
         """Whether a control can exist: only a feature method has a private part to switch off."""
-        return bool(FEATURE_METHODS.intersection(self.methods))
+        return any(method.uses_views for method in self._known_methods)
+
+    @property
+    def private_methods(self) -> tuple[str, ...]:
+        """Those of `methods` that spend a finite ε."""
+        return tuple(method.name for method in self._known_methods if method.is_private)
+
+    @property
+    def unbounded_methods(self) -> tuple[str, ...]:
+        """Those of `methods` that release gradients as they are."""
+        return tuple(method.name for method in self._known_methods if method.is_unbounded)
+
+    @property
+    def _known_methods(self) -> list[Method]:
+        return [method for method in map(METHODS.find, self.methods) if method is not None]
 
     @property
     def stopping_grace_steps(self) -> int:
@@ -378,7 +392,8 @@ class SpaceFile(Part):
         values = copy.deepcopy(self.trial)
         for path, value in {**draw, **(overrides or {})}.items():
             set_value(values, path, value)
-        if epsilon is not None and values.get("method") in PRIVATE_METHODS:
+        method = METHODS.find(values.get("method"))
+        if epsilon is not None and method is not None and method.is_private:
             values.update(epsilon=epsilon, delta=self.delta)
         if isinstance(values.get("split"), str) and values["split"] in self.splits:
             values["split"] = self.splits[values["split"]].model_dump(mode="json")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpcore.audit.tradeoff import Floats, step_scores
-from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, Precision, RuntimeFlags, TrialConfig
+from dpcore.config import Precision, RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.mechanism import Direction, Mechanism
@@ -164,7 +164,7 @@ class Attacked:
     def bystander(self) -> Mechanism | None:
         """The same run without a single private record, under a key of its own: whoever knows all that is public can make
         it, and knows the public term by it. None where there is no public term."""
-        if self.target.config.method not in FEATURE_METHODS or self.target.config.public_weight == 0.0:
+        if not self.target.config.traits.uses_views or self.target.config.public_weight == 0.0:
             return None
         plain: dict[str, object] = {"method": "feature", "subspace.rank": None, "subspace.source": "public"}
         nobody = HeldRecords(records=self.records.records[:0], views=None if self.records.views is None else self.records.views[:0])
@@ -230,8 +230,8 @@ def fitted_to_canaries(config: TrialConfig, *, canaries: int, others: int, steps
     examples have no part in the claim. The subspace is fitted once, since its examples are the same at each step.
     """
     changes: dict[str, object] = {"stages.private.steps": steps}
-    if config.method in FEATURE_METHODS:
+    if config.traits.uses_views:
         changes["public_batch_size"] = max(1, (canaries + others) // 4)
-    if config.method in PROJECTED_METHODS and config.subspace.rank != "full":
+    if config.traits.projects and config.subspace.rank != "full":
         changes |= {"subspace.rank": canaries + others, "subspace.examples": canaries + others, "subspace.refresh_steps": None}
     return config.changed(**changes)

@@ -28,7 +28,7 @@ from dpcore.audit.canaries import (
     marked,
 )
 from dpcore.audit.tradeoff import SELECTION_SHARE, Floats, choose_rule, refuted_epsilon
-from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
+from dpcore.config import TrialConfig
 from dpcore.privacy.randomness import SweepKey
 
 Progress = Callable[[float], None]
@@ -67,7 +67,7 @@ def mechanism_scores(target: Target, *, canaries: int, progress: Progress) -> tu
 
 
 def _block_size(config: TrialConfig) -> int:
-    if config.method in PROJECTED_METHODS:
+    if config.traits.projects:
         return _PROJECTED_BLOCK
     return int(min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, math.sqrt(2.0 * _NUMBERS_A_STEP / config.sampling_prob))))
 
@@ -75,10 +75,10 @@ def _block_size(config: TrialConfig) -> int:
 def _attacked(target: Target, is_in: Mask) -> Attacked:
     """A run with the canaries of `is_in` (n,), in a space of twice as many coordinates where a subspace leaves some out."""
     config, count = target.config, len(is_in)
-    projected = config.method in PROJECTED_METHODS
+    projected = config.traits.projects
     eye = torch.eye(count, 2 * count if projected else count)
     rows, own_views = marked(eye, is_in, target)
-    paired = config.method in FEATURE_METHODS
+    paired = config.traits.uses_views
     views = HeldRecords(records=dirac_batch(-AMPLITUDE * target.clip_norm * eye)) if paired else None
     return Attacked(
         target=replace(target, config=fitted_to_canaries(config, canaries=count, others=0, steps=target.plan.steps)),

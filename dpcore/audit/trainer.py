@@ -22,7 +22,7 @@ from dpcore.audit.canaries import Eavesdropper, Mask, Target, coins
 from dpcore.audit.mechanism import Progress
 from dpcore.audit.tradeoff import Floats, epsilon_at, noisiest_epsilon, step_scores
 from dpcore.audit.training import Listener, Overheard, SmallProblem, attacked_training, train
-from dpcore.config import PROJECTED_METHODS, ModelConfig, TrialConfig
+from dpcore.config import ModelConfig, TrialConfig
 from dpcore.privacy.accounting import PrivacyPlan, Spending
 from dpcore.privacy.mechanism import Direction
 from dpcore.privacy.randomness import PublicStreams, SweepKey
@@ -38,7 +38,7 @@ _SIMULATED = 20_000
 
 def trainer_problem(config: TrialConfig, *, canaries: int, steps: int | None = None) -> SmallProblem:
     """The training problem of one run, with as many of the canaries as fit into it."""
-    fitting = min(canaries, _PROJECTED_CANARIES) if config.method in PROJECTED_METHODS else canaries
+    fitting = min(canaries, _PROJECTED_CANARIES) if config.traits.projects else canaries
     return SmallProblem(model=_MODEL, canaries=fitting, steps=STEPS if steps is None else steps)
 
 

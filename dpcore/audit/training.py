@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpcore.audit.canaries import AMPLITUDE, PUBLIC_AMPLITUDE, Attacked, HeldRecords, Mask, Target, fitted_to_canaries, marked
-from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, ModelConfig, Places, TrialConfig
+from dpcore.config import ModelConfig, Places, TrialConfig
 from dpcore.model.network import build_network, codec_of
 from dpcore.pose.loss import simcc_loss
 from dpcore.privacy.mechanism import Direction, Mechanism
@@ -87,7 +87,7 @@ def attacked_training(problem: SmallProblem, target: Target, is_in: Mask) -> Att
 
     marks = torch.eye(problem.canaries)
     rows, own_views = marked(marks, is_in, target)
-    blurred, paired = 0.5 * features[:ORDINARY], config.method in FEATURE_METHODS
+    blurred, paired = 0.5 * features[:ORDINARY], config.traits.uses_views
 
     def held(marks: Tensor, others: Tensor) -> HeldRecords:
         return HeldRecords(records=_records(marks, others, problem.model))
@@ -100,7 +100,7 @@ def attacked_training(problem: SmallProblem, target: Target, is_in: Mask) -> Att
             views=_records(own_views, blurred, problem.model) if paired else None,
         ),
         views=held(-AMPLITUDE * target.clip_norm * marks, blurred) if paired else None,
-        public=held(PUBLIC_AMPLITUDE * marks, features[ORDINARY:]) if config.method in PROJECTED_METHODS else None,
+        public=held(PUBLIC_AMPLITUDE * marks, features[ORDINARY:]) if config.traits.projects else None,
     )
 
 

@@ -248,5 +248,5 @@ def _target(config: TrialConfig, request: AuditRequest) -> Target:
 def _refuse_without_claim(config: TrialConfig) -> None:
     if config.spends_privacy:
         return
-    reason = "releases gradients without noise: its ε is infinite" if config.method == "nonprivate" else "reads nothing private: its ε is 0"
+    reason = "releases gradients without noise: its ε is infinite" if config.traits.is_unbounded else "reads nothing private: its ε is 0"
     raise Refused(f"nothing to audit: method {config.method} {reason}, so no noise stands behind a claim; give a private trial")

@@ -1,15 +1,11 @@
 """What one trial is, as frozen and checked data. Torch-free, so that a search space loads without it."""
 
 from dpcore.config.data import AugmentationConfig, DataConfig, Places, SplitConfig
+from dpcore.config.methods import METHODS, Method
 from dpcore.config.model import ModelConfig
 from dpcore.config.parsing import Part, did_you_mean, digest_of, field_names, parse_config
 from dpcore.config.privacy import (
-    FEATURE_METHODS,
-    METHODS,
-    PRIVATE_METHODS,
-    PROJECTED_METHODS,
     AttackSettings,
-    Method,
     PrivacyUnit,
     Relation,
     SubspaceConfig,
@@ -19,11 +15,8 @@ from dpcore.config.training import OptimizerConfig, PrivateStage, PublicStage, P
 from dpcore.config.trial import MECHANISM_VERSION, TrialConfig
 
 __all__ = [
-    "FEATURE_METHODS",
     "MECHANISM_VERSION",
     "METHODS",
-    "PRIVATE_METHODS",
-    "PROJECTED_METHODS",
     "AttackSettings",
     "AugmentationConfig",
     "DataConfig",

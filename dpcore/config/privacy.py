@@ -1,8 +1,8 @@
-"""What a guarantee is about: methods, units, neighbours, the subspace, and the attack on public views."""
+"""What a guarantee is about: units, neighbours, the subspace, and the attack on public views."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -13,16 +13,6 @@ Relation = Literal["add_remove", "replace"]
 
 PrivacyUnit = Literal["person", "image", "video"]
 """What a guarantee protects: one annotated person's crop, all crops of one photograph, or all frames of one video."""
-
-Method = Literal["dpsgd", "projected", "feature", "feature_projected", "public_only", "nonprivate"]
-
-METHODS: tuple[str, ...] = get_args(Method)
-
-FEATURE_METHODS = frozenset({"feature", "feature_projected"})
-
-PROJECTED_METHODS = frozenset({"projected", "feature_projected"})
-
-PRIVATE_METHODS = frozenset({"dpsgd", "projected", "feature", "feature_projected"})
 
 
 class SubspaceConfig(Part):

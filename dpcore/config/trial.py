@@ -9,14 +9,16 @@ search space loads without it.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import functools
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dpcore.config.data import AugmentationConfig, DataConfig, SplitConfig
+from dpcore.config.methods import METHOD_FIELDS, METHODS, Method
 from dpcore.config.model import ModelConfig
 from dpcore.config.parsing import Part, digest_of, parse_config
-from dpcore.config.privacy import FEATURE_METHODS, PRIVATE_METHODS, PROJECTED_METHODS, Method, PrivacyUnit, Relation, SubspaceConfig
+from dpcore.config.privacy import PrivacyUnit, Relation, SubspaceConfig
 from dpcore.config.training import OptimizerConfig, Stages, TeacherStage
 
 MECHANISM_VERSION = 2
@@ -36,7 +38,7 @@ class TrialConfig(Part):
     | nonprivate | | the same; its ε is infinite |
     """
 
-    method: Method
+    method: Annotated[str, AfterValidator(METHODS.checked)]
     data: DataConfig
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -66,7 +68,10 @@ class TrialConfig(Part):
     @model_validator(mode="before")
     @classmethod
     def _feature_defaults(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("method") in FEATURE_METHODS:
+        if not isinstance(values, dict):
+            return values
+        method = METHODS.find(values.get("method"))
+        if method is not None and method.uses_views:
             filled = dict(values)
             for key, default in (("public_weight", 1.0), ("private_weight", 1.0), ("public_batch_size", 64)):
                 if filled.get(key) is None:
@@ -76,35 +81,25 @@ class TrialConfig(Part):
 
     @model_validator(mode="after")
     def _method_has_its_own_settings(self) -> Self:
-        private, feature = self.method in PRIVATE_METHODS, self.method in FEATURE_METHODS
-        rules = (
-            ("epsilon", self.epsilon, private and not self.is_control, private),
-            ("delta", self.delta, private and not self.is_control, private),
-            ("clip_norm", self.clip_norm, private and not self.is_control, private),
-            ("subspace.rank", self.subspace.rank, self.method in PROJECTED_METHODS, self.method in PROJECTED_METHODS),
-            ("public_weight", self.public_weight, feature, feature),
-            ("private_weight", self.private_weight, feature, feature),
-            ("public_batch_size", self.public_batch_size, feature, feature),
-        )
-        for name, value, needed, allowed in rules:
-            if needed and value is None:
-                raise ValueError(f"method {self.method} needs {name}: give it a value")
-            if not allowed and value is not None:
-                raise ValueError(f"method {self.method} has no {name}: leave it out (given {value})")
+        values = self.model_dump(include={path.partition(".")[0] for path in METHOD_FIELDS})
+        for path in METHOD_FIELDS:
+            value = functools.reduce(dict.__getitem__, path.split("."), values)
+            if value is None and self.traits.needs(path, control=self.is_control):
+                raise ValueError(f"method {self.method} needs {path}: give it a value")
+            if value is not None and path not in self.traits.fields:
+                raise ValueError(f"method {self.method} has no {path}: leave it out (given {value})")
         return self
 
     @model_validator(mode="after")
     def _split_where_it_is_used(self) -> Self:
-        uses_view = self.method in FEATURE_METHODS or self.start == "public_view" or self.subspace.source == "public_view"
+        uses_view = self.traits.uses_views or self.start == "public_view" or self.subspace.source == "public_view"
         if uses_view and self.split is None:
             raise ValueError(f"method {self.method} with start {self.start} reads public views: give a split")
         if not uses_view and self.split is not None:
             raise ValueError(f"method {self.method} with start {self.start} reads no public view: leave split out")
         if self.start == "public_view" and self.stages.public_view is None:
             raise ValueError("start public_view needs stages.public_view")
-        if self.method == "nonprivate" and self.start != "public":
-            raise ValueError("method nonprivate starts from the public model: set start to public")
-        if self.subspace.source == "public_view" and self.method != "feature_projected":
+        if self.subspace.source == "public_view" and not (self.traits.uses_views and self.traits.projects):
             raise ValueError("subspace.source public_view is for method feature_projected: elsewhere give public")
         return self
 
@@ -121,8 +116,13 @@ class TrialConfig(Part):
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
-        if self.method == "public_only" and self.examples_per_unit != 1:
-            raise ValueError(f"method public_only draws no unit: leave examples_per_unit out (given {self.examples_per_unit})")
+        problem = self.traits.refusal(self)
+        if problem is not None:
+            raise ValueError(problem)
+        if self.optimizer.dp_bias_correction and self.traits.direction is not None:
+            raise ValueError(
+                f"optimizer.dp_bias_correction: method {self.method} makes its own direction, whose noise is not known; leave it out"
+            )
         rank, examples = self.subspace.rank, self.subspace.examples
         if isinstance(rank, int) and rank > examples:
             raise ValueError(f"subspace.rank {rank} is more than the {examples} public examples (subspace.examples) it is fitted to")
@@ -139,14 +139,19 @@ class TrialConfig(Part):
         return self.stages.private.expected_batch_size / self.data.nominal_examples
 
     @property
+    def traits(self) -> Method:
+        """What `method` names."""
+        return METHODS.get(self.method)
+
+    @property
     def is_control(self) -> bool:
         """A feature run with its private part switched off: it reads no private pixel and spends nothing."""
-        return self.method in FEATURE_METHODS and self.private_weight == 0
+        return self.traits.uses_views and self.private_weight == 0
 
     @property
     def adds_noise(self) -> bool:
         """Whether the run clips and adds noise, for private data or, as a rehearsal, for a proxy."""
-        return self.method in PRIVATE_METHODS and not self.is_control
+        return self.traits.is_private and not self.is_control
 
     @property
     def is_rehearsal(self) -> bool:

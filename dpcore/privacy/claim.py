@@ -208,7 +208,7 @@ def claim_of(
         examples_per_unit=config.examples_per_unit,
         relation=_relation(config),
         labels="private" if config.split is None else config.labels,
-        epsilon=None if config.method == "nonprivate" and not config.is_rehearsal else 0.0 if plan is None else plan.epsilon_planned,
+        epsilon=None if config.traits.is_unbounded and not config.is_rehearsal else 0.0 if plan is None else plan.epsilon_planned,
         delta=None if plan is None else plan.delta,
         accountant="none" if plan is None else f"PLD (dp-accounting, {_PRICED_AS[plan.relation]}, interval 1e-4)",
         sampling="" if plan is None else _sampling(config, plan),
@@ -293,6 +293,6 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> 
 
 
 def _no_guarantee(config: TrialConfig, private: DatasetFacts) -> str | None:
-    if config.method != "nonprivate" or config.is_rehearsal:
+    if not config.traits.is_unbounded or config.is_rehearsal:
         return None
-    return f"method nonprivate releases gradients of {private.name} without clipping and without noise; its ε is infinite."
+    return f"method {config.method} releases gradients of {private.name} without clipping and without noise; its ε is infinite."

@@ -26,11 +26,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
+from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import Spending
 from dpcore.privacy.basis_fit import fit_to_public
 from dpcore.privacy.clipping import BoundedSum, clip_rows
+from dpcore.privacy.directions import direction_of
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import GradientEngine, RowsAndLosses
 from dpcore.privacy.randomness import Indices, PrivateStreams, choose_without_replacement, poisson_sample
@@ -144,16 +145,14 @@ class Mechanism:
         if step >= self._config.stages.private.steps:
             raise Refused(f"step {step} is beyond the {self._config.stages.private.steps} steps that the noise was calibrated for")
         self._next_step += 1
-        if self._config.method == "nonprivate":
+        if self._config.traits.is_unbounded:
             return self._nonprivate(step)
-        public_term = self._public_term(step)
+        method, public_term = self._config.traits, self._public_term(step)
         if self._config.is_control:
-            if public_term is None:
-                raise BadInput("a control without public term has nothing to release")
-            return Direction(value=public_term, event=None, public_term=public_term, sealed=None)
+            return Direction(value=direction_of(method, public_term, None), event=None, public_term=public_term, sealed=None)
         private_term, sealed = self._private_term(step)
-        value = private_term if public_term is None else public_term.to(torch.float64) + private_term
-        return Direction(value=value.to(torch.float32), event="subsampled_gaussian", public_term=public_term, sealed=sealed)
+        value = direction_of(method, public_term, private_term)
+        return Direction(value=value, event="subsampled_gaussian", public_term=public_term, sealed=sealed)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside weights and step: the subspace, where it was fitted at earlier weights. That of the
@@ -214,7 +213,7 @@ class Mechanism:
         """One row a record: the gradient, or the residual of its pair."""
         public_weight = _public_weight(self._config)
         batch = private.batch(indices, draw)
-        if public_weight == 0.0:
+        if public_weight == 0.0 or self._config.traits.row == "gradient":
             return self._engine.rows_and_losses(batch)
         return self._engine.residual_rows_and_losses(batch, private.view_batch(indices, draw), public_weight)
 
@@ -263,7 +262,7 @@ class Mechanism:
         """The ceiling: the expected-size mean of the drawn gradients, released as it is."""
         private, streams = self._sources.private, self._randomness.private
         if private is None or streams is None:
-            raise BadInput("method nonprivate needs the private dataset and a key for its batches")
+            raise BadInput(f"method {self._config.method} needs the private dataset and a key for its batches")
         chosen = self._drawn_examples(streams, step)
         draw = private.draw_geometry(streams.stream("augmentation", step), len(chosen.examples))
         value = (self._summed(private, chosen, draw) / self._config.stages.private.expected_batch_size).to(torch.float32)
@@ -307,15 +306,15 @@ class Mechanism:
 
 def needs_fitted_basis(config: TrialConfig) -> bool:
     """Whether the private steps of `config` project onto a subspace that is fitted to public gradients."""
-    return config.method in PROJECTED_METHODS and config.subspace.rank != "full" and not config.is_control
+    return config.traits.projects and config.subspace.rank != "full" and not config.is_control
 
 
 def _public_weight(config: TrialConfig) -> float:
-    return config.public_weight if config.method in FEATURE_METHODS and config.public_weight is not None else 0.0
+    return config.public_weight if config.traits.uses_views and config.public_weight is not None else 0.0
 
 
 def _private_weight(config: TrialConfig) -> float:
-    return config.private_weight if config.method in FEATURE_METHODS and config.private_weight is not None else 1.0
+    return config.private_weight if config.traits.uses_views and config.private_weight is not None else 1.0
 
 
 def _units_of(source: ExampleSource | None, units: Units | None) -> Units:
@@ -340,8 +339,8 @@ def _seal(total: BoundedSum, chosen: Chosen, *, nonfinite: int, loss_sum: float)
 
 
 def _check_inputs(config: TrialConfig, sources: Sources, randomness: Randomness, noise_multiplier: float | None) -> None:
-    if config.method == "public_only":
-        raise BadInput("method public_only takes no private steps: it is the end of its public stages")
+    if config.traits.private_sum == "none":
+        raise BadInput(f"method {config.method} takes no private steps: it is the end of its public stages")
     if config.adds_noise != (noise_multiplier is not None):
         raise BadInput(
             f"method {config.method} {'needs a' if config.adds_noise else 'takes no'} noise multiplier, given {noise_multiplier}"

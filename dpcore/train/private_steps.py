@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dpcore.config import FEATURE_METHODS, TrialConfig
+from dpcore.config import TrialConfig
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.accounting import PrivacyPlan, verify_executed
@@ -64,7 +64,7 @@ class Progress:
 
 def end_of(config: TrialConfig) -> int:
     """How many private steps the trial takes: none for public_only, which is its start."""
-    return 0 if config.method == "public_only" else config.stages.private.steps
+    return 0 if config.traits.private_sum == "none" else config.stages.private.steps
 
 
 def sources_of(config: TrialConfig, *, data: TrialData, builder: InputBuilder) -> Sources:
@@ -74,9 +74,9 @@ def sources_of(config: TrialConfig, *, data: TrialData, builder: InputBuilder) -
     Raises:
         BadInput: a feature method has no views.
     """
-    if config.method in FEATURE_METHODS and data.views is None:
+    if config.traits.uses_views and data.views is None:
         raise BadInput(f"method {config.method} needs public views: give the config a split")
-    reads_views = data.views is not None and config.method in FEATURE_METHODS
+    reads_views = data.views is not None and config.traits.uses_views
     units = Units.of_ids(unit_ids(data.private, config.privacy_unit))
     return Sources(
         private=None

@@ -66,7 +66,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
         Diverged: the released weights are no numbers any more.
         Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
     """
-    key, attempt, needs_key = handout.key, handout.attempt, config.method != "public_only" and not config.is_control
+    key, attempt, needs_key = handout.key, handout.attempt, config.traits.private_sum != "none" and not config.is_control
     if key is None and (handout.validation is not None or needs_key):
         raise BadInput(f"method {config.method} draws private data, or noise for a private score: give it a sweep key")
     if attempt.physical_batch_size is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dpcore.config import FEATURE_METHODS, Places, RuntimeFlags, TrialConfig
+from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset, unit_ids
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import build_views
@@ -93,8 +93,8 @@ def _public_side(
 def _check_guarantee(config: TrialConfig, private: ShardSet, *, sealed: bool) -> None:
     """Refuses what would make the claim untrue: units that cannot be told apart, protected data without privacy."""
     manifest = private.manifest
-    if config.method == "nonprivate" and manifest.protected and not sealed:
-        raise Refused(f"method nonprivate would release gradients of {manifest.name}, which is protected; choose a private method")
+    if config.traits.is_unbounded and manifest.protected and not sealed:
+        raise Refused(f"method {config.method} would release gradients of {manifest.name}, which is protected; choose a private method")
     if config.spends_privacy:
         check_unit(private, config.privacy_unit)
     if config.is_rehearsal:
@@ -105,4 +105,4 @@ def _check_guarantee(config: TrialConfig, private: ShardSet, *, sealed: bool) ->
 
 def needs_pairs(config: TrialConfig) -> bool:
     """Whether private steps read the public view of each drawn record."""
-    return config.method in FEATURE_METHODS and not config.is_control
+    return config.traits.uses_views and not config.is_control

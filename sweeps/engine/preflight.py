@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpcore.config import PRIVATE_METHODS, Places, TrialConfig
+from dpcore.config import Places, TrialConfig
 from dpcore.errors import BadInput, Refused
 from sweeps.engine.searcher import SweepTracker
 from sweeps.ledger.charges import FilterTerms
@@ -92,7 +92,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     charged = (private, validation) if validated else (private,)
     for dataset in charged:
         check_cohort(dataset.members, members_beside(dataset.folder), place=dataset.folder.parent)
-    if PRIVATE_METHODS.intersection(spec.space.methods):
+    if spec.space.private_methods:
         check_unit(private, config.privacy_unit)
     if validated:
         check_unit(validation, config.privacy_unit)
@@ -150,8 +150,9 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Data
             "references.ceiling trains without privacy, and the private data are protected; set references.ceiling=false, or =non_private: "
             "then it runs, the ledger says so, and its score is sealed"
         )
-    if facts.protected and "nonprivate" in spec.space.methods:
-        raise Refused("method nonprivate trains without privacy, and the private data are protected; take it out of the space")
+    if facts.protected and spec.space.unbounded_methods:
+        named = ", ".join(spec.space.unbounded_methods)
+        raise Refused(f"method {named} trains without privacy, and the private data are protected; take it out of the space")
     check_new_studies(spec, protected=facts.protected)
     ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
     standing = () if ledger is None else ledger.lines(cohort=facts.cohort)

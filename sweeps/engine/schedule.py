@@ -426,7 +426,7 @@ class Schedule:
         """The record with what it is going to spend: 0 where no private data are read, None for an infinite ε."""
         plan = self._accountant.plan(record.config, self._spec.places.cache_dir)
         if plan is None:
-            return record if record.config.method == "nonprivate" else replace(record, epsilon_spent=0.0)
+            return record if record.config.traits.is_unbounded else replace(record, epsilon_spent=0.0)
         return replace(record, delta=plan.delta, noise_multiplier=plan.noise_multiplier, sampling_prob=plan.sampling_prob)
 
 

@@ -54,7 +54,7 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     cut_half_line(folder / REPORTS_FILE)
     recorded = {(line["attempt"], line["step"]): line for line in read_lines(folder / REPORTS_FILE)}
-    steps = config.stages.private.steps if config.method != "public_only" else 0
+    steps = config.stages.private.steps if config.traits.private_sum != "none" else 0
     points = [*range(runtime.report_every_steps, steps, runtime.report_every_steps), steps]
     final = SURFACE.score(config) + SURFACE.noise_stddev * _normal(f"{trial_id}|{config.fingerprint()}|{attempt.number}")
     for number, step in enumerate(points):

@@ -12,9 +12,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dpcore.config import FEATURE_METHODS, PROJECTED_METHODS, TrialConfig
+from dpcore.config import METHODS as METHOD_TABLE
+from dpcore.config import TrialConfig
 
-METHODS = ("dpsgd", "projected", "feature", "feature_projected")
+METHODS = tuple(name for name in METHOD_TABLE.own if METHOD_TABLE.get(name).is_private)
+REACH, HUNGER = 0.6, 0.04
+"""Of a method that a surface says nothing of."""
 FULL_RANK = 4096
 PUBLIC_ONLY, NONPRIVATE = 0.55, 0.75
 WORST = 0.02
@@ -72,23 +75,23 @@ class Surface:
 
     def score(self, config: TrialConfig) -> float:
         """The noise-free score in [0, 1] at the full horizon: the method's best, less a smooth penalty."""
-        if config.method == "nonprivate":
+        if config.traits.is_unbounded:
             return NONPRIVATE
         if not config.adds_noise or config.epsilon is None or config.clip_norm is None:
             return PUBLIC_ONLY
-        epsilon, (clip_shift, rate_shift) = config.epsilon, self.shift[config.method]
+        epsilon, (clip_shift, rate_shift) = config.epsilon, self.shift.get(config.method, (0.0, 0.0))
         clip = self.clip_norm.distance(math.log10(config.clip_norm), epsilon, shift=clip_shift)
         rate = self.learning_rate.distance(math.log10(config.optimizer.learning_rate), epsilon, shift=rate_shift)
         penalty = (clip**2 - 2 * self.correlation * clip * rate + rate**2) / (1 - self.correlation**2)
-        if config.method in PROJECTED_METHODS:
+        if config.traits.projects:
             rank = config.subspace.rank if isinstance(config.subspace.rank, int) else FULL_RANK
             penalty += self.rank.distance(math.log2(rank), epsilon) ** 2
-        if config.method in FEATURE_METHODS:
+        if config.traits.uses_views:
             penalty += self.public_weight.distance(config.public_weight or 0.0, epsilon) ** 2
         return max(WORST, self._reachable(config.method, epsilon) - self.depth * penalty / (1.0 + 0.25 * penalty))
 
     def _reachable(self, method: str, epsilon: float) -> float:
-        return self.reach[method] - self.hunger[method] * max(0.0, 1.0 - math.log10(epsilon))
+        return self.reach.get(method, REACH) - self.hunger.get(method, HUNGER) * max(0.0, 1.0 - math.log10(epsilon))
 
 
 def drawn_surface(seed: int) -> Surface:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
+from dpcore.config.methods import PUBLIC_ONLY
 from dpcore.data.catalog import open_dataset
 from dpcore.data.shards import ShardSet
 from dpcore.errors import BadInput, Refused
@@ -57,13 +58,13 @@ def pretrain_public(values: Mapping[str, Any], places: Places, *, out: Path | No
         out: Folder that takes the public model; None keeps it in the cache alone.
     """
     kept = {field: values[field] for field in PUBLIC_FIELDS if field in values}
-    config = parse_config(TrialConfig, {**kept, "method": "public_only", "start": "public"})
+    config = parse_config(TrialConfig, {**kept, "method": PUBLIC_ONLY, "start": "public"})
     data = open_trial_data(config, places, RuntimeFlags())
     network = public_network(config, data.public, places=places, runtime=RuntimeFlags())
     state = _score(network, config, data.validation, places)
     if out is not None:
         meta = {
-            "method": "public_only",
+            "method": PUBLIC_ONLY,
             "epsilon_spent": 0.0,
             "fingerprint": config.fingerprint(),
             "pckh_50": state.mean(0.5),

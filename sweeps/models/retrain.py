@@ -352,7 +352,7 @@ def _check_score(record: TrialRecord, last: Report) -> None:
 def _result(config: TrialConfig, trial_id: str, last: Report) -> dict[str, Any]:
     return {
         "epsilon_target": config.epsilon if config.spends_privacy else None,
-        "epsilon_spent": last.metrics.get("privacy/epsilon_spent", 0.0 if config.method != "nonprivate" else None),
+        "epsilon_spent": last.metrics.get("privacy/epsilon_spent", None if config.traits.is_unbounded else 0.0),
         "delta": config.delta if config.spends_privacy else None,
         "method": config.method,
         "pckh_50": last.metrics["val/pckh_50"],

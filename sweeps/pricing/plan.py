@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpcore.config import PRIVATE_METHODS, TrialConfig
+from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Refused
 from search_spaces.admission import admissible_grid
 from search_spaces.regimes import REGIMES
@@ -253,7 +253,7 @@ def private_config(space: SpaceFile, epsilon: float) -> TrialConfig | None:
     """Some draw that spends, or would without its proxy; None where there is none."""
     generator = random.Random(0)
     for _ in range(DRAWS):
-        for method in sorted(PRIVATE_METHODS.intersection(space.methods)):
+        for method in sorted(space.private_methods):
             try:
                 config = space.trial_config(epsilon, space.draw(epsilon, generator, forced={"method": method})).without_proxy()
             except BadInput:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import SplitConfig, TrialConfig, parse_config
+from dpcore.config.methods import NONPRIVATE, PUBLIC_ONLY
 from search_spaces.space import SpaceFile, set_value, value_at
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
 def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialConfig:
     """Public data and public views alone: what costs nothing and a private run must beat."""
     values = _without_private(space, seed)
-    values.update(method="public_only", start="public_view", split=split.model_dump(mode="json"), examples_per_unit=1)
+    values.update(method=PUBLIC_ONLY, start="public_view", split=split.model_dump(mode="json"), examples_per_unit=1)
     if value_at(values, "stages.public_view") is None:
         set_value(values, "stages.public_view", {"until": "converged"})
     return parse_config(TrialConfig, values, where="references.floor")
@@ -66,14 +67,14 @@ def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialCon
 def public_start_config(space: SpaceFile, *, seed: int) -> TrialConfig:
     """The public model before any view or private record: the floor of whoever reads no view, and often above the others."""
     values = _without_private(space, seed)
-    values.update(method="public_only", start="public", split=None, examples_per_unit=1)
+    values.update(method=PUBLIC_ONLY, start="public", split=None, examples_per_unit=1)
     return parse_config(TrialConfig, values, where="references.floor")
 
 
 def ceiling_config(space: SpaceFile, *, seed: int) -> TrialConfig:
     """The same training without privacy, with the settings of `references.ceiling` where it has some."""
     values = _without_private(space, seed)
-    values.update(method="nonprivate", start="public", split=None)
+    values.update(method=NONPRIVATE, start="public", split=None)
     for path, value in space.references.ceiling.items() if isinstance(space.references.ceiling, dict) else ():
         set_value(values, path, value)
     return parse_config(TrialConfig, values, where="references.ceiling")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dpcore.config import FEATURE_METHODS, TrialConfig, parse_config
+from dpcore.config import TrialConfig, parse_config
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.train.attempts import Attempt
@@ -215,7 +215,7 @@ def best_of(records: Iterable[TrialRecord], *, feature_only: bool = False) -> Tr
     """The done record with the highest PCKh@0.5, the first of equals. `feature_only`: with a public and a private part to tell apart."""
     done = [r for r in records if r.state == "done" and r.pckh_50 is not None]
     if feature_only:
-        done = [r for r in done if r.config.method in FEATURE_METHODS and r.config.public_weight]
+        done = [r for r in done if r.config.traits.uses_views and r.config.public_weight]
     return max(done, key=lambda r: r.pckh_50 or 0.0, default=None)
 
 

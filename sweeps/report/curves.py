@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.report.figures import METHOD_STYLE
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -112,11 +110,11 @@ def _line(axes: Axes, record: TrialRecord, **style: object) -> None:
 
 
 def _colour(record: TrialRecord) -> str:
-    return METHOD_STYLE[record.config.method][0] if record.config.method in METHOD_STYLE else OTHER_COLOUR
+    return record.config.traits.colour
 
 
 def _label(record: TrialRecord) -> str:
-    method = METHOD_STYLE[record.config.method][2] if record.config.method in METHOD_STYLE else record.config.method
+    method = record.config.traits.label or record.config.method
     kinds = {"seed": " (fresh seeds of the winner)", "control": " (control: private part off)"}
     return f"{method}{kinds.get(record.role, '')}"
 

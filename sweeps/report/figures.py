@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpcore.config import METHODS
 from dpcore.disclosure.result import CLOSE
 from sweeps.report.comparison import Comparison
 from sweeps.report.disclosure import DisclosureRow
@@ -13,14 +14,6 @@ from sweeps.report.disclosure import DisclosureRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-METHOD_STYLE = {
-    "dpsgd": ("#4477aa", "o", "DP-SGD"),
-    "projected": ("#228833", "s", "projected"),
-    "feature": ("#ccbb44", "^", "feature"),
-    "feature_projected": ("#aa3377", "D", "feature projected"),
-}
-"""Colour (Paul Tol's bright scheme, safe for colour-blind readers), marker and name per method."""
 
 COMPARISON_STEM = "pckh_over_epsilon"
 DISCLOSURE_STEM = "pckh_over_disclosure"
@@ -62,11 +55,13 @@ def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: s
 
 
 def _draw_methods(axes: Axes, ordered: Sequence[Comparison]) -> None:
-    for method, (colour, marker, label) in METHOD_STYLE.items():
-        points = [(one.epsilon, one.by_method[method].pckh_50) for one in ordered if method in one.by_method]
-        if points:
+    present = {name for one in ordered for name in one.by_method}
+    for method in (METHODS.get(name) for name in METHODS.names() if name in present):
+        if method.is_private:
+            points = [(one.epsilon, one.by_method[method.name].pckh_50) for one in ordered if method.name in one.by_method]
             scores = [100 * score for _, score in points if score is not None]
-            axes.plot([x for x, _ in points], scores, color=colour, marker=marker, ms=5, lw=1, alpha=0.8, label=f"{label} (best trial)")
+            label = f"{method.label or method.name} (best trial)"
+            axes.plot([x for x, _ in points], scores, color=method.colour, marker=method.marker, ms=5, lw=1, alpha=0.8, label=label)
 
 
 def _draw_references(axes: Axes, ordered: Sequence[Comparison]) -> None:

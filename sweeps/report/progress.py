@@ -30,6 +30,6 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
 
 
 def _spent(record: TrialRecord) -> str:
-    if record.config.method == "nonprivate":
+    if record.config.traits.is_unbounded:
         return "∞"
     return "0" if not record.epsilon_spent else f"{record.epsilon_spent:.3f}"

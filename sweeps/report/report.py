@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpcore.config import METHODS
 from dpcore.durable import replace_file
 from search_spaces.regimes import REGIMES, Regime
 from sweeps.pricing.regimes import Basis, Pricing, basis_of, pricing_of
@@ -202,10 +203,10 @@ def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
 
 def _save_disclosure(report: SweepReport, folder: Path) -> tuple[Path, ...]:
     without_view = [
-        one.by_method[method].pckh_50
+        record.pckh_50
         for one in report.comparisons
-        for method in ("dpsgd", "projected")
-        if method in one.by_method and one.by_method[method].split is None
+        for method, record in one.by_method.items()
+        if METHODS.get(method).is_private and not METHODS.get(method).uses_views and record.split is None
     ]
     bars = {
         "best private trial without views": max((score for score in without_view if score is not None), default=None),

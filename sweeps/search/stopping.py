@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dpcore.config import PRIVATE_METHODS, RuntimeFlags
+from dpcore.config import RuntimeFlags
 from dpcore.errors import BadInput
 from search_spaces.regimes import REGIMES
 from search_spaces.space import HORIZON_PATH, SpaceFile, StoppingSettings, value_at
@@ -175,7 +175,7 @@ class Stopping:
 
     def _judges(self, record: TrialRecord) -> bool:
         """References, reruns and trials without privacy are neither stopped nor a measure for others."""
-        return record.role == "search" and record.config.method in PRIVATE_METHODS and record.steps in self._plan.rungs
+        return record.role == "search" and record.config.traits.is_private and record.steps in self._plan.rungs
 
     def _rung(self, record: TrialRecord) -> _Rung:
         return self._rungs.setdefault((record.epsilon, record.steps), _Rung())
@@ -190,7 +190,7 @@ def stopping_lines(results: SweepResults, plan: StoppingPlan) -> tuple[str, ...]
     """How many trials were stopped at each ε, where, and what that saved."""
     lines = []
     for epsilon in results.epsilons:
-        searched = [r for r in results.of_role("search", epsilon) if r.config.method in PRIVATE_METHODS]
+        searched = [r for r in results.of_role("search", epsilon) if r.config.traits.is_private]
         stopped = Counter(record.steps for record in searched if record.state == "pruned")
         if searched:
             saved = sum((plan.horizon - step) * count for step, count in stopped.items()) / (plan.horizon * len(searched))

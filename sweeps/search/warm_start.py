@@ -85,7 +85,7 @@ def _check_charges(spec: SweepSpec, earlier: SweepSpec, *, is_private: bool) -> 
 
 def _is_scored(record: TrialRecord) -> bool:
     """A ceiling's settings would be chosen without any privacy."""
-    return record.state == "done" and record.pckh_50 is not None and record.config.method != "nonprivate"
+    return record.state == "done" and record.pckh_50 is not None and not record.config.traits.is_unbounded
 
 
 def _draws_at(space: SpaceFile, epsilon: float, ended: Sequence[TrialRecord], *, name: str, say: Callable[[str], None]) -> list[Draw]:

@@ -269,7 +269,7 @@ def _reasons(sheets: Sequence[ContactSheet]) -> dict[str, str]:
 
 def epsilon_tag(config: TrialConfig) -> str:
     """ε target as a tag: a number, `inf` without privacy, `0` where nothing private is read."""
-    if config.method == "nonprivate":
+    if config.traits.is_unbounded:
         return "inf"
     return f"{config.epsilon:g}" if config.spends_privacy and config.epsilon is not None else "0"
 
