@@ -29,7 +29,7 @@ def admission_mistakes(space: SpaceFile) -> Iterator[str]:
         yield from field_mistakes
         return
     yield from _refused_everywhere(space)
-    if space.sweep.sampler == "grid":
+    if space.sweep.sampler_traits.is_listed:
         for epsilon in space.sweep.epsilons:
             yield from _grid_mistakes(space, epsilon)
 

@@ -290,8 +290,8 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
                 found.append(f"{place}: whether labels are public is for the data's owner to say, once: fix it in trial")
             if space.sweep.regime.is_selection and path in SPENDING_PATHS:
                 found.append(f"{place}: {space.sweep.accounting} chooses among trials that cost the same; move it to trial")
-            if space.sweep.sampler == "grid" and not isinstance(parameter, Choice):
-                found.append(f"{place}: sampler grid needs choices, given a range")
+            if space.sweep.sampler_traits.is_listed and not isinstance(parameter, Choice):
+                found.append(f"{place}: sampler {space.sweep.sampler} needs choices, given a range")
     split = value_at(space.trial, "split")
     if split is not None and split not in space.splits:
         found.append(f"trial.split: {_unknown_split(space, split)}")

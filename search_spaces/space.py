@@ -20,6 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 
 from dpcore.config import METHODS, AttackSettings, Method, Part, SplitConfig, TrialConfig, parse_config
 from search_spaces.regimes import REGIMES, Regime
+from search_spaces.samplers import SAMPLERS, Sampler
 
 Scalar = bool | int | float | str | None
 Draw = dict[str, Scalar]
@@ -166,7 +167,7 @@ class SweepSettings(Part):
     trials_per_epsilon: int | None = Field(
         default=None, ge=1, description="None: the whole grid, for sampler grid; or drawn by `selection`"
     )
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    sampler: Annotated[str, AfterValidator(SAMPLERS.checked)] = "tpe"
     stopper: Literal["none", "asha", "median"] = "none"
     stopping: StoppingSettings | None = Field(default=None, description="None: the stopper's defaults")
     accounting: Annotated[str, AfterValidator(REGIMES.checked)]
@@ -223,7 +224,7 @@ class SweepSettings(Part):
         if not self.regime.is_selection:
             if self.selection is not None:
                 raise ValueError("selection: it is the law of private_selection; leave it out, or set accounting private_selection")
-            if self.trials_per_epsilon is None and self.sampler != "grid":
+            if self.trials_per_epsilon is None and not self.sampler_traits.is_listed:
                 raise ValueError(f"trials_per_epsilon: sampler {self.sampler} has no end of its own; give a number")
             return self
         if self.selection is None:
@@ -232,12 +233,17 @@ class SweepSettings(Part):
             )
         if self.trials_per_epsilon is not None:
             raise ValueError(f"trials_per_epsilon: {self.accounting} draws the number of trials from selection; set it to null")
-        if self.sampler != "random":
+        if self.sampler_traits.draws != "independent":
             raise ValueError(
                 f"sampler: {self.accounting} is priced for independent draws, and {self.sampler} chooses draws by what came before or "
                 "runs a fixed list; use random"
             )
         return self
+
+    @property
+    def sampler_traits(self) -> Sampler:
+        """What `sampler` names."""
+        return SAMPLERS.get(self.sampler)
 
     @property
     def regime(self) -> Regime:
@@ -372,7 +378,7 @@ class SpaceFile(Part):
         partial: list[Draw] = [{}]
         for path, parameter in self.parameters_at(epsilon).items():
             if not isinstance(parameter, Choice):
-                raise ValueError(f"search.{path}: sampler grid needs choices, given a range")
+                raise ValueError(f"search.{path}: a grid needs choices, given a range")
             grown = ([{**d, path: v} for v in parameter.choice] if self.is_active(parameter, d) else [d] for d in partial)
             partial = list(itertools.chain.from_iterable(grown))
         return iter(partial)

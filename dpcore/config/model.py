@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from dpcore.config.networks import BACKBONES, HEADS
 from dpcore.config.parsing import Part
 
 
@@ -13,10 +14,10 @@ class ModelConfig(Part):
     """The network. `freeze` names what stays fixed after public pretraining: `backbone` trains the head alone,
     `early` also the last block, `none` everything."""
 
-    backbone: Literal["small", "folded"] = "small"
+    backbone: Annotated[str, AfterValidator(BACKBONES.checked)] = "small"
     weights: str | None = Field(default=None, description="folded network: folder/stem below the data directory, without _fp16.npz")
     feature_layers: tuple[str, ...] = Field(default=(), description="folded network: maps that are resized and concatenated")
-    head: Literal["marginal", "flat"] = "marginal"
+    head: Annotated[str, AfterValidator(HEADS.checked)] = "marginal"
     head_start: Literal["random", "heatmap"] = "random"
     freeze: Literal["none", "early", "backbone"] = "early"
     input_height_px: int = Field(default=64, ge=16)
@@ -26,13 +27,14 @@ class ModelConfig(Part):
     label_sigma_bins: float = Field(default=3.0, gt=0)
 
     @model_validator(mode="after")
-    def _folded_has_weights(self) -> Self:
-        if self.backbone == "folded" and (self.weights is None or not self.feature_layers):
-            raise ValueError("model.backbone folded needs model.weights and model.feature_layers")
-        if self.backbone != "folded" and (self.weights is not None or self.feature_layers or self.head_start != "random"):
+    def _settings_fit_backbone_and_head(self) -> Self:
+        backbone, name = BACKBONES.get(self.backbone), self.backbone
+        if backbone.takes_weights and (self.weights is None or not self.feature_layers):
+            raise ValueError(f"model.backbone {name} needs model.weights and model.feature_layers")
+        if not backbone.takes_weights and (self.weights is not None or self.feature_layers or self.head_start != "random"):
             raise ValueError("model.weights, model.feature_layers and model.head_start belong to model.backbone folded")
-        if self.head != "marginal" and self.marginal_sharpness != 1.0:
+        if not HEADS.get(self.head).has_sharpness and self.marginal_sharpness != 1.0:
             raise ValueError("model.marginal_sharpness belongs to model.head marginal")
-        if self.backbone == "folded" and self.freeze == "early":
-            raise ValueError("model.freeze early is for the small backbone; with a folded one give backbone or none")
+        if not backbone.has_late and self.freeze == "early":
+            raise ValueError(f"model.freeze early needs a last block to train, backbone {name} has none; give backbone or none")
         return self

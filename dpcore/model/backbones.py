@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpcore.config import ModelConfig, Places
 from dpcore.errors import BadInput
+from dpcore.model.built import BuiltBackbone, DrawsItself
 
 SMALL_STRIDE_PX = 4
 SMALL_CHANNELS = 32
@@ -80,26 +82,34 @@ def _twice_as_large(maps: Tensor) -> Tensor:
     return functional.interpolate(maps, scale_factor=2.0, mode="nearest")
 
 
-def build_small(height_px: int, width_px: int) -> dict[str, nn.Module]:
-    """The parts `early` (the pyramid) and `late` (the last block) of the small backbone.
+def build_small(config: ModelConfig, places: Places | None, document: object) -> BuiltBackbone:
+    """The small backbone: `early` is the pyramid, `late` the last block.
 
     Raises:
         BadInput: an input side is not a multiple of the coarsest stride.
     """
+    height_px, width_px = config.input_height_px, config.input_width_px
     if height_px % _COARSEST_STRIDE_PX or width_px % _COARSEST_STRIDE_PX:
         raise BadInput(
             f"model.input_height_px {height_px} and model.input_width_px {width_px} must be multiples of "
             f"{_COARSEST_STRIDE_PX} for backbone small"
         )
-    return {"early": SmallPyramid(), "late": ResidualBlock(SMALL_CHANNELS)}
+    parts = {"early": SmallPyramid(), "late": ResidualBlock(SMALL_CHANNELS)}
+    return BuiltBackbone(parts=parts, channels=SMALL_CHANNELS, stride_px=SMALL_STRIDE_PX)
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Draws every weight of `module` from `generator`: He normal for convolutions, 1/fan-in for linear maps, norms neutral.
 
-    The order is that of `named_parameters`, so equal seeds give equal networks in every process. The last norm of a
-    residual block starts at zero: the block starts as an identity, which trains faster without BatchNorm.
+    A module with `draw_weights` draws for itself. The order is that of `named_parameters`, so equal seeds give equal networks in every
+    process. The last norm of a residual block starts at zero: the block starts as an identity, which trains faster without BatchNorm.
+
+    Raises:
+        BadInput: a layer has weights that this does not know; left alone, they would differ between processes.
     """
+    if isinstance(module, DrawsItself):
+        module.draw_weights(generator)
+        return
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             fan_in = part.weight[0].numel()
@@ -108,6 +118,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.normal_(part.weight, std=part.in_features**-0.5, generator=generator)
         elif isinstance(part, nn.GroupNorm):
             nn.init.ones_(part.weight)
+        elif any(part.parameters(recurse=False)):
+            raise BadInput(f"{type(part).__name__}: how are its weights drawn? Give the backbone's part a draw_weights(generator)")
         bias = getattr(part, "bias", None)
         if isinstance(bias, Tensor):
             nn.init.zeros_(bias)

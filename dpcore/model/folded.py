@@ -19,8 +19,9 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpcore.config import Part, parse_config
+from dpcore.config import ModelConfig, Part, Places, parse_config
 from dpcore.errors import BadInput, Corrupt
+from dpcore.model.built import BuiltBackbone
 
 FOLDED_STRIDE_PX = 8
 """The common grid of all feature maps. At 192 px it is 24x24: a finer one costs four times the bytes of every cached
@@ -187,6 +188,29 @@ def load_folded(weights: Path, feature_layers: Sequence[str]) -> FoldedFeatures:
     with np.load(archive_path, allow_pickle=False) as archive:
         features.load_state_dict(_state_of(features.topology, archive, archive_path))
     return features
+
+
+def build_folded(config: ModelConfig, places: Places | None, document: Mapping[str, Any] | None) -> BuiltBackbone:
+    """The folded backbone of a model config: from its files, or from the topology that a saved model holds.
+
+    Raises:
+        BadInput: a file or a layer is missing. Corrupt: a tensor is missing or has another shape.
+    """
+    if document is not None:
+        features = FoldedFeatures(parse_config(Topology, document, where="topology"), config.feature_layers)
+    elif config.weights is None or places is None:
+        raise BadInput("model.backbone folded needs model.weights and the data directory")
+    else:
+        features = load_folded(places.data_dir / config.weights, config.feature_layers)
+    layers = features.channels()
+    return BuiltBackbone(
+        parts={"early": features},
+        channels=sum(layers.values()),
+        stride_px=FOLDED_STRIDE_PX,
+        ready=frozenset({"early"}),
+        layers=layers,
+        document=features.topology.model_dump(mode="json"),
+    )
 
 
 def _state_of(topology: Topology, archive: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -6,13 +6,14 @@ Legend: B examples, C channels, K joints, h w grid cells, Wx Wy bins.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dpcore.config.networks import HEADS
+from dpcore.config.registry import loaded
 from dpcore.errors import BadInput
 
 _FLAT_STRIDE_PX = 8
@@ -88,18 +89,16 @@ class FlatHead(nn.Module):
         return self.to_x(cells), self.to_y(cells)
 
 
-HEADS: dict[str, Callable[[HeadShape], nn.Module]] = {"marginal": MarginalHead, "flat": FlatHead}
-
-
 def build_head(name: str, shape: HeadShape) -> nn.Module:
     """The head of that name.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is none, or it does not load.
     """
-    if name not in HEADS:
-        raise BadInput(f"model.head {name}: unknown head; expected one of {', '.join(HEADS)}")
-    return HEADS[name](shape)
+    module = loaded(HEADS.get(name).builder, what=f"head {name}")(shape)
+    if not isinstance(module, nn.Module):
+        raise BadInput(f"head {name}: its builder must give a torch module, it gave {type(module).__name__}")
+    return module
 
 
 def interpolation(bins: int, cells: int) -> Tensor:

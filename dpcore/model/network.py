@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dpcore.config import ModelConfig, Places
 from dpcore.errors import BadInput, Corrupt
-from dpcore.model.backbones import SMALL_CHANNELS, SMALL_STRIDE_PX, build_small, initialise
-from dpcore.model.folded import FOLDED_STRIDE_PX, FoldedFeatures, load_folded
+from dpcore.model.backbones import initialise
+from dpcore.model.built import BuiltBackbone, build_backbone
 from dpcore.model.freezing import PARTS, Freeze, freeze_module, frozen_parts
 from dpcore.model.head import HeadShape, MarginalHead, build_head
 from dpcore.model.head_start import start_from_heat_maps
@@ -32,8 +33,10 @@ class SplitNetwork:
 class PoseNetwork(nn.Module):
     """Images (B,3,H,W) in [-1, 1] to logits over x bins (B,K,Wx) and y bins (B,K,Wy)."""
 
-    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module], *, document: Mapping[str, Any] | None = None) -> None:
+        """From its parts; `document`: what a saved model must hold of the backbone."""
         super().__init__()
+        self.document = document
         self.parts = nn.ModuleDict({name: parts[name] for name in PARTS if name in parts})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,32 +74,33 @@ def build_network(config: ModelConfig, places: Places, *, generator: torch.Gener
     Raises:
         BadInput: weights, layers or sizes do not fit. Corrupt: the stored network is damaged.
     """
-    features = load_folded(places.data_dir / config.weights, config.feature_layers) if config.weights is not None else None
-    network = assemble_network(config, features)
+    built = build_backbone(config, places)
+    network = assemble_network(config, built)
     for name, part in network.parts.items():
-        if name != "early" or features is None:
+        if name not in built.ready:
             initialise(part, generator)
     head = network.parts["head"]
-    if config.head_start == "heatmap" and features is not None:
-        start_from_heat_maps(head, features.channels())
+    if config.head_start == "heatmap":
+        start_from_heat_maps(head, built.layers)
     elif isinstance(head, MarginalHead):
         head.start_interpolating()
     return network
 
 
-def assemble_network(config: ModelConfig, features: FoldedFeatures | None) -> PoseNetwork:
-    """The modules of a network with weights not yet set; `features` is the folded backbone where the config has one."""
-    if features is None:
-        parts, channels, stride_px = build_small(config.input_height_px, config.input_width_px), SMALL_CHANNELS, SMALL_STRIDE_PX
-    else:
-        parts, channels, stride_px = {"early": features}, sum(features.channels().values()), FOLDED_STRIDE_PX
+def assemble_network(config: ModelConfig, built: BuiltBackbone) -> PoseNetwork:
+    """A backbone with a head on it, whose weights are not yet set.
+
+    Raises:
+        BadInput: the input size is no multiple of the backbone's stride.
+    """
+    stride_px = built.stride_px
     if config.input_height_px % stride_px or config.input_width_px % stride_px:
         raise BadInput(
             f"model.input_height_px {config.input_height_px} and input_width_px {config.input_width_px}: give multiples of {stride_px}"
         )
     codec = codec_of(config)
     shape = HeadShape(
-        channels=channels,
+        channels=built.channels,
         grid_height=config.input_height_px // stride_px,
         grid_width=config.input_width_px // stride_px,
         height_px=config.input_height_px,
@@ -105,7 +109,7 @@ def assemble_network(config: ModelConfig, features: FoldedFeatures | None) -> Po
         bins_y=codec.bins_y,
         sharpness=config.marginal_sharpness,
     )
-    return PoseNetwork({**parts, "head": build_head(config.head, shape)})
+    return PoseNetwork({**built.parts, "head": build_head(config.head, shape)}, document=built.document)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:

@@ -1,7 +1,7 @@
 """Trained models on disk: weights as safetensors, and beside them in plain JSON all that is needed to use them.
 
 model/model.safetensors   every weight of the network
-model/model.json          the config, the topology of a folded backbone, and what is known of the result
+model/model.json          the config, what the backbone is built again from (a folded one: its topology), and what is known of the result
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dpcore.config import TrialConfig, parse_config
 from dpcore.data.folders import new_folder
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
-from dpcore.model.folded import FoldedFeatures, Topology
+from dpcore.model.built import build_backbone
 from dpcore.model.network import PoseNetwork, assemble_network, load_weights, weights_digest
 
 MODEL_FOLDER = "model"
@@ -41,8 +41,7 @@ def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta:
     Raises:
         Refused: the folder exists.
     """
-    early = network.parts["early"]
-    topology = early.topology.model_dump(mode="json") if isinstance(early, FoldedFeatures) else None
+    topology = None if network.document is None else dict(network.document)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     document = {"config": config.model_dump(mode="json"), "topology": topology, "weights_digest": weights_digest(state), "meta": dict(meta)}
     with new_folder(folder, private=False) as temporary:
@@ -62,9 +61,7 @@ def load_model(folder: Path) -> SavedModel:
         raise BadInput(f"{folder}: no {DOCUMENT_FILE} there or in {MODEL_FOLDER}/; give the folder of a finished trial")
     document = read_json(found / DOCUMENT_FILE)
     config = parse_config(TrialConfig, document["config"], where="config")
-    topology = None if document["topology"] is None else parse_config(Topology, document["topology"], where="topology")
-    features = None if topology is None else FoldedFeatures(topology, config.model.feature_layers)
-    network = assemble_network(config.model, features)
+    network = assemble_network(config.model, build_backbone(config.model, None, document["topology"]))
     try:
         state = load_file(found / WEIGHTS_FILE)
     except (SafetensorError, FileNotFoundError) as error:

@@ -12,14 +12,12 @@ import itertools
 import json
 import math
 import random
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -31,8 +29,9 @@ from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, val
 from sweeps.pricing.plan import trials_at
 from sweeps.records.results import State, TrialRecord
 from sweeps.records.spec import SELECTED, SweepSpec
+from sweeps.search.samplers import Request, build_sampler
 from sweeps.search.storage import open_storage
-from sweeps.search.tpe import STARTUP, SharedTPESampler
+from sweeps.search.tpe import STARTUP
 
 REDRAWS = 50
 REFERENCES = "references"
@@ -173,14 +172,14 @@ class Studies:
         return study
 
     def _first_draws(self, epsilon: float) -> list[Draw]:
-        """What a new study tries first: the whole grid, or for TPE what an earlier sweep found and then each searched method once, the
-        rest of the draw open.
+        """What a new study tries first: the whole grid, or for an adaptive sampler what an earlier sweep found and then each searched
+        method once, the rest of the draw open.
 
         Random draws stay independent and identically distributed.
         """
-        sampler, earlier = self._spec.space.sweep.sampler, self._spec.warm_start
-        if sampler != "tpe":
-            return self._grid(epsilon) if sampler == "grid" else []
+        sampler, earlier = self._spec.space.sweep.sampler_traits, self._spec.warm_start
+        if not sampler.is_adaptive:
+            return self._grid(epsilon) if sampler.is_listed else []
         found = [] if earlier is None else list(earlier.draws.get(epsilon, ()))
         method = self._spec.space.parameters_at(epsilon).get("method")
         return [*found, *({"method": value} for value in method.choice)] if isinstance(method, Choice) else found
@@ -190,22 +189,21 @@ class Studies:
         count = len(study.get_trials(deepcopy=False))
         digest = hashlib.sha256(f"{self._spec.seed}|{study.study_name}|{count}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
-        if epsilon is None or self._spec.space.sweep.sampler != "tpe":
+        if epsilon is None:
             return RandomSampler(seed=seed)
         distributions = {path: distribution_of(parameter) for path, parameter in self._spec.space.parameters_at(epsilon).items()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are experimental in optuna 5
-            return SharedTPESampler(epsilon, distributions, self._studies, seed=seed)
+        request = Request(epsilon=epsilon, distributions=distributions, studies=self._studies, seed=seed)
+        return build_sampler(self._spec.space.sweep.sampler_traits, request)
 
     def _ask_the_neighbour(self, epsilon: float) -> None:
         """Enqueues, once, the best settings of the nearest ε, when both studies are past their start-up.
 
-        TPE alone: other draws are independent. The flag is set last and a draw that is there is not enqueued again, so that a kill in
-        between neither loses nor doubles one.
+        Adaptive samplers alone: other draws are independent. The flag is set last and a draw that is there is not enqueued again, so
+        that a kill in between neither loses nor doubles one.
         """
         study = self._studies[epsilon]
         others = [other for other in self._studies if other != epsilon]
-        if self._spec.space.sweep.sampler != "tpe" or not others or NEIGHBOUR in study.user_attrs:
+        if not self._spec.space.sweep.sampler_traits.is_adaptive or not others or NEIGHBOUR in study.user_attrs:
             return
         nearest = min(others, key=lambda other: abs(math.log(other / epsilon)))
         if any(_scored(self._studies[one]) < STARTUP for one in (epsilon, nearest)):

@@ -59,10 +59,10 @@ def _check_regime(spec: SweepSpec, name: str) -> None:
             f"--warm-start {name}: {sweep.accounting} is priced for independent draws from the space, and settings that an earlier sweep "
             "chose are not; leave it out, or use accounting composed"
         )
-    if sweep.sampler != "tpe":
+    if not sweep.sampler_traits.is_adaptive:
         raise Refused(
             f"--warm-start {name}: sampler {sweep.sampler} "
-            + ("runs a fixed list" if sweep.sampler == "grid" else "promises independent draws from the space")
+            + ("runs a fixed list" if sweep.sampler_traits.is_listed else "promises independent draws from the space")
             + ", which earlier settings would change; leave it out, or use sampler tpe"
         )
 

@@ -1,0 +1,59 @@
+"""What a backbone's builder hands over, and how the weights of its parts are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from dpcore.config import ModelConfig, Places
+from dpcore.config.networks import BACKBONES
+from dpcore.config.registry import loaded
+from dpcore.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BuiltBackbone:
+    """A backbone from images (B,3,H,W) in [-1, 1] to maps (B,C,H/s,W/s).
+
+    Attributes:
+        parts: `early`, and `late` where it has a last block of its own. No layer may couple examples (no BatchNorm that learns).
+        channels: C; stride_px: s.
+        ready: the parts whose weights are set already; the others are drawn from the trial's seed.
+        layers: channels of each named map in the order of the concatenation, where it is one.
+        document: what a saved model must hold, as JSON, so that the same modules are built again from it alone.
+    """
+
+    parts: Mapping[str, nn.Module]
+    channels: int
+    stride_px: int
+    ready: frozenset[str] = frozenset()
+    layers: Mapping[str, int] = field(default_factory=dict)
+    document: Mapping[str, Any] | None = None
+
+
+@runtime_checkable
+class DrawsItself(Protocol):
+    """A part with layers that `dpcore.model.backbones.initialise` does not know."""
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Sets every weight from `generator` alone, so that equal seeds give equal networks."""
+
+
+def build_backbone(config: ModelConfig, places: Places | None, document: Mapping[str, Any] | None = None) -> BuiltBackbone:
+    """The backbone that a model config names. `document`: of a saved model, which then needs no other file.
+
+    Raises:
+        BadInput: it does not load, gives something else, or sizes and weights do not fit.
+    """
+    traits = BACKBONES.get(config.backbone)
+    built = loaded(traits.builder, what=f"backbone {traits.name}")(config, places, document)
+    if not isinstance(built, BuiltBackbone):
+        raise BadInput(f"backbone {traits.name}: its builder must give a BuiltBackbone, it gave {type(built).__name__}")
+    wanted = {"early", "late"} if traits.has_late else {"early"}
+    if set(built.parts) != wanted:
+        raise BadInput(f"backbone {traits.name}: expected the parts {', '.join(sorted(wanted))}, given {', '.join(sorted(built.parts))}")
+    return built
