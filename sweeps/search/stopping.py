@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from dpcore.config import RuntimeFlags
@@ -31,6 +32,7 @@ REDUCTION_FACTOR = 3
 """η of asha where the space says none: Li et al. 2020 find 3 and 4 alike."""
 MIN_OTHERS = 3
 """Below this a median says little."""
+Number = float | Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def _powers(first: int, factor: int, horizon: int) -> tuple[int, ...]:
     return tuple(rungs)
 
 
-def halving_stops(score: float, others: Sequence[float], *, reduction_factor: int) -> bool:
+def halving_stops(score: float, others: Sequence[Number], *, reduction_factor: int) -> bool:
     """Whether a trial is not among the best ⌊n/η⌋ of the n that have reached its rung, itself included.
 
     The stopping variant of asynchronous successive halving. While ⌊n/η⌋ is 0 nobody stops; equal scores go on together.
@@ -111,38 +113,44 @@ def halving_stops(score: float, others: Sequence[float], *, reduction_factor: in
     return kept > 0 and better >= kept
 
 
-def median_stops(best: float, averages: Sequence[float], *, min_others: int) -> bool:
+def median_stops(best: float, averages: Sequence[Number], *, min_others: int) -> bool:
     """Whether a trial's best score so far lies strictly below the median of the others' running averages.
 
     The median rule of Golovin et al. 2017 (Vizier, section 3.2.1), over all others that have come as far, ended or not.
+    Numbers are compared as they are, without rounding, so that a trial exactly at the median goes on.
 
     Args:
         best: the highest score of the trial up to this step.
-        averages: per other trial, the mean of its scores up to this step, rising.
+        averages: per other trial, the `exact_mean` of its scores up to this step, rising.
         min_others: with fewer of them nobody stops.
     """
     if len(averages) < min_others:
         return False
     middle = len(averages) // 2
-    median = averages[middle] if len(averages) % 2 else (averages[middle - 1] + averages[middle]) / 2
-    return best < median
+    median = averages[middle] if len(averages) % 2 else exact_mean(averages[middle - 1 : middle + 1])
+    return median > best
+
+
+def exact_mean(scores: Sequence[Number]) -> Number:
+    """The mean as a fraction, since a rounded one can lie above all its scores; −∞ where one of them is."""
+    return -math.inf if -math.inf in scores else sum(map(Fraction, scores), Fraction()) / len(scores)
 
 
 class _Rung:
     """One number per trial that has been there."""
 
     def __init__(self) -> None:
-        self._of_trial: dict[str, float] = {}
-        self._rising: list[float] = []
+        self._of_trial: dict[str, Number] = {}
+        self._rising: list[Number] = []
 
-    def others(self, trial_id: str) -> Sequence[float]:
+    def others(self, trial_id: str) -> Sequence[Number]:
         """The numbers of all but one, rising."""
         if trial_id not in self._of_trial:
             return self._rising
         at = bisect_left(self._rising, self._of_trial[trial_id])
         return self._rising[:at] + self._rising[at + 1 :]
 
-    def put(self, trial_id: str, number: float) -> None:
+    def put(self, trial_id: str, number: Number) -> None:
         """Takes a number in; a new attempt's replaces the one before."""
         self._rising = list(self.others(trial_id)) if trial_id in self._of_trial else self._rising
         self._of_trial[trial_id] = number
@@ -170,7 +178,7 @@ class Stopping:
         if not self._judges(record):
             return False
         verdict, scores = self.stops(record), _scores(record)
-        self._rung(record).put(record.trial_id, scores[-1] if self._plan.stopper == "asha" else sum(scores) / len(scores))
+        self._rung(record).put(record.trial_id, scores[-1] if self._plan.stopper == "asha" else exact_mean(scores))
         return verdict
 
     def _judges(self, record: TrialRecord) -> bool:

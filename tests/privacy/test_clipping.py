@@ -18,12 +18,24 @@ from dpcore.privacy.clipping import BoundedSum, clip_rows
 @settings(max_examples=200, deadline=None)
 @given(
     rows=nps.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 40)), elements=st.floats(width=32)),
-    clip_norm=st.sampled_from([1e-6, 1e-3, 0.1, 1.0, 37.5, 1e6]),
+    clip_norm=st.sampled_from([1e-12, 1e-7, 1e-6, 1e-3, 0.1, 1.0, 37.5, 1e6, 1e12]),
 )
 def test_no_row_is_longer_than_the_clip_norm(rows: np.ndarray, clip_norm: float) -> None:
     clipped = clip_rows(torch.from_numpy(rows), clip_norm).rows
     assert torch.isfinite(clipped).all()
     assert (clipped.double().norm(dim=1) <= clip_norm).all()
+
+
+@pytest.mark.parametrize("clip_norm", [1e-12, 1e-7, 1.3e-5])
+@pytest.mark.parametrize("length", [3.4e38, 1.4e38, 7.2e37, 9.9e30, 8.6e25, 1.3e20])
+def test_the_longest_rows_keep_the_bound_where_float32_has_no_factor_for_them(clip_norm: float, length: float) -> None:
+    rows = torch.tensor([[length], [3e-13], [-length]])  # in rows of several numbers the squares overflow first
+    clipped = clip_rows(rows, clip_norm).rows.double()
+    norms = clipped[[0, 2]].norm(dim=1)
+    assert (norms <= clip_norm).all()
+    assert (norms >= clip_norm * (1 - 3e-5)).all()
+    assert torch.equal(clipped[0], -clipped[2])
+    assert torch.equal(clipped[1], rows[1].double())
 
 
 @pytest.mark.parametrize("size", [3, 1000, 300_000])

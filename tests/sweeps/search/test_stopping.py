@@ -6,16 +6,17 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from types import SimpleNamespace
 
 import fake_trials
 import optuna
 import pytest
 import spaces
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from optuna.samplers import RandomSampler
@@ -37,7 +38,16 @@ from sweeps.records.spec import SweepSpec
 from sweeps.report.progress import progress_line
 from sweeps.report.report import build_report
 from sweeps.report.status import sweep_status
-from sweeps.search.stopping import Stopping, StoppingPlan, halving_stops, median_stops, plan_stopping, reporting_flags, what_stopping_saves
+from sweeps.search.stopping import (
+    Stopping,
+    StoppingPlan,
+    exact_mean,
+    halving_stops,
+    median_stops,
+    plan_stopping,
+    reporting_flags,
+    what_stopping_saves,
+)
 from sweeps.search.studies import Studies
 from sweeps.tracking.tracker import Tracker
 
@@ -88,6 +98,16 @@ def test_a_trial_stops_where_its_best_lies_below_the_median_of_running_averages(
     assert not median_stops(0.0, [0.4, 0.5], min_others=3)
 
 
+def test_a_trial_at_the_median_goes_on_where_a_rounded_mean_would_lie_above_it() -> None:
+    assert sum([0.1, 0.1, 0.1]) / 3 > 0.1
+    stopping = Stopping(replace(MEDIAN, rungs=(3,)))
+    for number in range(3):
+        assert not stopping.take(record_of(number, 0.1, 0.1, 0.1))
+    assert not stopping.take(record_of(3, 0.0, 0.1, 0.1))
+    assert stopping.take(record_of(4, 0.0, 0.09999999999999999, 0.0))
+    assert exact_mean([0.1, -math.inf]) == -math.inf
+
+
 def reports(draw: st.DrawFn) -> list[tuple[int, float]]:
     """Trials and the scores of their reports, interleaved; with ties and with weights that have no score."""
     scores = st.sampled_from([0.1, 0.2, 0.3, 0.4, math.nan])
@@ -106,11 +126,15 @@ def test_halving_is_its_definition_whatever_the_order_of_reports(log: list[tuple
 
 
 @given(st.composite(reports)())
+@example([(0, 0.1), (0, 0.1), (0, 0.4), (1, 0.1), (1, 0.1), (3, 0.1), (3, 0.2), (3, 0.3), (1, 0.2)])
 @settings(max_examples=150, deadline=None)
 def test_the_median_rule_is_its_definition_whatever_the_order_of_reports(log: list[tuple[int, float]]) -> None:
     def by_definition(curves: dict[int, list[float]], trial: int, step: int) -> bool:
-        averages = [fmean(curve[:step]) for other, curve in curves.items() if other != trial and len(curve) >= step]
-        return len(averages) >= 2 and max(curves[trial]) < median(averages)
+        averages = [mean(curve[:step]) for other, curve in curves.items() if other != trial and len(curve) >= step]
+        return len(averages) >= 2 and median(averages) > max(curves[trial])
+
+    def mean(scores: list[float]) -> Fraction | float:
+        return -math.inf if -math.inf in scores else sum(map(Fraction, scores)) / len(scores)
 
     replay(log, MEDIAN, by_definition)
 
