@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PINS := cluster/constraints.txt
 NAME ?= quick
 CPU_THREADS := OMP_NUM_THREADS=1
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install sweep ui test test-slow check mutants bench clean
@@ -14,13 +16,13 @@ CPU_THREADS := OMP_NUM_THREADS=1
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP) ## set up .venv with the package and its development tools
+install: $(STAMP) ## set up .venv with the package, its tested versions and the development tools
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dpsweep needs Python >= 3.11; $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet -c $(PINS) --editable '.[dev]'
 	@touch $(STAMP)
 
 sweep: $(STAMP) ## set everything up and run the quick sweep (NAME=quick; five minutes on two cores)
@@ -29,11 +31,11 @@ sweep: $(STAMP) ## set everything up and run the quick sweep (NAME=quick; five m
 ui: $(STAMP) ## MLflow's pages over the sweeps in ./sweep_results, on this machine alone
 	$(BIN)/dpsweep ui
 
-test: $(STAMP) ## set everything up and run the tests
-	$(CPU_THREADS) $(BIN)/python -m pytest -m "not slow and not gpu"
+test: $(STAMP) ## set everything up and run the tests (PROCESSES=2 at once; 0 for a debugger)
+	$(CPU_THREADS) $(BIN)/python -m pytest -n $(PROCESSES) -m "not slow and not gpu"
 
 test-slow: $(STAMP) ## the tests that take minutes each (TESTS=tests/e2e for some of them)
-	$(CPU_THREADS) $(BIN)/python -m pytest -m "slow" --timeout 900 $(TESTS)
+	$(CPU_THREADS) $(BIN)/python -m pytest -m "slow" --timeout 1800 $(TESTS)
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 CLUSTER_DIR = ROOT / "cluster"
-PINS = dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", (CLUSTER_DIR / "constraints.txt").read_text(), re.MULTILINE))
+PINS = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)$", (CLUSTER_DIR / "constraints.txt").read_text(), re.MULTILINE))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -21,16 +21,22 @@ def python_pin() -> str:
 
 
 def test_the_pins_are_what_the_package_admits() -> None:
-    for requirement in map(Requirement, PROJECT["dependencies"]):
-        if requirement.name in PINS:
-            assert Version(PINS[requirement.name]) in requirement.specifier, requirement
-    assert {"ray", "torch", "mlflow", "optuna", "opacus"} <= PINS.keys()
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]):
+        assert Version(PINS[requirement.name]) in requirement.specifier, requirement
     assert Version(python_pin()) in SpecifierSet(PROJECT["requires-python"])
 
 
 @pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
 def test_the_operator_is_told_the_same_ray(name: str) -> None:
     assert re.findall(r"rayVersion: \"(.*)\"", (CLUSTER_DIR / name).read_text()) == [PINS["ray"]]
+
+
+def test_a_user_may_keep_another_torch_while_make_installs_the_tested_one() -> None:
+    (torch,) = (one for one in map(Requirement, PROJECT["dependencies"]) if one.name == "torch")
+    assert {one.operator for one in torch.specifier} == {">=", "<"}
+    makefile = (ROOT / "Makefile").read_text()
+    assert "PINS := cluster/constraints.txt" in makefile
+    assert re.findall(r"pip install.*", makefile) == ["pip install --quiet -c $(PINS) --editable '.[dev]'"]
 
 
 def test_the_images_are_built_from_the_pins() -> None:
