@@ -29,7 +29,7 @@ class Head:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
-    def dpsweep(self, *args: str | Path, cwd: Path = ROOT, timeout_s: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    def dpsweep(self, *args: str | Path, cwd: Path = ROOT, timeout_s: float = 1000, **environment: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "sweeps.cli", *map(str, args)]
         env = {**self.environment, **environment}
         return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -65,7 +65,7 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, *, within_s: float = 60) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, *, within_s: float = 400) -> None:
     end = time.monotonic() + within_s
     while True:
         with contextlib.suppress(OSError):

@@ -149,7 +149,7 @@ def test_a_token_that_others_can_read_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 class TestOnARealHead:
     def test_a_head_that_is_well_passes_and_nothing_is_left(self, ray_head: Any, tmp_path: Path) -> None:
         storage, address = tmp_path / "storage", f"127.0.0.1:{ray_head.port}"

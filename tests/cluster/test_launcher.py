@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 NAMESPACES = ("unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child")
@@ -68,7 +68,7 @@ def said(tmp_path_factory: pytest.TempPathFactory, small_data: Path, tiniest_spa
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     line = [*NAMESPACES, "bash", str(HERE / "launcher.sh"), str(work)]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=800, check=False)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=1100, check=False)
     (work / "said.txt").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout, work
@@ -93,7 +93,7 @@ def test_every_step_of_a_launcher_run_succeeds(said: tuple[str, Path]) -> None:
 def test_results_and_mlflow_runs_are_there(name: str, said: tuple[str, Path]) -> None:
     storage = said[1] / "storage"
     line = [sys.executable, "-m", "sweeps.cli", "status", name, "--storage", str(storage), "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(line, capture_output=True, text=True, timeout=500, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert [(e["planned"], e["done"]) for e in json.loads(done.stdout)["epsilons"]] == [(2, 2)]
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     experiment: Any = client.get_experiment_by_name(name)

@@ -20,7 +20,7 @@ from cluster_support import ROOT, free_ports, wait_for_port
 from dpcore.config import Places
 from sweeps.records.spec import SweepSpec
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 DRIVER = """
 import dataclasses, sys
 from pathlib import Path
@@ -87,7 +87,7 @@ def server(postgres: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         script = ["sh", str(ROOT / "cluster" / "mlflow-server.sh")]
         process = subprocess.Popen(script, env=environment, cwd=folder, stdout=file, stderr=file, start_new_session=True)
     try:
-        wait_for_port(port, process, log, within_s=180)
+        wait_for_port(port, process, log, within_s=500)
         assert password not in log.read_text()
         assert password not in "".join(path.read_text() for path in folder.glob("tmp.*"))
         yield f"http://127.0.0.1:{port}", {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": password}
@@ -115,7 +115,7 @@ def run_python(*line: str | Path, **environment: str) -> subprocess.CompletedPro
         **environment,
     }
     return subprocess.run(
-        [sys.executable, "-W", "ignore", *map(str, line)], env=env, capture_output=True, text=True, timeout=400, check=False
+        [sys.executable, "-W", "ignore", *map(str, line)], env=env, capture_output=True, text=True, timeout=1000, check=False
     )
 
 

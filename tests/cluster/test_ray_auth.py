@@ -55,13 +55,13 @@ with ray_session(spec):
     code = "import ray; ray.init('" + address + "', logging_level=50)"
     import subprocess
     other = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-    print(subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, timeout=90).returncode != 0)
+    print(subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, timeout=400).returncode != 0)
 """
 
 
 @pytest.mark.slow
 def test_a_ray_of_our_own_refuses_who_has_another_token(tmp_path: Path) -> None:
     line = [sys.executable, "-W", "ignore", "-c", OWN_RAY]
-    done = subprocess.run(line, env=dict(os.environ), capture_output=True, text=True, timeout=115, check=False)
+    done = subprocess.run(line, env=dict(os.environ), capture_output=True, text=True, timeout=1000, check=False)
     assert done.stdout.split() == ["True"] * 3, done.stdout + done.stderr
     assert not (tmp_path / ".ray").exists()

@@ -38,7 +38,7 @@ def write_program(path: Path, body: str) -> None:
 
 def run(script: str, *args: str | Path, env: dict[str, str], shell: str = "sh") -> subprocess.CompletedProcess[str]:
     line = [shell, str(CLUSTER_DIR / script), *map(str, args)]
-    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(line, env=env, capture_output=True, text=True, timeout=500, check=False)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -38,11 +38,11 @@ class Cli:
     def command(self) -> list[str]:
         return [sys.executable, "-m", "sweeps.cli"]
 
-    def __call__(self, *args: str | Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *args: str | Path, timeout_s: float = 1000) -> subprocess.CompletedProcess[str]:
         line = [*self.command, *map(str, args)]
         return subprocess.run(line, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False)
 
-    def ok(self, *args: str | Path, timeout_s: float = 240) -> str:
+    def ok(self, *args: str | Path, timeout_s: float = 1000) -> str:
         """The command's stdout; fails with its stderr when it did not succeed."""
         done = self(*args, timeout_s=timeout_s)
         assert done.returncode == 0, f"{args} gave {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from e2e_support import TINY_SPACE, Cli
 
-pytestmark = pytest.mark.timeout(400)  # whole sweeps, on machines that others use too
+pytestmark = pytest.mark.timeout(1200)  # whole sweeps, on machines that others use too
 
 REPLACEMENTS: dict[str, tuple[str, str, str]] = {
     "unknown key": ("trials_per_epsilon", "trials_per_epsilom", "trials_per_epsilon"),

@@ -7,7 +7,7 @@ import pytest
 from e2e_support import TINY_SPACE, Cli
 from ruamel.yaml import YAML
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_a_sweep_in_a_bucket_is_run_shown_replayed_trained_and_scored(cli: Cli, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.records.results import read_results
 from sweeps.records.spec import SweepSpec
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 HERE = Path(__file__).parent
 NAME = "chaos"

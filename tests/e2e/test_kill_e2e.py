@@ -18,7 +18,7 @@ from e2e_support import Cli
 from dpcore.privacy.composition import epsilon_of_charge
 from sweeps.ledger.ledger import Ledger
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 KILLS, STEPS, AT_ONCE = 10, 24, 2
 LONGEST_STEP_S = 0.2

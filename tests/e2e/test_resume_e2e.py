@@ -10,7 +10,7 @@ import pytest
 from e2e_support import TINY_SPACE, Cli
 from mlflow.tracking import MlflowClient
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SLOWER = TINY_SPACE.replace("steps: 8, expected", "steps: 60, expected")
 

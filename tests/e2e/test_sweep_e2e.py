@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
 
-pytestmark = pytest.mark.timeout(400)  # whole sweeps, on machines that others use too
+pytestmark = pytest.mark.timeout(1200)  # whole sweeps, on machines that others use too
 
 TRIALS_PER_EPSILON, WINNER_SEEDS = 3, 1
 PRIVATE_RUNS = 2 * (TRIALS_PER_EPSILON + WINNER_SEEDS)

@@ -24,7 +24,7 @@ ROOT = HERE.parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "mutants"
 SOURCES = ("dpcore", "search_spaces", "sweeps", "cluster", "tests", "benchmarks", "pyproject.toml")
 KINDS = ("config refused", "law test", "inclusion counts", "membership read-off", "sensitivity pair", "audit", "direct test")
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 AT_ONCE = 2
 TESTS_FAILED = 1
 """pytest's exit code where tests ran and some failed; any other one is no detection."""

@@ -28,7 +28,7 @@ def test_each_patch_changes_sources_alone_and_names_tests_that_exist(mutant: Mut
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_every_mutant_dies_and_its_detectors_pass_without_it() -> None:
     assert survivors_without_a_patch(MUTANTS) == ""
     assert [verdict.mutant.name for verdict in run_all(MUTANTS) if not verdict.died] == []

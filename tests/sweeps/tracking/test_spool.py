@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def test_events_are_sent_in_order_and_the_offset_is_kept(tmp_path: Path) -> None
     sender = sender_of(Spool(tmp_path), lambda event: sent.append(event["n"]))
     for n in range(20):
         sender.append({"kind": "run", "n": n})
-    assert sender.close(within_s=5) == 0
+    assert sender.close(within_s=300) == 0
     assert sent == list(range(20))
     assert Spool(tmp_path).unanswered() == 0
 
@@ -39,7 +38,7 @@ def test_an_outage_delays_and_never_loses(tmp_path: Path, capsys: pytest.Capture
     sender = sender_of(Spool(tmp_path), deliver)
     for n in range(3):
         sender.append({"kind": "run", "n": n})
-    assert sender.close(within_s=5) == 0
+    assert sender.close(within_s=300) == 0
     assert sent == [0, 1, 2]
     said = capsys.readouterr().err
     assert said.count("does not answer") == 1
@@ -48,13 +47,18 @@ def test_an_outage_delays_and_never_loses(tmp_path: Path, capsys: pytest.Capture
 
 def test_appending_never_waits_for_the_receiver(tmp_path: Path) -> None:
     gate = threading.Event()
-    sender = sender_of(Spool(tmp_path), lambda event: gate.wait(5))
-    began = time.monotonic()
+    sent: list[int] = []
+
+    def hang(event: dict[str, int]) -> None:
+        gate.wait()
+        sent.append(event["n"])
+
+    sender = sender_of(Spool(tmp_path), hang)
     for n in range(50):
         sender.append({"kind": "run", "n": n})
-    assert time.monotonic() - began < 1
+    assert sent == []
     gate.set()
-    sender.close(within_s=5)
+    sender.close(within_s=300)
 
 
 def test_an_outage_that_lasts_leaves_the_events_to_the_next_process(tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_an_outage_that_lasts_leaves_the_events_to_the_next_process(tmp_path: Pa
     sender.append({"kind": "run", "n": 1})
     assert sender.close(within_s=0.1) == 1
     sent: list[int] = []
-    assert sender_of(Spool(tmp_path), lambda event: sent.append(event["n"])).close(within_s=5) == 0
+    assert sender_of(Spool(tmp_path), lambda event: sent.append(event["n"])).close(within_s=300) == 0
     assert sent == [1]
 
 
@@ -80,7 +84,7 @@ def test_an_event_that_can_never_be_taken_is_said_and_skipped(tmp_path: Path, ca
     sender = sender_of(Spool(tmp_path), deliver, final=True)
     for n in range(2):
         sender.append({"kind": "files", "key": "e0.8-000", "n": n})
-    assert sender.close(within_s=5) == 0
+    assert sender.close(within_s=300) == 0
     assert sent == [1]
     assert "refuses files of e0.8-000: model.safetensors" in capsys.readouterr().err
 
@@ -92,7 +96,7 @@ def test_a_bug_in_the_thread_surfaces_at_close_and_keeps_the_events(tmp_path: Pa
     sender = sender_of(Spool(tmp_path), buggy)
     sender.append({"kind": "run", "n": 1})
     with pytest.raises(KeyError):
-        sender.close(within_s=5)
+        sender.close(within_s=300)
     assert Spool(tmp_path).unanswered() == 1
 
 
