@@ -133,7 +133,7 @@ def median_stops(best: float, averages: Sequence[Number], *, min_others: int) ->
 
 def exact_mean(scores: Sequence[Number]) -> Number:
     """The mean as a fraction, since a rounded one can lie above all its scores; −∞ where one of them is."""
-    return -math.inf if -math.inf in scores else sum(map(Fraction, scores), Fraction()) / len(scores)
+    return -math.inf if -math.inf in scores else sum((Fraction(score) for score in scores), Fraction()) / len(scores)
 
 
 class _Rung:
