@@ -30,6 +30,7 @@ from search_spaces.loader import load_space
 from sweeps.engine.ray_session import connected
 from sweeps.engine.searcher import assignment
 from sweeps.engine.trainable import TrialTrainable
+from sweeps.records.messages import Answer, Assignment
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 
@@ -55,13 +56,13 @@ def config_of(case: str) -> TrialConfig:
 class Worker:
     """A sweep's worker, kept from ending its trial."""
 
-    def run(self, trial: dict[str, Any], key: SweepKey, runtime: dict[str, Any]) -> int:
+    def run(self, trial: Assignment, key: SweepKey, runtime: dict[str, Any]) -> int:
         """Trains up to the report before the last; gives the process id."""
         self._trial = object.__new__(TrialTrainable)
-        self._trial.setup({"trial": trial}, key=key, runtime=runtime)
-        result = self._trial.step()
-        if "report" not in result or result["done"]:
-            raise RuntimeError(f"the trial did not stop half-way: {result}")
+        self._trial.setup(trial.encode(), key=key, runtime=runtime)
+        answer = Answer.decode(self._trial.step())
+        if answer.report is None or answer.done:
+            raise RuntimeError(f"the trial did not stop half-way: {answer}")
         return os.getpid()
 
 

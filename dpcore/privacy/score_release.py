@@ -8,6 +8,7 @@ All releases of a sweep are full-batch Gaussians (q = 1) that compose; the noise
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from pydantic import Field
 
 from dpcore.config import Part
 from dpcore.errors import BadInput
-from dpcore.privacy.accounting import calibrate
-from dpcore.privacy.randomness import RandomStream
+
+if TYPE_CHECKING:
+    from dpcore.privacy.randomness import RandomStream
 
 
 class ScoreRelease(Part):
@@ -46,5 +48,7 @@ def calibrate_release(releases: int, *, epsilon: float, delta: float, nominal_un
 
     24 releases at ε = .8 and δ = 1e-5 need a standard deviation of 4.5 PCKh points on 500 people and of .8 on 2,958.
     """
+    from dpcore.privacy.accounting import calibrate  # dp-accounting takes a second to import, and workers need none of it
+
     noise = calibrate(1.0, releases, delta=delta, epsilon=epsilon, cache_dir=cache_dir)
     return ScoreRelease(noise_multiplier=noise, nominal_units=nominal_units)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dpcore.pose.pckh import PckhState
@@ -23,6 +23,11 @@ class Report:
     done: bool
     metrics: Mapping[str, float]
     weights_digest: str
+
+    @property
+    def finite(self) -> Report:
+        """The report without metrics that are no numbers: they have no place in JSON, and say nothing."""
+        return replace(self, metrics={name: float(value) for name, value in self.metrics.items() if math.isfinite(value)})
 
     def document(self) -> dict[str, Any]:
         """For a line of JSON."""

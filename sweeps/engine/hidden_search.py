@@ -101,7 +101,7 @@ class HiddenSearch:
         """The end of a trial, written under the seal."""
         record = self._running.pop(trial_id).ended(seconds=self._clock() - self._since.pop(trial_id), error=error)
         self._selection.write_end(record)
-        self._ended[_epsilon_of(record)].append(record)
+        self._ended[record.at_epsilon].append(record)
         return record
 
     def worker_died(self, trial_id: str, error: str) -> TrialRecord:
@@ -113,7 +113,7 @@ class HiddenSearch:
         self._since.pop(trial_id)
         # the retry reports its curve again: what is compared then lies in the trial's own folder
         bare = TrialRecord(trial_id=trial_id, role="search", number=0, epsilon=record.epsilon, config=record.config)
-        self._waiting[_epsilon_of(record)].append(bare)
+        self._waiting[record.at_epsilon].append(bare)
         return bare
 
     def finished(self) -> Iterator[tuple[float, TrialRecord | None]]:
@@ -146,9 +146,3 @@ class HiddenSearch:
         """Stands for all trials of an ε: they spend alike."""
         config = private_config(self._spec.space, epsilon)
         return None if config is None else TrialRecord(trial_id="", role="search", number=0, epsilon=epsilon, config=config)
-
-
-def _epsilon_of(record: TrialRecord) -> float:
-    if record.epsilon is None:
-        raise RuntimeError(f"{record.trial_id} is searched at no epsilon")
-    return record.epsilon

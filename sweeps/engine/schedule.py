@@ -34,11 +34,10 @@ from sweeps.records.references import control_config, free_references, seed_conf
 from sweeps.records.reports import ReportsFile
 from sweeps.records.results import CurvePoint, Role, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.records.trial_id import TrialId
 from sweeps.search.stopping import Stopping, plan_stopping
 from sweeps.search.studies import Studies
 from sweeps.tracking.allow_list import allowed_error
-
-AGAIN = ".again"
 
 
 @dataclass(frozen=True)
@@ -376,19 +375,21 @@ class Schedule:
         if winner is None:
             return None
         for rerun in range(1, self._seeds_at(epsilon) + 1):
-            record = self._reference(f"seed-e{epsilon:g}-{rerun}", "seed", rerun, epsilon, seed_config(winner))
+            record = self._reference(str(TrialId.seed(epsilon, rerun)), "seed", rerun, epsilon, seed_config(winner))
             if record is not None:
                 return record
         return None
 
     def _control_next(self, epsilon: float) -> TrialRecord | None:
         feature = self._control_source(epsilon)
-        return None if feature is None else self._reference(f"control-e{epsilon:g}", "control", 0, epsilon, control_config(feature))
+        if feature is None:
+            return None
+        return self._reference(str(TrialId.control(epsilon)), "control", 0, epsilon, control_config(feature))
 
     def _reference(self, name: str, role: Role, number: int, epsilon: float | None, config: TrialConfig) -> TrialRecord | None:
         """The record of a reference, unless it has been handed out. One that was replaced comes again under a longer name."""
         while self._roster.is_aside(name):
-            name += AGAIN
+            name = str(TrialId.parse(name).again)
         if name in self._roster:
             return None
         record = self._with_plan(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config))

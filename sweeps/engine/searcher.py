@@ -15,9 +15,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from dpcore.errors import DiskFull
+from dpcore.train.reports import Report
 from sweeps.engine.schedule import Schedule
 from sweeps.pricing.validation import plan_validation
-from sweeps.records.results import PCKH_50, CurvePoint, TrialRecord
+from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in
+from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class ScheduleSearcher(Searcher):
             return None
         record = self._schedule.next()
         if record is not None:
-            return {"trial": assignment(self._spec, record, folder=self._schedule.folder(record))}
+            return assignment(self._spec, record, folder=self._schedule.folder(record)).encode()
         return str(Searcher.FINISHED) if self._schedule.is_over else None
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -107,31 +109,28 @@ class EarlyStopper(FIFOScheduler):
         self._schedule = schedule
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """STOP, or CONTINUE. `result` is flat: its keys are paths."""
-        step, score = result.get("report/step"), result.get(f"report/metrics/{PCKH_50}")
-        if step is None:
-            return str(TrialScheduler.CONTINUE)
-        point = CurvePoint(int(step), {} if score is None else {PCKH_50: float(score)})
-        stops = self._schedule.is_to_stop(trial.config["trial"]["trial_id"], point)
+        """STOP, or CONTINUE."""
+        report = Answer.decode(result).report
+        stops = report is not None and self._schedule.is_to_stop(trial_id_in(trial.config), CurvePoint.of(report))
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
-def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> dict[str, Any]:
-    """What a worker must know of a trial; the key is not in it. `expected`: the weights that earlier reports of this very
-    attempt had, which a replay must reach again."""
+def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> Assignment:
+    """What a worker must know of a trial."""
     validation = plan_validation(spec.space, spec.places.cache_dir)
-    return {
-        "trial_id": record.trial_id,
-        "attempt": record.current_attempt.model_dump(mode="json"),
-        "config": record.config.model_dump(mode="json"),
-        "folder": str(folder),
-        "bucket": None if spec.bucket_uri is None else {"uri": spec.bucket_uri, "trial": spec.trial_in_bucket(record.trial_id)},
-        "sealed": record.is_sealed,
-        "validation": None if validation is None else validation.release.model_dump(mode="json"),
-        "places": spec.places.model_dump(mode="json"),
-        "function": spec.trial_function,
-        "expected": {str(point.step): point.weights_digest for point in record.curve},
-    }
+    bucket = None if spec.bucket_uri is None else BucketPlace(uri=spec.bucket_uri, trial=spec.trial_in_bucket(record.trial_id))
+    return Assignment(
+        trial_id=record.trial_id,
+        attempt=record.current_attempt,
+        config=record.config,
+        folder=folder,
+        bucket=bucket,
+        sealed=record.is_sealed,
+        validation=None if validation is None else validation.release,
+        places=spec.places,
+        function=spec.trial_function,
+        expected={point.step: point.weights_digest for point in record.curve},
+    )
 
 
 class ScheduleCallback(Callback):
@@ -156,37 +155,36 @@ class ScheduleCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has the trial."""
-        self._guard(lambda: self._begin(trial.config["trial"]["trial_id"]))
+        self._guard(lambda: self._begin(trial_id_in(trial.config)))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A report, if the result has one."""
-        report = result.get("report")
+        report = Answer.decode(result).report
         if report is not None:
-            point = CurvePoint(int(report["step"]), dict(report["metrics"]), str(report["weights_digest"]))
-            self._guard(lambda: self._take_in(trial.config["trial"]["trial_id"], point))
+            self._guard(lambda: self._take_in(trial_id_in(trial.config), report))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial said that it is done, or why it cannot be, or how it can go on (`TrialTrainable`); or it was stopped."""
-        result, trial_id = trial.last_result or {}, trial.config["trial"]["trial_id"]
-        self._guard(lambda: self._finish(self._ended_as(trial_id, result)))
+        self._guard(lambda: self._finish(self._ended_as(trial_id_in(trial.config), Answer.decode(trial.last_result))))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died or crashed: perhaps the trial is handed out again."""
-        self._guard(lambda: self._finish(self._schedule.worker_died(trial.config["trial"]["trial_id"], _last_line(trial))))
+        self._guard(lambda: self._finish(self._schedule.worker_died(trial_id_in(trial.config), _last_line(trial))))
 
-    def _ended_as(self, trial_id: str, result: dict[str, Any]) -> TrialRecord:
-        """The trial after its last result.
+    def _ended_as(self, trial_id: str, answer: Answer) -> TrialRecord:
+        """The trial after its worker's last answer.
 
         Raises:
             DiskFull: of a worker. Every other trial would meet it too and lose its budget: the sweep ends, the trial stays open.
         """
-        if result.get("disk_full"):
-            raise DiskFull(f"{trial_id}: {result['error'].removeprefix('DiskFull: ')}")
-        if result.get("not_replayable"):
-            return self._schedule.not_replayable(trial_id, result["error"])
-        if "out_of_memory_at" in result:
-            return self._schedule.out_of_memory(trial_id, result["error"], physical_batch_size=result["out_of_memory_at"])
-        return self._schedule.end(trial_id, error=result.get("error"))
+        error = answer.error or "no reason was given"
+        if answer.fault == "disk_full":
+            raise DiskFull(f"{trial_id}: {error.removeprefix('DiskFull: ')}")
+        if answer.fault == "not_replayable":
+            return self._schedule.not_replayable(trial_id, error)
+        if answer.fault == "out_of_memory" and answer.physical_batch_size is not None:
+            return self._schedule.out_of_memory(trial_id, error, physical_batch_size=answer.physical_batch_size)
+        return self._schedule.end(trial_id, error=answer.error)
 
     def tell_released(self) -> None:
         """Brings the winners of private selections that are over to tracker and terminal, for the first time and whole."""
@@ -200,7 +198,8 @@ class ScheduleCallback(Callback):
             self._begun.add(trial_id)
             self._tracker.trial_started(record)
 
-    def _take_in(self, trial_id: str, point: CurvePoint) -> None:
+    def _take_in(self, trial_id: str, report: Report) -> None:
+        point = CurvePoint.of(report)
         record = self._schedule.report(trial_id, point)
         if not self._schedule.is_hidden(record):
             self._tracker.reported(record, point)

@@ -11,12 +11,12 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from dpcore.config import RuntimeFlags, TrialConfig
 from dpcore.durable import append_line, cut_half_line, read_lines
 from dpcore.errors import BadInput
 from dpcore.train.handout import Handout
+from dpcore.train.reports import Report
 from sweeps.engine.surfaces import PUBLIC_ONLY, Surface
 
 REPORTS_FILE = "simulated.jsonl"
@@ -25,19 +25,9 @@ SLEEP_S = 10.0
 FAILING_SHARE = 0.05
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimulatedReport:
-    """What a trial yields: `dpcore.train.reports.Report` without torch behind it."""
-
-    step: int
-    done: bool
-    metrics: dict[str, float]
-    weights_digest: str
-
-
 def run_trial(
     config: TrialConfig, runtime: RuntimeFlags, handout: Handout, *, sleep_s: float = 0.0, fails: bool = False
-) -> Iterator[SimulatedReport]:
+) -> Iterator[Report]:
     """A trial that reports like a real one, each report on disk before it is given; a repetition gives the same ones.
 
     Args:
@@ -66,17 +56,15 @@ def run_trial(
             metrics = _metrics(config, final, share=step / steps if steps else 1.0)
             line = {"attempt": attempt.number, "step": step, "metrics": metrics}
             append_line(folder / REPORTS_FILE, line)
-        yield SimulatedReport(
-            step=step, done=step == points[-1], metrics=line["metrics"], weights_digest=f"{trial_id}.{attempt.number}-{step}"
-        )
+        yield Report(step=step, done=step == points[-1], metrics=line["metrics"], weights_digest=f"{trial_id}.{attempt.number}-{step}")
 
 
-def sleeping_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimulatedReport]:
+def sleeping_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """`run_trial` over ten seconds: keeps the slots of a pretend cluster busy."""
     return run_trial(config, runtime, handout, sleep_s=SLEEP_S)
 
 
-def failing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimulatedReport]:
+def failing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """`run_trial` of which every twentieth breaks in mid-way, always the same ones."""
     return run_trial(config, runtime, handout, fails=_uniform(handout.trial_id, "luck") < FAILING_SHARE)
 

@@ -9,47 +9,43 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 
-from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
+from dpcore.config import RuntimeFlags, TrialConfig, parse_config
 from dpcore.disk import naming_full_disk
 from dpcore.errors import BadInput, DiskFull, DpsweepError, NotReplayable, OutOfMemory, Unavailable
-from dpcore.train.attempts import Attempt
 from dpcore.train.handout import Handout
+from dpcore.train.reports import Report
 from sweeps.engine.gpu_memory import CudaMemory, make_room
 from sweeps.pricing.sealed import make_sealed_folder, seal
+from sweeps.records.messages import Answer, Assignment, Fault
 from sweeps.storage.bucket_trial import BucketTrial, open_bucket_trial
 from sweeps.tracking.allow_list import allowed_error
-
-if TYPE_CHECKING:
-    from dpcore.privacy.score_release import ScoreRelease
 
 LOCK_FILE = "trial.lock"
 LOCK_WAIT_S = 90.0
 """How long a worker of a dead driver may take to notice that it is alone."""
 
-TrialFunction = Callable[[TrialConfig, RuntimeFlags, Handout], Iterator[Any]]
+TrialFunction = Callable[[TrialConfig, RuntimeFlags, Handout], Iterator[Report]]
 
 
 class TrialTrainable(tune.Trainable):
-    """Runs what stands in `config["trial"]`; the key comes as a parameter and stands in no config.
+    """Runs the `Assignment` in its config; the key comes as a parameter and stands in no config.
 
-    A DpsweepError is an answer, not a crash: the last result says `error`, and how the trial can go on where it can:
-    `not_replayable` (as a new attempt alone), `out_of_memory_at` (one with a smaller physical batch), `disk_full` (once there
-    is room). Anything else crashes the worker, and the driver decides whether to try again. `Unavailable` (a device or file
-    that may come back) is a crash in that sense.
+    A DpsweepError is an `Answer`, not a crash: the last one has `error`, and `fault` where the trial can go on. Anything else
+    crashes the worker, and the driver decides whether to try again. `Unavailable` (a device or file that may come back) is a
+    crash in that sense.
     """
 
-    _reports: Iterator[Any] | None = None
+    _reports: Iterator[Report] | None = None
     _copy: BucketTrial | None = None
     _scratch: ExitStack
 
@@ -71,44 +67,45 @@ class TrialTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The next report as a result."""
+        return self._answer().encode()
+
+    def _answer(self) -> Answer:
         try:
-            with naming_full_disk(Path(self._trial["folder"])):
+            with naming_full_disk(self._trial.folder):
                 if self._reports is None:
                     self._reports = self._start()
                 if self._copy is not None and self._copy.keep():
-                    return {"done": True}
+                    return Answer(done=True)
                 report = next(self._reports, None)
             if report is not None:
+                self._check_kind(report)
                 self._hold_against_earlier(report)
         except Unavailable:
             raise
         except DpsweepError as error:
-            text = allowed_error(f"{type(error).__name__}: {error}", protected=self._is_sealed)
-            return {"done": True, "error": text, **_how_to_go_on(error)}
+            text = allowed_error(f"{type(error).__name__}: {error}", protected=self._trial.sealed)
+            return _failure(text, error)
         if report is None:
-            return {"done": True, "error": "the trial ended without a last report"}
-        if self._is_sealed:
+            return Answer(done=True, error="the trial ended without a last report")
+        if self._trial.sealed:
             return self._sealed(report)
-        metrics = {name: float(value) for name, value in report.metrics.items() if math.isfinite(value)}
         if self._copy is not None:
-            self._copy.delivers(int(report.step), done=bool(report.done))
-        return {
-            "done": bool(report.done) and self._copy is None,
-            "report": {"step": int(report.step), "metrics": metrics, "weights_digest": str(report.weights_digest)},
-        }
+            self._copy.delivers(report.step, done=report.done)
+        return Answer(done=report.done and self._copy is None, report=report.finite)
 
-    @property
-    def _is_sealed(self) -> bool:
-        return bool(self._trial.get("sealed"))
+    def _check_kind(self, report: object) -> None:
+        """Refuses what a trial function of somebody else yields by mistake."""
+        if not isinstance(report, Report):
+            raise BadInput(f"{self._trial.function} yielded a {type(report).__name__}; expected dpcore.train.reports.Report")
 
-    def _sealed(self, report: Any) -> dict[str, Any]:
+    def _sealed(self, report: Report) -> Answer:
         """A report of which nothing leaves but whether it is the last: the rest follows from private data without noise."""
         if report.done:
             self._end()
-            seal(Path(self._trial["folder"]), report.metrics)
-        return {"done": bool(report.done)}
+            seal(self._trial.folder, report.metrics)
+        return Answer(done=report.done)
 
-    def _hold_against_earlier(self, report: Any) -> None:
+    def _hold_against_earlier(self, report: Report) -> None:
         """Keeps a report in the worker that is not the one that was made before: its noise is the same, its sums are not.
 
         The trial holds itself against its folder; this holds where the folder is lost or lies on another machine.
@@ -116,10 +113,10 @@ class TrialTrainable(tune.Trainable):
         Raises:
             NotReplayable: the weights differ.
         """
-        expected = self._trial.get("expected", {}).get(str(int(report.step)))
-        if expected is not None and expected != str(report.weights_digest):
+        expected = self._trial.expected.get(report.step)
+        if expected is not None and expected != report.weights_digest:
             raise NotReplayable(
-                f"trial {self._trial['trial_id']}: a retry reached other weights at step {report.step} than were reported before; "
+                f"trial {self._trial.trial_id}: a retry reached other weights at step {report.step} than were reported before; "
                 "it was stopped there, because two releases under one noise would reveal their difference"
             )
 
@@ -128,37 +125,37 @@ class TrialTrainable(tune.Trainable):
         self._end()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._trial: dict[str, Any] = config["trial"]
+        self._trial = Assignment.decode(config)
         self._reports = None
 
-    def _start(self) -> Iterator[Any]:
+    def _start(self) -> Iterator[Report]:
         trial = self._trial
-        function = load_function(trial["function"])
+        function = load_function(trial.function)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._runtime.threads)
         folder = self._folder()
         if self._runtime.device == "cuda":
             make_room(CudaMemory(), self._gpus)
         handout = Handout(
-            places=parse_config(Places, trial["places"]),
-            trial_id=trial["trial_id"],
+            places=trial.places,
+            trial_id=trial.trial_id,
             key=self._key,
             folder=folder,
-            attempt=parse_config(Attempt, trial["attempt"]),
-            sealed=self._is_sealed,
-            validation=_private_validation(trial),
+            attempt=trial.attempt,
+            sealed=trial.sealed,
+            validation=trial.validation,
         )
-        return function(parse_config(TrialConfig, trial["config"]), self._runtime, handout)
+        return function(trial.config, self._runtime, handout)
 
     def _folder(self) -> Path:
         """Where the trial keeps its checkpoints: its folder of the storage, free now, or a scratch copy of what a bucket has."""
-        trial, folder = self._trial, Path(self._trial["folder"])
-        if trial["bucket"] is not None:
-            scratch = Path(trial["places"]["cache_dir"])
-            copy = open_bucket_trial(trial["bucket"], scratch=scratch, attempt=int(trial["attempt"]["number"]))
+        trial, folder = self._trial, self._trial.folder
+        if trial.bucket is not None:
+            place = trial.bucket.model_dump()
+            copy = open_bucket_trial(place, scratch=trial.places.cache_dir, attempt=trial.attempt.number)
             self._copy = self._scratch.enter_context(copy)
             return self._copy.folder
-        if self._is_sealed:
+        if trial.sealed:
             make_sealed_folder(folder)
         wait_for_lock(folder, within_s=LOCK_WAIT_S)
         return folder
@@ -171,21 +168,12 @@ class TrialTrainable(tune.Trainable):
         self._scratch.close()
 
 
-def _how_to_go_on(error: DpsweepError) -> dict[str, Any]:
+def _failure(text: str, error: DpsweepError) -> Answer:
+    """The last answer of a trial that failed, with how it can go on."""
     if isinstance(error, OutOfMemory):
-        return {"out_of_memory_at": error.physical_batch_size}
-    if isinstance(error, DiskFull):
-        return {"disk_full": True}
-    return {"not_replayable": True} if isinstance(error, NotReplayable) else {}
-
-
-def _private_validation(trial: dict[str, Any]) -> ScoreRelease | None:
-    """How the score leaves; None where validation is public."""
-    if trial.get("validation") is None:
-        return None
-    from dpcore.privacy.score_release import ScoreRelease  # the accountant behind it takes a second to import
-
-    return parse_config(ScoreRelease, trial["validation"])
+        return Answer(done=True, error=text, fault="out_of_memory", physical_batch_size=error.physical_batch_size)
+    fault: Fault | None = "disk_full" if isinstance(error, DiskFull) else "not_replayable" if isinstance(error, NotReplayable) else None
+    return Answer(done=True, error=text, fault=fault)
 
 
 def load_function(name: str) -> TrialFunction:

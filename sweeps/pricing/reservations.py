@@ -12,9 +12,10 @@ from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.room import Compose
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.sealed import sealed_reservation
-from sweeps.pricing.validation import TRIAL_SUFFIX, plan_validation, score_reservation
+from sweeps.pricing.validation import plan_validation, score_reservation
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.records.trial_id import TrialId
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import PrivacyPlan
@@ -76,9 +77,8 @@ class Reservations:
         epsilon = self._accountant.compose([(law.charge(single.spending), 1)], single.delta)
         # what is hashed with the line is the same whichever trial stands for all
         fingerprint = digest_of({"space": self._spec.space.document(), "epsilon": one.epsilon})
-        return replace(
-            single, trial_id=f"selection-e{one.epsilon:g}", epsilon=epsilon, fingerprint=fingerprint, priced_by=law.text(), attempt=0
-        )
+        trial_id = str(TrialId.selection(one.at_epsilon))
+        return replace(single, trial_id=trial_id, epsilon=epsilon, fingerprint=fingerprint, priced_by=law.text(), attempt=0)
 
     def _write_down(self, reservation: Reservation | None) -> None:
         if reservation is not None:
@@ -92,7 +92,7 @@ class Reservations:
 
     def settle_ended(self, records: Iterable[TrialRecord]) -> None:
         """Writes down those ends that a killed driver had no time to."""
-        waiting = {line.trial_id.removesuffix(TRIAL_SUFFIX) for line in self._ledger.open_reservations(self._spec.name)}
+        waiting = {str(TrialId.parse(line.trial_id).trial) for line in self._ledger.open_reservations(self._spec.name)}
         for record in records:
             if record.trial_id in waiting:
                 self.settle(record)
@@ -112,7 +112,7 @@ class Reservations:
 
     def _check_planned(self, score: Reservation) -> None:
         lines = [line for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "reserve" and line.dataset == score.dataset]
-        runs = {line.run for line in lines if line.trial_id.endswith(TRIAL_SUFFIX)}
+        runs = {line.run for line in lines if TrialId.parse(line.trial_id).is_score}
         if self._validation is not None and score.run not in runs and len(runs) >= self._validation.releases:
             raise Refused(
                 f"{score.trial_id}: the noise on {score.dataset} was made for {self._validation.releases} scores, and as many stand in the "

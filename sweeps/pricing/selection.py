@@ -29,6 +29,7 @@ from dpcore.errors import BadInput, Corrupt, Refused
 from search_spaces.space import SelectionLaw, value_at
 from sweeps.ledger.charges import SelectionTerms
 from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.records.trial_id import TrialId, epsilon_name
 
 if TYPE_CHECKING:
     from dpcore.privacy.claim import PrivacyClaim
@@ -129,8 +130,8 @@ class Selection:
             except BadInput as refusal:
                 rule = str(refusal)
                 continue
-            return TrialRecord(trial_id=f"e{epsilon:g}-{name}", role="search", number=0, epsilon=epsilon, config=config)
-        raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
+            return TrialRecord(trial_id=str(TrialId.search(epsilon, name)), role="search", number=0, epsilon=epsilon, config=config)
+        raise BadInput(f"search at epsilon {epsilon_name(epsilon)}: {REDRAWS} draws in a row were refused, the last because: {rule}")
 
     def folder(self, trial_id: str) -> Path:
         """Where a trial keeps its checkpoints until its ε is over."""
@@ -164,8 +165,10 @@ class Selection:
     def forget(self, epsilon: float) -> None:
         """Deletes what is sealed of an ε whose selection is over, and the folder with the last of them."""
         kept = [line for line in self._read() if line["epsilon"] != epsilon]
-        for folder in (self._folder / "checkpoints").glob(f"e{epsilon:g}-*"):
-            shutil.rmtree(folder)
+        checkpoints = self._folder / "checkpoints"
+        for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
+            if TrialId.parse(folder.name).epsilon == epsilon:
+                shutil.rmtree(folder)
         replace_file(self._journal, "".join(json.dumps(line) + "\n" for line in kept).encode(), mode=OWNER_ONLY)
 
     def close(self) -> None:
@@ -190,7 +193,7 @@ class Selection:
     def _stream(self, epsilon: float, name: str, number: int) -> RandomStream:
         from dpcore.privacy.randomness import PrivateStreams
 
-        return PrivateStreams(key=self._key, trial_id=f"selection-e{epsilon:g}", context=self._spec.name).stream(name, number)
+        return PrivateStreams(key=self._key, trial_id=str(TrialId.selection(epsilon)), context=self._spec.name).stream(name, number)
 
 
 def winner_claim(claim: PrivacyClaim, record: TrialRecord, law: SelectionLaw | None) -> PrivacyClaim:

@@ -15,6 +15,7 @@ from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Refused
 from sweeps.ledger.ledger import Reservation
 from sweeps.pricing.plan import planned_runs
+from sweeps.records.trial_id import TrialId
 
 if TYPE_CHECKING:
     from dpcore.privacy.score_release import ScoreRelease
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_NOISE_FRAC = 0.01
 """One PCKh point."""
-TRIAL_SUFFIX = "/score"
 PUBLIC_VALIDATION = "validation data were declared public: their scores cost nothing and nothing about them is promised"
 
 
@@ -96,7 +96,7 @@ def score_reservation(config: TrialConfig, plan: ValidationPlan, *, sweep: str, 
     noise = plan.release.noise_multiplier
     return Reservation(
         sweep=sweep,
-        trial_id=f"{trial_id}{TRIAL_SUFFIX}",
+        trial_id=str(TrialId.parse(trial_id).score),
         dataset=config.data.validation,
         cohort=cohort,
         sampling_prob=1.0,

@@ -13,6 +13,7 @@ from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Refused
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.records.trial_id import epsilon_name, nearest_epsilon
 from sweeps.storage.bucket import check_uri, is_uri
 
 
@@ -39,17 +40,17 @@ class ExportedConfig(Part):
 
 
 def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
-    """The winner at `epsilon`.
+    """The winner at `epsilon`, or at the one ε of the sweep that is equal to it to 1e-9.
 
     Raises:
         BadInput: the sweep has no such ε, or no trial there is done.
     """
-    if epsilon not in results.epsilons:
-        there = ", ".join(f"{one:g}" for one in results.epsilons) or "none"
-        raise BadInput(f"sweep {results.name} has no ε = {epsilon:g}; expected one of {there}")
-    best = results.best(epsilon)
+    found = nearest_epsilon(epsilon, results.epsilons, where=f"sweep {results.name}")
+    best = results.best(found)
     if best is None:
-        raise BadInput(f"sweep {results.name} has no finished trial at ε = {epsilon:g} yet; `dpsweep status {results.name}` shows them")
+        raise BadInput(
+            f"sweep {results.name} has no finished trial at ε = {epsilon_name(found)} yet; `dpsweep status {results.name}` shows them"
+        )
     return best
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpcore.config import SplitConfig, TrialConfig, parse_config
 from dpcore.config.methods import NONPRIVATE, PUBLIC_ONLY
 from search_spaces.space import SpaceFile, set_value, value_at
+from sweeps.records.trial_id import TrialId
 
 if TYPE_CHECKING:
     from sweeps.records.results import Role, TrialRecord
@@ -44,11 +45,11 @@ def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
         found.append(Reference(PUBLIC_START, "floor", public_start_config(space, seed=seed)))
         for split in space.splits_in_use:
             config = floor_config(space, split, seed=seed)
-            found.append(Reference(f"floor-{split.name}", "floor", config))
+            found.append(Reference(str(TrialId.floor(split.name)), "floor", config))
             stage = config.stages.public_view
             if stage is not None and stage.until is None:
                 longer = config.changed(**{"stages.public_view.steps": None, "stages.public_view.until": "converged"})
-                found.append(Reference(f"floor-{split.name}-converged", "floor", longer))
+                found.append(Reference(str(TrialId.floor(split.name, converged=True)), "floor", longer))
     if space.references.ceiling is not False:
         role: Role = "sealed_ceiling" if space.references.ceiling == "non_private" else "ceiling"
         found.append(Reference("ceiling", role, ceiling_config(space, seed=seed)))

@@ -7,12 +7,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dpcore.config import TrialConfig, parse_config
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.train.attempts import Attempt
+
+if TYPE_CHECKING:
+    from dpcore.train.reports import Report
 
 Role = Literal["search", "floor", "ceiling", "sealed_ceiling", "control", "seed"]
 State = Literal["planned", "running", "done", "pruned", "failed"]
@@ -33,6 +36,11 @@ class CurvePoint:
     step: int
     metrics: dict[str, float]
     weights_digest: str = ""
+
+    @classmethod
+    def of(cls, report: Report) -> CurvePoint:
+        """A worker's report as a point of its trial's curve."""
+        return cls(report.step, dict(report.metrics), report.weights_digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +104,13 @@ class TrialRecord:
     def at_attempt(self, attempt: Attempt) -> TrialRecord:
         """The record as another try, the rest as it is."""
         return replace(self, attempt=attempt.number, from_step=attempt.from_step, physical_batch_size=attempt.physical_batch_size)
+
+    @property
+    def at_epsilon(self) -> float:
+        """The ε of a trial that has one."""
+        if self.epsilon is None:
+            raise RuntimeError(f"{self.trial_id} is searched at no epsilon")
+        return self.epsilon
 
     @property
     def is_sealed(self) -> bool:

@@ -25,6 +25,7 @@ from dpcore.config import Places, TrialConfig
 from dpcore.errors import DpsweepError, Refused
 from dpcore.pose.skeleton import BONES, UNSCORED
 from sweeps.records.publication import trial_at_hand
+from sweeps.records.trial_id import epsilon_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +123,7 @@ def _save_one(winner: TrialRecord, epsilon: float, spec: SweepSpec, shown: Path,
     figure = draw_sheet(source.dataset, rows, predictions, title=_title(winner, epsilon, source.name))
     folder = sealed if source.shows_people else shown
     folder.mkdir(parents=True, exist_ok=True, mode=0o700 if source.shows_people else 0o777)
-    path = folder / f"contact_sheet_eps_{epsilon:g}.png"
+    path = folder / f"contact_sheet_eps_{epsilon_name(epsilon)}.png"
     figure.savefig(path, dpi=100, metadata={"Software": None})
     validation = winner.config.data.validation
     reason = None if source.name == validation else f"crops of {source.name} instead of photographs from {validation}"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeps.records.trial_id import epsilon_name
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -56,7 +58,7 @@ def save_epsilon_curves(results: SweepResults, folder: Path) -> tuple[Path, ...]
     for epsilon in results.epsilons:
         drawn = [record for record in results.records if record.epsilon == epsilon and has_curve(record)]
         if drawn:
-            path = folder / f"curves_eps_{epsilon:g}.png"
+            path = folder / f"curves_eps_{epsilon_name(epsilon)}.png"
             _save(_draw_epsilon(results, epsilon, drawn), path)
             paths.append(path)
     return tuple(paths)

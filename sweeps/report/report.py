@@ -18,6 +18,7 @@ from search_spaces.regimes import REGIMES, Regime
 from sweeps.pricing.regimes import Basis, Pricing, basis_of, pricing_of
 from sweeps.pricing.validation import validation_line
 from sweeps.records.spec import DEFAULT_STORAGE
+from sweeps.records.trial_id import epsilon_name
 from sweeps.report.comparison import Comparison, compare
 from sweeps.report.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
 from sweeps.report.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
@@ -186,7 +187,7 @@ def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[
     won = [one.epsilon for one in comparisons if one.winner is not None]
     storage = "" if spec.storage == Path(DEFAULT_STORAGE).absolute() else f" --storage {shlex.quote(str(spec.storage))}"
     name = spec.name
-    export = [f"dpsweep best {name} --epsilon {won[0]:g} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
+    export = [f"dpsweep best {name} --epsilon {epsilon_name(won[0])} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
     uri = spec.resolved_tracking_uri
     look = f"# MLflow: {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     return (*export, f"dpsweep ledger {name} --verify{storage}", look)

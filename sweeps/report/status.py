@@ -14,6 +14,7 @@ from sweeps.pricing.duration import at_a_time
 from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
 from sweeps.records.folder import LOCK_FILE
 from sweeps.records.spec import SELECTED, SweepSpec
+from sweeps.records.trial_id import study_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -33,7 +34,7 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
     """
     is_running = _driver_lives(spec)
     studies = _studies(spec)
-    groups = [_group(spec, studies.get(f"epsilon-{epsilon:g}"), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
+    groups = [_group(spec, studies.get(study_of(epsilon)), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
     is_complete = (spec.sweep_dir / "results" / "sweep.json").is_file() and all(
         group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups
     )

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,13 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from dpcore.config import TrialConfig, parse_config
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Refused
 from search_spaces.admission import admissible_grid, is_admissible
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
 from sweeps.pricing.plan import trials_at
 from sweeps.records.results import State, TrialRecord
 from sweeps.records.spec import SELECTED, SweepSpec
+from sweeps.records.trial_id import TrialId, epsilon_name, study_of
 from sweeps.search.samplers import Request, build_sampler
 from sweeps.search.storage import open_storage
 from sweeps.search.tpe import STARTUP
@@ -97,7 +98,8 @@ class Studies:
                     study.tell(trial, state=TrialState.PRUNED)
                     rule = str(refusal)
                     continue
-                record = TrialRecord(trial_id=f"e{epsilon:g}-{number:03d}", role="search", number=number, epsilon=epsilon, config=config)
+                trial_id = str(TrialId.search(epsilon, number))
+                record = TrialRecord(trial_id=trial_id, role="search", number=number, epsilon=epsilon, config=config)
                 self._remember(study, trial.number, record)
                 return record
         raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
@@ -159,8 +161,11 @@ class Studies:
                         study.enqueue_trial(planned)
 
     def _open(self, epsilon: float | None) -> Study:
-        name = f"{self._spec.name}/{REFERENCES if epsilon is None else f'epsilon-{epsilon:g}'}"
-        there = name in {study.study_name for study in self._storage.get_all_studies()}
+        name = f"{self._spec.name}/{REFERENCES if epsilon is None else study_of(epsilon)}"
+        known = {study.study_name for study in self._storage.get_all_studies()}
+        there = name in known
+        if epsilon is not None and not there:
+            self._refuse_rounded_name(epsilon, known)
         if not there:
             optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
         study = optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler())
@@ -170,6 +175,19 @@ class Studies:
                 study.enqueue_trial(dict(draw), skip_if_exists=there)
             study.set_user_attr(FIRST_DRAWS, True)
         return study
+
+    def _refuse_rounded_name(self, epsilon: float, known: Collection[str]) -> None:
+        """Stops a resume that would search an ε again whose trials lie under a rounded name.
+
+        Raises:
+            Refused: dpsweep 0.1.0 began the sweep, and wrote the ε with six digits.
+        """
+        rounded = f"epsilon-{epsilon:g}"
+        if f"{self._spec.name}/{rounded}" in known and rounded not in map(study_of, self._spec.space.sweep.epsilons):
+            raise Refused(
+                f"sweep {self._spec.name} was begun by dpsweep 0.1.0, which named ε = {epsilon_name(epsilon)} by six digits ({rounded}); "
+                "finish it with that version, or start a sweep of another --name"
+            )
 
     def _first_draws(self, epsilon: float) -> list[Draw]:
         """What a new study tries first: the whole grid, or for an adaptive sampler what an earlier sweep found and then each searched

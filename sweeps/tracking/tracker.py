@@ -25,6 +25,7 @@ from dpcore.durable import OWNER_ONLY, read_json, write_json
 from sweeps.pricing.selection import winner_claim
 from sweeps.records.export import render_yaml
 from sweeps.records.publication import trial_at_hand
+from sweeps.records.trial_id import alias_of, epsilon_name
 from sweeps.report.curves import FOLDER as CURVES_FOLDER
 from sweeps.report.curves import save_trial_curve
 from sweeps.tracking.allow_list import WITHHELD, allowed_error, allowed_metrics, is_allowed
@@ -86,7 +87,7 @@ class Tracker:
         self._spool = Spool(spec.state_dir)
         self._sender = Sender(self._spool, store.deliver, outages=outage_types(), is_final=is_final)
         for epsilon in spec.space.sweep.epsilons:
-            self._start_parent(parent_of(epsilon), {"epsilon": f"{epsilon:g}"})
+            self._start_parent(parent_of(epsilon), {"epsilon": epsilon_name(epsilon)})
         self._start_parent("references", {})
 
     def _load_identity(self) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class Tracker:
         for epsilon in self._spec.space.sweep.epsilons:
             best = results.best(epsilon)
             if best is not None and best.pckh_50 is not None:
-                scores = {f"best/pckh_50/eps_{epsilon:g}": best.pckh_50}
+                scores = {f"best/pckh_50/eps_{epsilon_name(epsilon)}": best.pckh_50}
                 self._send(kind="metrics", key="summary", step=0, metrics=scores, time_ms=now_ms)
                 self._register(best, epsilon)
         self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
@@ -193,7 +194,7 @@ class Tracker:
     def _register(self, record: TrialRecord, epsilon: float) -> None:
         model = trial_at_hand(self._spec, record.trial_id) / "model"
         if not model.is_dir():
-            print(f"dpsweep: {model} is not there: no model version for ε = {epsilon:g}", file=sys.stderr)
+            print(f"dpsweep: {model} is not there: no model version for ε = {epsilon_name(epsilon)}", file=sys.stderr)
             return
         self._send(
             kind="model",
@@ -204,7 +205,7 @@ class Tracker:
             height_px=record.config.model.input_height_px,
             width_px=record.config.model.input_width_px,
             protected=self._is_protected(record.config),
-            tags={"trial_id": record.trial_id, "epsilon": f"{epsilon:g}", "fingerprint": record.config.fingerprint()},
+            tags={"trial_id": record.trial_id, "epsilon": epsilon_name(epsilon), "fingerprint": record.config.fingerprint()},
         )
 
     def close(self, *, interrupted: bool = False) -> None:
@@ -254,24 +255,19 @@ def check_tracking(uri: str) -> None:
 
 def parent_of(epsilon: float | None) -> str:
     """Key and name of the parent run of an ε."""
-    return "references" if epsilon is None else f"epsilon {epsilon:g}"
-
-
-def alias_of(epsilon: float) -> str:
-    """The alias of the best model version at an ε: `best-eps-0_8` (MLflow takes no dots)."""
-    return f"best-eps-{epsilon:g}".replace(".", "_").replace("+", "")
+    return "references" if epsilon is None else f"epsilon {epsilon_name(epsilon)}"
 
 
 def _reasons(sheets: Sequence[ContactSheet]) -> dict[str, str]:
     """Why a contact sheet is missing or shows other crops, as tags of the summary."""
-    return {f"contact_sheet.eps_{sheet.epsilon:g}": sheet.reason for sheet in sheets if sheet.reason is not None}
+    return {f"contact_sheet.eps_{epsilon_name(sheet.epsilon)}": sheet.reason for sheet in sheets if sheet.reason is not None}
 
 
 def epsilon_tag(config: TrialConfig) -> str:
     """ε target as a tag: a number, `inf` without privacy, `0` where nothing private is read."""
     if config.traits.is_unbounded:
         return "inf"
-    return f"{config.epsilon:g}" if config.spends_privacy and config.epsilon is not None else "0"
+    return epsilon_name(config.epsilon) if config.spends_privacy and config.epsilon is not None else "0"
 
 
 def flat_params(config: TrialConfig) -> dict[str, str]:

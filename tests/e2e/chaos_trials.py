@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpcore.train.handout import Handout
-from sweeps.engine.simulation import SimulatedReport
+from dpcore.train.reports import Report
 from sweeps.engine.simulation import run_trial as simulated_trial
 
 SECONDS = 1.2
 DOUBLED = "doubled"
 
 
-def run_trial(config: Any, runtime: Any, handout: Handout) -> Iterator[SimulatedReport]:
+def run_trial(config: Any, runtime: Any, handout: Handout) -> Iterator[Report]:
     """Leaves the file `doubled` where two workers are at one trial."""
     folder = handout.folder
     folder.mkdir(parents=True, exist_ok=True)

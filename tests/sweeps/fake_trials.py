@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Diverged, NotReplayable, OutOfMemory
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.composition import Filtered, Selected
+from dpcore.train.reports import Report
 from sweeps.engine.preflight import DatasetFacts, Surroundings
 from sweeps.pricing.plan import Accountant
 
@@ -28,7 +28,7 @@ def score_of(config: TrialConfig) -> float:
     return base - (0.1 if config.is_control else 0.0) + 0.001 * config.seed
 
 
-def run_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
+def run_trial(config, runtime, handout) -> Iterator[Report]:
     """Three reports; each is written down before it is given."""
     folder = handout.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,17 +43,17 @@ def run_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
                 metrics["privacy/epsilon_spent"] = config.epsilon * step / 3
             reports.append(metrics)
             done.write_text(json.dumps(reports))
-        yield SimpleNamespace(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=f"{handout.trial_id}-{step}")
+        yield Report(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=f"{handout.trial_id}-{step}")
 
 
-def slow_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
+def slow_trial(config, runtime, handout) -> Iterator[Report]:
     """The same, a second a report."""
     for report in run_trial(config, runtime, handout):
         time.sleep(1.0)
         yield report
 
 
-def locked_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
+def locked_trial(config, runtime, handout) -> Iterator[Report]:
     """The same, under its folder's lock while it is open."""
     handout.folder.mkdir(parents=True, exist_ok=True)
     with (handout.folder / "trial.lock").open("w") as lock:
@@ -61,7 +61,7 @@ def locked_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
         yield from run_trial(config, runtime, handout)
 
 
-def noted_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
+def noted_trial(config, runtime, handout) -> Iterator[Report]:
     """The slow one; which it is and who began it is noted where every node sees it."""
     handout.places.data_dir.mkdir(parents=True, exist_ok=True)
     with (handout.places.data_dir / "starts.txt").open("a") as file:
@@ -69,12 +69,12 @@ def noted_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
     yield from slow_trial(config, runtime, handout)
 
 
-def dying_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
+def dying_trial(config, runtime, handout) -> Iterator[Report]:
     """The worker of the second search trial is killed once after its first report; the third diverges, the fourth is refused."""
     folder, number, searched = handout.folder, handout.trial_id.rpartition("-")[2], handout.trial_id.startswith("e")
     for report in run_trial(config, runtime, handout):
         if searched and number == "002":
-            report.metrics = {**report.metrics, "val/pckh_50": math.nan}
+            report = replace(report, metrics={**report.metrics, "val/pckh_50": math.nan})
         if searched and number == "003":
             raise BadInput("the data do not fit")
         yield report
@@ -83,7 +83,7 @@ def dying_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def faulty_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
+def faulty_trial(config, runtime, handout) -> Iterator[Report]:
     """Trials 000 to 003 of a search fail, each in its way; 004 in its set-up, before the first report. A new attempt goes well."""
     number = handout.trial_id.rpartition("-")[2] if handout.trial_id.startswith("e") and not handout.attempt.number else ""
     if number == "004":
@@ -100,7 +100,7 @@ def faulty_trial(config, runtime, handout) -> Iterator[SimpleNamespace]:
             raise NotReplayable("other libraries")
 
 
-def undisturbed_disk(config, runtime, handout) -> Iterator[SimpleNamespace]:
+def undisturbed_disk(config, runtime, handout) -> Iterator[Report]:
     """`faulty_trial` without the fault that ends the whole sweep."""
     return faulty_trial(config, runtime, replace(handout, trial_id=handout.trial_id.replace("-001", "-005")))
 

@@ -14,7 +14,7 @@ import fake_trials
 import pytest
 import spaces
 
-from dpcore.config import Places, TrialConfig, parse_config
+from dpcore.config import Places
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
@@ -23,6 +23,7 @@ from sweeps.engine.driver import Interrupted, plan_of, resume_sweep, run_sweep
 from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.records.export import export_trial
+from sweeps.records.messages import Answer, Assignment, trial_id_in
 from sweeps.records.results import SweepResults, read_results
 from sweeps.records.spec import SweepSpec
 
@@ -120,7 +121,7 @@ def test_a_sweep_that_fails_after_a_trial_was_handed_out_is_kept_to_be_resumed(
     spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(spec: SweepSpec, *, searcher: ScheduleSearcher, **given: object) -> None:
-        while not searcher.suggest("x")["trial"]["trial_id"].startswith("e"):
+        while not trial_id_in(searcher.suggest("x")).startswith("e"):
             searcher.max_concurrent += 1
         raise OSError("the cluster is gone")
 
@@ -219,7 +220,9 @@ def test_tables_and_lines_of_protected_data_tell_no_duration_and_no_message(
     spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_one_trial(spec: SweepSpec, *, searcher: ScheduleSearcher, callback: ScheduleCallback, **given: object) -> None:
-        trial = SimpleNamespace(config=searcher.suggest("x"), last_result={"error": "ValueError: pixel 3 of jane.jpg"})
+        trial = SimpleNamespace(
+            config=searcher.suggest("x"), last_result=Answer(done=True, error="ValueError: pixel 3 of jane.jpg").encode()
+        )
         callback.on_trial_start(1, [], trial)
         callback.on_trial_complete(1, [], trial)
 
@@ -288,13 +291,11 @@ def tune_here(stop_after: int | None = None) -> Callable[..., None]:
     def run(spec: SweepSpec, *, key: SweepKey, searcher: ScheduleSearcher, callback: ScheduleCallback) -> None:
         done = 0
         while isinstance(given := searcher.suggest("x"), dict):
-            trial, one = SimpleNamespace(config=given, last_result=None), given["trial"]
-            config = parse_config(TrialConfig, one["config"])
+            trial, one = SimpleNamespace(config=given, last_result=None), Assignment.decode(given)
             callback.on_trial_start(0, [], trial)
-            handout = Handout(places=spec.places, trial_id=one["trial_id"], key=key, folder=Path(one["folder"]))
-            for report in fake_trials.run_trial(config, None, handout):
-                said = {"step": report.step, "metrics": report.metrics, "weights_digest": report.weights_digest}
-                callback.on_trial_result(0, [], trial, {"report": said})
+            handout = Handout(places=spec.places, trial_id=one.trial_id, key=key, folder=one.folder)
+            for report in fake_trials.run_trial(one.config, None, handout):
+                callback.on_trial_result(0, [], trial, Answer(done=False, report=report).encode())
                 if done == stop_after:
                     raise OSError("killed")
             callback.on_trial_complete(0, [], trial)

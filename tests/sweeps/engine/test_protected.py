@@ -26,6 +26,7 @@ from sweeps.engine.driver import run_sweep
 from sweeps.engine.preflight import default_surroundings
 from sweeps.ledger.ledger import Ledger
 from sweeps.records.export import best_trial
+from sweeps.records.messages import Answer
 from sweeps.records.results import SweepResults
 from sweeps.records.spec import SweepSpec
 from sweeps.storage.urls import default_tracking_uri
@@ -131,7 +132,7 @@ def test_metrics_everywhere_are_on_the_allow_list(swept: Swept) -> None:
     assert in_mlflow - {"best/pckh_50/eps_4"} == {name for name in in_mlflow if is_allowed(name)}
     in_tables = {row["metric"] for row in pq.read_table(swept.spec.sweep_dir / "results" / "curves.parquet").to_pylist()}
     in_reports = {name for line in swept.spec.reports_path.read_text().splitlines() for name in json.loads(line)["metrics"]}
-    by_ray = {name for result in swept.ray.results for name in result.get("report", {}).get("metrics", {})}
+    by_ray = {name for result in swept.ray.results if (told := Answer.decode(result).report) for name in told.metrics}
     assert {"val/pckh_50", "privacy/epsilon_spent"} <= in_tables
     assert not [name for name in in_tables | in_reports | by_ray if not is_allowed(name)]
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import spaces
@@ -12,6 +11,7 @@ from dpcore.errors import Unavailable
 from dpcore.privacy.randomness import SweepKey
 from sweeps.engine.searcher import assignment
 from sweeps.engine.trainable import TrialTrainable, wait_for_lock
+from sweeps.records.messages import Answer
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
 
@@ -34,43 +34,45 @@ def record_of(spec: SweepSpec, *digests: str) -> TrialRecord:
 def begin(spec: SweepSpec, record: TrialRecord) -> TrialTrainable:
     """A worker with a trial."""
     worker = object.__new__(TrialTrainable)
-    config = {"trial": assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id))}
+    config = assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id)).encode()
     worker.setup(config, key=SweepKey.fresh(), runtime=spec.runtime.model_dump(mode="json"))
     return worker
 
 
-def steps_of(spec: SweepSpec, record: TrialRecord) -> list[dict[str, Any]]:
-    """The results of a worker up to its last."""
+def steps_of(spec: SweepSpec, record: TrialRecord) -> list[Answer]:
+    """The answers of a worker up to its last."""
     worker = begin(spec, record)
-    results = [worker.step()]
-    while not results[-1]["done"]:
-        results.append(worker.step())
+    answers = [Answer.decode(worker.step())]
+    while not answers[-1].done:
+        answers.append(Answer.decode(worker.step()))
     worker.cleanup()
-    return results
+    return answers
 
 
 def test_a_retry_that_repeats_its_reports_goes_on(spec: SweepSpec) -> None:
     results = steps_of(spec, record_of(spec, "e0.5-000-1", "e0.5-000-2"))
-    assert [result["report"]["step"] for result in results] == [1, 2, 3]
+    assert [answer.report.step for answer in results] == [1, 2, 3]
 
 
 def test_a_retry_with_other_weights_is_stopped_before_its_report_leaves_the_worker(spec: SweepSpec) -> None:
     results = steps_of(spec, record_of(spec, "e0.5-000-1", "other"))
     assert len(results) == 2
-    assert "report" not in results[-1]
-    assert results[-1]["not_replayable"]
-    assert results[-1]["error"].startswith("NotReplayable: trial e0.5-000: a retry reached other weights at step 2")
+    assert results[-1].report is None
+    assert results[-1].fault == "not_replayable"
+    assert results[-1].error.startswith("NotReplayable: trial e0.5-000: a retry reached other weights at step 2")
 
 
 @pytest.mark.parametrize(
     ("number", "answer"),
-    [("000", {"out_of_memory_at": 64}), ("001", {"disk_full": True}), ("002", {}), ("003", {"not_replayable": True})],
+    [("000", ("out_of_memory", 64)), ("001", ("disk_full", None)), ("002", (None, None)), ("003", ("not_replayable", None))],
 )
-def test_a_fault_is_an_answer_that_says_how_the_trial_can_go_on(spec: SweepSpec, number: str, answer: dict[str, Any]) -> None:
+def test_a_fault_is_an_answer_that_says_how_the_trial_can_go_on(
+    spec: SweepSpec, number: str, answer: tuple[str | None, int | None]
+) -> None:
     faulty = spec.model_copy(update={"trial_function": "fake_trials:faulty_trial"})
     result = steps_of(faulty, replace(record_of(faulty), trial_id=f"e0.5-{number}"))[-1]
-    assert {name: value for name, value in result.items() if name not in ("done", "error")} == answer
-    assert result["error"].startswith({"000": "OutOfMemory: ", "001": "DiskFull: ", "002": "Diverged: "}.get(number, "NotReplayable: "))
+    assert (result.fault, result.physical_batch_size) == answer
+    assert result.error.startswith({"000": "OutOfMemory: ", "001": "DiskFull: ", "002": "Diverged: "}.get(number, "NotReplayable: "))
 
 
 def test_a_trial_that_is_stopped_in_mid_way_frees_its_folder_before_the_worker_begins_another(spec: SweepSpec) -> None:
@@ -80,7 +82,7 @@ def test_a_trial_that_is_stopped_in_mid_way_frees_its_folder_before_the_worker_b
     with pytest.raises(Unavailable, match="held by another process"):
         wait_for_lock(folder, within_s=0.0)
     following = replace(record_of(spec), trial_id="e0.5-001")
-    assert worker.reset_config({"trial": assignment(locked, following, folder=spec.checkpoint_dir("e0.5-001"))})
+    assert worker.reset_config(assignment(locked, following, folder=spec.checkpoint_dir("e0.5-001")).encode())
     wait_for_lock(folder, within_s=0.0)
-    assert worker.step()["report"]["weights_digest"] == "e0.5-001-1"
+    assert Answer.decode(worker.step()).report.weights_digest == "e0.5-001-1"
     worker.cleanup()

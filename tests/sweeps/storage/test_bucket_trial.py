@@ -4,7 +4,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +14,10 @@ from dpcore.data.synthetic import synth
 from dpcore.errors import Unavailable
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
+from dpcore.train.reports import Report
 from sweeps.engine.searcher import assignment
 from sweeps.engine.trainable import TrialTrainable
+from sweeps.records.messages import Answer
 from sweeps.records.publication import trial_at_hand
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import RUN_TRIAL, SweepSpec
@@ -29,7 +30,7 @@ TRIAL_ID = "e0.5-000"
 STEPS = 4
 
 
-def checkpointing_trial(config: Any, runtime: Any, handout: Handout) -> Iterator[SimpleNamespace]:
+def checkpointing_trial(config: Any, runtime: Any, handout: Handout) -> Iterator[Report]:
     """Four reports; a checkpoint at the second and third, before the report leaves. Remembers where it began."""
     folder = handout.folder
     found = sorted(folder.glob("checkpoint-*"))
@@ -44,7 +45,7 @@ def checkpointing_trial(config: Any, runtime: Any, handout: Handout) -> Iterator
                     shutil.rmtree(older)
         if step == STEPS:
             (folder / "result.json").write_text("{}")
-        yield SimpleNamespace(step=step, done=step == STEPS, metrics={"val/pckh_50": 0.1}, weights_digest=f"{handout.trial_id}-{step}")
+        yield Report(step=step, done=step == STEPS, metrics={"val/pckh_50": 0.1}, weights_digest=f"{handout.trial_id}-{step}")
 
 
 @pytest.fixture
@@ -71,10 +72,17 @@ def worker_of(spec: SweepSpec, *digests: str, cache: Path | None = None) -> Tria
         record = record.with_point(CurvePoint(step, {"val/pckh_50": 0.1}, digest))
     trial = assignment(spec, record, folder=spec.checkpoint_dir(TRIAL_ID))
     if cache is not None:
-        trial["places"] = {**trial["places"], "cache_dir": str(cache)}
+        trial = trial.model_copy(update={"places": trial.places.model_copy(update={"cache_dir": cache})})
     worker = object.__new__(TrialTrainable)
-    worker.setup({"trial": trial}, key=KEY, runtime=spec.runtime.model_dump(mode="json"))
+    worker.setup(trial.encode(), key=KEY, runtime=spec.runtime.model_dump(mode="json"))
     return worker
+
+
+def report_of(worker: TrialTrainable) -> Report:
+    """The next report of a worker."""
+    report = Answer.decode(worker.step()).report
+    assert report is not None
+    return report
 
 
 def newest(spec: SweepSpec) -> Snapshot | None:
@@ -96,7 +104,7 @@ def test_a_state_is_uploaded_only_after_its_report_was_taken_in(spec: SweepSpec)
     worker = worker_of(spec)
     held = []
     for step in range(1, STEPS + 1):
-        assert worker.step()["report"]["step"] == step
+        assert report_of(worker).step == step
         held.append(at(spec))
     assert held == [None, None, (2, 2), (3, 3)]
     assert worker.step() == {"done": True}
@@ -119,7 +127,7 @@ def test_another_node_goes_on_from_the_uploaded_checkpoint(spec: SweepSpec, tmp_
     for _ in range(3):
         cut_off.step()
     other = worker_of(spec, f"{TRIAL_ID}-1", f"{TRIAL_ID}-2", f"{TRIAL_ID}-3", cache=tmp_path / "node-2")
-    assert other.step()["report"]["step"] == 1
+    assert report_of(other).step == 1
     (begun,) = (tmp_path / "node-2").rglob("begun.txt")
     assert begun.read_text() == "2"
     while not other.step()["done"]:
@@ -135,9 +143,8 @@ def test_another_node_goes_on_from_the_uploaded_checkpoint(spec: SweepSpec, tmp_
 
 def test_other_weights_than_were_told_before_never_reach_the_bucket(spec: SweepSpec, tmp_path: Path) -> None:
     worker = worker_of(spec, f"{TRIAL_ID}-1", "other")
-    assert worker.step()["report"]["step"] == 1
-    answer = worker.step()
-    assert answer["not_replayable"]
+    assert report_of(worker).step == 1
+    assert Answer.decode(worker.step()).fault == "not_replayable"
     worker.cleanup()
     assert at(spec) is None
 
@@ -223,7 +230,7 @@ def digests_to_the_end(worker: TrialTrainable) -> list[str]:
     while not results[-1]["done"]:
         results.append(worker.step())
     worker.cleanup()
-    return [result["report"]["weights_digest"] for result in results if "report" in result]
+    return [report.weights_digest for result in results if (report := Answer.decode(result).report) is not None]
 
 
 def test_a_trial_whose_node_is_lost_ends_elsewhere_with_the_very_same_weights(real: SweepSpec, tmp_path: Path) -> None:
@@ -231,7 +238,7 @@ def test_a_trial_whose_node_is_lost_ends_elsewhere_with_the_very_same_weights(re
     undisturbed.checkpoint_dir(TRIAL_ID).mkdir(parents=True)
     whole = digests_to_the_end(worker_of(undisturbed))
     lost = worker_of(real)
-    told = [lost.step()["report"]["weights_digest"] for _ in range(4)]
+    told = [report_of(lost).weights_digest for _ in range(4)]
     assert at(real) == (2, 2)  # the checkpoint of the fourth report, which is on its way, is not in the bucket
     assert digests_to_the_end(worker_of(real, *told, cache=tmp_path / "node-2" / "cache")) == whole
     weights = trial_at_hand(real, TRIAL_ID) / "model" / "model.safetensors"

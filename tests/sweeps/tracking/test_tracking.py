@@ -26,6 +26,7 @@ from search_spaces.loader import load_space
 from sweeps.records.export import render_yaml
 from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.records.trial_id import alias_of
 from sweeps.report.contact_sheet import ContactSheet
 from sweeps.report.disclosure import PolicyDisclosure
 from sweeps.report.disclosure_sheet import DisclosureSheet
@@ -33,7 +34,7 @@ from sweeps.tracking import mlflow_connection
 from sweeps.tracking.allow_list import allowed_metrics
 from sweeps.tracking.mlflow_connection import take_credentials
 from sweeps.tracking.mlflow_store import is_final
-from sweeps.tracking.tracker import Tracker, alias_of, check_tracking, config_yaml
+from sweeps.tracking.tracker import Tracker, check_tracking, config_yaml
 
 DIGEST = "a" * 64
 DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}

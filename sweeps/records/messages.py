@@ -1,0 +1,102 @@
+"""What driver and worker tell each other about a trial, and the one place where Ray's dicts are made from it and read.
+
+Ray keeps a trial's config and results in files of its own. It sees the trial's id and a text; what is in the text is decided
+here: an `Assignment` on the way to the worker, an `Answer` on the way back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from dpcore.config import Part, Places, TrialConfig, parse_config
+from dpcore.privacy.score_release import ScoreRelease
+from dpcore.train.attempts import Attempt
+from dpcore.train.reports import Report
+
+Fault = Literal["not_replayable", "out_of_memory", "disk_full"]
+"""Why a trial ended without its last report, where the driver can do something about it: a new attempt, one with a smaller
+physical batch, or nothing until there is room on the disk."""
+
+ANSWER, ASSIGNMENT, TRIAL_ID, DONE = "answer", "assignment", "trial_id", "done"
+
+
+class BucketPlace(Part):
+    """Where a trial's snapshots lie: the bucket, and the path in it."""
+
+    uri: str
+    trial: str
+
+
+class Assignment(Part):
+    """What a worker must know of a trial. The sweep key is not in it.
+
+    Attributes:
+        folder: where the trial keeps its checkpoints.
+        bucket: where its snapshots lie; None on a folder storage.
+        validation: how its score leaves; None where validation is public.
+        function: the trial function, as module:function.
+        expected: step → digest of the weights that earlier reports of this very attempt had; a replay must reach them again.
+    """
+
+    trial_id: str
+    attempt: Attempt
+    config: TrialConfig
+    folder: Path
+    bucket: BucketPlace | None = None
+    sealed: bool = False
+    validation: ScoreRelease | None = None
+    places: Places
+    function: str
+    expected: dict[int, str] = Field(default_factory=dict)
+
+    def encode(self) -> dict[str, str]:
+        """As Ray's config of the trial."""
+        return {TRIAL_ID: self.trial_id, ASSIGNMENT: self.model_dump_json()}
+
+    @classmethod
+    def decode(cls, config: Mapping[str, Any]) -> Self:
+        """The inverse of `encode`."""
+        return parse_config(cls, json.loads(config[ASSIGNMENT]))
+
+
+def trial_id_in(config: Mapping[str, Any]) -> str:
+    """The id of the trial that Ray runs with this config."""
+    return str(config[TRIAL_ID])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one step of a worker gave.
+
+    Attributes:
+        done: whether nothing more will come.
+        report: of the trial function; None in a failure, and where nothing may be told.
+        error: what went wrong, in one line; fault: how the trial can go on.
+        physical_batch_size: at which memory ran out.
+    """
+
+    done: bool
+    report: Report | None = None
+    error: str | None = None
+    fault: Fault | None = None
+    physical_batch_size: int | None = None
+
+    def encode(self) -> dict[str, Any]:
+        """As a result of Ray: flat, so that Ray changes nothing of it."""
+        content = {**asdict(self), "report": None if self.report is None else self.report.document()}
+        said = {name: value for name, value in content.items() if name != DONE and value is not None}
+        return {DONE: self.done, **({ANSWER: json.dumps(said, sort_keys=True, allow_nan=False)} if said else {})}
+
+    @classmethod
+    def decode(cls, result: Mapping[str, Any] | None) -> Self:
+        """The inverse of `encode`; without a result, an answer that says nothing."""
+        result = result or {}
+        said = json.loads(result.get(ANSWER, "{}"))
+        report = said.pop("report", None)
+        return cls(done=bool(result.get(DONE)), report=None if report is None else Report.of_document(report), **said)
