@@ -22,6 +22,8 @@ from dpcore.config import Precision
 from dpcore.errors import BadInput
 from dpcore.privacy.feature_split import merge_pair_rows, pair_weights
 
+SEEN_WITH = "1.6.0"
+"""The version of Opacus in which the attributes that `_clear` removes were seen; pyproject.toml admits its minor version only."""
 _COUPLING = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _UNKEYED = (nn.modules.dropout._DropoutNd,)
 

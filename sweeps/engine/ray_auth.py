@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 
 from dpcore.errors import Unavailable
+from sweeps.internals.ray_internals import enable_token_if_there_is_one
 
 MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"
@@ -44,9 +45,7 @@ def show_token() -> None:
 
     Ray does so for `auto` alone. Its settings are read once, at import; this reads them again.
     """
-    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    enable_token_if_there_is_one()
 
 
 def knock(host: str, port: int, *, remedy: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from dpcore.errors import BadInput, Unavailable
 from sweeps.engine.ray_auth import default_token_path
+from sweeps.internals.ray_internals import asks_for_token, check_launcher_config
 from sweeps.remote.node_facts import NodeFacts, ask_nodes
 from sweeps.storage.bucket import Bucket, below, is_uri
 
@@ -102,10 +103,9 @@ def check_ray(address: str | None) -> Check:
 def check_auth() -> Check:
     """Whether the connected Ray asks who is there."""
     import ray
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     host = str(ray.get_runtime_context().gcs_address)
-    return judge_auth(token=is_token_auth_enabled(), host=host)
+    return judge_auth(token=asks_for_token(), host=host)
 
 
 def judge_auth(*, token: bool, host: str) -> Check:
@@ -225,7 +225,6 @@ def check_launcher_file(path: Path) -> list[Check]:
         BadInput: there is no such file, or it is not YAML.
     """
     from jsonschema import ValidationError
-    from ray.autoscaler._private.util import prepare_config, validate_config
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -239,7 +238,7 @@ def check_launcher_file(path: Path) -> list[Check]:
         parser = YAML(typ="safe", pure=True)
         parser.version = (1, 1)  # what Ray reads
         config = parser.load(text)
-        validate_config(prepare_config(config))
+        check_launcher_config(config)
     except YAMLError as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     except (ValidationError, ValueError, KeyError) as error:

@@ -13,14 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import TPESampler
-from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
-from optuna.samplers._tpe.sampler import _split_trials
-from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.internals.optuna_internals import KernelSampler, WeightedDraws, split_trials
 
 STARTUP = 10
 """Finished trials, neighbours' counted by their weight, before the first fit; as Optuna's own `n_startup_trials`."""
@@ -45,7 +42,7 @@ class _Seen:
     trials: Sequence[FrozenTrial]
 
 
-class SharedTPESampler(TPESampler):
+class SharedTPESampler(KernelSampler):
     """Grouped, multivariate TPE with the constant liar, at one ε of several.
 
     Optuna asks for the joint draw before any single one, so what is seen is looked up once per trial.
@@ -60,7 +57,7 @@ class SharedTPESampler(TPESampler):
             peers: the studies of all ε, this one included; may be filled later.
             seed: of its draws.
         """
-        super().__init__(multivariate=True, group=True, constant_liar=True, n_startup_trials=0, seed=seed)
+        super().__init__(seed=seed)
         self._epsilon = epsilon
         self._distributions = distributions
         self._peers = peers
@@ -70,39 +67,27 @@ class SharedTPESampler(TPESampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters that are drawn together: those that are active in the same trials. None in start-up."""
         self._look_around(trial)
-        groups = _SearchSpaceGroup()
-        if not self._is_startup:
-            every = (one for seen in self._now for one in seen.trials if one.state in FITTED)
-            for names in dict.fromkeys(frozenset(one.params) for one in every):
-                groups.add_distributions({name: self._distributions[name] for name in names})
-        self._search_space_group = groups
-        return {name: one for group in groups.search_spaces for name, one in sorted(group.items()) if not one.single()}
+        if self._is_startup:
+            return self.decompose(())
+        every = (one for seen in self._now for one in seen.trials if one.state in FITTED)
+        active = dict.fromkeys(frozenset(one.params) for one in every)
+        return self.decompose({name: self._distributions[name] for name in names} for names in active)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
         """A draw of one parameter: uniform in start-up."""
         if self._is_startup:
-            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
-        return self._sample(study, trial, {param_name: param_distribution})[param_name]
+            return self.draw_uniformly(study, trial, param_name, param_distribution)
+        return self.draw(study, trial, {param_name: param_distribution})[param_name]
 
-    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """The candidate that the good kernels like most beside the others (Bergstra et al. 2011, eq. 1)."""
-        sides: tuple[list[dict[str, Any]], ...] = ([], [])
-        weights: tuple[list[float], ...] = ([], [])
+    def draw(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """A joint draw from kernels on all studies: those of their good trials against those of the others."""
+        sides = (WeightedDraws(), WeightedDraws())
         for seen in self._now:
             finished = sum(one.state in FITTED for one in seen.trials)
-            split = _split_trials(seen.study, list(seen.trials), good_count(finished))
-            for side, weight, part in zip(sides, weights, split, strict=True):
-                drawn = [params for params in (self._get_params(one, study) for one in part) if _lies_in(params, search_space)]
-                side += drawn
-                weight += [seen.weight] * len(drawn)
-        good, others = (self._kernels(side, weight, search_space) for side, weight in zip(sides, weights, strict=True))
-        candidates = good.sample(self._rng.rng, self._n_ei_candidates)
-        best = self._compare(candidates, self._compute_acquisition_func(candidates, good, others))
-        return {name: search_space[name].to_external_repr(value) for name, value in best.items()}
-
-    def _kernels(self, draws: list[dict[str, Any]], weights: list[float], search_space: dict[str, BaseDistribution]) -> _ParzenEstimator:
-        values = {name: np.asarray([one.to_internal_repr(draw[name]) for draw in draws]) for name, one in search_space.items()}
-        return _ParzenEstimator(values, search_space, self._parzen_estimator_parameters, np.asarray(weights))
+            for side, part in zip(sides, split_trials(seen.study, seen.trials, good_count(finished)), strict=True):
+                drawn = [self.params_of(one, study) for one in part]
+                side.add([params for params in drawn if _lies_in(params, search_space)], seen.weight)
+        return self.best_candidate(*sides, search_space)
 
     def _look_around(self, trial: FrozenTrial) -> None:
         """Fixes what the fits of this trial see, and whether that is enough for one."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
+
+from sweeps.internals.ray_internals import check_launcher_config
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("local.yaml", "aws.yaml", "gcp.yaml")
@@ -19,12 +20,12 @@ def load(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rays_own_schema_admits_it(name: str) -> None:
-    validate_config(prepare_config(load(name)))
+    check_launcher_config(load(name))
 
 
 def test_rays_own_schema_refuses_a_misspelt_key() -> None:
     with pytest.raises(Exception, match="setup_command"):
-        validate_config(prepare_config({**load("local.yaml"), "setup_command": []}))
+        check_launcher_config({**load("local.yaml"), "setup_command": []})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,8 +50,8 @@ spec = SweepSpec(name="a", space=load_space("quick"), places=Places(data_dir="/d
 with ray_session(spec):
     import ray
     address = ray.get_runtime_context().gcs_address
-    from ray._raylet import AuthenticationMode, get_authentication_mode
-    print(get_authentication_mode() == AuthenticationMode.TOKEN, os.environ["RAY_AUTH_TOKEN"] != "")
+    from sweeps.internals.ray_internals import asks_for_token
+    print(asks_for_token(), os.environ["RAY_AUTH_TOKEN"] != "")
     code = "import ray; ray.init('" + address + "', logging_level=50)"
     import subprocess
     other = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
