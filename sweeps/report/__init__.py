@@ -1,1 +1,1 @@
-"""What people read: tables, figures, sheets, status."""
+"""Builds what people read: tables, figures, picture sheets and status."""

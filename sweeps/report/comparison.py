@@ -1,4 +1,4 @@
-"""Who wins at each ε, and against what: the numbers behind table, report and figure."""
+"""Finds the winner at each ε and the scores to compare it with. Table, report and figure use these numbers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Comparison:
         epsilon: target of each trial.
         winner: the best private trial.
         seed_scores: the winner's settings with fresh seeds and fresh noise.
-        floor: what the public part alone gives, at no privacy cost: the higher of the public start and the floor of the
-            winner's own split, or the best of all splits where the winner reads no public view.
+        floor: score that the public part alone reaches, at no privacy cost. The higher of the public start and the floor of the
+            winner's split. If the winner reads no public view, the best floor of all splits.
         ceiling: no privacy.
         control: the winning feature-type run with its private part off.
         by_method: the best trial of each method.
@@ -35,7 +35,7 @@ class Comparison:
 
     @property
     def seed_mean(self) -> float | None:
-        """Mean over the fresh seeds: the winner's own score is the best of many and so too high."""
+        """Mean over the fresh seeds. The winner's own score is the best of many and therefore too high."""
         return sum(self.seed_scores) / len(self.seed_scores) if self.seed_scores else None
 
     @property
@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def gain(self) -> float | None:
-        """How far the winner's fresh seeds lie above the floor and the control, whichever is higher."""
+        """Mean of the winner's fresh seeds minus the higher of floor and control."""
         bars = [bar for bar in (self.floor, self.control) if bar is not None]
         return None if self.seed_mean is None or not bars else self.seed_mean - max(bars)
 

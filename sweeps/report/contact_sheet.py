@@ -1,15 +1,15 @@
-"""Contact sheets: what a winner predicts, drawn over the labels of sixteen crops.
+"""Draws contact sheets: a winner's predictions and the labels, on sixteen crops.
 
-Which pictures may be shown: never those of private data, and of real people only inside MLflow.
+Pictures of private data are never shown. Pictures of real people appear only inside MLflow.
 
 | validation data | crops on the sheet | where the sheet may lie |
 |---|---|---|
-| synthetic | those | report folder and MLflow |
+| synthetic | these data | report folder and MLflow |
 | PUBLIC photographs, model input of the embedded size | `synthetic/validation` | report folder and MLflow |
-| PUBLIC photographs, another input size | those | MLflow alone |
+| PUBLIC photographs, another input size | these data | MLflow only |
 | anything else | none: refused with the reason | – |
 
-The crops are evenly spaced over the dataset, not chosen by how well they went.
+The crops are evenly spaced over the dataset. They are not chosen by their score.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class ContactSheet:
 
     Attributes:
         epsilon: whose winner it shows.
-        path: the PNG; None where there is none.
-        mlflow_only: it shows photographs of people: the file is to be removed once MLflow has it.
-        reason: why there is no sheet, or which crops stand in for which.
+        path: the PNG, or None without a sheet.
+        mlflow_only: it shows photographs of people. Remove the file once MLflow has it.
+        reason: why there is no sheet, or which crops replace which.
     """
 
     epsilon: float
@@ -64,8 +64,8 @@ class SheetSource:
     """The crops that may be drawn.
 
     Attributes:
-        name: as a config names the dataset.
-        shows_people: photographs, so MLflow alone may have the sheet.
+        name: the dataset's name in a config.
+        shows_people: whether these are photographs of people, so that only MLflow may have the sheet.
     """
 
     name: str
@@ -74,10 +74,10 @@ class SheetSource:
 
 
 def choose_source(config: TrialConfig, places: Places) -> SheetSource:
-    """The crops to draw for a trial, by the table above.
+    """Chooses the crops to draw for a trial, by the table above.
 
     Raises:
-        Refused: its validation data are neither PUBLIC nor synthetic.
+        Refused: the validation data are neither PUBLIC nor synthetic.
     """
     from dpcore.data.catalog import open_dataset
     from dpcore.data.synthetic import SIZE_PX
@@ -85,26 +85,26 @@ def choose_source(config: TrialConfig, places: Places) -> SheetSource:
     name = config.data.validation
     dataset = open_dataset(name, places)
     if dataset.manifest.protected:
-        raise Refused(f"{name} is protected: pictures of it are not shown")
+        raise Refused(f"{name} is protected: its pictures are not shown")
     if dataset.manifest.is_synthetic:
         return SheetSource(name=name, dataset=dataset, shows_people=False)
     if dataset.manifest.role != "PUBLIC":
-        raise Refused(f"{name} is {dataset.manifest.role} and not synthetic: pictures of it are not shown")
+        raise Refused(f"{name} is {dataset.manifest.role} and not synthetic: its pictures are not shown")
     if (config.model.input_height_px, config.model.input_width_px) == (SIZE_PX, SIZE_PX):
         return SheetSource(name=STAND_IN, dataset=open_dataset(STAND_IN, places), shows_people=False)
     return SheetSource(name=name, dataset=dataset, shows_people=True)
 
 
 def save_contact_sheets(results: SweepResults, spec: SweepSpec, *, shown: Path, sealed: Path) -> tuple[ContactSheet, ...]:
-    """One sheet per ε that has a winner, from the winner's saved model.
+    """Draws one sheet per ε that has a winner, from the winner's saved model.
 
-    A sheet is an extra at the end of hours of training: one that cannot be made gives its reason and stops nothing.
+    A sheet that cannot be drawn gives its reason. It never stops a sweep, because it is only an extra at the end.
 
     Args:
-        results: With the winners.
-        spec: Where their models lie.
+        results: The results with the winners.
+        spec: The sweep, which knows where the models are.
         shown: Folder for sheets that anyone may see.
-        sealed: Folder, made with mode 0700, for those that wait for MLflow.
+        sealed: Folder, made with mode 0700, for sheets that wait for MLflow.
     """
     winners = [(epsilon, winner) for epsilon in results.epsilons if (winner := results.best(epsilon)) is not None]
     sheets = []
@@ -131,7 +131,7 @@ def _save_one(winner: TrialRecord, epsilon: float, spec: SweepSpec, shown: Path,
 
 
 def _spread(count: int) -> NDArray[np.int64]:
-    """Row numbers evenly spaced over a dataset; all of them where it has fewer than a sheet takes."""
+    """Row numbers, evenly spaced over a dataset. All rows if the dataset has fewer than a sheet shows."""
     rows: NDArray[np.int64] = np.unique(np.linspace(0, count - 1, min(CROPS, count)).astype(np.int64))
     return rows
 
@@ -145,10 +145,10 @@ def _title(winner: TrialRecord, epsilon: float, crops: str) -> str:
 
 
 def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Keypoints (N, 16, 2) px that a saved model predicts on some crops.
+    """Predicts keypoints (N, 16, 2) px on some crops with a saved model.
 
     Raises:
-        BadInput: no model there. Corrupt: not the weights that were written.
+        BadInput: there is no model. Corrupt: the weights differ from those that were written.
     """
     import torch
 
@@ -164,13 +164,13 @@ def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> ND
 
 
 def draw_sheet(dataset: ShardSet, rows: NDArray[np.int64], predictions: NDArray[np.float32], *, title: str) -> Figure:
-    """Crops with their labels (white) and predicted skeletons, and how many joints of each are hits.
+    """Draws crops with their labels (white), predicted skeletons, and the number of joints that are hits.
 
     Args:
-        dataset: Where the crops and labels come from.
+        dataset: Source of the crops and labels.
         rows: (N,) row numbers.
         predictions: (N, 16, 2) px.
-        title: Above all.
+        title: Title of the sheet.
     """
     from matplotlib.figure import Figure
 
@@ -195,7 +195,7 @@ def draw_sheet(dataset: ShardSet, rows: NDArray[np.int64], predictions: NDArray[
 def _draw_crop(axes: Axes, image: NDArray[np.uint8]) -> None:
     height, width = image.shape[:2]
     axes.imshow(image, interpolation="bilinear")
-    # A prediction beyond the border may not shrink the crop.
+    # A prediction outside the image must not shrink the crop.
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
 
@@ -209,7 +209,7 @@ def _draw_skeleton(axes: Axes, keypoints: NDArray[np.floating], drawn: NDArray[n
 
 
 def _hits(dataset: ShardSet, row: int, predicted: NDArray[np.float32]) -> str:
-    """`11 of 14` scored joints within half a head size, like PCKh@0.5 counts them."""
+    """How many scored joints lie within half a head size, as PCKh@0.5 counts them: `11 of 14`."""
     head = float(dataset.head_size_px[row])
     scored = dataset.visible[row].copy()
     scored[list(UNSCORED)] = False

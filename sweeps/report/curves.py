@@ -1,7 +1,7 @@
-"""Learning curves: PCKh over private steps, one figure per trial and one per ε with all of its trials.
+"""Draws learning curves (PCKh over private steps): one figure per trial, and one per ε with all its trials.
 
-A curve needs two points: floors and trials that were scored once have none. Drawn by the driver from the reports that it
-got, so that a curve shows released states only.
+A curve needs two points, so floors and trials with one score have no curve. The driver draws curves from the reports that it
+received, so they show only released states.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def has_curve(record: TrialRecord) -> bool:
 
 
 def save_trial_curve(record: TrialRecord, folder: Path) -> Path | None:
-    """Writes the curve of an ended trial as `<trial_id>.png`; None where it has fewer than two points.
+    """Writes the curve of an ended trial to `<trial_id>.png`. Returns None if it has fewer than two points.
 
-    One that is there already is kept: a trial that has ended reports nothing more, and a resume asks again for each.
+    An existing file is kept: a resume asks for each curve again, but an ended trial reports nothing new.
     """
     if not has_curve(record):
         return None
@@ -50,9 +50,9 @@ def save_trial_curve(record: TrialRecord, folder: Path) -> Path | None:
 
 
 def save_epsilon_curves(results: SweepResults, folder: Path) -> tuple[Path, ...]:
-    """Writes one figure per ε with the curves of all its trials, the ceiling's and the floor's level beside them.
+    """Writes one figure per ε with the curves of all its trials and of the ceiling, and the level of the floor.
 
-    An ε none of whose trials has a curve gets no figure.
+    An ε without any curve gets no figure.
     """
     paths = []
     for epsilon in results.epsilons:
@@ -94,7 +94,7 @@ def _empty(title: str, *, size: tuple[float, float]) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    # A Figure of its own, not pyplot: no global state, no display.
+    # A Figure object instead of pyplot: no global state, no display.
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel("private steps")

@@ -1,6 +1,6 @@
-"""What the splits of a sweep disclose: measured before its first trial, kept beside its results, set against accuracy.
+"""Measures what the splits of a sweep disclose, stores it with the results, and compares it with accuracy.
 
-An attacker may hold the views under every split of the policy, so next to each split alone stands the join of all.
+An attacker may hold the views under every split of the policy. So the table has a row for each split and one for all together.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ ALL_SPLITS = "all together"
 
 
 class PolicyDisclosure(Part):
-    """What the policy of a sweep shows.
+    """What the splits of a sweep disclose.
 
     Attributes:
         splits: one per split in use.
-        joint: for who holds all views; None where there is one split.
+        joint: for an attacker with the views of all splits; None with a single split.
     """
 
     splits: tuple[Disclosure, ...] = Field(min_length=1)
     joint: Disclosure | None = None
 
     def of_split(self, split: SplitConfig) -> Disclosure | None:
-        """The split's own; None where it was not measured."""
+        """The disclosure of one split, or None if it was not measured."""
         return next((one for one in self.splits if one.splits == (split.name,)), None)
 
     @property
     def of_all(self) -> Disclosure:
-        """What who holds all views recovers."""
+        """What an attacker with all views recovers."""
         return self.joint if self.joint is not None else self.splits[0]
 
     @property
@@ -59,19 +59,22 @@ class PolicyDisclosure(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredPolicy:
-    """The numbers of a policy and, per split, where its pictures lie."""
+    """The numbers of a policy, and the stored pictures of each split."""
 
     policy: PolicyDisclosure
     measured: tuple[Measured, ...]
 
 
 def measure_policy(spec: SweepSpec, say: Callable[[str], None]) -> MeasuredPolicy | None:
-    """Measures every split that a trial of the sweep can have, and their join; None where there is none, or none is wanted.
+    """Measures every split that a trial of the sweep can have, and all of them together.
 
-    The first time takes the public start and some tens of seconds a split; afterwards all of it comes from the cache.
+    The first call trains the public start and takes tens of seconds per split. Later calls read the cache.
+
+    Returns:
+        None if the sweep has no split, or if it does not want the measurement.
 
     Raises:
-        BadInput: the PUBLIC data do not suffice.
+        BadInput: there are too few PUBLIC data.
     """
     wanted, splits = spec.space.references.disclosure, spec.space.splits_in_use
     if wanted is False or not splits:
@@ -97,10 +100,10 @@ def save_policy(policy: PolicyDisclosure, sweep_dir: Path) -> None:
 
 
 def read_policy(sweep_dir: Path) -> PolicyDisclosure | None:
-    """What `save_policy` wrote; None where nothing was measured.
+    """Reads what `save_policy` wrote, or None if nothing was measured.
 
     Raises:
-        Corrupt: the file is not JSON. BadInput: it is of another make.
+        Corrupt: the file is not JSON. BadInput: its content does not fit this version.
     """
     path = sweep_dir / "results" / FILE
     return parse_config(PolicyDisclosure, read_json(path), where=str(path)) if path.is_file() else None
@@ -108,7 +111,7 @@ def read_policy(sweep_dir: Path) -> PolicyDisclosure | None:
 
 @dataclass(frozen=True, kw_only=True)
 class DisclosureRow:
-    """A split with the best accuracy that it allows. Scores are PCKh@0.5 fractions; None is "no such trial".
+    """A split and the best accuracy that it allows. Scores are PCKh@0.5 fractions; None means "no such trial".
 
     Attributes:
         floor: the best public model trained on its views.
@@ -122,7 +125,7 @@ class DisclosureRow:
 
 
 def disclosure_rows(policy: PolicyDisclosure, results: SweepResults, epsilons: Sequence[float]) -> tuple[DisclosureRow, ...]:
-    """One row per split; the join has no accuracy of its own: a trial reads one split."""
+    """One row per split and one for all together. The latter has no accuracy, because a trial reads one split."""
     rows = []
     for name, one in policy.by_name.items():
         searched = [record for record in results.records if record.role == "search" and record.split == name]
@@ -138,7 +141,10 @@ def disclosure_rows(policy: PolicyDisclosure, results: SweepResults, epsilons: S
 
 
 def disclosure_table(rows: Sequence[DisclosureRow]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: what each split shows beside what it allows, scores in percent; the second column is for the terminal's rule."""
+    """Header and cells: the disclosure of each split and the accuracy that it allows. Scores are in percent.
+
+    The second column is empty. `render_table` aligns two columns to the left.
+    """
     epsilons = list(rows[0].by_epsilon)
     header = ["split", "", "hidden %", "PSNR dB", "SSIM", "original", "view", "reconstruction", "disclosure", "floor"]
     header += [*[f"ε = {epsilon:g}" for epsilon in epsilons], "flag"]
@@ -160,8 +166,8 @@ def disclosure_table(rows: Sequence[DisclosureRow]) -> tuple[list[str], list[lis
 DISCLOSURE_NOTES = (
     "- *disclosure* (`split/disclosure`): the share of the pose that a public model reads off the best reconstruction of a public "
     "view, 0 for a blind guess and 1 for the original. *original*, *view*, *reconstruction*: its PCKh@0.5 on them; *SSIM* is over the "
-    "hidden pixels. Measured on PUBLIC people that no attacker learned from; private pixels take no part.",
-    "- An attacker may try harder than ours: these are lower bounds. *floor* is one such attack: a model trained on the views.",
+    "hidden pixels. It is measured on PUBLIC people that no attacker was trained on. No private pixel is used.",
+    "- These are lower bounds: a real attacker may do better than ours. *floor* is one such attack: a model trained on the views.",
     f"- *close*: disclosure or SSIM of at least {CLOSE:g}: the public view nearly shows the image.",
 )
 

@@ -1,7 +1,7 @@
-"""A picture sheet of the public view under attack: per split a line of people, each as original, public view and reconstruction.
+"""Draws a picture sheet of public views under attack. Each split has a line of people: original, public view, reconstruction.
 
-The people are PUBLIC test people, evenly spaced, never private ones. Synthetic ones may lie in the report's folder; photographs go
-to MLflow alone.
+The people are PUBLIC test people, evenly spaced, never private ones. Synthetic people may appear in the report's folder.
+Photographs go only to MLflow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DisclosureSheet:
 
     Attributes:
         path: the PNG.
-        mlflow_only: it shows photographs of people: the file is to be removed once MLflow has it.
+        mlflow_only: it shows photographs of people. Remove the file once MLflow has it.
     """
 
     path: Path
@@ -44,7 +44,7 @@ def save_disclosure_sheet(measured: Sequence[Measured], *, shown: Path, sealed: 
     Args:
         measured: one per line.
         shown: folder for a sheet that anyone may see.
-        sealed: folder, made with mode 0700, for one that waits for MLflow.
+        sealed: folder, made with mode 0700, for a sheet that waits for MLflow.
 
     Raises:
         Corrupt: the stored pictures cannot be read.
@@ -59,7 +59,7 @@ def save_disclosure_sheet(measured: Sequence[Measured], *, shown: Path, sealed: 
 
 
 def draw_disclosure_sheet(lines: Sequence[tuple[Disclosure, Samples]]) -> Figure:
-    """One line per split, its numbers at the left; people keep their column, so that strengths compare downwards."""
+    """Draws one line per split with its numbers on the left. Each person keeps one column, so splits can be compared downwards."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -76,7 +76,7 @@ def draw_disclosure_sheet(lines: Sequence[tuple[Disclosure, Samples]]) -> Figure
     for person in range(PEOPLE):
         for offset, (_, title) in enumerate(PICTURES):
             grid[0, 1 + person * len(PICTURES) + offset].set_title(title, fontsize=7, pad=2)
-    title = f"the public view under attack: PUBLIC people of {lines[0][1].dataset}, whom no attacker learned from"
+    title = f"public views under attack: PUBLIC people of {lines[0][1].dataset}; no attacker was trained on them"
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figure
 

@@ -1,4 +1,4 @@
-"""PCKh over ε: the picture that a sweep is for, with floor, ceiling and control on it."""
+"""Draws the main figure of a sweep, PCKh over ε with floor, ceiling and control, and accuracy over disclosure."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ DISCLOSURE_STEM = "pckh_over_disclosure"
 
 
 def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: str) -> Figure:
-    """The winners with their fresh seeds, each method's best, and the lines that a private method must be seen against.
+    """Draws the winners with their fresh seeds, the best trial of each method, and floor, control and ceiling.
 
     Args:
         comparisons: One per ε.
         title: The sweep's name.
-        caption: What choosing cost, and whether the data stands in for protected data.
+        caption: What choosing cost, and whether the data is a stand-in for protected data.
     """
     from matplotlib.figure import Figure
 
     ordered = sorted(comparisons, key=lambda one: one.epsilon)
-    # A Figure of its own, not pyplot: no global state, no display.
+    # A Figure object instead of pyplot: no global state, no display.
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     _draw_methods(axes, ordered)
@@ -101,11 +101,11 @@ def _draw_winners(axes: Axes, ordered: Sequence[Comparison]) -> None:
 
 
 def draw_disclosure(rows: Sequence[DisclosureRow], bars: Mapping[str, float | None], *, title: str, caption: str) -> Figure:
-    """Accuracy against what the public view discloses, a column of points per split: is the accuracy worth what is shown?
+    """Draws accuracy over disclosure, with one column of points per split: is the accuracy worth what the views show?
 
     Args:
         rows: One per split.
-        bars: Scores that need no view, by their name: drawn across.
+        bars: Scores that need no view, by name. Each is a horizontal line.
         title: The sweep's name.
         caption: How disclosure was measured.
     """
@@ -115,7 +115,7 @@ def draw_disclosure(rows: Sequence[DisclosureRow], bars: Mapping[str, float | No
     axes = figure.add_subplot()
     placed = [(one, value) for one in rows if (value := one.disclosure.disclosure) is not None]
     epsilons = sorted({epsilon for one, _ in placed for epsilon in one.by_epsilon})
-    styles = [("floor: trained on the views alone", "#cc3311", "s", [(x, one.floor) for one, x in placed])]
+    styles = [("floor: trained only on the views", "#cc3311", "s", [(x, one.floor) for one, x in placed])]
     colours = ("#66ccee", "#4477aa", "#aa3377", "#228833", "#ccbb44")
     for number, epsilon in enumerate(epsilons):
         label = f"best trial that reads the views, ε = {epsilon:g}"
@@ -142,7 +142,7 @@ def draw_disclosure(rows: Sequence[DisclosureRow], bars: Mapping[str, float | No
 
 
 def save_figures(figure: Figure, folder: Path, *, stem: str = COMPARISON_STEM) -> tuple[Path, ...]:
-    """Writes PNG and SVG. Without dates and with fixed ids, so that equal results give equal files."""
+    """Writes PNG and SVG without dates and with fixed ids, so that equal results give equal files."""
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The lines that a person sees while a sweep runs."""
+"""Writes the lines that a person sees while a sweep runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from sweeps.records.results import TrialRecord
 
 
 def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
-    """One trial's end: id, method, score, ε spent, seconds, and how far the sweep is. Or why it is tried again, and at what cost."""
+    """The line for the end of a trial (id, method, score, spent ε, seconds, progress) or for a retry (reason and cost)."""
     parts = [f"[{finished}/{planned}]", f"{record.trial_id:<16}", f"{record.config.method:<17}"]
     if record.state == "done" and record.pckh_50 is not None:
         parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}"]
-        parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # none is known of protected data
+        parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # protected data have no durations
     elif record.state == "done":
-        parts.append("sealed: a ceiling without privacy was run, nothing of it is shown")
+        parts.append("sealed: a ceiling without privacy was run; its result is not shown")
     elif record.state == "pruned":
         score = "no score" if record.pckh_50 is None else f"PCKh {100 * record.pckh_50:5.1f} %"
         charged = ", charged in full" if record.config.spends_privacy else ""
@@ -22,10 +22,10 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
     elif record.attempt:
         batch = "" if record.physical_batch_size is None else f", {record.physical_batch_size} examples at once"
         parts.append(
-            f"attempt {record.attempt} goes on from step {record.from_step} with fresh noise{batch}, charged again: {record.error}"
+            f"attempt {record.attempt} continues from step {record.from_step} with fresh noise{batch}, charged again: {record.error}"
         )
     else:
-        parts.append(f"goes on from its checkpoint: {record.error}")
+        parts.append(f"continues from its checkpoint: {record.error}")
     return "  ".join(parts)
 
 

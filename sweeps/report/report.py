@@ -1,4 +1,4 @@
-"""The report of a sweep: one table, what the sweep cost, what to do next; in the terminal and as Markdown.
+"""Builds the report of a sweep for the terminal and as Markdown: tables, the price of the sweep, and the next commands.
 
 Scores are percent here and fractions everywhere else.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
 
 STAND_IN = "stand-in data: ε as it would be"
-SEALED = "a ceiling without privacy was run and sealed: its score is in no table, log or tracker, and costs nothing while it stays there"
+SEALED = "a ceiling without privacy was run and sealed: no table, log or tracker has its score, and it costs nothing while it stays sealed"
 UNSEALED = "the sealed ceiling was shown: a release without privacy, so the ε of this sweep and of its dataset is ∞"
 HEADER = ["ε", "winner", "PCKh@0.5 %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
 
@@ -41,12 +41,12 @@ class SweepPrice:
 
     Attributes:
         basis: The regime, with its filter or the law of its selection.
-        composed_epsilon: Of everything that the sweep reserved, at `delta`.
+        composed_epsilon: ε of everything that the sweep reserved, at `delta`.
         private_trials: How many private trials are shown.
-        protected: Whether the private data is real people's.
-        validation: Who is scored on, and at what price.
-        sealed: Whether a ceiling without privacy was run of which nothing is shown.
-        warm_start: What the price does not hold, of a sweep that began with an earlier one's settings.
+        protected: Whether the private data belongs to real people.
+        validation: One sentence about the validation data and its price.
+        sealed: Whether a ceiling without privacy was run and sealed.
+        warm_start: For a warm start, a sentence about what the price does not include.
     """
 
     basis: Basis
@@ -83,7 +83,7 @@ class SweepPrice:
         return lines if self.protected else [*lines, STAND_IN]
 
     def caption(self) -> str:
-        """What must stand under a curve over ε."""
+        """The caption that every curve over ε must have."""
         text = self.pricing.caption(self.basis, epsilon=number(self.composed_epsilon, 2), delta=self.delta)
         if not (self.regime.reads_private and self.regime.is_promise):
             return text
@@ -148,17 +148,17 @@ class SweepReport:
 
 
 NOTES = (
-    "- *winner*: the best private trial; its score is the best of many and so a little too high. *fresh seeds*: the same "
-    "settings trained again with fresh noise, mean; *spread*: highest minus lowest.",
-    "- *floor*: the public part alone, at no privacy cost: the higher of the public start and training on the winner's public "
-    "views. *control*: the best feature-type run with its private part off. A private method is of use where "
-    "it lies above both. *ceiling*: no privacy.",
-    "- *spent ε* is one trial's (PLD accountant); the price is the whole sweep's. The one never replaces the other.",
+    "- *winner*: the best private trial. Its score is the best of many and so a little too high. *fresh seeds*: mean score of the "
+    "same settings, trained again with fresh noise. *spread*: highest minus lowest of these scores.",
+    "- *floor*: public data only, at no privacy cost: the higher of the public start and training on the winner's public "
+    "views. *control*: the best feature-type run with its private part off. A private method is useful if "
+    "it exceeds both. *ceiling*: no privacy.",
+    "- *spent ε* belongs to one trial (PLD accountant). The price belongs to the whole sweep. Never use one in place of the other.",
 )
 
 
 def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
-    """The report of a sweep as its results stand; they must be priced (`sweeps.pricing.plan.priced`)."""
+    """Builds the report from the current results, which must be priced (`sweeps.pricing.plan.priced`)."""
     if results.composed_epsilon is None:
         raise RuntimeError(f"the results of {results.name} have no price yet")
     price = SweepPrice(
@@ -194,7 +194,7 @@ def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[
 
 
 def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
-    """Writes report.md and the figures into `folder`, over older ones; returns the figures' paths."""
+    """Writes report.md and the figures into `folder`, replaces older ones, and returns the paths of the figures."""
     folder.mkdir(parents=True, exist_ok=True)
     figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption())
     figures = save_figures(figure, folder)
@@ -214,7 +214,7 @@ def _save_disclosure(report: SweepReport, folder: Path) -> tuple[Path, ...]:
         "ceiling: no privacy": next((one.ceiling for one in report.comparisons), None),
     }
     tested = report.disclosures[0].disclosure
-    caption = f"Disclosure on {tested.tested_on} PUBLIC people, best of {len(tested.readings)} attackers a split; a lower bound."
+    caption = f"Disclosure on {tested.tested_on} PUBLIC people, best of {len(tested.readings)} attackers per split: a lower bound."
     figure = draw_disclosure(report.disclosures, bars, title=f"sweep {report.name}: accuracy against disclosure", caption=caption)
     return save_figures(figure, folder, stem=DISCLOSURE_STEM)
 
@@ -252,7 +252,7 @@ def _verdict(one: Comparison) -> str:
         return f"{where} no fresh seeds or no floor to compare with"
     points = f"{100 * one.gain:+.1f} points against the higher of floor and control"
     if one.seed_spread is None:
-        return f"{where} {points}; one seed alone says nothing about its spread"
+        return f"{where} {points}; a single seed says nothing about the spread"
     spread = f"{100 * one.seed_spread:.1f} points between seeds"
     if one.is_gain_clear:
         return f"{where} {points}, more than the {spread}: the private data was worth its price"

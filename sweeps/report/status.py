@@ -1,4 +1,4 @@
-"""Where a sweep stands, read beside a running driver: nothing is written but caches."""
+"""Reads how far a sweep is, also while its driver runs. It writes nothing except caches."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
     |---|---|
     | state | `running` while a driver holds the sweep's lock, `done` when every planned trial is in the results, else `interrupted` |
     | epsilons | per ε: epsilon, planned, running, done, pruned, failed, best, leader (trial_id and method of the best) |
-    | sweep_epsilon | what the sweep has reserved so far; None under `unaccounted` |
-    | sweep_epsilon_planned | what it will have reserved at its end; None under `unaccounted` |
-    | seconds_left | by the trials that have ended; None where that is not known, or nobody may know it (protected data) |
+    | sweep_epsilon | ε that the sweep has reserved so far; None under `unaccounted` |
+    | sweep_epsilon_planned | ε that it will have reserved at its end; None under `unaccounted` |
+    | seconds_left | estimate from the trials that have ended; None if it is unknown or must stay unknown (protected data) |
     """
     is_running = _driver_lives(spec)
     studies = _studies(spec)
@@ -50,7 +50,7 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
 
 
 def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, float | None]:
-    """Reserved so far, and at the end of the plan."""
+    """ε reserved so far, and ε reserved at the end of the plan."""
     if not spec.space.sweep.regime.is_promise:
         return None, None
     ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
@@ -59,7 +59,7 @@ def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, floa
 
 
 def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> float | None:
-    """Of the runs that are still planned, each as long as those that have ended, as many at a time as run now."""
+    """Time for the remaining runs, if each takes as long as the ended ones and as many run at a time as now."""
     from optuna.trial import TrialState
 
     from sweeps.search.studies import END
@@ -98,21 +98,21 @@ def _leader(trial: FrozenTrial) -> dict[str, str]:
 
 
 def _planned(spec: SweepSpec, study: Study | None, epsilon: float) -> int:
-    """Trials of the search; of a private selection the winner alone, or none where the selection is over without one."""
+    """Number of search trials. A private selection counts only its winner, or nothing if it ended without one."""
     if not spec.space.sweep.regime.is_selection:
         return trials_at(spec.space, epsilon)
     return len(_counted(study)) if study is not None and study.user_attrs.get(SELECTED) else 1
 
 
 def _counted(study: Study) -> list[FrozenTrial]:
-    """A draw that TrialConfig refused never became a record: it is not counted. Neither is a trial that was replaced."""
+    """The trials that count: no draws that TrialConfig refused (they have no record), and no trials that were replaced."""
     from sweeps.search.studies import is_replaced
 
     return [trial for trial in study.get_trials(deepcopy=False) if "record" in trial.user_attrs and not is_replaced(trial)]
 
 
 def _studies(spec: SweepSpec) -> dict[str, Study]:
-    """The studies of a sweep by the last part of their names."""
+    """The studies of a sweep, by the last part of their names."""
     import optuna
     from optuna.samplers import RandomSampler
 

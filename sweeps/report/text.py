@@ -1,4 +1,4 @@
-"""What commands print: JSON documents for programs, short lines for people."""
+"""Formats the output of commands: JSON documents for programs, short lines for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout. Infinite and undefined numbers become null: JSON has neither."""
+    """Prints one JSON document. Infinite and undefined numbers become null, because JSON has neither."""
     print(json.dumps(finite_or_null(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
@@ -24,21 +24,21 @@ def finite_or_null(value: Any) -> Any:
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """A score for people: `61.3`, or a dash where there is none."""
+    """A score for people: `61.3`, or a dash for None."""
     if fraction is None or math.isnan(fraction):
         return "–"
     return f"{100 * fraction:.{digits}f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: `0.798`, `∞`, or a dash where there is none."""
+    """A number for people: `0.798`, `∞`, or a dash for None."""
     if value is None or math.isnan(value):
         return "–"
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def render_table(header: list[str], rows: list[list[str]]) -> str:
-    """A plain table: the first column to the left, the others to the right.
+    """A plain table. The first two columns are aligned to the left, the others to the right.
 
     ```
     ε     method   PCKh@0.5

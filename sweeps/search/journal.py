@@ -1,6 +1,6 @@
-"""Optuna's journal file with many entries in one write, and without clocks for protected data.
+"""Writes Optuna's journal file: many entries in one write, and no times for protected data.
 
-The format is Optuna's own: optuna-dashboard and `JournalFileBackend` read the file, also beside a running driver.
+The format is Optuna's, so optuna-dashboard and `JournalFileBackend` can read the file, also while the driver runs.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ TIMES = ("datetime_start", "datetime_complete")
 
 
 class SweepJournal(BaseJournalBackend):
-    """The journal of one driver. `timed`: False makes every trial begin and end at one moment, as how long it took tells how many
-    records it drew."""
+    """The journal of one driver. With `timed` False every trial begins and ends at the same time, because a duration reveals how
+    many records a trial drew."""
 
     def __init__(self, path: Path, *, timed: bool = True) -> None:
         self._path = path
         self._timed = timed
         self._lock = JournalFileSymlinkLock(str(path))
         self._path.touch()
-        self._number = 0  # of the first entry that was not yet read, and where it begins
+        self._number = 0  # number of the first unread entry, and its offset
         self._offset = 0
         self._together: list[str] | None = None
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Entries appended inside reach the disk in one write at its end: an ask has about ten, and each would be an fsync.
+        """Collects entries and writes them to disk at the end. One ask has about ten entries, and each would need an fsync.
 
-        A kill before that loses them all, so what they say must not have been acted upon. Holds the file's lock.
+        A kill before the end loses all of them, so nothing may act on them inside the block. The block holds the file's lock.
         """
         if self._together is not None:
             yield
             return
         with self._locked():
-            for _ in self._read_file(self._number):  # what others wrote comes before what is appended here
+            for _ in self._read_file(self._number):  # entries of other processes come before the entries that are appended here
                 pass
             self._together = []
             try:
@@ -59,7 +59,7 @@ class SweepJournal(BaseJournalBackend):
         """The entries from a number on.
 
         Raises:
-            Corrupt: a whole line is no JSON.
+            Corrupt: a complete line is not JSON.
         """
         if self._together is None or log_number_from < self._number:
             yield from self._read_file(log_number_from)
@@ -67,7 +67,7 @@ class SweepJournal(BaseJournalBackend):
             yield json.loads(entry)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Adds entries, their times taken out where nothing is timed."""
+        """Adds entries. Removes their times if the journal is not timed."""
         entries = [json.dumps(log if self._timed else _untimed(log), separators=(",", ":")) for log in logs]
         if self._together is not None:
             self._together += entries
@@ -92,7 +92,7 @@ class SweepJournal(BaseJournalBackend):
         try:
             entry: dict[str, Any] = json.loads(line)
         except ValueError as error:
-            raise Corrupt(f"{self._path} line {number} does not read: {error}") from None
+            raise Corrupt(f"{self._path} line {number} cannot be read: {error}") from None
         return entry
 
     def _write(self, entries: list[str]) -> None:
@@ -108,9 +108,9 @@ class SweepJournal(BaseJournalBackend):
 
 
 def clear_journal(path: Path) -> None:
-    """Makes a journal writable after a kill: a lock that nobody holds and a half-written last line are removed.
+    """Makes a journal writable after a kill: removes a stale lock and a half-written last line.
 
-    Only for the holder of the sweep's lock.
+    Only the holder of the sweep's lock may call this.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for lock in path.parent.glob(f"{path.name}.lock*"):

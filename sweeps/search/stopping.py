@@ -1,12 +1,12 @@
-"""Which trials of a search stop before their horizon: asynchronous successive halving (`asha`) or the `median` rule.
+"""Stops trials of a search before their horizon, by asynchronous successive halving (`asha`) or by the `median` rule.
 
-Trials are compared with others of the search at the same ε, at the same private step of one fixed horizon, by their scores on
-public validation data. A decision is a function of the reports up to it, in the order in which the driver wrote them down: a
-resume that reads them again decides again what was decided.
+A trial is compared with other search trials at the same ε and the same private step. All have the same horizon. The scores come
+from public validation data. A decision depends only on the reports before it, in the order in which the driver stored them. So
+a resume, which reads them again, makes the same decisions.
 
-Stopping saves time, not privacy. Where a trial stops depends on what it and others released, so its whole reservation stands:
-what an adaptively chosen number of steps saves may be refunded behind a filter, or on a ladder whose numbers per rung were
-fixed beforehand (`dpcore.privacy.ladder`), not by composing what was really spent.
+Stopping saves time, not privacy. The step at which a trial stops depends on released scores, so its whole reservation remains.
+A refund for adaptively chosen steps would need a filter, or a ladder whose numbers per rung were fixed beforehand
+(`dpcore.privacy.ladder`). Composing what was really spent would be wrong.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from sweeps.records.results import SweepResults
 
 REDUCTION_FACTOR = 3
-"""η of asha where the space says none: Li et al. 2020 find 3 and 4 alike."""
+"""Default η of asha. Li et al. 2020 find no difference between 3 and 4."""
 MIN_OTHERS = 3
-"""Below this a median says little."""
+"""The median rule needs at least this many other trials by default."""
 Number = float | Fraction
 
 
@@ -40,8 +40,9 @@ class StoppingPlan:
     """When a search decides, and by which rule.
 
     Attributes:
-        rungs: private steps at which a report is judged, rising, all before `horizon`.
-        reduction_factor: η of asha. min_others: of the median rule.
+        rungs: private steps at which a report is judged, in rising order, all before `horizon`.
+        reduction_factor: η of asha.
+        min_others: fewest other trials for the median rule.
     """
 
     stopper: Literal["asha", "median"]
@@ -54,15 +55,17 @@ class StoppingPlan:
         """For a person."""
         shown = [f"{step}" for step in self.rungs]
         at = ", ".join(shown if len(shown) <= 4 else [*shown[:2], "…", shown[-1]])
-        rule = f"the best 1/{self.reduction_factor} go on" if self.stopper == "asha" else f"judged against {self.min_others} others or more"
+        rule = (
+            f"the best 1/{self.reduction_factor} continue" if self.stopper == "asha" else f"compared with at least {self.min_others} others"
+        )
         return f"early stopping by {self.stopper} at step {at} of {self.horizon} ({rule})"
 
 
 def plan_stopping(space: SpaceFile, report_every_steps: int) -> StoppingPlan | None:
-    """The plan of a space whose trials report every so many steps; None where nothing stops them.
+    """The stopping plan of a space whose trials report every so many steps. None without a stopper.
 
-    The first decision falls on the first report at or after the grace period. With asha the next rung is η times as far, and so
-    on (Li et al. 2020, arXiv:1810.05934); the median rule decides at every report from there.
+    The first decision is made at the first report at or after the grace period. With asha each further rung is η times as far (Li et
+    al. 2020, arXiv:1810.05934). The median rule decides at every later report.
 
     Raises:
         BadInput: no report lies between the grace period and the horizon.
@@ -74,7 +77,7 @@ def plan_stopping(space: SpaceFile, report_every_steps: int) -> StoppingPlan | N
     if first >= horizon:
         raise BadInput(
             f"sweep.stopper {space.sweep.stopper}: with grace_steps {space.stopping_grace_steps} and a report every {report_every_steps} "
-            f"steps no decision falls before the horizon of {horizon}; lower sweep.stopping.grace_steps, or use stopper none"
+            f"steps there is no decision before the horizon of {horizon}; lower sweep.stopping.grace_steps, or use stopper none"
         )
     factor = settings.reduction_factor or REDUCTION_FACTOR
     is_asha = space.sweep.stopper == "asha"
@@ -84,7 +87,7 @@ def plan_stopping(space: SpaceFile, report_every_steps: int) -> StoppingPlan | N
 
 
 def reporting_flags(space: SpaceFile) -> dict[str, int]:
-    """How often trials must report, and keep a checkpoint, for the stopper to have something to judge when its grace period ends."""
+    """How often trials must report and save a checkpoint, so that the stopper has a report when its grace period ends."""
     if space.sweep.stopper == "none":
         return {}
     every = min(RuntimeFlags().report_every_steps, space.stopping_grace_steps)
@@ -101,11 +104,12 @@ def _powers(first: int, factor: int, horizon: int) -> tuple[int, ...]:
 def halving_stops(score: float, others: Sequence[Number], *, reduction_factor: int) -> bool:
     """Whether a trial is not among the best ⌊n/η⌋ of the n that have reached its rung, itself included.
 
-    The stopping variant of asynchronous successive halving. While ⌊n/η⌋ is 0 nobody stops; equal scores go on together.
+    This is the stopping variant of asynchronous successive halving. While ⌊n/η⌋ is 0, no trial stops. Trials with equal scores
+    continue together.
 
     Args:
-        score: of the trial at the rung; −∞ where its weights have none.
-        others: the scores there of those that came before it, rising.
+        score: the trial's score at the rung; −∞ if its weights diverged.
+        others: scores of the trials that reached the rung earlier, in rising order.
         reduction_factor: η.
     """
     kept = (len(others) + 1) // reduction_factor
@@ -137,28 +141,28 @@ def exact_mean(scores: Sequence[Number]) -> Number:
 
 
 class _Rung:
-    """One number per trial that has been there."""
+    """One number per trial that reached a rung."""
 
     def __init__(self) -> None:
         self._of_trial: dict[str, Number] = {}
         self._rising: list[Number] = []
 
     def others(self, trial_id: str) -> Sequence[Number]:
-        """The numbers of all but one, rising."""
+        """The numbers of all trials but one, in rising order."""
         if trial_id not in self._of_trial:
             return self._rising
         at = bisect_left(self._rising, self._of_trial[trial_id])
         return self._rising[:at] + self._rising[at + 1 :]
 
     def put(self, trial_id: str, number: Number) -> None:
-        """Takes a number in; a new attempt's replaces the one before."""
+        """Adds a number. The number of a new attempt replaces the earlier one."""
         self._rising = list(self.others(trial_id)) if trial_id in self._of_trial else self._rising
         self._of_trial[trial_id] = number
         insort(self._rising, number)
 
 
 class Stopping:
-    """What the trials of a sweep reported at its rungs, and who stops there."""
+    """The reports of a sweep's trials at the rungs, and the decisions which trials stop."""
 
     def __init__(self, plan: StoppingPlan) -> None:
         self._plan = plan
@@ -174,7 +178,7 @@ class Stopping:
         return median_stops(max(scores), others, min_others=self._plan.min_others)
 
     def take(self, record: TrialRecord) -> bool:
-        """Remembers the last point of a trial's curve, and says what `stops` says."""
+        """Records the last point of a trial's curve and returns whether the trial stops."""
         if not self._judges(record):
             return False
         verdict, scores = self.stops(record), _scores(record)
@@ -182,7 +186,7 @@ class Stopping:
         return verdict
 
     def _judges(self, record: TrialRecord) -> bool:
-        """References, reruns and trials without privacy are neither stopped nor a measure for others."""
+        """Whether a trial is judged. References, reruns and trials without privacy are neither stopped nor compared with."""
         return record.role == "search" and record.config.traits.is_private and record.steps in self._plan.rungs
 
     def _rung(self, record: TrialRecord) -> _Rung:
@@ -190,12 +194,12 @@ class Stopping:
 
 
 def _scores(record: TrialRecord) -> list[float]:
-    """PCKh@0.5 by report; weights that have none (they diverged) rank below all others."""
+    """PCKh@0.5 of each report. Diverged weights rank below all others."""
     return [point.metrics.get(PCKH_50, -math.inf) for point in record.curve]
 
 
 def stopping_lines(results: SweepResults, plan: StoppingPlan) -> tuple[str, ...]:
-    """How many trials were stopped at each ε, where, and what that saved."""
+    """How many trials were stopped at each ε and step, and how many steps that saved."""
     lines = []
     for epsilon in results.epsilons:
         searched = [r for r in results.of_role("search", epsilon) if r.config.traits.is_private]
@@ -203,15 +207,13 @@ def stopping_lines(results: SweepResults, plan: StoppingPlan) -> tuple[str, ...]
         if searched:
             saved = sum((plan.horizon - step) * count for step, count in stopped.items()) / (plan.horizon * len(searched))
             where = ", ".join(f"{stopped[step]} at step {step}" for step in sorted(stopped))
-            detail = f" ({where}): {100 * saved:.0f} % of the search's private steps were not taken" if stopped else ""
+            detail = f" ({where}), which saved {100 * saved:.0f} % of the search's private steps" if stopped else ""
             lines.append(f"ε = {epsilon:g}: {stopped.total()} of {len(searched)} trials stopped early{detail}")
     return (what_stopping_saves(plan, results.accounting), *lines)
 
 
 def what_stopping_saves(plan: StoppingPlan, accounting: str) -> str:
-    """The plan, and what it does to the price of the sweep; where trials read no private data there is none."""
+    """The stopping plan and its effect on the price of the sweep. A sweep that reads no private data has no price."""
     if not REGIMES.get(accounting).reads_private:
         return plan.text()
-    return (
-        f"{plan.text()}; it saves time, not privacy: a stopped trial is charged in full, as where it stopped depended on what was released"
-    )
+    return f"{plan.text()}; it saves time, not privacy: a stopped trial is charged in full, because its end depended on released scores"

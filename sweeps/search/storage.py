@@ -1,4 +1,4 @@
-"""Where the studies of a sweep lie: in a journal file of its state, or in a database by URL."""
+"""Opens the storage of a sweep's studies: a journal file in its state, or a database by URL."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
 
 Together = Callable[[], AbstractContextManager[None]]
-"""A block whose entries are one write, where the storage can do that."""
+"""A block whose entries are stored in one write, if the storage can do that."""
 
 
 def open_storage(spec: SweepSpec, *, timed: bool) -> tuple[BaseStorage, Together]:
-    """The storage of a driver, made on first use.
+    """The storage of a driver, created on first use.
 
     Raises:
-        Unavailable: the database does not answer. Refused: nothing may be timed, and a database times everything.
+        Unavailable: the database does not answer.
+        Refused: a database stores times, which protected data do not allow.
     """
     from optuna.storages import JournalStorage, RDBStorage, get_storage
 
@@ -38,7 +39,7 @@ def open_storage(spec: SweepSpec, *, timed: bool) -> tuple[BaseStorage, Together
 
 
 def read_storage(spec: SweepSpec) -> BaseStorage | None:
-    """The storage for a look beside a running driver: nothing is written. None where there is none yet."""
+    """The storage for reading beside a running driver. It writes nothing. None if there is no storage yet."""
     from optuna.storages import JournalStorage, RDBStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 
@@ -54,26 +55,27 @@ def check_new_studies(spec: SweepSpec, *, protected: bool) -> None:
     """Whether a new sweep may keep its studies where it wants to; writes nothing.
 
     Raises:
-        Refused: the database has studies of a sweep of this name, perhaps of another storage, or the data are protected.
-        Unavailable: the database does not answer. BadInput: the URL is none that can be used here.
+        Refused: the database already has studies of a sweep of this name (perhaps of another storage), or the data are protected.
+        Unavailable: the database does not answer.
+        BadInput: the URL cannot be used here.
     """
     if spec.study_url is None:
         return
     _check_clocks(timed=not protected)
     if any(name.rpartition("/")[0] == spec.name for name in _study_names(spec.study_url)):
-        raise Refused(f"{spec.study_url} has studies of a sweep {spec.name} already; give another --name, or another --study-storage")
+        raise Refused(f"{spec.study_url} already has studies of a sweep {spec.name}; give another --name, or another --study-storage")
 
 
 def _check_clocks(*, timed: bool) -> None:
     if not timed:
         raise Refused(
-            "--study-storage: a database keeps when each trial began and ended, and on protected data how long one took tells how many "
-            "records it drew; leave it out, the journal in the sweep's state keeps no times"
+            "--study-storage: a database stores when each trial began and ended. On protected data the duration of a trial reveals how "
+            "many records it drew. Leave --study-storage out: the journal in the sweep's state stores no times"
         )
 
 
 def _study_names(url: str) -> list[str]:
-    """Of all studies in a database; none where Optuna has made no tables yet."""
+    """The names of all studies in a database. Empty if Optuna has not created its tables yet."""
     from sqlalchemy import inspect, text
 
     with _reaching(url), _engine(url) as engine, engine.connect() as connection:
@@ -101,7 +103,7 @@ def _reaching(url: str) -> Iterator[None]:
         yield
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise BadInput(
-            f"--study-storage: {url} is no database URL that can be used here ({error}); expected one such as sqlite:///studies.sqlite"
+            f"--study-storage: {url} is not a database URL that can be used here ({error}); expected one like sqlite:///studies.sqlite"
         ) from None
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]

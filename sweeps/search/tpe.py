@@ -1,9 +1,9 @@
-"""TPE over all ε of a sweep at once: a study learns from the trials of its neighbours, the nearer the more.
+"""TPE over all ε of a sweep at once: a study learns from trials at other ε, and most from the nearest ones.
 
-Neighbouring ε have neighbouring optima, so that a search that starts afresh at each ε pays for the same lesson every time. ε is
-treated as one more coordinate of the kernel density estimates of TPE (Bergstra et al. 2011, Algorithms for Hyper-Parameter
-Optimization), of which the value is known: a trial's kernel counts by the distance of its ε. What is good is judged within each
-study, as in Watanabe et al. 2023 (arXiv:2212.06751, task kernels): scores at different ε are never compared.
+Neighbouring ε have similar optima. A search that starts from nothing at each ε repeats the same work. Here ε is one more
+coordinate of TPE's kernel density estimates (Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization), with a known
+value: the weight of a trial's kernel depends on the distance of its ε. Each study decides by itself which of its trials are good, as
+in Watanabe et al. 2023 (arXiv:2212.06751, task kernels). Scores at different ε are never compared.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.internals.optuna_internals import KernelSampler, WeightedDraws, split_trials
 
 STARTUP = 10
-"""Finished trials, neighbours' counted by their weight, before the first fit; as Optuna's own `n_startup_trials`."""
+"""Finished trials before the first fit, like Optuna's `n_startup_trials`. Trials at other ε count with their weight."""
 NEWEST = 500
-"""Finished trials that a fit sees, of all studies together: its cost does not grow after that. Regret after 800 trials at one ε, over six
-surfaces: 0.0028, and 0.0023 with all trials seen, where scores have a noise of 0.002 to 0.008."""
+"""Finished trials that a fit uses, over all studies. So its cost stops growing. Regret after 800 trials at one ε, over six surfaces:
+0.0028, and 0.0023 if all trials are used. The noise of the scores is 0.002 to 0.008."""
 BANDWIDTH_DECADES = 1.0
-"""Of the kernel over log10 ε, at one trial; it shrinks with their number n as n^(-1/5), the rate of a density in one dimension."""
+"""Width of the kernel over log10 ε at one trial. With n trials it shrinks as n^(-1/5), the rate of a density in one dimension."""
 GOOD_SHARE, GOOD_AT_MOST = 0.15, 25
-"""Of a study's trials, which pass for good. Optuna takes a tenth, a single trial for as long as there are ten; with eight ε of 24 trials
-the regret was 0.0178 with a tenth and 0.0153 with this."""
+"""Share and largest number of a study's trials that count as good. Optuna takes a tenth, so a single trial of ten. With eight ε and 24
+trials each, the regret was 0.0178 with a tenth and 0.0153 with this share."""
 FITTED = (TrialState.COMPLETE, TrialState.PRUNED)
 SEEN = (*FITTED, TrialState.RUNNING)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a fit sees of one study."""
+    """What a fit uses of one study."""
 
     study: Study
     weight: float
@@ -45,17 +45,17 @@ class _Seen:
 class SharedTPESampler(KernelSampler):
     """Grouped, multivariate TPE with the constant liar, at one ε of several.
 
-    Optuna asks for the joint draw before any single one, so what is seen is looked up once per trial.
+    Optuna asks for the joint draw before any single draw, so the trials to use are looked up once per trial.
     """
 
     def __init__(self, epsilon: float, distributions: Mapping[str, BaseDistribution], peers: Mapping[float, Study], *, seed: int) -> None:
         """Makes the sampler of the study at `epsilon`.
 
         Args:
-            epsilon: of the study.
-            distributions: of every parameter that may be active in it.
-            peers: the studies of all ε, this one included; may be filled later.
-            seed: of its draws.
+            epsilon: ε of the study.
+            distributions: distribution of every parameter that may be active in the study.
+            peers: the studies of all ε, including this one. It may be filled later.
+            seed: seed of the draws.
         """
         super().__init__(seed=seed)
         self._epsilon = epsilon
@@ -65,7 +65,7 @@ class SharedTPESampler(KernelSampler):
         self._is_startup = True
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that are drawn together: those that are active in the same trials. None in start-up."""
+        """The parameters that are drawn together: those that are active in the same trials. Empty during start-up."""
         self._look_around(trial)
         if self._is_startup:
             return self.decompose(())
@@ -74,7 +74,7 @@ class SharedTPESampler(KernelSampler):
         return self.decompose({name: self._distributions[name] for name in names} for names in active)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        """A draw of one parameter: uniform in start-up."""
+        """Draws one parameter, uniformly during start-up."""
         if self._is_startup:
             return self.draw_uniformly(study, trial, param_name, param_distribution)
         return self.draw(study, trial, {param_name: param_distribution})[param_name]
@@ -90,7 +90,7 @@ class SharedTPESampler(KernelSampler):
         return self.best_candidate(*sides, search_space)
 
     def _look_around(self, trial: FrozenTrial) -> None:
-        """Fixes what the fits of this trial see, and whether that is enough for one."""
+        """Decides which trials the fits of this trial use, and whether they are enough for a fit."""
         every = {epsilon: peer.get_trials(deepcopy=False, states=SEEN) for epsilon, peer in self._peers.items()}
         every[self._epsilon] = [one for one in every[self._epsilon] if one.number != trial.number]
         running = {epsilon: [one for one in trials if one.state is TrialState.RUNNING] for epsilon, trials in every.items()}
@@ -108,18 +108,18 @@ class SharedTPESampler(KernelSampler):
         )
 
     def _weight(self, epsilon: float, finished: int) -> float:
-        """Of a trial at `epsilon`: a Gaussian kernel over log10 ε, 1 at this study's own."""
+        """Weight of a trial at `epsilon`: a Gaussian kernel over log10 ε, which is 1 at this study's ε."""
         width = BANDWIDTH_DECADES * max(1, finished) ** -0.2
         return math.exp(-0.5 * (math.log10(epsilon / self._epsilon) / width) ** 2)
 
 
 def good_count(finished: int) -> int:
-    """How many of a study's trials pass for good ones."""
+    """How many of a study's trials count as good."""
     return min(math.ceil(GOOD_SHARE * finished), GOOD_AT_MOST)
 
 
 def newest(trials: Sequence[FrozenTrial], count: int, *, running: int) -> Sequence[FrozenTrial]:
-    """The last `count` finished trials, of which `running` are not: a look at the end alone, as there may be thousands."""
+    """The last `count` finished trials, read from the end, because there may be thousands. `running` trials are not finished."""
     if count == 0:
         return ()
     return [trial for trial in trials[-(count + running) :] if trial.state is not TrialState.RUNNING][-count:]

@@ -1,7 +1,7 @@
-"""A sweep that begins with what an earlier one found: whose settings, and whether choosing them was private.
+"""Begins a sweep with the best settings of an earlier sweep, and records whether these were chosen on private data.
 
-Settings chosen on private results are themselves a release of that data. Under `composed` both sweeps stand in one ledger, which holds
-their sum; the price of the new sweep alone does not, and says so (`WarmStart.text`).
+Settings chosen on private results are themselves a release. Under `composed` one ledger holds both sweeps and their sum. The price of
+the new sweep covers only the new sweep, and says so (`WarmStart.text`).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
 
 BEST = 2
-"""Settings that each ε takes from the earlier sweep."""
+"""How many settings each ε takes from the earlier sweep."""
 
 
 def with_warm_start(spec: SweepSpec, name: str, *, say: Callable[[str], None]) -> SweepSpec:
-    """The spec of a new sweep that begins with the best settings of an earlier one of its storage.
+    """Adds the best settings of an earlier sweep in the same storage to the spec of a new sweep.
 
     Args:
-        spec: of the new sweep.
-        name: of the earlier one.
-        say: takes one line for each setting that does not fit the new space.
+        spec: spec of the new sweep.
+        name: name of the earlier sweep.
+        say: receives one line for each setting that does not fit the new space.
 
     Raises:
         BadInput: there is no such sweep, or it has no finished trial.
-        Refused: the regime or the sampler has no room for it, or it was charged elsewhere.
+        Refused: the regime or the sampler allows no warm start, or the earlier sweep was charged to another ledger.
     """
     from sweeps.records.publication import load_spec, results_at_hand
     from sweeps.records.results import read_results
@@ -46,7 +46,7 @@ def with_warm_start(spec: SweepSpec, name: str, *, say: Callable[[str], None]) -
     with results_at_hand(earlier) as folder:
         ended = [record for record in read_results(folder).of_role("search") if _is_scored(record)]
     if not ended:
-        raise BadInput(f"--warm-start {name}: no trial of its search has come to a score; name a sweep that has finished trials")
+        raise BadInput(f"--warm-start {name}: none of its search trials has a score; name a sweep that has finished trials")
     draws = {epsilon: tuple(_draws_at(spec.space, epsilon, ended, name=name, say=say)) for epsilon in spec.space.sweep.epsilons}
     before = () if earlier.warm_start is None else earlier.warm_start.sweeps
     return spec.model_copy(update={"warm_start": WarmStart(sweeps=(name, *before), is_private=is_private, draws=draws)})
@@ -78,32 +78,32 @@ def _check_charges(spec: SweepSpec, earlier: SweepSpec, *, is_private: bool) -> 
         )
     if earlier.resolved_ledger_url != spec.resolved_ledger_url:
         raise Refused(
-            f"--warm-start {earlier.name}: that sweep was charged to another ledger, so that none would hold the sum; give this one the "
+            f"--warm-start {earlier.name}: that sweep was charged to another ledger, so no ledger would hold the sum; give this one the "
             "same --ledger"
         )
 
 
 def _is_scored(record: TrialRecord) -> bool:
-    """A ceiling's settings would be chosen without any privacy."""
+    """Whether a trial has a score. A ceiling does not count, because it has no privacy."""
     return record.state == "done" and record.pckh_50 is not None and not record.config.traits.is_unbounded
 
 
 def _draws_at(space: SpaceFile, epsilon: float, ended: Sequence[TrialRecord], *, name: str, say: Callable[[str], None]) -> list[Draw]:
-    """The best settings of the earlier sweep's nearest ε, as draws of this space; the others are named and left out."""
+    """The best settings of the earlier sweep's nearest ε, as draws of this space. Settings that do not fit are named and left out."""
     nearest = min((record.epsilon for record in ended if record.epsilon), key=lambda one: abs(math.log(one / epsilon)))
     ranked = sorted((record for record in ended if record.epsilon == nearest), key=lambda record: record.pckh_50 or 0.0, reverse=True)
     found: list[Draw] = []
     for record in ranked[:BEST]:
         draw = draw_of(space, epsilon, record.config)
         if not is_admissible(space, epsilon, draw):
-            say(f"dpsweep: --warm-start {name}: {record.trial_id} does not fit the space at epsilon {epsilon:g} and is left out")
+            say(f"dpsweep: --warm-start {name}: {record.trial_id} does not fit the space at epsilon {epsilon:g}; it is left out")
         elif draw not in found:
             found.append(draw)
     return found
 
 
 def draw_of(space: SpaceFile, epsilon: float, config: TrialConfig) -> Draw:
-    """The values that a config has at the searched parameters of a space, as far as they are active; perhaps not admissible there."""
+    """The values of a config at the active searched parameters of a space. They may not be admissible there."""
     values = config.model_dump(mode="json")
     values["split"] = next((name for name, split in space.splits.items() if split == config.split), None)  # a name may mean another split
     draw: Draw = {}
@@ -115,5 +115,5 @@ def draw_of(space: SpaceFile, epsilon: float, config: TrialConfig) -> Draw:
 
 
 def _as_listed(parameter: Choice, value: Any) -> Any:
-    """A config keeps 1 as 1.0 where its field is a float; the list may say 1."""
+    """Finds a value in a list of choices. A config stores 1 as 1.0 in a float field, but the list may say 1."""
     return next((one for one in parameter.choice if one == value and isinstance(one, bool) == isinstance(value, bool)), value)

@@ -1,8 +1,7 @@
-"""A folder behind a URI: an object store or a file system, through pyarrow and, as `fsspec+PROTOCOL://`, fsspec.
+"""A folder behind a URI: an object store or a file system, read through pyarrow or (`fsspec+PROTOCOL://`) fsspec.
 
-Credentials come from the environment, as those libraries find them; none stands in a URI, which is written down with a sweep.
-File locks do not reach through a bucket, and nothing here pretends that they do: what two writers may do to each other is
-for the caller to think through (`sweeps.storage.snapshots`).
+Credentials come from the environment, where these libraries look for them. A URI must hold none, because spec.json stores it.
+File locks do not work across machines in a bucket. `sweeps.storage.snapshots` handles two writers of one trial.
 """
 
 from __future__ import annotations
@@ -19,55 +18,55 @@ from dpcore.errors import BadInput, Unavailable
 from sweeps.storage.urls import without_user
 
 PLAIN_OPTIONS = frozenset({"region", "scheme", "endpoint_override", "project_id", "retry_limit_seconds", "enable_tls"})
-"""What may follow the `?` of a URI. Some stores take keys and signatures there as well: anything else is refused."""
+"""The allowed options after the `?` of a URI. All others are refused, because some stores accept keys and signatures there."""
 
 ATOMIC = frozenset({"s3", "gcs", "abfs"})
-"""pyarrow's names of stores where an object appears whole or not at all; elsewhere a file is written aside and renamed."""
+"""pyarrow's names of stores where an object appears whole or not at all. Elsewhere a file is written aside and renamed."""
 
 
 PIECE_BYTES = 2**20
 
 
 def is_uri(storage: object) -> bool:
-    """Whether a storage is a bucket's URI and no folder."""
+    """Whether a storage is the URI of a bucket, not a folder."""
     return "://" in str(storage)
 
 
 def check_uri(uri: str) -> str:
-    """The URI without a slash at its end.
+    """Checks a URI and removes its trailing slash.
 
     Raises:
-        BadInput: it is no URI, or has a place for secrets in it.
+        BadInput: it is not a URI, or it may hold a secret.
     """
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise BadInput(f"--storage: no URI ({error}); expected SCHEME://BUCKET/PATH, as in s3://lab/sweeps") from None
+        raise BadInput(f"--storage: not a URI ({error}); expected SCHEME://BUCKET/PATH, for example s3://lab/sweeps") from None
     shown = without_user(uri).partition("?")[0].partition("#")[0]
     is_key = parts.username is not None and parts.scheme.startswith("s3")
     if parts.password is not None or is_key or ":" in parts.netloc.rpartition("@")[0]:
         raise BadInput(
-            f"--storage {shown}: leave user and password out of the URI, which is written down with the sweep; the store's client takes "
+            f"--storage {shown}: leave user and password out of the URI, because spec.json stores it; the store's client takes "
             "them from the environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, a role, a profile)"
         )
     given = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
     if given - PLAIN_OPTIONS or parts.fragment:
         raise BadInput(
             f"--storage {shown}: unknown option {', '.join(sorted(given - PLAIN_OPTIONS)) or '#'}; expected some of "
-            f"{', '.join(sorted(PLAIN_OPTIONS))} after the ?, everything else comes from the environment"
+            f"{', '.join(sorted(PLAIN_OPTIONS))} after the ?; set everything else in the environment"
         )
     base, question, query = uri.partition("?")
     return base.rstrip("/") + question + query
 
 
 def below(uri: str, name: str) -> str:
-    """The URI of a folder below another one's."""
+    """The URI of the folder `name` below `uri`."""
     base, question, query = uri.partition("?")
     return f"{base}/{name}{question}{query}"
 
 
 class Bucket:
-    """An open bucket. Files are named by their path below it, with slashes; folders are only a part of names."""
+    """An open bucket. A file's name is its path below the bucket, with slashes. Folders exist only as parts of names."""
 
     def __init__(self, uri: str, filesystem: Any, base: str) -> None:
         self.uri = uri
@@ -76,10 +75,10 @@ class Bucket:
 
     @classmethod
     def open(cls, uri: str) -> Self:
-        """The bucket at a URI; whether it can be reached shows with the first file.
+        """Opens the bucket at a URI. The first access to a file shows whether it can be reached.
 
         Raises:
-            BadInput: nobody knows the scheme. Unavailable: its store or credentials cannot be found.
+            BadInput: the scheme is unknown. Unavailable: the store or its credentials cannot be found.
         """
         import pyarrow as pa
         from pyarrow import fs
@@ -95,57 +94,57 @@ class Bucket:
         return cls(uri, found, base)
 
     def read(self, name: str) -> bytes:
-        """A whole file.
+        """Reads a whole file.
 
         Raises:
-            FileNotFoundError: there is none. Unavailable: the store does not answer.
+            FileNotFoundError: the file does not exist. Unavailable: the store does not answer.
         """
         with self._answers(), self._fs.open_input_stream(self._path(name)) as file:
             content: bytes = file.read()
             return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Makes or replaces a file, whole or not at all."""
+        """Creates or replaces a file, completely or not at all."""
         with self._written(name) as path, self._fs.open_output_stream(path) as file:
             file.write(content)
 
     def upload(self, name: str, source: Path) -> None:
-        """Makes or replaces a file by a local one, in pieces, whole or not at all."""
+        """Uploads a local file in pieces. The file in the bucket is replaced completely or not at all."""
         with source.open("rb") as local, self._written(name) as path, self._fs.open_output_stream(path) as file:
             shutil.copyfileobj(local, file)
 
     def download(self, name: str, target: Path) -> None:
-        """Copies a file to a local one.
+        """Copies a file to a local path.
 
         Raises:
-            FileNotFoundError: there is none. Unavailable: the store does not answer.
+            FileNotFoundError: the file does not exist. Unavailable: the store does not answer.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as local:
-            for piece in self._pieces(name):  # that the disk here is full is no fault of the store
+            for piece in self._pieces(name):  # outside of `_answers`: a full local disk is not a failure of the store
                 local.write(piece)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether a file of that name exists."""
         from pyarrow import fs
 
         with self._answers():
             return bool(self._fs.get_file_info(self._path(name)).type == fs.FileType.File)
 
     def names(self, folder: str = "") -> list[str]:
-        """The names of all files below a folder, in order; none where there is no such folder."""
+        """The sorted names of all files below a folder. Empty if the folder does not exist."""
         from pyarrow import fs
 
         handler = getattr(self._fs, "handler", None)
         if handler is not None:
-            handler.fs.invalidate_cache()  # fsspec keeps listings, and others write here
+            handler.fs.invalidate_cache()  # fsspec caches listings, but other machines write here too
         with self._answers():
             found = self._fs.get_file_info(fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True))
         start = len(self._base.strip("/")) + 1 if self._base.strip("/") else 0
         return sorted(info.path.strip("/")[start:] for info in found if info.type == fs.FileType.File)
 
     def remove(self, folder: str = "") -> None:
-        """Removes a folder with all files below it; none there is no error."""
+        """Removes a folder and all files below it. A folder that does not exist is no error."""
         with self._answers(), contextlib.suppress(FileNotFoundError):
             self._fs.delete_dir(self._path(folder))
 
@@ -159,7 +158,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _written(self, name: str) -> Iterator[str]:
-        """Where to write so that a kill in between leaves what was there."""
+        """A path to write to. A kill before the end leaves the old file unchanged."""
         path = self._path(name)
         with self._answers():
             if self._fs.type_name in ATOMIC:
@@ -173,7 +172,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _answers(self) -> Iterator[None]:
-        """What is not there is the caller's to judge; whatever else fails is the store not answering."""
+        """Lets FileNotFoundError pass, because the caller handles it. Any other failure means that the store does not answer."""
         import pyarrow as pa
 
         try:
@@ -186,8 +185,7 @@ class Bucket:
 
 def _unreachable(uri: str, error: Exception) -> Unavailable:
     return Unavailable(
-        f"the storage {uri} does not do what it is asked: {_reason(error)}; check its name, the network, and the credentials in the "
-        "environment of every node"
+        f"the storage {uri} failed: {_reason(error)}; check its name, the network, and the credentials in the environment of every node"
     )
 
 

@@ -1,10 +1,15 @@
-"""A trial whose folder lies in a bucket, while it runs: a scratch copy on its worker's node, and what of it is uploaded when.
+"""Runs a trial whose folder lies in a bucket: keeps a scratch copy on the worker's node and decides when to upload it.
 
-Order: the trial writes its report and checkpoint into the scratch folder → the report goes to the driver → the driver, which
-has written it down, asks for the next one → only then what belongs to the delivered report is uploaded. So the bucket never
-holds a state that the driver does not know, and a worker that is cut off from its driver can upload nothing new: it is never
-asked again. Whoever takes the trial up gets from the driver the digests of all weights that were told (`expected`), and
-from the bucket those of the trial's own book; a sum under old noise that differs from them stops there, unheard.
+The order is:
+
+1. The trial writes its report and checkpoint into the scratch folder.
+2. The report goes to the driver.
+3. The driver stores the report and asks for the next one.
+4. Only now the worker uploads the state that belongs to the delivered report.
+
+So the bucket never holds a state that the driver does not know. A worker that lost its driver uploads nothing new, because it is
+never asked again. A second worker of the trial gets the digests of all reported weights from the driver (`expected`), and the
+trial's own digests from the bucket. If its sum differs under the old noise, it stops before it reports anything.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from sweeps.storage.bucket import Bucket
 from sweeps.storage.snapshots import fetch_newest, save_snapshot
 
 SCRATCH_KIND = "trials"
-"""Below the cache folder, beside what else can be had again; `dpsweep data purge` takes it away with the rest."""
+"""Subfolder of the cache folder. `dpsweep data purge` removes it with the rest of the cache."""
 
 LOCK_FILE = "scratch.lock"
 
@@ -40,17 +45,19 @@ class BucketTrial:
         self._delivered: tuple[int, bool] | None = None
 
     def delivers(self, step: int, *, done: bool) -> None:
-        """A report is on its way to the driver. When the driver asks again, it has it."""
+        """Notes that a report was sent to the driver. When the driver asks for the next one, it has stored this report."""
         self._delivered = step, done
 
     def keep(self) -> bool:
-        """Uploads what belongs to the report that was delivered last, where there is a new checkpoint or the end. Gives whether
-        the trial is over.
+        """Uploads the state of the last delivered report if there is a new checkpoint or the trial has ended.
 
-        A trial that goes on between two checkpoints is uploaded with the next one: reports since are held against `expected`.
+        Between two checkpoints nothing is uploaded. A resume compares the reports since then with `expected`.
+
+        Returns:
+            Whether the trial has ended.
 
         Raises:
-            Unavailable: the store does not answer; what it held before stands.
+            Unavailable: the store does not answer. Its earlier content is unchanged.
         """
         if self._delivered is None:
             return False
@@ -64,15 +71,15 @@ class BucketTrial:
 
 @contextmanager
 def open_bucket_trial(place: dict[str, Any], *, scratch: Path, attempt: int) -> Iterator[BucketTrial]:
-    """The newest state of a trial in a fresh folder of this node, which is removed afterwards.
+    """Downloads the newest state of a trial into a fresh local folder, which is removed afterwards.
 
     Args:
-        place: `uri` of the bucket and the `trial`'s path in it.
-        scratch: the folder of such folders, on this node or shared by several; those that dead workers left are removed.
-        attempt: which try at the trial this is.
+        place: `uri` of the bucket, and path of the `trial` in it.
+        scratch: parent of the local folders, on this node or shared by several. Folders of dead workers are removed.
+        attempt: number of this attempt at the trial.
 
     Raises:
-        Corrupt: what lies there is not what was written. Unavailable: the store does not answer.
+        Corrupt: a downloaded file differs from what was written. Unavailable: the store does not answer.
     """
     with _own_folder(scratch / SCRATCH_KIND, Path(place["trial"]).name) as folder:
         bucket = Bucket.open(place["uri"])
@@ -82,7 +89,7 @@ def open_bucket_trial(place: dict[str, Any], *, scratch: Path, attempt: int) -> 
 
 @contextmanager
 def _own_folder(root: Path, name: str) -> Iterator[Path]:
-    """A new folder of mode 0700, locked as long as this process has it."""
+    """A new folder of mode 0700, locked while this process uses it."""
     with locked(root / "scratch"):
         _remove_abandoned(root)
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
@@ -96,8 +103,8 @@ def _own_folder(root: Path, name: str) -> Iterator[Path]:
 
 
 def _remove_abandoned(root: Path) -> None:
-    """Takes away the folders whose worker is gone: weights in the making are nobody's to keep."""
+    """Removes folders whose worker has died, because unreleased weights must not stay on disk."""
     for path in root.glob(f"*/{LOCK_FILE}"):
-        with suppress(BlockingIOError, FileNotFoundError), path.open("r+") as lock:  # it runs, or ends at this moment
+        with suppress(BlockingIOError, FileNotFoundError), path.open("r+") as lock:  # its worker runs, or ends right now
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path.parent)

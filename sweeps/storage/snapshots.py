@@ -1,15 +1,15 @@
-"""A trial's folder in a bucket: whole snapshots, of which the newest counts.
+"""Stores a trial's folder in a bucket as complete snapshots. The newest complete snapshot counts.
 
-    NAME/checkpoints/TRIAL/000-000100-<digest>/     attempt, step that was reported last, digest of the list below
+    NAME/checkpoints/TRIAL/000-000100-<digest>/     attempt, last reported step, digest of the list below
         trial.json, digests.jsonl, checkpoint-000100/...   the files of the trial's folder
-        snapshot.json                                      their sizes and sha256; written last
+        snapshot.json                                      their sha256; written last
 
-A snapshot is never changed, and only what is older is removed after it is whole: a kill in mid-upload leaves the one before,
-and a writer that comes late (cut off from its driver, while its trial was taken up elsewhere) cannot bring an old state back
-over a newer one, nor take away a file that a newer one names. Two writers at the same step write two snapshots.
+A snapshot is never changed. Older snapshots are removed only after the new one is complete. So a kill during an upload leaves the
+snapshot before it intact. A late writer (it lost its driver while another worker continued its trial) cannot replace a newer
+state, and cannot remove a file that a newer snapshot names. Two writers at the same step write two snapshots.
 
-That their noise tells nothing is held one floor up: a worker uploads a state only after the driver has taken its report in
-(`sweeps.storage.bucket_trial`), so that whoever takes the trial up knows the weights that it must reach again, or stops unheard.
+`sweeps.storage.bucket_trial` makes sure that two writers never reveal their difference: a worker uploads a state only after the
+driver has received its report. So the next worker knows which weights it must reach again, and otherwise stops before it reports.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ TRIES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A whole snapshot.
+    """A complete snapshot.
 
     Attributes:
-        folder: its path in the bucket. attempt, step: of its trial, at the report that was delivered last.
-        files: name to sha256.
+        folder: its path in the bucket.
+        attempt, step: of its trial, at the last delivered report.
+        files: file name to sha256.
     """
 
     folder: str
@@ -48,24 +49,24 @@ class Snapshot:
 
     @property
     def checkpoint_step(self) -> int:
-        """The steps behind its checkpoint, 0 without one."""
+        """The step of its checkpoint; 0 if it has none."""
         tops = (PurePosixPath(name).parts[0] for name in self.files)
         return max((int(top.removeprefix(CHECKPOINT_PREFIX)) for top in tops if top.startswith(CHECKPOINT_PREFIX)), default=0)
 
     @property
     def is_finished(self) -> bool:
-        """Whether its trial has come to its end."""
+        """Whether its trial has ended."""
         return RESULT_FILE in self.files
 
 
 def save_snapshot(bucket: Bucket, trial: str, folder: Path, *, attempt: int, step: int) -> None:
-    """Uploads a trial's folder, then removes what is older.
+    """Uploads a trial's folder, then removes older snapshots.
 
     Args:
-        bucket: where to.
-        trial: the trial's path in it.
-        folder: nobody may write there meanwhile.
-        attempt, step: the report that the driver has taken in.
+        bucket: the target.
+        trial: the trial's path in the bucket.
+        folder: the local folder. Nothing may write there during the upload.
+        attempt, step: of the report that the driver has stored.
     """
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if _is_kept(path, folder)}
     files = {name: _sha256(path) for name, path in paths.items()}
@@ -79,10 +80,10 @@ def save_snapshot(bucket: Bucket, trial: str, folder: Path, *, attempt: int, ste
 
 
 def newest_snapshot(bucket: Bucket, trial: str) -> Snapshot | None:
-    """The newest whole snapshot of a trial, None before the first. One that lists a file which is not there is not whole.
+    """The newest complete snapshot of a trial, or None before the first one. A snapshot with a missing file is not complete.
 
     Raises:
-        Corrupt: a list does not read. Unavailable: the store does not answer.
+        Corrupt: a list of files cannot be read. Unavailable: the store does not answer.
     """
     names = set(bucket.names(trial))
     for top in sorted({_top(name, trial) for name in names}, key=lambda top: (_rank(top), top), reverse=True):
@@ -92,7 +93,7 @@ def newest_snapshot(bucket: Bucket, trial: str) -> Snapshot | None:
         try:
             files = _list_of(bucket, folder)
         except FileNotFoundError:
-            continue  # removed since: a newer one stands there now, or an equal one
+            continue  # removed meanwhile: there is a newer snapshot now, or an equal one
         if all(f"{folder}/{name}" in names for name in files):
             attempt, step = _rank(top)
             return Snapshot(folder=folder, attempt=attempt, step=step, files=files)
@@ -100,10 +101,10 @@ def newest_snapshot(bucket: Bucket, trial: str) -> Snapshot | None:
 
 
 def fetch_newest(bucket: Bucket, trial: str, folder: Path) -> Snapshot | None:
-    """Makes a folder with the files of the newest whole snapshot, an empty one where there is none.
+    """Creates a folder with the files of the newest complete snapshot. The folder stays empty if there is none.
 
     Raises:
-        Corrupt: a file is not what its list says. Unavailable: the store does not answer.
+        Corrupt: a file differs from its entry in the list. Unavailable: the store does not answer.
     """
     for _ in range(TRIES):
         shutil.rmtree(folder, ignore_errors=True)
@@ -115,7 +116,7 @@ def fetch_newest(bucket: Bucket, trial: str, folder: Path) -> Snapshot | None:
             for name, sha256 in snapshot.files.items():
                 _fetch(bucket, f"{snapshot.folder}/{name}", folder / name, sha256)
         except FileNotFoundError:
-            continue  # its writer lives, and has put a newer one in its place
+            continue  # its writer is alive and has replaced it by a newer one
         return snapshot
     raise Unavailable(f"{bucket.uri}: the snapshots in {trial} are replaced faster than they can be read; end the trial's other worker")
 
@@ -124,19 +125,19 @@ def _fetch(bucket: Bucket, name: str, target: Path, sha256: str) -> None:
     bucket.download(name, target)
     if _sha256(target) != sha256:
         raise Corrupt(
-            f"{bucket.uri}: {name} is not what its {LIST_FILE} says; remove its folder, and the trial goes on from the one before, or "
-            "from the start"
+            f"{bucket.uri}: {name} differs from its entry in {LIST_FILE}; remove its folder, and the trial continues from the snapshot "
+            "before it, or from the start"
         )
 
 
 def _list_of(bucket: Bucket, folder: str) -> dict[str, str]:
-    """The list of a snapshot. Its names become local paths, so none may lead out of the trial's folder."""
+    """The list of files of a snapshot. The names become local paths, so none may lead out of the trial's folder."""
     try:
         files = json.loads(bucket.read(f"{folder}/{LIST_FILE}"))
         if not all(isinstance(sha256, str) and _stays_inside(name) for name, sha256 in files.items()):
             raise ValueError("a name leads out of the folder")
     except (ValueError, AttributeError) as error:
-        raise Corrupt(f"{bucket.uri}: {folder}/{LIST_FILE} is no list of files ({error}); remove {folder}") from None
+        raise Corrupt(f"{bucket.uri}: {folder}/{LIST_FILE} is not a list of files ({error}); remove {folder}") from None
     return dict(files)
 
 
@@ -146,7 +147,7 @@ def _stays_inside(name: str) -> bool:
 
 
 def _is_kept(path: Path, folder: Path) -> bool:
-    """Locks mean nothing elsewhere; what begins with a dot is half written."""
+    """Whether a file belongs to a snapshot. Locks are useless elsewhere, and files that begin with a dot are half-written."""
     parts = path.relative_to(folder).parts
     return path.is_file() and path.suffix != ".lock" and not any(part.startswith(".") for part in parts)
 
@@ -156,7 +157,7 @@ def _top(name: str, trial: str) -> str:
 
 
 def _rank(top: str) -> tuple[int, int]:
-    """Attempt and step in a snapshot's name; anything else stands before all of them."""
+    """Attempt and step in a snapshot's name. Any other name ranks before all snapshots."""
     found = NAME.fullmatch(top)
     return (-1, -1) if found is None else (int(found[1]), int(found[2]))
 

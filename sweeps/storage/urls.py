@@ -1,4 +1,4 @@
-"""URLs of stores and databases: made and shown in one place."""
+"""Builds the URLs of stores and databases, and shows them without credentials."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def sqlite_url(path: Path) -> str:
 
 
 def default_tracking_uri(storage: Path) -> str:
-    """The MLflow store of a storage folder: one SQLite file, opened with `mlflow ui --backend-store-uri`."""
+    """The URL of the MLflow store of a storage folder: one SQLite file, which `mlflow ui --backend-store-uri` opens."""
     return sqlite_url((storage / "mlflow.db").resolve())
 
 
 def without_user(uri: str) -> str:
-    """The URL without user and password, fit to be shown."""
+    """The URL without user and password, safe to show."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri

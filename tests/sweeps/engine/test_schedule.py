@@ -179,7 +179,7 @@ def test_a_new_attempt_goes_on_from_the_checkpoint_and_has_the_remaining_steps_r
     schedule.report(record.trial_id, CurvePoint(2, {"val/pckh_50": 0.2}))
     (spec.checkpoint_dir(record.trial_id) / "checkpoint-000002").mkdir(parents=True)
     told = schedule.not_replayable(record.trial_id, "other libraries")
-    assert "attempt 1 goes on from step 2 with fresh noise, charged again: other libraries" in progress_line(told, finished=0, planned=1)
+    assert "attempt 1 continues from step 2 with fresh noise, charged again: other libraries" in progress_line(told, finished=0, planned=1)
     again = schedule.next()
     assert (again.attempt, again.from_step, again.curve) == (1, 2, ())
     first, second = reserved_in(spec)
@@ -210,7 +210,9 @@ def test_a_trial_without_memory_goes_on_at_half_its_physical_batch_down_to_one_a
     record = schedule.next()
     (spec.checkpoint_dir(record.trial_id) / "checkpoint-000001").mkdir(parents=True)
     told = schedule.out_of_memory(record.trial_id, "CUDA out of memory", physical_batch_size=5)
-    assert "attempt 1 goes on from step 1 with fresh noise, 2 examples at once, charged again" in progress_line(told, finished=0, planned=1)
+    assert "attempt 1 continues from step 1 with fresh noise, 2 examples at once, charged again" in progress_line(
+        told, finished=0, planned=1
+    )
     resumed = schedule_of(spec)
     again = resumed.next()
     assert again.current_attempt == Attempt(number=1, from_step=1, physical_batch_size=2)

@@ -180,7 +180,7 @@ def test_asking_changes_nothing_and_a_new_attempt_takes_the_place_of_the_one_bef
 
 
 def test_stopping_says_what_it_saves_and_under_a_rehearsal_nothing_of_charges() -> None:
-    assert what_stopping_saves(HALVING, "composed").endswith("charged in full, as where it stopped depended on what was released")
+    assert what_stopping_saves(HALVING, "composed").endswith("charged in full, because its end depended on released scores")
     assert what_stopping_saves(HALVING, "public_proxy") == HALVING.text()
 
 
@@ -199,7 +199,7 @@ def test_rungs_follow_from_the_horizon_and_the_reports() -> None:
 
 
 def test_a_stopper_that_could_never_stop_is_refused() -> None:
-    with pytest.raises(BadInput, match="grace_steps 30 and a report every 300 steps no decision falls before the horizon of 300"):
+    with pytest.raises(BadInput, match="grace_steps 30 and a report every 300 steps there is no decision before the horizon of 300"):
         plan_stopping(space_with("asha"), 300)
 
 

@@ -84,9 +84,9 @@ def test_two_sweeps_of_one_name_never_share_studies(tmp_path: Path) -> None:
 
 def test_protected_data_keep_no_times_so_no_database_either(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
-    with pytest.raises(Refused, match="keeps when each trial began"):
+    with pytest.raises(Refused, match="stores when each trial began"):
         plan_of(spec, fake_trials.surroundings(protected=True))
-    with pytest.raises(Refused, match="keeps when each trial began"):
+    with pytest.raises(Refused, match="stores when each trial began"):
         Studies(spec, timed=False)
     assert not (tmp_path / "studies.sqlite").exists()
 

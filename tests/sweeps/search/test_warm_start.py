@@ -85,7 +85,7 @@ def test_a_setting_that_does_not_fit_is_named_and_left_out(tmp_path: Path) -> No
     search = {**spaces.DOCUMENT["search"], "clip_norm": {"float": [0.035, 1.0], "log": True}}
     spec, said = begun(tmp_path, search=search)
     assert clip_norms(spec, 0.5) == [0.04]
-    assert said == ["dpsweep: --warm-start before: e0.5-001 does not fit the space at epsilon 0.5 and is left out"]
+    assert said == ["dpsweep: --warm-start before: e0.5-001 does not fit the space at epsilon 0.5; it is left out"]
 
 
 def test_a_split_of_the_same_name_that_is_another_split_does_not_fit(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_no_such_sweep_and_one_without_a_finished_trial_are_bad_input(tmp_path: 
     with pytest.raises(BadInput, match="no sweep before"):
         begun(tmp_path)
     earlier_sweep(tmp_path, scores={})
-    with pytest.raises(BadInput, match="no trial of its search has come to a score"):
+    with pytest.raises(BadInput, match="none of its search trials has a score"):
         begun(tmp_path)
 
 

@@ -125,7 +125,7 @@ def test_a_file_that_was_changed_is_refused(bucket: Bucket, tmp_path: Path) -> N
     newest = newest_snapshot(bucket, TRIAL)
     assert newest is not None
     bucket.write(f"{newest.folder}/checkpoint-000002/state.safetensors", b"other")
-    with pytest.raises(Corrupt, match="is not what its snapshot"):
+    with pytest.raises(Corrupt, match="differs from its entry in snapshot"):
         fetch_newest(bucket, TRIAL, tmp_path / "elsewhere")
 
 
