@@ -1,8 +1,8 @@
-"""What `dpsweep data info` shows and `dpsweep data purge` removes.
+"""Implements `dpsweep data info` and `dpsweep data purge`.
 
-Every cache entry is a folder `<cache_dir>/<kind>/<key>/`. Where its meta.json lists `datasets` (their digests), it derives
-from those alone; an entry that does not say counts as derived from every dataset. All of it can be built again, so
-purging too much costs minutes and purging too little would leave private data behind.
+Every cache entry is a folder `<cache_dir>/<kind>/<key>/`. If its meta.json lists `datasets` (their digests), it derives only from
+these. An entry without such a list counts as derived from every dataset. Everything can be built again, so purging too much
+costs minutes. Purging too little would leave private data behind.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class DatasetInfo:
     """A dataset in numbers, and the cache entries that derive from it.
 
     Attributes:
-        digest: `ShardSet.identity`: under the dataset's key for protected data.
-        cohort: whom a ledger charges; None for PUBLIC data.
-        images, people, videos: how many there are, as units of privacy; 0 videos where no crop names its own.
-        shared: photographs that are also in a PRIVATE dataset of another cohort beside this one, by its name.
+        digest: `ShardSet.identity`, which for protected data is keyed.
+        cohort: the people that a ledger charges; None for PUBLIC data.
+        images, people, videos: their numbers, as units of privacy. 0 videos if no crop names its video.
+        shared: by name of a PRIVATE dataset of another cohort beside this one, the number of photographs that are in both.
     """
 
     name: str
@@ -57,17 +57,17 @@ class DatasetInfo:
     caches: tuple[Path, ...]
 
     def document(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """All fields as plain JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {**values, "folder": str(self.folder), "caches": [str(path) for path in self.caches]}
 
 
 def describe_dataset(name: str, places: Places) -> DatasetInfo:
-    """Opens and verifies a dataset and sums it up; an embedded one is made if need be.
+    """Opens, verifies and summarises a dataset. An embedded dataset is generated first if necessary.
 
     Raises:
         BadInput: there is no such dataset.
-        Corrupt: its files are not what its manifest says.
+        Corrupt: its files differ from its manifest.
     """
     dataset = open_dataset(name, places)
     manifest, heads = dataset.manifest, dataset.head_size_px
@@ -101,10 +101,10 @@ def derived_entries(digest: str, places: Places) -> list[Path]:
 
 
 def purge_caches(name: str | None, places: Places) -> list[Path]:
-    """Removes what was derived from a dataset, or everything derived and unfinished when `name` is None.
+    """Removes everything that derives from a dataset. If `name` is None, removes all derived and all unfinished entries.
 
-    An imported dataset itself stays: it cannot be rebuilt from what is here. An embedded one is a cache and goes too. Run
-    it when no sweep is running.
+    An imported dataset itself stays, because it cannot be built again from here. An embedded dataset is a cache and is removed
+    too. Run this when no sweep is running.
 
     Returns:
         The folders that were removed.
@@ -146,5 +146,5 @@ def _declared_datasets(entry: Path) -> set[str]:
     try:
         declared = json.loads(path.read_text()).get("datasets", [])
     except (ValueError, AttributeError):
-        return set()  # an unreadable entry says nothing, so it is purged with any dataset
+        return set()  # an unreadable entry names no dataset, so it is purged with any of them
     return {str(digest) for digest in declared}

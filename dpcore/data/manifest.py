@@ -1,4 +1,4 @@
-"""What a dataset says about itself, and one row of it."""
+"""The manifest of a dataset, and one row of it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dpcore.errors import BadInput, Corrupt
 from dpcore.pose.skeleton import MPII_16
 
 SCHEMA_VERSION: Final = 2
-"""2 added where in its image each crop was cut; a dataset of version 1 is read as one that does not say."""
+"""Version 2 added the position of each crop in its image. In a dataset of version 1 this position is unknown."""
 DIGEST_VERSION: Final = 1
-"""Raised when equal rows would give another digest. Boxes are not in it: they change no weight, so digests outlived version 1."""
+"""Increased when equal rows would give another digest. The digest leaves boxes out, because they change no weight."""
 MANIFEST_NAME = "manifest.json"
 Role = Literal["PUBLIC", "PRIVATE"]
 Crops = Literal["labels", "detector", "whole_image"]
@@ -26,19 +26,19 @@ JOINT_COUNT = len(MPII_16)
 
 
 class DatasetHeader(Part):
-    """What the maker of a dataset decides: its name, its role, its crop size and where it came from.
+    """What the maker of a dataset decides: name, role, crop size and origin.
 
-    `crops` says who placed the crop's frame, because a frame shows in every public view of the crop:
+    `crops` says who placed the crop's frame, because every public view of the crop shows its frame:
 
     | crops | the frame comes from |
     |---|---|
-    | labels | annotations; also where nobody said, as in manifests from before the field |
+    | labels | annotations. Also the value of older manifests without this field |
     | detector | a public detector that saw the photograph and no label |
-    | whole_image | the camera: nothing was cut once there were labels |
+    | whole_image | the camera: nothing was cut after labelling |
 
-    `protected` marks real people's data. It is said for PRIVATE data only: stand-ins (synthetic people, research
-    benchmarks) are PRIVATE and not protected. `cohort` names the people in a ledger (`dpcore.data.cohorts`); None: derived
-    from the image ids.
+    `protected` marks data of real people. Only PRIVATE data can be protected. Stand-ins (synthetic people, research benchmarks) are
+    PRIVATE and not protected. `cohort` names the people in a ledger (`dpcore.data.cohorts`). If it is None, the name is derived from
+    the image ids.
     """
 
     name: str = Field(min_length=1)
@@ -60,7 +60,7 @@ class DatasetHeader(Part):
         if self.role == "PUBLIC" and self.protected:
             raise ValueError("a PUBLIC dataset cannot be protected: give role PRIVATE, or protected false")
         if self.role == "PUBLIC" and self.cohort is not None:
-            raise ValueError("a PUBLIC dataset has no cohort: nobody in it is charged; leave --cohort out")
+            raise ValueError("a PUBLIC dataset has no cohort, because no ledger charges it; leave --cohort out")
         return self
 
 
@@ -73,11 +73,10 @@ class FileEntry(Part):
 
 
 class Manifest(DatasetHeader):
-    """The header and what was written. `digest` covers the rows in order and the crop size, not the cut into files and not
-    the crops' boxes.
+    """The header and a list of what was written.
 
-    It is a plain hash, so for protected data it is a membership test and stays in this folder: everything outside uses
-    `ShardSet.identity`.
+    `digest` covers the rows in order and the crop size, but not the division into files and not the crops' boxes. It is a plain hash,
+    and for protected data a plain hash is a membership test. So it stays in this folder. Everything else uses `ShardSet.identity`.
     """
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
@@ -93,7 +92,7 @@ class Manifest(DatasetHeader):
 
     @property
     def header(self) -> DatasetHeader:
-        """The part that the dataset's maker decided."""
+        """The fields that the dataset's maker decided."""
         return DatasetHeader(**{name: getattr(self, name) for name in DatasetHeader.model_fields})
 
 
@@ -102,11 +101,13 @@ def load_manifest(folder: Path) -> Manifest:
 
     Raises:
         BadInput: there is no folder or it holds no dataset.
-        Corrupt: the manifest is there and cannot be right.
+        Corrupt: the manifest exists but is not valid.
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise BadInput(f"{folder} is no dataset (no {MANIFEST_NAME} in it): make one with `dpsweep data import` or `dpsweep data synth`")
+        raise BadInput(
+            f"{folder} is not a dataset (it has no {MANIFEST_NAME}): make one with `dpsweep data import` or `dpsweep data synth`"
+        )
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -125,8 +126,8 @@ class Record:
         visible: (16,) bool, whether the joint is labelled. Coordinates of other joints are stored as zeros.
         head_size_px: the PCKh denominator; NaN where unknown.
         person_id, image_id, video_id: privacy units; an empty video_id means that the video is not known.
-        source_id: where the record came from, for error messages.
-        box_px: left, top, right, bottom in the image `image_id` of all pixels that reached the crop; None where unknown.
+        source_id: origin of the record, for error messages.
+        box_px: left, top, right and bottom, in the image `image_id`, of all pixels that reached the crop; None if unknown.
     """
 
     image: NDArray[np.uint8]
@@ -145,7 +146,7 @@ class Record:
         return hashlib.sha256(self.image.tobytes()).hexdigest()
 
     def checked(self, header: DatasetHeader) -> Self:
-        """This record, or `BadInput` naming it when it does not fit the dataset."""
+        """This record. Raises `BadInput` with its name if it does not fit the dataset."""
         size = (header.height_px, header.width_px, 3)
         if self.image.dtype != np.uint8 or self.image.shape != size:
             raise BadInput(f"{self.source_id}: the crop must be uint8 {size}, given {self.image.dtype} {self.image.shape}")
@@ -157,5 +158,5 @@ class Record:
         unplaced = self.visible & ~np.isfinite(self.keypoints).all(axis=-1)
         if unplaced.any():
             joint = MPII_16[int(np.argmax(unplaced))]
-            raise BadInput(f"{self.source_id}: joint {joint} is labelled but its coordinates are not finite; mend or unlabel it")
+            raise BadInput(f"{self.source_id}: joint {joint} is labelled but its coordinates are not finite; correct or unlabel it")
         return self

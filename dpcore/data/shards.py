@@ -1,6 +1,6 @@
-"""Datasets as Arrow IPC files: written once, then memory-mapped and shared by every process of a node.
+"""Stores datasets as Arrow IPC files: written once, then memory-mapped and shared by every process of a node.
 
-The crop bytes are a fixed-size binary column in one record batch per file, so that numpy reads them where they lie.
+The crop bytes are a fixed-size binary column in one record batch per file, so numpy reads them without a copy.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _verified: set[tuple[str, int, int, str]] = set()
 
 
 class ShardSet:
-    """An open dataset, read-only. Images stay in the mapped files; labels and ids are small and held in memory.
+    """An open dataset, read-only. Images stay in the mapped files. Labels and ids are small and held in memory.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it says about itself.
+        folder: the dataset's folder.
+        manifest: the dataset's manifest.
         keypoints: (N, 16, 2) float32 px.
         visible: (N, 16) bool.
         head_size_px: (N,) float32, NaN where unknown.
@@ -72,33 +72,33 @@ class ShardSet:
         return self.manifest.count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # a pickle carries the place, not the pixels: the other process maps the same files
+        # a pickle holds the path, not the pixels: the other process maps the same files
         return open_shards, (self.folder,)
 
     @property
     def identity(self) -> str:
-        """64 hex digits that name the rows and may stand outside the folder: the digest, or its HMAC for protected data."""
+        """64 hex digits that identify the rows and may leave the folder: the digest, or its HMAC for protected data."""
         return self.outer_digest(self.manifest.digest)
 
     def outer_digest(self, digest: str) -> str:
-        """A digest of something made from this dataset, as it may stand outside its folder."""
+        """A digest of something made from this dataset, in the form that may leave its folder."""
         return digest if self._key is None else self._key.digest(digest)
 
     @property
     def members(self) -> Members:
-        """The people of this dataset, for a ledger."""
+        """The people of this dataset, as a ledger charges them."""
         ids, manifest = np.unique(self.image_ids), self.manifest
         return Members(dataset=manifest.name, protected=manifest.protected, cohort=manifest.cohort or derived_cohort(ids), image_ids=ids)
 
     def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Crops at `indices` (B,), copied: (B, H, W, 3) uint8 RGB.
+        """A copy of the crops at `indices` (B,): (B, H, W, 3) uint8 RGB.
 
         Raises:
             BadInput: an index is outside 0 … N-1.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise BadInput(f"{self.manifest.name}: indices {wanted.min()} … {wanted.max()} asked of {len(self)} examples")
+            raise BadInput(f"{self.manifest.name}: indices {wanted.min()} … {wanted.max()} requested, there are {len(self)} examples")
         out = np.empty((len(wanted), self.manifest.height_px, self.manifest.width_px, 3), dtype=np.uint8)
         files = np.searchsorted(self._starts, wanted, side="right") - 1
         for number in np.unique(files):
@@ -128,11 +128,11 @@ def shard_schema(height_px: int, width_px: int, version: int = SCHEMA_VERSION) -
 
 
 def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader) -> Manifest:
-    """Writes a dataset: temporary folder, fsync, rename. PRIVATE data gets mode 0700, protected data a key and a cohort.
+    """Writes a dataset: temporary folder, fsync, rename. PRIVATE data gets mode 0700. Protected data gets a key and a cohort.
 
     Raises:
-        Refused: the folder exists, or people to protect are in another cohort beside it.
-        BadInput: a record does not fit the header, or there is none.
+        Refused: the folder exists, or a dataset beside it has the same protected people in another cohort.
+        BadInput: a record does not fit the header, or there is no record.
     """
     schema = shard_schema(header.height_px, header.width_px)
     if header.protected and header.cohort is None:
@@ -147,7 +147,7 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
             _write_file(path, _batch_of(chunk, schema, content))
             files.append(FileEntry(name=path.name, sha256=_sha256_of(path), rows=len(chunk)))
         if not files:
-            raise BadInput(f"{header.name}: no record to write; {header.origin} gave none")
+            raise BadInput(f"{header.name}: {header.origin} gave no record to write")
         manifest = Manifest(**header.model_dump(), count=sum(entry.rows for entry in files), files=tuple(files), digest=content.hexdigest())
         (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
         if header.protected:
@@ -158,10 +158,10 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
 
 
 def members_beside(folder: Path) -> list[Members]:
-    """The people of the PRIVATE datasets that lie beside `folder`.
+    """The people of the PRIVATE datasets in the same parent folder as `folder`.
 
     Raises:
-        Corrupt: one of them does not read.
+        Corrupt: one of these datasets cannot be read.
     """
     manifests = {path.parent: load_manifest(path.parent) for path in sorted(folder.parent.glob(f"[!.]*/{MANIFEST_NAME}"))}
     private = [place for place, manifest in manifests.items() if manifest.role == "PRIVATE" and place.resolve() != folder.resolve()]
@@ -173,12 +173,12 @@ def open_shards(folder: Path, *, verify: bool = True) -> ShardSet:
 
     Args:
         folder: a dataset's folder.
-        verify: compare each file with its sha256; done once per process and state of the file.
+        verify: compare each file with its sha256, once per process and state of the file.
 
     Raises:
-        BadInput: no dataset there.
-        Corrupt: names the file that differs from the manifest.
-        Unavailable, Refused: protected data whose key is missing, or readable by others.
+        BadInput: the folder holds no dataset.
+        Corrupt: a file differs from the manifest; the message names it.
+        Unavailable, Refused: the key of protected data is missing, or other users can read it.
     """
     folder = folder.resolve()
     manifest = load_manifest(folder)
@@ -191,22 +191,22 @@ def _key_of(folder: Path, manifest: Manifest) -> DatasetKey | None:
     if not manifest.protected:
         return None
     if manifest.cohort is None:
-        raise Corrupt(f"{folder}: protected data without a cohort, so no ledger can charge its people: import the dataset again")
+        raise Corrupt(f"{folder}: protected data without a cohort; no ledger could charge its people: import the dataset again")
     return DatasetKey.load(folder)
 
 
 def _open_file(path: Path, entry: FileEntry, schema: pa.Schema, *, verify: bool) -> pa.RecordBatch:
     if not path.is_file():
-        raise Corrupt(f"{path} is missing, its manifest lists it: import the dataset again")
+        raise Corrupt(f"{path} is missing but listed in its manifest: import the dataset again")
     if verify:
         _verify_file(path, entry)
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         found, batches = reader.schema, [reader.get_batch(number) for number in range(reader.num_record_batches)]
     except (pa.ArrowInvalid, OSError) as error:
-        raise Corrupt(f"{path} is no readable Arrow file ({error}): import the dataset again") from None
+        raise Corrupt(f"{path} is not a readable Arrow file ({error}): import the dataset again") from None
     if not found.equals(schema, check_metadata=True):
-        raise Corrupt(f"{path}: its columns are not those of the schema version in its manifest: import the dataset again")
+        raise Corrupt(f"{path}: its columns differ from the schema version in its manifest: import the dataset again")
     rows = sum(batch.num_rows for batch in batches)
     if len(batches) != 1 or rows != entry.rows:
         raise Corrupt(f"{path}: {rows} rows in {len(batches)} batches, its manifest says {entry.rows} in one: import the dataset again")

@@ -1,6 +1,6 @@
-"""Random geometry and photometry of training images, and the way from stored bytes to the network's input.
+"""Augments training images by random geometry and photometry, and converts stored bytes to the network's input.
 
-One draw is applied to an example and to its public view alike, so that a pair stays a pair.
+An example and its public view get the same draw, so that a pair stays a pair.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dpcore.errors import BadInput
 from dpcore.pose.skeleton import FLIP_PAIRS
 
 BORDER = 0
-"""Value beyond an image's border: a constant, so that nothing outside the stored bytes is ever read."""
+"""Pixel value outside an image: a constant, so that nothing except the stored bytes is ever read."""
 
 
 class UniformSource(Protocol):
@@ -35,12 +35,12 @@ class UniformSource(Protocol):
 class GeometryDraw:
     """Geometry of B examples: each is mirrored if `flip`, then mapped by `affine` about the crop's centre.
 
-    Photometry, where there is any, acts first, so that the border stays constant.
+    Photometry acts before geometry, so that the border stays constant.
 
     Attributes:
         affine: (B, 2, 3) float64, from centred input px to centred output px.
         flip: (B,) bool.
-        photometric: Light and clutter of the B examples; None leaves them.
+        photometric: Light and clutter of the B examples; None changes nothing.
     """
 
     affine: NDArray[np.float64]
@@ -49,14 +49,14 @@ class GeometryDraw:
 
     @classmethod
     def identity(cls, count: int) -> GeometryDraw:
-        """The draw that leaves every image as it is."""
+        """The draw that changes no image."""
         return cls(affine=np.tile(np.eye(2, 3), (count, 1, 1)), flip=np.zeros(count, dtype=bool))
 
     def __len__(self) -> int:
         return len(self.flip)
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> GeometryDraw:
-        """The draw of some of the examples: for physical batches."""
+        """The draw for some of the examples, as physical batches need it."""
         photometric = None if self.photometric is None else self.photometric[rows]
         return GeometryDraw(affine=self.affine[rows], flip=self.flip[rows], photometric=photometric)
 
@@ -78,7 +78,7 @@ class GeometryDraw:
         width_px: int,
         flip_pairs: Sequence[tuple[int, int]] = FLIP_PAIRS,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Keypoints (B, K, 2) px and visibilities (B, K) under the draw. A mirrored person's left and right change places."""
+        """Keypoints (B, K, 2) px and visibilities (B, K) under the draw. Mirroring swaps left and right joints."""
         self._check_count(len(keypoints))
         mirrored = np.arange(keypoints.shape[1])
         for left, right in flip_pairs:
@@ -92,15 +92,15 @@ class GeometryDraw:
 
     def _check_count(self, count: int) -> None:
         if count != len(self):
-            raise BadInput(f"a geometry draw for {len(self)} examples was given {count}: draw one per example")
+            raise BadInput(f"a geometry draw for {len(self)} examples was applied to {count}: draw one per example")
 
 
 def draw_geometry(config: AugmentationConfig, count: int, source: UniformSource) -> GeometryDraw:
     """Draws flip, scale, rotation and photometry of `count` examples.
 
-    Scale is uniform in 1 ± scale_frac, the angle uniform in ± rotate_deg with probability rotate_prob. Every draw reads
-    4 · count numbers in one fixed order, whatever the config, so that changing one setting leaves the other draws alone;
-    photometry reads its own after them.
+    Scale is uniform in 1 ± scale_frac. With probability rotate_prob the angle is uniform in ± rotate_deg. Every draw reads
+    4 · count numbers in one fixed order, whatever the config. So changing one setting does not change the other draws.
+    Photometry reads its numbers after them.
     """
     flips, scales, turned, angles = source.uniform(4 * count).reshape(4, count)
     scale = 1 + config.scale_frac * (2 * scales - 1)
@@ -125,7 +125,7 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
 def _warp(image: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     inverse = np.linalg.inv(affine[:, :2])
-    # PIL asks, in coordinates whose pixel centres are at .5, where an output pixel comes from
+    # PIL maps output to input pixels, in coordinates whose pixel centres are at .5
     middle = np.array([width, height]) / 2
     origin = middle - inverse @ (middle + affine[:, 2])
     coefficients = (*inverse[0], origin[0], *inverse[1], origin[1])

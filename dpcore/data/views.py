@@ -1,7 +1,7 @@
-"""Stored public views: the one public image of each record, made once and read by everything on the public side.
+"""Stores public views: one public image of each record, made once. Everything on the public side reads it.
 
-ψ(x) is computed on the unaugmented crop, rounded to uint8 and written; floor, public term, control and subspace read
-those bytes and nothing else of the record's pixels. A float blur in memory would be nearly invertible.
+ψ(x) is computed on the unaugmented crop, rounded to uint8 and written. Floor, public term, control and subspace read only these
+bytes of the record's pixels. A float blur in memory would be nearly invertible.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dpcore.data.splitting import decode_view, encode_view, stored_size
 from dpcore.errors import Corrupt, Refused
 
 VIEW_VERSION = 3
-"""Raised when the same crop and split would give other bytes."""
+"""Increased when the same crop and split would give other bytes."""
 VIEWS_NAME = "views.npy"
 META_NAME = "meta.json"
 
@@ -31,12 +31,12 @@ _verified: set[tuple[str, int, int, str]] = set()
 
 
 class StoredViews:
-    """The public views of a dataset, row by row as in the dataset.
+    """The public views of a dataset, in the order of its rows.
 
     Attributes:
-        split: what was hidden, and whether the views are sharpened when read.
-        stored: (N, h, w, 3) uint8, memory-mapped: all that is published of the pixels.
-        digest: 64 hex digits over the stored bytes (under the dataset's key where it is protected) and the way they are read.
+        split: what is hidden, and whether the views are sharpened when read.
+        stored: (N, h, w, 3) uint8, memory-mapped. Nothing else of the pixels is published.
+        digest: 64 hex digits over the stored bytes and the way they are read. It is keyed for protected data.
     """
 
     def __init__(self, stored: NDArray[np.uint8], split: SplitConfig, *, size_px: tuple[int, int], bytes_digest: str) -> None:
@@ -49,7 +49,7 @@ class StoredViews:
         return len(self.stored)
 
     def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Views at `indices` (B,) as the public side uses them: (B, H, W, 3) uint8, from the stored bytes alone."""
+        """Views at `indices` (B,) as the public side uses them: (B, H, W, 3) uint8, computed only from the stored bytes."""
         rows = np.asarray(self.stored[np.asarray(indices, dtype=np.int64)])
         if self.split.region != "all":
             return rows
@@ -57,18 +57,18 @@ class StoredViews:
 
 
 def build_views(dataset: ShardSet, split: SplitConfig, places: Places) -> StoredViews:
-    """The views of a dataset under a split; made on first use, then opened.
+    """The views of a dataset under a split. They are made on first use, then opened.
 
-    Content-addressed by the dataset's digest and by what of the split changes stored bytes (its name and sharpening do
-    not). Mode 0700 when the dataset is PRIVATE.
+    The folder's name is a digest of the dataset and of everything in the split that changes stored bytes (not its name, not its
+    sharpening). It has mode 0700 if the dataset is PRIVATE.
 
     Raises:
         Corrupt: stored views differ from what was written.
-        Refused: with the region views that are stored already, of a PRIVATE record nothing would stay hidden.
+        Refused: together with the region views that exist already, nothing of a PRIVATE record would stay hidden.
     """
     folder = places.cache_dir / "views" / views_key(dataset, split)
     if not folder.is_dir():
-        # one lock for all views of a dataset: two region splits that are built at the same time would not see each other
+        # one lock for all views of a dataset: otherwise two region splits built at the same time would not see each other
         with locked(folder.parent / f"dataset-{dataset.identity[:16]}"):
             if not folder.is_dir():
                 check_join(dataset, {split.region, *_stored_regions(dataset, places)})
@@ -77,13 +77,13 @@ def build_views(dataset: ShardSet, split: SplitConfig, places: Places) -> Stored
 
 
 def check_join(dataset: ShardSet, regions: Set[Region]) -> None:
-    """Refuses region splits that together publish whole records, each pixel as it is in one view or another.
+    """Refuses region splits that together publish whole records, because one view or another shows each pixel unchanged.
 
-    All views of a record are public together, whichever sweep they were made for: the head hidden in one and the background in
-    the other leave nothing hidden.
+    All views of a record are public together, whichever sweep made them. A view that hides the head and one that hides the background
+    together hide nothing.
 
     Raises:
-        Refused: names the regions and how many records they show whole.
+        Refused: the message names the regions and how many records they show completely.
     """
     wanted = sorted(regions - {"all"})
     if dataset.manifest.role != "PRIVATE" or len(wanted) < 2:
@@ -95,7 +95,7 @@ def check_join(dataset: ShardSet, regions: Set[Region]) -> None:
     if whole:
         raise Refused(
             f"{dataset.manifest.name}: views that hide {' and views that hide '.join(wanted)} together show {whole} of {len(dataset)} "
-            "records whole; keep to one of these regions, or `dpsweep data purge` the older views if nobody ever held them"
+            "records completely; use only one of these regions, or `dpsweep data purge` the older views if they were never published"
         )
 
 
@@ -135,7 +135,7 @@ def _view_of_rows(dataset: ShardSet, rows: NDArray[np.int64], split: SplitConfig
 
 
 def hidden_of_rows(dataset: ShardSet, rows: NDArray[np.int64], region: Region) -> NDArray[np.bool_]:
-    """The pixels (B, H, W) that a region split replaces in some rows: a function of their labels."""
+    """The pixels (B, H, W) that a region split replaces in some rows. They depend on the labels."""
     size_px = (dataset.manifest.height_px, dataset.manifest.width_px)
     points, visible, heads = dataset.keypoints[rows], dataset.visible[rows], dataset.head_size_px[rows]
     return np.stack([hidden_pixels(region, p, v, float(h), size_px=size_px) for p, v, h in zip(points, visible, heads, strict=True)])
@@ -161,7 +161,7 @@ def _load_meta(folder: Path) -> dict[str, Any]:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-    """What stored views say of themselves, those of older versions too."""
+    """Reads the description of stored views, also of older versions."""
     path = folder / META_NAME
     try:
         meta = json.loads(path.read_text())
@@ -180,7 +180,7 @@ def _verify(path: Path, expected: str, dataset: ShardSet) -> None:
     if key in _verified:
         return
     if dataset.outer_digest(_sha256_of(path)) != expected:
-        raise Corrupt(f"{path}: its bytes are not those that were written; remove {path.parent} and run again")
+        raise Corrupt(f"{path}: its bytes differ from those that were written; remove {path.parent} and run again")
     _verified.add(key)
 
 

@@ -1,1 +1,1 @@
-"""The public view under attack: what an attacker recovers from it, measured on PUBLIC images alone."""
+"""Attacks public views and measures what an attacker recovers, on PUBLIC images only."""

@@ -1,7 +1,7 @@
-"""What an attacker holds: the public views of some people, and what arithmetic alone makes of the stored bytes.
+"""The evidence of an attacker: the public views of some people, and pictures computed from the stored bytes without learning.
 
-One who holds the views under several splits holds all their pictures, and copies into each every pixel that some view shows as
-it is.
+An attacker with the views under several splits holds the pictures of all of them. Where one view shows a pixel unchanged, the
+attacker copies it into all pictures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dpcore.errors import Refused
 from dpcore.privacy.randomness import Indices
 
 NOISE_TO_SIGNAL = (1e-7, 1e-6, 5e-6, 2e-5, 1e-4)
-"""Wiener ratios among which the attacker chooses by PSNR on its own people; the published sharpening has 5e-6."""
+"""Wiener ratios from which the attacker chooses by PSNR on its own people. The published sharpening uses 5e-6."""
 ROWS_TO_CHOOSE = 128
 ROWS_AT_ONCE = 256
 
@@ -30,7 +30,7 @@ class People:
     """Rows of PUBLIC datasets of one crop size.
 
     Raises:
-        Refused: a dataset is not PUBLIC: no attacker of ours learns from private pixels.
+        Refused: a dataset is not PUBLIC. Our attackers never learn from private pixels.
     """
 
     parts: tuple[tuple[ShardSet, Indices], ...]
@@ -39,7 +39,7 @@ class People:
         for dataset, _ in self.parts:
             if dataset.manifest.role != "PUBLIC":
                 raise Refused(
-                    f"{dataset.manifest.name} is {dataset.manifest.role}: disclosure is measured on PUBLIC data alone; give another"
+                    f"{dataset.manifest.name} is {dataset.manifest.role}: disclosure is measured only on PUBLIC data; give another dataset"
                 )
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class People:
         return np.concatenate([dataset.images(rows) for dataset, rows in self.parts])
 
     def draw(self, generator: np.random.Generator, count: int) -> Indices:
-        """`count` of the N numbers, each dataset as likely as the others: a small set that resembles the victims is not drowned."""
+        """Draws `count` of the N numbers, each dataset with equal probability. So a small dataset that resembles the victims counts."""
         ends = np.cumsum([len(rows) for _, rows in self.parts])
         sizes = np.array([len(rows) for _, rows in self.parts])
         filled = np.flatnonzero(sizes)
@@ -64,9 +64,9 @@ class Evidence:
     """Pictures of N people without their originals.
 
     Attributes:
-        names: of the pictures; those of a view as it is published come first.
+        names: names of the pictures. Published views come first.
         pictures: one stack (N, H, W, 3) per name.
-        hidden: (N, H, W): pixels that no view shows as they are.
+        hidden: (N, H, W): pixels that no view shows unchanged.
     """
 
     names: tuple[str, ...]
@@ -84,8 +84,8 @@ class Arithmetic:
     """The attacks without learning on one split.
 
     Attributes:
-        split: which.
-        noise_to_signal: of the deconvolution; None where the split is no blur of the whole image.
+        split: the split under attack.
+        noise_to_signal: ratio of the deconvolution. None if the split is not a blur of the whole image.
     """
 
     split: SplitConfig
@@ -103,7 +103,7 @@ class Arithmetic:
         return cls(split=split, noise_to_signal=NOISE_TO_SIGNAL[int(np.argmax(scores))])
 
     def pictures(self, views: StoredViews, rows: Indices, *, size_px: tuple[int, ...]) -> dict[str, Images]:
-        """What the stored bytes give: as published, and deconvolved (blur) or interpolated (cells)."""
+        """Pictures from the stored bytes: as published, and deconvolved (blur) or interpolated (cells)."""
         found = {"as published": views.images(rows)}
         if self.noise_to_signal is not None:
             found["deconvolved"] = _deconvolved(_stored(views, rows), self.split, self.noise_to_signal, size_px)
@@ -114,7 +114,7 @@ class Arithmetic:
 
 
 def gather_evidence(people: People, attacks: Sequence[Arithmetic], places: Places) -> Evidence:
-    """All pictures of `people` under the splits of `attacks`, joined where a view shows a pixel as it is."""
+    """All pictures of `people` under the splits of `attacks`. Pixels that a view shows unchanged are copied into all of them."""
     stacks: dict[str, list[Images]] = {}
     hidden: list[Pixels] = []
     for dataset, rows in people.parts:

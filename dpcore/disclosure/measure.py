@@ -1,7 +1,7 @@
-"""Measures what public views disclose, on PUBLIC people that the attackers did not learn from; once per split and setting.
+"""Measures what public views disclose, once per split and setting, on PUBLIC people that no attacker was trained on.
 
-The pixels of PRIVATE data take no part: attackers and pose model are trained on PUBLIC images, and every number is a mean over
-PUBLIC images under the same split. So the result is public whatever the private data are.
+No pixel of PRIVATE data is used. Attackers and pose model are trained on PUBLIC images, and every number is a mean over PUBLIC
+images under the same split. So the result is public, whatever the private data are.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from dpcore.train.sources import ImageInputs
 from dpcore.train.stages import public_network
 
 DISCLOSURE_VERSION = 1
-"""Raised when the same attack would give other numbers."""
+"""Increased when the same attack would give other numbers."""
 RESULT_FILE = "disclosure.json"
 SAMPLES_FILE = "samples.npz"
 SAMPLES = 8
 TRAINING_BYTES = 48 * 2**20
-"""Of each stack of training pictures: 2,000 crops of 64 px carry 24 MB, 440 of 192 px fill it."""
+"""Size limit of each stack of training pictures. 2,000 crops of 64 px take 24 MB. 440 crops of 192 px reach the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,10 @@ class Samples:
     """A few test people for a picture sheet: stacks (S, H, W, 3).
 
     Attributes:
-        originals, published: as they are, and their public view.
-        restored: what the best attacker made of it.
-        synthetic: whether nobody is on the pictures.
-        dataset: where they come from.
+        originals, published: the images and their public views.
+        restored: reconstructions of the best attacker.
+        synthetic: whether the pictures show no real people.
+        dataset: name of the dataset.
     """
 
     originals: Images
@@ -63,7 +63,7 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A measured split, or several held by one attacker, and where its pictures lie."""
+    """A measured split (or several, held by one attacker) and the folder of its pictures."""
 
     disclosure: Disclosure
     folder: Path
@@ -72,7 +72,7 @@ class Measured:
         """The pictures.
 
         Raises:
-            Corrupt: they cannot be read.
+            Corrupt: the pictures cannot be read.
         """
         try:
             with np.load(self.folder / SAMPLES_FILE, allow_pickle=False) as stored:
@@ -85,7 +85,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Laboratory:
-    """All that attacks on different splits share: the people, the pose model, the settings."""
+    """What attacks on different splits share: the people, the pose model and the settings."""
 
     settings: AttackSettings
     places: Places
@@ -98,13 +98,13 @@ class Laboratory:
 
     @classmethod
     def open(cls, config: TrialConfig, settings: AttackSettings, *, places: Places, runtime: RuntimeFlags) -> Laboratory:
-        """Opens the PUBLIC data and trains (or finds in the cache) the public start that reads poses.
+        """Opens the PUBLIC data, and trains the public start that reads poses or takes it from the cache.
 
         Args:
-            config: its PUBLIC datasets, model, public stage and seed are used; its private dataset is not opened.
-            settings: of the attack.
+            config: gives PUBLIC datasets, model, public stage and seed. Its private dataset is not opened.
+            settings: settings of the attack.
             places: datasets and caches.
-            runtime: how to compute; its thread count is set for the process.
+            runtime: how to compute. Its thread count is set for the whole process.
 
         Raises:
             BadInput: a dataset is missing, or has fewer than two people to test on.
@@ -135,12 +135,12 @@ class Laboratory:
 
     @cached_property
     def pckh_original(self) -> float:
-        """Of the public model on the originals."""
+        """PCKh@0.5 of the public model on the originals."""
         return self.pckh(self.test.images())
 
     @cached_property
     def pckh_blind(self) -> float:
-        """Of the public model on the mean image of the training people."""
+        """PCKh@0.5 of the public model on the mean image of the training people."""
         mean = np.rint(self.train.images().mean(axis=0, dtype=np.float64)).astype(np.uint8)
         return self.pckh(np.broadcast_to(mean, (len(self.test), *mean.shape)))
 
@@ -170,11 +170,11 @@ class _Stack:
 
 
 def choose_people(public: ShardSet, validation: ShardSet, settings: AttackSettings, streams: PublicStreams) -> tuple[People, People]:
-    """The people that attackers learn from, and those that everything is measured on; no photograph is in both.
+    """Divides people into training people for the attackers and test people. No photograph is in both.
 
-    Tested on are validation people, at most half of them: they look like the private ones, and the pose model has not seen them.
-    The attackers learn from the others and from the public set. Where the validation data are not PUBLIC, the public set alone
-    serves both.
+    The test people are validation people, at most half of them. They resemble the private people, and the pose model has not
+    seen them. Attackers learn from the other half and from the public set. If the validation data are not PUBLIC, both come from
+    the public set.
 
     Raises:
         BadInput: fewer than two people to test on.
@@ -198,7 +198,7 @@ def choose_people(public: ShardSet, validation: ShardSet, settings: AttackSettin
 
 
 def measure_disclosure(splits: Sequence[SplitConfig], laboratory: Laboratory) -> Measured:
-    """What an attacker who holds the views under all of `splits` recovers; from the cache after the first time.
+    """Measures what an attacker with the views under all `splits` recovers. Later calls read the cache.
 
     Raises:
         Corrupt: the stored result cannot be read.
@@ -252,7 +252,7 @@ def _measure_into(folder: Path, splits: Sequence[SplitConfig], laboratory: Labor
 
 
 def _attack(splits: Sequence[SplitConfig], laboratory: Laboratory) -> Evidence:
-    """The test people as every attacker sees them; the learned one's pictures come last."""
+    """The test people as each attacker reconstructs them. The pictures of the learned attacker come last."""
     attacks = [Arithmetic.fitted(split, laboratory.train, laboratory.places) for split in splits]
     evidence = gather_evidence(laboratory.test, attacks, laboratory.places)
     if laboratory.settings.steps == 0:

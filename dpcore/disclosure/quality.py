@@ -1,4 +1,4 @@
-"""How alike two pictures are: PSNR and SSIM, over all pixels or over some."""
+"""Compares pictures by PSNR and SSIM, over all pixels or over some."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def psnr_db(pictures: Images, originals: Images, where: Pixels | None = None) ->
 
     | input | result |
     |---|---|
-    | nothing differs, or no pixel is chosen | None: the ratio is infinite |
+    | the pictures are equal, or no pixel is chosen | None: the ratio is infinite |
 
     Args:
         pictures, originals: (B, H, W, 3) uint8.
@@ -44,7 +44,7 @@ def ssim(pictures: Images, originals: Images, where: Pixels | None = None) -> fl
 
     Args:
         pictures, originals: (B, H, W, 3) uint8.
-        where: (B, H, W); None takes all. With no pixel chosen nothing differs: 1.
+        where: (B, H, W); None takes all. If no pixel is chosen, the result is 1.
     """
     _check_shapes(pictures, originals)
     total, count = 0.0, 0
@@ -69,4 +69,4 @@ def _windowed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _check_shapes(pictures: Images, originals: Images) -> None:
     if pictures.shape != originals.shape:
-        raise BadInput(f"pictures {pictures.shape} are compared with originals {originals.shape}: give stacks of one shape")
+        raise BadInput(f"pictures {pictures.shape} are compared with originals {originals.shape}: give stacks of the same shape")

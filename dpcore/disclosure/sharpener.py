@@ -1,8 +1,8 @@
-"""The learned attacker: a small residual network from what arithmetic makes of public views to the original.
+"""The learned attacker: a small residual network that reconstructs the original from pictures of the public views.
 
-It sees every picture that the views give (as published, deconvolved, interpolated) and the mask of hidden pixels, and adds a
-correction to the best of the pictures. For a blur that is sharpening, for a hidden region inpainting. It starts as "no
-correction", so it is never worse than arithmetic before its first step.
+Its input is every picture of the views (published, deconvolved, interpolated) and the mask of hidden pixels. Its output is a
+correction to the best of these pictures. This sharpens a blur, and fills in a hidden region. The network starts with "no
+correction", so before its first step it equals the attack without learning.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ WIDTH = 32
 DILATIONS = (1, 2, 4, 2, 1)
 """Field of view 2 · (2 · 10 + 2) = 44 px with the two outer layers: more than twice the blur of σ = 10 px."""
 FOLD = 2
-"""Each 2x2 block of pixels becomes channels: a fourth of the work, and no visible loss at the blurs that occur."""
+"""Each 2x2 block of pixels becomes channels. This takes a fourth of the work, with no visible loss at the blurs in use."""
 BRANCH_SCALE, CORRECTION_SCALE = 0.3, 0.1
-"""Keep activations and first corrections small without normalisation: with 1 and 1 the first steps of Adam throw the picture
-away (60 steps on 4-px cells gained 0.06 dB, so 0.65 dB)."""
+"""Keep activations and first corrections small without normalisation. With 1 and 1 the first steps of Adam destroy the picture: 60
+steps on 4-px cells gained 0.06 dB instead of 0.65 dB."""
 PATCH_PX = 96
-"""Larger crops are learned in patches: a step costs the same for every crop size."""
+"""Larger crops are learned in patches, so a step costs the same for every crop size."""
 ROWS_AT_ONCE = 32
 
 
 class Sharpener(nn.Module):
-    """Pictures (B, 3·P, H, W) in [-1, 1] and hidden pixels (B, 1, H, W) to a correction (B, 3, H, W)."""
+    """Maps pictures (B, 3·P, H, W) in [-1, 1] and hidden pixels (B, 1, H, W) to a correction (B, 3, H, W)."""
 
     def __init__(self, pictures: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class LearnedAttack:
     device: torch.device
 
     def pictures(self, evidence: Evidence) -> Images:
-        """Reconstructions (N, H, W, 3); pixels that a view shows as they are stay so."""
+        """Reconstructions (N, H, W, 3). Pixels that a view shows unchanged stay unchanged."""
         out = evidence.pictures[self.base].copy()
         with torch.no_grad():
             for start in range(0, len(out), ROWS_AT_ONCE):
@@ -81,15 +81,16 @@ class LearnedAttack:
 def train_sharpener(
     evidence: Evidence, people: People, *, settings: AttackSettings, streams: PublicStreams, device: torch.device
 ) -> LearnedAttack:
-    """Trains on pairs of PUBLIC people: Adam under a half cosine, mean squared error over hidden pixels (the mean
-    absolute error rests at "no correction": most pixels need none).
+    """Trains on pairs of PUBLIC people, with Adam, a half-cosine schedule and mean squared error over hidden pixels.
+
+    The mean absolute error would stay at "no correction", because most pixels need none.
 
     Args:
-        evidence: of the training people.
-        people: themselves.
-        settings: steps, batch and rate.
-        streams: initialisation and batches.
-        device: where it computes.
+        evidence: evidence about the training people.
+        people: the training people.
+        settings: steps, batch size and learning rate.
+        streams: random streams of initialisation and batches.
+        device: device to compute on.
     """
     originals = people.images()
     base = evidence.best_for(originals)

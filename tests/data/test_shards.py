@@ -87,7 +87,7 @@ def test_arrays_are_read_only(tmp_path: Path) -> None:
 def test_an_index_outside_the_dataset_is_refused(tmp_path: Path) -> None:
     write_shards(tmp_path / "d", [record(0)], header=HEADER)
     for index in (-1, 1):
-        with pytest.raises(BadInput, match="asked of 1 examples"):
+        with pytest.raises(BadInput, match="requested, there are 1 examples"):
             open_shards(tmp_path / "d").images(np.array([index]))
 
 

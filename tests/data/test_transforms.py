@@ -78,7 +78,7 @@ def test_a_slice_of_a_draw_is_the_draw_of_the_slice_and_counts_must_agree() -> N
     images = np.stack([draw_record("public", seed=0, index=index).image for index in range(6)])
     draw = draw_geometry(FULL, 6, Uniform())
     np.testing.assert_array_equal(draw[2:5].apply_to_images(images[2:5]), draw.apply_to_images(images)[2:5])
-    with pytest.raises(BadInput, match="for 6 examples was given 2"):
+    with pytest.raises(BadInput, match="for 6 examples was applied to 2"):
         draw.apply_to_images(images[:2])
 
 

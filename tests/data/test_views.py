@@ -128,7 +128,7 @@ def test_changed_bytes_and_a_broken_meta_are_corrupt(people: ShardSet, places: P
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(Corrupt, match="not those that were written"):
+    with pytest.raises(Corrupt, match="differ from those that were written"):
         build_views(people, BLUR, places)
     (folder / "meta.json").write_text(json.dumps([]))
     with pytest.raises(Corrupt, match="lacks its"):
@@ -168,7 +168,7 @@ def region(name: str) -> SplitConfig:
 @pytest.mark.parametrize("other", ["head", "person"])
 def test_views_that_together_show_whole_records_are_refused(people: ShardSet, places: Places, other: str) -> None:
     build_views(people, region("background"), places)
-    with pytest.raises(Refused, match="records whole"):
+    with pytest.raises(Refused, match="records completely"):
         build_views(people, region(other), places)
     build_views(people, region("background"), places)
     build_views(people, BLUR, places)
@@ -192,7 +192,7 @@ def test_the_join_is_judged_record_by_record(people: ShardSet, places: Places, m
         return masks
 
     monkeypatch.setattr(views, "hidden_of_rows", hidden)
-    with pytest.raises(Refused, match="1 of 12 records whole"):
+    with pytest.raises(Refused, match="1 of 12 records completely"):
         check_join(people, {"head", "person"})
 
 

@@ -45,7 +45,7 @@ def test_only_chosen_pixels_count() -> None:
 
 
 def test_stacks_of_two_shapes_are_refused() -> None:
-    with pytest.raises(BadInput, match="one shape"):
+    with pytest.raises(BadInput, match="the same shape"):
         ssim(PEOPLE, PEOPLE[:2])
-    with pytest.raises(BadInput, match="one shape"):
+    with pytest.raises(BadInput, match="the same shape"):
         psnr_db(PEOPLE, PEOPLE[:2])

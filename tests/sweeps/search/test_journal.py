@@ -92,7 +92,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     optuna.create_study(study_name="s", storage=JournalStorage(SweepJournal(path)))
     path.write_text(path.read_text() + '{"op_co\n')
-    with pytest.raises(Corrupt, match="line 2 does not read"):
+    with pytest.raises(Corrupt, match="line 2 cannot be read"):
         JournalStorage(SweepJournal(path))
 
 
