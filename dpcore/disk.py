@@ -1,4 +1,4 @@
-"""A full disk, named: every library has words of its own for it."""
+"""Recognises a full disk, which every library reports in different words, and raises one clear error."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dpcore.errors import DiskFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WORDS = ("No space left on device", "database or disk is full")
-"""Of safetensors and of SQLite, whose exceptions carry no number."""
+"""Messages of safetensors and SQLite, whose exceptions carry no error number."""
 
 
 @contextmanager
 def naming_full_disk(place: Path, *, others: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns what the block raises for lack of space into one clear error; anything else passes.
+    """Turns any error about a full disk into `DiskFull`. Other errors pass unchanged.
 
     Args:
-        place: what is written to, where the exception does not say.
-        others: exceptions of libraries that the block uses, beside OSError and safetensors' own.
+        place: the file that is written, if the exception does not name it.
+        others: exceptions of libraries that the block uses, in addition to OSError and those of safetensors.
 
     Raises:
         DiskFull: the disk, or the quota on it, is full.
@@ -36,6 +36,6 @@ def naming_full_disk(place: Path, *, others: tuple[type[Exception], ...] = ()) -
             raise
         full = getattr(error, "filename", None) or place
         raise DiskFull(
-            f"disk full: {full} on {platform.node()} could not be written; what is there already is whole. Make room, and go on with "
+            f"disk full: {full} on {platform.node()} could not be written. Earlier files are complete. Free some space, then continue with "
             "`dpsweep resume` (a sweep) or `dpsweep train --resume`"
         ) from error

@@ -1,17 +1,17 @@
 """What can go wrong, as one tree.
 
     DpsweepError
-    ├── BadInput        the request is wrong: unknown key, impossible setting, missing file   (exit 2)
+    ├── BadInput        the request is wrong: unknown key, impossible setting, missing file    (exit 2)
     ├── Refused         the request is clear but would break a guarantee or overwrite work    (exit 2)
-    │   └── NotReplayable   the same release cannot be repeated here; a new attempt can go on, charged again
-    ├── Unavailable     a service or file that must be there is not: Ray, MLflow, the ledger  (exit 1)
-    ├── OutOfMemory     a step did not fit; half the physical batch may, as a new attempt      (exit 1)
-    ├── DiskFull        nothing more can be written; what is there is whole                    (exit 1)
-    ├── Diverged        a trial's weights are no numbers any more                              (exit 1)
-    └── Corrupt         stored bytes differ from what their manifest promises                  (exit 2)
+    │   └── NotReplayable   the same release cannot be repeated here; a new attempt can continue, charged again
+    ├── Unavailable     a needed service or file is missing: Ray, MLflow, the ledger           (exit 1)
+    ├── OutOfMemory     a step did not fit; a new attempt with half the physical batch may     (exit 1)
+    ├── DiskFull        no space is left to write; what was written before is complete         (exit 1)
+    ├── Diverged        a trial's weights are NaN or infinite                                  (exit 1)
+    └── Corrupt         stored bytes differ from what their manifest says                      (exit 2)
 
-A message names what was given, what was expected and what to do next. The command line prints it
-without a traceback; everything that is not a DpsweepError is a bug and keeps its traceback.
+A message names what was given, what was expected and what to do next. The command line prints it without a traceback. Everything that
+is not a DpsweepError is a bug and keeps its traceback.
 """
 
 
@@ -22,7 +22,7 @@ class DpsweepError(Exception):
 
 
 class BadInput(DpsweepError, ValueError):
-    """The request is wrong and a person can mend it."""
+    """The request is wrong, and a person can correct it."""
 
     exit_code = 2
 
@@ -34,7 +34,7 @@ class Refused(DpsweepError):
 
 
 class NotReplayable(Refused):
-    """The very same release cannot be repeated here. A new attempt may go on, under fresh noise that is charged again."""
+    """The same release cannot be repeated here. A new attempt may continue with fresh noise, which is charged again."""
 
 
 class Unavailable(DpsweepError):
@@ -52,14 +52,14 @@ class OutOfMemory(DpsweepError):
 
 
 class DiskFull(DpsweepError):
-    """A file could not be written for lack of space. What was there before is whole, and goes on once there is room."""
+    """A file could not be written, because the disk is full. Earlier files are complete, so the work can continue once there is space."""
 
 
 class Diverged(DpsweepError):
-    """The weights that a trial released are no numbers any more."""
+    """The weights that a trial released are NaN or infinite."""
 
 
 class Corrupt(DpsweepError):
-    """Stored data is not what its manifest says."""
+    """Stored data differs from its manifest."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""Names of datasets to open datasets, and the rules on which of them may be used together."""
+"""Opens datasets by name, and checks which of them may be used together."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
 from dpcore.errors import BadInput, Refused
 
 EMBEDDED_KIND = "datasets"
-"""Folder below the cache directory for datasets that were generated."""
+"""Folder below the cache directory for generated datasets."""
 
 
 def open_dataset(name: str, places: Places) -> ShardSet:
     """The dataset of that name.
 
-    `synthetic/public`, `synthetic/private` and `synthetic/validation` are made on first use, once per cache; any other
-    name is a folder below the data directory, or an absolute path.
+    `synthetic/public`, `synthetic/private` and `synthetic/validation` are generated on first use, once per cache. Any other name is a
+    folder below the data directory, or an absolute path.
 
     Raises:
         BadInput: there is no such dataset.
-        Corrupt: its files are not what its manifest says.
+        Corrupt: its files differ from its manifest.
     """
     if name in EMBEDDED:
         return _open_embedded(name, EMBEDDED[name], places)
@@ -42,7 +42,7 @@ def open_dataset(name: str, places: Places) -> ShardSet:
 
 
 def dataset_folder(name: str, places: Places) -> Path:
-    """Where a dataset lies, or would lie: embedded ones in the cache, keyed by what generates them."""
+    """The folder of a dataset, even if it does not exist. Embedded datasets lie in the cache, keyed by what generates them."""
     if name not in EMBEDDED:
         return Path(name) if Path(name).is_absolute() else places.data_dir / name
     spec = EMBEDDED[name]
@@ -55,12 +55,12 @@ def check_roles(
 ) -> None:
     """Refuses datasets in a place that their role does not allow. In a rehearsal a PUBLIC proxy takes the private place.
 
-    Guarantees: what returns has a PRIVATE private part, PUBLIC others (with `private_validation` PRIVATE validation, whose
-    scores are paid for), and no crop of the private part, byte for byte,
-    in either of the others. Near-duplicates are not found by a content hash.
+    Guarantees, if it returns: the private part is PRIVATE and the other datasets are PUBLIC. With `private_validation` the validation
+    dataset is PRIVATE, and its scores are charged. No crop of the private part is in another dataset, byte for byte. A content
+    hash does not find near-duplicates.
 
     Raises:
-        Refused: names the dataset, its role, and what overlaps.
+        Refused: the message names the dataset, its role, and what overlaps.
     """
     first = ("proxy", private, "PUBLIC") if rehearsal else ("private", private, "PRIVATE")
     of_validation = "PRIVATE" if private_validation else "PUBLIC"
@@ -84,26 +84,26 @@ def unit_ids(dataset: ShardSet, unit: PrivacyUnit) -> NDArray[np.str_]:
     """The unit of privacy that each example belongs to: (N,) str.
 
     Raises:
-        Refused: an example does not say which one.
+        Refused: an example does not name its unit.
     """
     ids = {"person": dataset.person_ids, "image": dataset.image_ids, "video": dataset.video_ids}[unit]
     nameless = int((ids == "").sum())
     if nameless:
         raise Refused(
             f"privacy_unit {unit}: {nameless} of the {len(dataset)} crops of {dataset.manifest.name} name no {unit}; import annotations "
-            f"that do, or take another privacy_unit"
+            f"that name it, or use another privacy_unit"
         )
     return ids
 
 
 def check_unit(private: ShardSet, unit: PrivacyUnit) -> None:
-    """Refuses a private dataset that cannot be told apart into units of privacy.
+    """Refuses a private dataset that cannot be divided into units of privacy.
 
-    A `person` is an annotation with the pixels of its crop, so crops of two people may share no pixel of an image: where they
-    do, removing one leaves its pixels in the other.
+    A `person` is an annotation with the pixels of its crop. So crops of two people must not share a pixel of an image. Otherwise
+    removing one person would leave their pixels in the other crop.
 
     Raises:
-        Refused: an example names no unit; crops of two people overlap, or may.
+        Refused: an example names no unit, or crops of two people overlap or may overlap.
     """
     unit_ids(private, unit)
     if unit != "person":
@@ -122,27 +122,27 @@ def _check_people_apart(private: ShardSet, rows: NDArray[np.int64]) -> None:
     where = f"privacy_unit person: {private.manifest.name}, image {private.image_ids[rows[0]]}, with {len(rows)} crops"
     if others.any() and np.isnan(boxes).any():
         raise Refused(
-            f"{where}: it is not known where they were cut, so they may overlap; import the dataset again, or take privacy_unit image"
+            f"{where}: the positions of the crops are unknown, so they may overlap; import the dataset again, or use privacy_unit image"
         )
     low, high = boxes[:, :2], boxes[:, 2:]
     overlap = ((low[:, None] < high[None, :]) & (low[None, :] < high[:, None])).all(axis=-1)
     if (overlap & others).any():
         first, second = (private.source_ids[rows[i]] for i in np.argwhere(overlap & others)[0])
-        raise Refused(f"{where}: those of {first} and {second} overlap, so each shows pixels of the other; take privacy_unit image")
+        raise Refused(f"{where}: the crops of {first} and {second} overlap, so each shows pixels of the other; use privacy_unit image")
 
 
 def check_crops(private: ShardSet) -> None:
-    """Refuses a private dataset that cannot keep its labels private, because they placed its crops.
+    """Refuses a private dataset that cannot keep its labels private, because labels placed its crops.
 
-    The public view of a crop shows the frame; a frame that was made from keypoints gives some of them away.
+    The public view of a crop shows its frame. A frame that was computed from keypoints reveals something about them.
 
     Raises:
-        Refused: names the dataset and what would help.
+        Refused: the message names the dataset and the remedy.
     """
     if private.manifest.crops == "labels":
         raise Refused(
-            f"labels private: the crops of {private.manifest.name} were cut from annotations, and its public views show that; give labels "
-            "public, or boxes of a public detector and `dpsweep data import hrnet --crops detector`"
+            f"labels private: the crops of {private.manifest.name} were cut from annotations, and its public views show that; use labels "
+            "public, or import boxes of a public detector with `dpsweep data import hrnet --crops detector`"
         )
 
 

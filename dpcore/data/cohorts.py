@@ -1,10 +1,13 @@
-"""Which people a dataset is about: what a ledger charges, whatever name, crop size or format they come under.
+"""Cohorts: the people that a ledger charges, whatever the name, crop size or format of their dataset.
 
-The ledger's key of a dataset is the *name* of its cohort. A stand-in's name is derived from its image ids, so that the same
-annotations imported twice are one cohort by themselves. Protected data get the name that their owner gives, or a random
-one: nothing that follows from the people may stand in a ledger, and keyed digests of two imports could not be compared,
-because each import has a key of its own. A name needs no shared key. What it needs is care, so an import or a sweep looks at
-the datasets that lie beside: people who stand in two cohorts would have their ε counted twice separately, and are refused.
+A ledger identifies the people of a dataset by the *name* of their cohort.
+
+- The name of a stand-in is derived from its image ids. So the same annotations imported twice are the same cohort.
+- Protected data get a name from their owner, or a random name. The ledger may hold nothing that is computed from the people.
+  Keyed digests would not help, because each import has its own key and two digests could not be compared.
+
+An owner can give a wrong name. Then the ledger would count the same people separately. So an import and a sweep look at the datasets in
+the same folder, and refuse protected people who are in two cohorts.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ from dpcore.errors import Refused
 
 @dataclass(frozen=True, kw_only=True)
 class Members:
-    """A cohort as one dataset shows it.
+    """The cohort of one dataset.
 
     Attributes:
-        dataset: the dataset's name; protected: whether they are people to protect.
-        cohort: the ledger's key.
+        dataset: the dataset's name.
+        protected: whether its people are protected.
+        cohort: the cohort's name in a ledger.
         image_ids: (U,) sorted, distinct ids of the photographs, the same at every crop size.
     """
 
@@ -45,7 +49,7 @@ class Overlap:
 
 
 def new_cohort() -> str:
-    """The name of a cohort of protected people whose owner gave none: random, as it will stand in ledgers."""
+    """A random name for a cohort of protected people, if their owner gave none. Ledgers will hold it."""
     return f"cohort-{secrets.token_hex(6)}"
 
 
@@ -65,15 +69,15 @@ def overlaps_of(own: Members, others: list[Members]) -> tuple[Overlap, ...]:
 
 
 def check_cohort(own: Members, others: list[Members], *, place: Path) -> None:
-    """Refuses people to protect who stand in two cohorts. Stand-ins may: `dpsweep data info` says so.
+    """Refuses protected people who are in two cohorts. Stand-ins are not refused; `dpsweep data info` reports them.
 
     Raises:
-        Refused: names the other dataset, its cohort and how many photographs they share.
+        Refused: the message names the other dataset, its cohort and the number of shared photographs.
     """
     for overlap in overlaps_of(own, others):
         if own.protected or overlap.other.protected:
             raise Refused(
                 f"{overlap.shared} photographs of {own.dataset} are also in {overlap.other.dataset} beside it in {place}, and the two are "
-                f"different cohorts ({own.cohort} and {overlap.other.cohort}): a ledger would count the same people apart. Import it with "
+                f"different cohorts ({own.cohort} and {overlap.other.cohort}): a ledger would count the same people twice. Import it with "
                 f"--cohort {overlap.other.cohort} if they are the same people, or leave the shared photographs out of one of the two"
             )

@@ -1,7 +1,7 @@
-"""The key under which digests of protected data may stand outside their folder.
+"""The key for digests of protected data that leave the dataset's folder.
 
-A plain hash of a picture is an exact test of whether it is in the set: whoever has the picture can compute it. An HMAC
-under a key that lies with the pictures themselves tells that only to whoever could look anyway.
+A plain hash of a picture is an exact membership test: anyone who has the picture can compute it. An HMAC is a membership test only
+for someone with the key. The key lies in the same folder as the pictures, so that person could look at the pictures anyway.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WHAT = "dataset key"
 
 @dataclass(frozen=True, repr=False)
 class DatasetKey:
-    """A random secret of one protected dataset, made when it is written, in a file of mode 0600 beside its shards."""
+    """The random secret of one protected dataset. It is made with the dataset, in a file of mode 0600 beside the shards."""
 
     secret: bytes = field(repr=False)
 
@@ -39,7 +39,7 @@ class DatasetKey:
         """The key in a dataset's folder.
 
         Raises:
-            Unavailable, Refused, Corrupt: it is missing, readable by others, or no key.
+            Unavailable, Refused, Corrupt: the file is missing, readable by other users, or not a key.
         """
         remedy = "restore it from the copy that the shards came from, or import the dataset again with the same --cohort"
         return cls(load_secret(folder / KEY_NAME, what=WHAT, remedy=remedy))

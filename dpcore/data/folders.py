@@ -1,7 +1,7 @@
-"""Folders that appear whole or not at all.
+"""Writes folders that appear completely or not at all.
 
-Every dataset and cache is written beside its final place, flushed to the disk and renamed: a reader never meets half of
-one, and a crash leaves only a hidden `.tmp` folder that `dpsweep data purge` removes.
+Every dataset and cache is written beside its final place, flushed to disk and renamed. A reader never sees half of it. A crash
+leaves only a hidden `.tmp` folder, which `dpsweep data purge` removes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
     """A temporary folder that becomes `target` when the block ends, and is removed when it raises.
 
     Args:
-        target: the folder to make; its parents are made too.
+        target: the folder to create, with its parents.
         private: mode 0700 instead of 0755.
 
     Raises:
-        Refused: `target` exists, also when another process made it meanwhile.
+        Refused: `target` exists. Another process may have created it meanwhile.
     """
     _refuse_existing(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Holds the lock of one cache entry, so that of many processes on a node one builds and the others wait."""
+    """Holds the lock of one cache entry. One process on a node builds the entry, and the others wait."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f".{target.name}.lock"):
         yield
@@ -57,7 +57,7 @@ def locked(target: Path) -> Iterator[None]:
 
 def _refuse_existing(target: Path) -> None:
     if target.exists():
-        raise Refused(f"{target} exists already: give another folder, or remove this one first")
+        raise Refused(f"{target} already exists: give another folder, or remove this one first")
 
 
 def _rename(temporary: Path, target: Path) -> None:
@@ -65,5 +65,5 @@ def _rename(temporary: Path, target: Path) -> None:
     try:
         temporary.rename(target)
     except OSError:
-        _refuse_existing(target)  # the race was lost: say so in our words
+        _refuse_existing(target)  # another process was first: give our own message
         raise

@@ -1,7 +1,7 @@
-"""Pictures of PUBLIC data that look like one of the PRIVATE ones: reported, for a person to look at.
+"""Finds pictures of PUBLIC data that look like PRIVATE pictures, and reports them so that a person can check them.
 
-A content hash finds the same bytes alone. A perceptual hash also finds a photograph that was saved, scaled or cropped
-again; it errs both ways, so what it finds is no reason to refuse.
+A content hash finds only identical bytes. A perceptual hash also finds a photograph that was saved, scaled or cropped again. It makes
+errors in both directions, so a match is no reason to refuse the data.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dpcore.data.views import META_NAME
 
 COLUMNS, ROWS = 9, 8
 MOST_DIFFERENT_BITS = 8
-"""Of 64. Within it stay all of 600 synthetic crops saved as JPEG (quality 60) or scaled to 40 px and back, and 83 % of those
-whose border of 2 px of 64 was cut off; none of 640,800 pairs of LSPET photographs (the nearest differ in 9) and none of
-360,000 pairs of synthetic people."""
+"""Limit of 64 bits for two pictures that look alike. It finds all of 600 synthetic crops saved as JPEG (quality 60) or scaled to 40 px and
+back, and 83 % of those whose border of 2 px of 64 was cut off. It finds none of 640,800 pairs of LSPET photographs (the nearest differ
+in 9 bits) and none of 360,000 pairs of synthetic people."""
 HASHES_NAME = "hashes.npy"
 LIKENESS_VERSION = 1
 _BLOCK = 512
@@ -34,8 +34,8 @@ class Likeness:
 
     Attributes:
         public, private: the datasets' names.
-        alike: pictures of the public one with a private one within `MOST_DIFFERENT_BITS`.
-        first: where the first of them came from.
+        alike: number of public pictures that have a private picture within `MOST_DIFFERENT_BITS`.
+        first: origin of the first of them.
     """
 
     public: str
@@ -45,7 +45,7 @@ class Likeness:
 
     @property
     def text(self) -> str:
-        """One line for a person; it names pictures of the PUBLIC dataset alone."""
+        """One line for a person. It names only pictures of the PUBLIC dataset."""
         return (
             f"{self.alike} pictures of {self.public} look like pictures of {self.private} (the first is {self.first}): "
             "if they are the same photographs, remove them from one of the two"
@@ -53,7 +53,7 @@ class Likeness:
 
 
 def difference_hashes(dataset: ShardSet) -> NDArray[np.uint64]:
-    """dHash of each crop, (N,) uint64: whether each of 8 × 8 grey cells is darker than the one to its right (Krawetz 2013)."""
+    """dHash of each crop, (N,) uint64. Each bit says whether one of 8 × 8 grey cells is darker than its right neighbour (Krawetz 2013)."""
     weights = np.uint64(1) << np.arange(64, dtype=np.uint64)
     rows, columns = _cells(dataset.manifest.height_px, ROWS), _cells(dataset.manifest.width_px, COLUMNS)
     found = []
@@ -66,7 +66,7 @@ def difference_hashes(dataset: ShardSet) -> NDArray[np.uint64]:
 
 
 def likeness_of(public: ShardSet, private: ShardSet, places: Places) -> Likeness | None:
-    """The pictures of `public` that look like one of `private`; None where none does. Hashes are cached by dataset."""
+    """The pictures of `public` that look like one of `private`, or None. Hashes are cached by dataset."""
     ours, theirs = _cached_hashes(public, places), _cached_hashes(private, places)
     near = np.zeros(len(ours), dtype=bool)
     for start in range(0, len(ours), _BLOCK):

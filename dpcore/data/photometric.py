@@ -1,6 +1,6 @@
-"""Random light, colour and clutter of training images, so that a public model is not tied to its domain's look.
+"""Varies light, colour and clutter of training images, so that a public model depends less on the look of its domain.
 
-As with geometry, one draw serves an example and its public view.
+An example and its public view get the same draw.
 """
 
 from __future__ import annotations

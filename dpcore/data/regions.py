@@ -1,4 +1,4 @@
-"""Which pixels of a crop a split hides: masks made from keypoints and head size, which are labels."""
+"""Computes which pixels of a crop a split hides. The masks come from keypoints and head size, which are labels."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def hidden_pixels(
     *,
     size_px: tuple[int, int],
 ) -> NDArray[np.bool_]:
-    """The pixels (H, W) that the split's transform replaces; the others stay as they are.
+    """The pixels (H, W) that the split's transform replaces. The other pixels stay unchanged.
 
-    Guarantees: where the labels do not tell the region (a joint that it needs is not labelled, a head has no size, none of the
-    region lies in the crop), every pixel is hidden. A mask that guesses would publish what the split promised to hide, and an
-    empty one the whole crop.
+    Guarantees: if the labels do not define the region, every pixel is hidden. This happens if a joint has no label, a head has no size, or
+    the region lies outside the crop. A guessed mask would publish what the split promised to hide, and an empty mask would
+    publish the whole crop.
 
     Args:
-        region: `background` hides what `person` leaves.
+        region: `background` hides everything except what `person` hides.
         keypoints: (16, 2) px.
         visible: (16,).
-        head_size_px: NaN where unknown; then the labelled neck-to-top distance stands in.
+        head_size_px: NaN if unknown; then the labelled neck-to-top distance is used.
         size_px: (H, W).
     """
     everything = np.ones(size_px, dtype=bool)
@@ -73,7 +73,7 @@ def _distance_to_segment(size_px: tuple[int, int], start: NDArray[np.floating], 
 
 
 def _triangle(size_px: tuple[int, int], corners: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """The pixels inside, none for a triangle without area: a point would count as inside of it everywhere."""
+    """The pixels inside a triangle. A triangle without area has none, because otherwise every pixel would count as inside."""
     spread = (corners[1:] - corners[0]).astype(np.float64)
     if spread[0, 0] * spread[1, 1] == spread[0, 1] * spread[1, 0]:
         return np.zeros(size_px, dtype=bool)

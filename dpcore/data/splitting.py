@@ -1,10 +1,10 @@
-"""ψ as arithmetic: from a crop to the few bytes that are public, and from those bytes back to an image.
+"""Computes ψ: from a crop to the few bytes that are public, and from these bytes back to an image.
 
-A float blur is nearly invertible, so the public part is *defined* by the bytes that `encode_view` returns:
-low resolution, rounded to uint8. `decode_view` sees those bytes only, so all that it does is post-processing.
+A float blur is nearly invertible. So the public part is *defined* by the bytes that `encode_view` returns: low resolution, rounded to
+uint8. `decode_view` reads only these bytes, so everything that it does is post-processing.
 
-The blur works on cosine-transform coefficients, where a Gaussian blur with mirrored borders is a product and
-dropping high frequencies is an exact resampling: no border ringing, any crop size.
+The blur works on cosine-transform coefficients. There, a Gaussian blur with mirrored borders is a product, and dropping high frequencies
+is an exact resampling. It has no ringing at borders and works for any crop size.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ at 3 (22.5), 23.0 at 5 (20.7); a constant ratio is up to 0.1 dB worse at its own
 def stored_size(split: SplitConfig, height_px: int, width_px: int) -> tuple[int, int]:
     """Height and width of what is stored for a crop.
 
-    A region split stores the whole composite. A blur is stored at 1 / floor(σ) of the resolution: there its spectrum has
-    fallen to exp(-π²/2) = 0.7 %, a little above a uint8 step, so hardly anything of the blurred image is lost.
+    A region split stores the whole composite image. A blur is stored at 1 / floor(σ) of the resolution. There its spectrum has fallen
+    to exp(-π²/2) = 0.7 %, a little above a uint8 step, so almost nothing of the blurred image is lost.
     """
     if split.region != "all":
         return height_px, width_px
@@ -45,7 +45,7 @@ def encode_view(images: NDArray[np.uint8], split: SplitConfig) -> NDArray[np.uin
 
 
 def decode_view(stored: NDArray[np.uint8], split: SplitConfig, *, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """Images (B, H, W, 3) from the low-resolution bytes (B, h, w, 3) alone; sharpened if the split says so."""
+    """Images (B, H, W, 3) computed only from the low-resolution bytes (B, h, w, 3), and sharpened if the split says so."""
     height, width = size_px
     if split.transform == "gaussian_blur":
         ratio = WIENER_NOISE_TO_SIGNAL if split.sharpen == "wiener" else None
@@ -58,7 +58,7 @@ def decode_view(stored: NDArray[np.uint8], split: SplitConfig, *, size_px: tuple
 
 
 def blurred(images: NDArray[np.uint8], split: SplitConfig) -> Floats:
-    """What `encode_view` rounds, (B, h, w, 3): for showing what rounding hides, never to be stored."""
+    """The floats (B, h, w, 3) that `encode_view` rounds. They show what rounding hides and must never be stored."""
     height, width = images.shape[1:3]
     small = stored_size(split.model_copy(update={"region": "all"}), height, width)
     spectrum = fft.dctn(images.astype(np.float64), axes=AXES, norm="ortho")[:, : small[0], : small[1]]
@@ -72,13 +72,13 @@ def blurred(images: NDArray[np.uint8], split: SplitConfig) -> Floats:
 def deconvolve(
     stored: NDArray[np.uint8] | Floats, sigma_px: float, *, size_px: tuple[int, int], noise_to_signal: float | None
 ) -> NDArray[np.uint8]:
-    """Images (B, H, W, 3) from a blur stored at low resolution (B, h, w, 3): resampled, and sharpened by Wiener's filter.
+    """Images (B, H, W, 3) from a blur stored at low resolution (B, h, w, 3), resampled and sharpened by a Wiener filter.
 
     Args:
-        stored: uint8 as it is published, or the floats before rounding.
-        sigma_px: of the blur, in px of the image.
+        stored: the published uint8 values, or the floats before rounding.
+        sigma_px: σ of the blur, in px of the image.
         size_px: (H, W).
-        noise_to_signal: at one cycle per crop width; None leaves the blur as it is.
+        noise_to_signal: ratio at one cycle per crop width; None does not sharpen.
     """
     count, rows, columns, channels = stored.shape
     spectrum = fft.dctn(stored.astype(np.float64), axes=AXES, norm="ortho")

@@ -1,9 +1,9 @@
-"""The embedded data: synthetic people in two domains, so that a fresh machine runs the main job for real.
+"""Generates the embedded data: synthetic people in two domains. With them a machine without any data can run a whole sweep.
 
-The *public* domain is a bright studio: plain cloth, soft backgrounds, mostly upright people facing the camera. The
-*private* domain stands in for data to protect: striped and checked cloth, hard coloured side light, noise, limb-like
-clutter, people who bend, kick and lie. A model of the public domain transfers in part; what it lacks are the private
-domain's poses and textures, and fine texture is what a blurred or pixelated view loses.
+The *public* domain is a bright studio: plain cloth, soft backgrounds, mostly upright people who face the camera. The *private* domain
+is a stand-in for protected data: striped and checked cloth, hard coloured side light, noise, limb-like clutter, and people who
+bend, kick and lie. A model of the public domain transfers in part. It lacks the poses and textures of the private domain. A blurred
+or pixelated view loses the fine texture.
 
 The settings below were fixed before anything was trained on them and are part of `GENERATOR_VERSION`.
 """
@@ -26,15 +26,15 @@ from dpcore.errors import BadInput
 
 GENERATOR_VERSION: Final = 1
 CROPS: Final[Crops] = "whole_image"
-"""A synthetic picture is drawn whole and nothing is cut from it: other annotations of the same scene would leave every pixel
-as it is. Its camera does aim at the person, at the joints' box give or take a twelfth of its size and a fortieth of the
-picture, as a photographer would; so much every view shows of where somebody stands."""
+"""A synthetic picture is drawn whole, and nothing is cut from it. Other annotations of the same scene would change no pixel. But the camera
+aims at the person like a photographer: at the joints' box, within a twelfth of its size and a fortieth of the picture. So every
+view shows roughly where the person stands."""
 SIZE_PX: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """A law of poses and a look. `stream` keeps two domains with one seed apart."""
+    """A distribution of poses and a look. `stream` gives two domains with the same seed different people."""
 
     pose: PoseLaw
     look: Look
@@ -117,7 +117,7 @@ DOMAINS: Final[dict[str, Domain]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """A dataset that every machine can make for itself."""
+    """A dataset that every machine can generate."""
 
     domain: str
     count: int
@@ -131,12 +131,12 @@ EMBEDDED: Final[dict[str, Embedded]] = {
     "synthetic/proxy": Embedded(domain="public", count=2000, seed=4, role="PUBLIC"),
     "synthetic/validation": Embedded(domain="private", count=500, seed=3, role="PUBLIC"),
 }
-"""`validation` comes from the private stand-in's domain and is declared PUBLIC; its people are others. `proxy` looks like `public`, with
-other people: it takes the private part's place in a rehearsal."""
+"""`validation` comes from the domain of the private stand-in, with other people, and is declared PUBLIC. `proxy` looks like `public`, with
+other people. It replaces the private part in a rehearsal."""
 
 
 def draw_record(domain: str, *, seed: int, index: int) -> Record:
-    """The `index`-th person of a seed: a function of the three arguments alone, whatever else is drawn.
+    """The `index`-th person of a seed. It depends only on the three arguments.
 
     Raises:
         BadInput: no such domain.
@@ -164,7 +164,7 @@ def draw_record(domain: str, *, seed: int, index: int) -> Record:
 
 
 def synth(folder: Path, domain: str, *, count: int, seed: int, role: Role, name: str | None = None) -> Manifest:
-    """Writes a synthetic dataset of `count` people. Never protected: nobody is on the pictures.
+    """Writes a synthetic dataset of `count` people. It is never protected, because it shows no real people.
 
     Raises:
         BadInput: no such domain, or `count` < 1.

@@ -20,9 +20,9 @@ WINDOW_SIGMAS = 2.0
 class SimCCCodec:
     """Turns keypoints into bin distributions and logits back into keypoints.
 
-    Bins are `1 / split_ratio` px wide and lie symmetrically over the crop, whose pixel centres are integers: with
-    `bins = size · split_ratio` they tile [-0.5, size - 0.5] exactly. A mirrored image therefore has its bins in
-    reverse order, without the one-bin shift that a lattice starting at 0 needs.
+    Bins are `1 / split_ratio` px wide and lie symmetrically over the crop. Pixel centres are integers, so `bins = size · split_ratio`
+    bins cover [-0.5, size - 0.5] exactly. A mirrored image therefore has its bins in reverse order. Bins that start at 0 would need
+    a shift by one.
 
     Guarantees: for x inside the tiled range, |decode(encode(x)) - x| ≤ 0.5 / split_ratio px.
     """
@@ -67,8 +67,8 @@ class SimCCCodec:
             keypoints: (B, K, 2) px, x right and y down.
 
         Returns:
-            (B, K, Wx) and (B, K, Wy); each row sums to 1. A keypoint outside the crop gives the Gaussian's cut tail,
-            a NaN keypoint NaN: ask `contains` first.
+            (B, K, Wx) and (B, K, Wy); each row sums to 1. A keypoint outside the crop gives the cut tail of the Gaussian. A NaN
+            keypoint gives NaN. Call `contains` first.
         """
         return (
             self._gaussian(keypoints[..., 0], self.bins_x, self.width_px),
@@ -78,19 +78,19 @@ class SimCCCodec:
     def decode(self, logits_x: Tensor, logits_y: Tensor) -> Tensor:
         """Keypoints (B, K, 2) px of the largest bins, refined inside the bin.
 
-        Refinement is the mean of the distribution within two label sigmas of its peak: a trained marginal is uneven around
-        its peak, and the mean of the window is worth 0.3 to 0.5 points of PCKh@0.5 on LSPET (2 px per bin) over the vertex of
-        a parabola. Constant rows give their first bin, NaN rows a NaN keypoint.
+        The refinement is the mean of the distribution within two label sigmas of its peak. A trained marginal is asymmetric around its
+        peak. On LSPET (2 px per bin) this mean is 0.3 to 0.5 points of PCKh@0.5 better than the vertex of a parabola. Constant rows
+        give their first bin, NaN rows a NaN keypoint.
         """
         x = self._peak(logits_x, self.width_px)
         y = self._peak(logits_y, self.height_px)
         return torch.stack([x, y], dim=-1)
 
     def confidence(self, logits_x: Tensor, logits_y: Tensor) -> Tensor:
-        """How much of a prediction lies about its peak: (B, K) in 0 … 1, the lower of x and y; NaN for NaN rows.
+        """The mass of a prediction near its peak: (B, K) in 0 … 1, the lower of x and y; NaN for NaN rows.
 
-        The mass within two label sigmas of the peak: 0.96 for a prediction as sharp as a label, the share of the bins in the
-        window for an even one.
+        This is the mass within two label sigmas of the peak. It is 0.96 for a prediction as sharp as a label. For a uniform prediction it
+        is the share of bins in the window.
         """
         return torch.minimum(self._mass_at_peak(logits_x), self._mass_at_peak(logits_y))
 

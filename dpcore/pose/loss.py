@@ -12,12 +12,12 @@ from dpcore.pose.codec import SimCCCodec
 def simcc_loss(logits_x: Tensor, logits_y: Tensor, keypoints: Tensor, visible: Tensor, codec: SimCCCodec) -> Tensor:
     """KL divergence from the encoded keypoints to the predicted bins, on x and y, averaged over joints.
 
-    Per joint KL(target_x ‖ softmax(logits_x)) + KL(target_y ‖ softmax(logits_y)), in nats; a joint that is not visible
-    or lies outside the crop adds nothing. The divisor is K and not the number of visible joints, so an example with few
-    labels weighs little instead of a lot.
+    Per joint it is KL(target_x ‖ softmax(logits_x)) + KL(target_y ‖ softmax(logits_y)), in nats. A joint that is not visible or lies
+    outside the crop adds nothing. The divisor is K, not the number of visible joints, so an example with few labels has little
+    weight.
 
-    Guarantees: element b depends on row b alone. No mean over the batch, no shared normaliser: the published code averages
-    over the batch and multiplies by its visibilities, which couples examples and voids the per-example clip.
+    Guarantees: element b depends only on row b. There is no mean over the batch and no shared normaliser. The published code averages
+    over the batch and multiplies by its visibilities. That couples examples and makes the per-example clip useless.
 
     Args:
         logits_x: (B, K, Wx).

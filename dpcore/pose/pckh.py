@@ -1,7 +1,7 @@
 """PCKh: the share of joints that lie within a fraction of the head size (Andriluka et al., CVPR 2014).
 
-Counts like HRNet's MPII evaluation: distance ≤ threshold · head size, mean weighted by visible joints, without pelvis
-and thorax. Counts are integers, so that any order and any partition of the examples gives the same score.
+It counts like HRNet's MPII evaluation: distance ≤ threshold · head size, mean weighted by visible joints, without pelvis and
+thorax. Counts are integers, so any order and any partition of the examples gives the same score.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PckhState:
 
     @classmethod
     def empty(cls, thresholds: tuple[float, ...] = THRESHOLDS) -> PckhState:
-        """The neutral element: no example seen."""
+        """The neutral element: counts over no example."""
         none = (0,) * len(MPII_16)
         return cls(thresholds, (none,) * len(thresholds), none)
 
@@ -55,7 +55,7 @@ class PckhState:
         |---|---|
         | prediction NaN or infinite | a miss |
         | joint not visible | not counted; its coordinates may be NaN |
-        | head size NaN or ≤ 0 | no joint of the example is counted: there is no denominator |
+        | head size NaN or ≤ 0 | no joint of the example is counted, because there is no denominator |
         | no examples | the neutral element |
 
         Args:
@@ -105,7 +105,7 @@ class PckhState:
         }
 
     def groups(self, threshold: float = 0.5) -> dict[str, float]:
-        """Fraction per group, the mean of its left and right side; NaN where neither side is ever visible."""
+        """Fraction per group, the mean of its left and right side; NaN if neither side is ever visible."""
         fractions = list(self.per_joint(threshold).values())
         sides = {name: [fractions[j] for j in joints if not math.isnan(fractions[j])] for name, joints in GROUPS.items()}
         return {name: sum(values) / len(values) if values else math.nan for name, values in sides.items()}
@@ -119,9 +119,9 @@ class PckhState:
 def example_scores(
     predictions: ArrayLike, keypoints: ArrayLike, visible: ArrayLike, head_size_px: ArrayLike, *, threshold: float = 0.5
 ) -> NDArray[np.float64]:
-    """PCKh of each example by itself, (N,) in [0, 1]: a mean over people, not over joints, so that nobody weighs more.
+    """PCKh of each example, (N,) in [0, 1]. Its mean is over people, not over joints, so every person has the same weight.
 
-    Joints count as in `PckhState.of`, without pelvis and thorax; an example in which none counts has the score 0.
+    Joints count as in `PckhState.of`, without pelvis and thorax. An example without any counted joint has the score 0.
     """
     predicted, truth, shown, head = _as_arrays(predictions, keypoints, visible, head_size_px)
     counted = shown & (np.isfinite(head) & (head > 0))[:, None]

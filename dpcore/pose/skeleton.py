@@ -1,6 +1,6 @@
 """The two joint orders that dpsweep knows, and what follows from them.
 
-MPII-16 is the order of everything inside dpsweep; COCO-17 is only read. Left and right are the person's.
+Everything inside dpsweep uses MPII-16. COCO-17 is only read. Left and right are those of the person.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MPII_16: Final = (
 JOINTS: Final[dict[str, int]] = {name: index for index, name in enumerate(MPII_16)}
 
 FLIP_PAIRS: Final = ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
-"""Joints that change places when an image is mirrored."""
+"""Pairs of joints that swap when an image is mirrored."""
 
 UNSCORED: Final = (JOINTS["pelvis"], JOINTS["thorax"])
 """Left out of the mean PCKh, as in HRNet's evaluation."""

@@ -138,7 +138,7 @@ def test_overlapping_crops_of_two_people_are_refused_as_people_and_named(tmp_pat
 
 
 def test_crops_of_unknown_place_in_one_image_are_refused_as_people(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="it is not known where they were cut"):
+    with pytest.raises(Refused, match="the positions of the crops are unknown"):
         check_unit(crops(tmp_path / "d", ("p", "i", "", LEFT), ("q", "i", "", None)), "person")
 
 

@@ -141,7 +141,7 @@ def test_a_driver_whose_disk_is_full_ends_with_one_message_and_goes_on_once_ther
     with small_disk(tmp_path / "disk", size_kib=512) as disk:
         small = spec.model_copy(update={full: disk / full})
         in_this_process(lambda: fill(disk))
-        with pytest.raises(DiskFull, match=r"disk full: .*Make room.*dpsweep resume"):
+        with pytest.raises(DiskFull, match=r"disk full: .*Free some space.*dpsweep resume"):
             run_sweep(small, fake_trials.surroundings())
         (disk / "filler").unlink()
         results = resume_sweep("s", small.storage, fake_trials.surroundings())
