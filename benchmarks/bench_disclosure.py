@@ -25,7 +25,7 @@ from dpcore.data.splitting import AXES, deconvolve
 from dpcore.disclosure.evidence import NOISE_TO_SIGNAL, Arithmetic, gather_evidence
 from dpcore.disclosure.measure import Laboratory, Measured, measure_disclosure
 from dpcore.disclosure.quality import psnr_db
-from dpcore.disclosure.result import Disclosure
+from dpcore.privacy.disclosure import Disclosure
 from search_spaces.loader import load_space
 from sweeps.records.references import public_start_config
 from sweeps.report.disclosure_sheet import draw_disclosure_sheet

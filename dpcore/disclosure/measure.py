@@ -22,12 +22,12 @@ from dpcore.data.shards import ShardSet
 from dpcore.data.views import META_NAME, VIEW_VERSION
 from dpcore.disclosure.evidence import Arithmetic, Evidence, People, gather_evidence
 from dpcore.disclosure.quality import Images, psnr_db, ssim
-from dpcore.disclosure.result import Disclosure, Reading
 from dpcore.disclosure.sharpener import train_sharpener
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.pose.pckh import PckhState
+from dpcore.privacy.disclosure import Disclosure, Reading
 from dpcore.privacy.randomness import Indices, PublicStreams
 from dpcore.train.evaluator import predict
 from dpcore.train.inputs import device_of

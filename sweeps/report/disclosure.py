@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from dpcore.config import AttackSettings, Part, SplitConfig, parse_config
-from dpcore.disclosure.result import CLOSE, Disclosure
 from dpcore.durable import OWNER_ONLY, read_json, replace_file
+from dpcore.privacy.disclosure import CLOSE, Disclosure
 from sweeps.records.references import public_start_config
 from sweeps.report.comparison import score_of
 from sweeps.report.text import number, percent

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpcore.disclosure.result import Disclosure
+from dpcore.privacy.disclosure import Disclosure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

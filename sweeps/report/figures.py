@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import METHODS
-from dpcore.disclosure.result import CLOSE
+from dpcore.privacy.disclosure import CLOSE
 from sweeps.report.comparison import Comparison
 from sweeps.report.disclosure import DisclosureRow
 

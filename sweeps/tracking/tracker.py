@@ -37,8 +37,8 @@ from sweeps.tracking.trial_facts import CatalogFacts, TrialFacts
 
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest
-    from dpcore.disclosure.result import Disclosure
     from dpcore.privacy.claim import PrivacyClaim
+    from dpcore.privacy.disclosure import Disclosure
     from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.records.spec import SweepSpec
     from sweeps.report.contact_sheet import ContactSheet

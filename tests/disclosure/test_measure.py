@@ -14,8 +14,8 @@ from dpcore.data.views import StoredViews
 from dpcore.disclosure import evidence, measure
 from dpcore.disclosure.evidence import People
 from dpcore.disclosure.measure import Laboratory, choose_people, measure_disclosure
-from dpcore.disclosure.result import Disclosure
 from dpcore.errors import BadInput, Corrupt, Refused
+from dpcore.privacy.disclosure import Disclosure
 from dpcore.privacy.randomness import PublicStreams
 
 WHOLE = SplitConfig(name="whole", transform="pixelate", cell_px=8, region="person")

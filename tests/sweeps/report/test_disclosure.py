@@ -10,8 +10,8 @@ import pytest
 from dpcore.config import AttackSettings, Places
 from dpcore.disclosure import measure
 from dpcore.disclosure.measure import Measured, Samples
-from dpcore.disclosure.result import Disclosure, Reading
 from dpcore.errors import BadInput
+from dpcore.privacy.disclosure import Disclosure, Reading
 from search_spaces.loader import load_space
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec

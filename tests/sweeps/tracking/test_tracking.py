@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 
 from dpcore.config import Places, TrialConfig
 from dpcore.data.manifest import FileEntry, Manifest
-from dpcore.disclosure.result import Disclosure, Reading
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.model.network import PoseNetwork, build_network, weights_digest
 from dpcore.privacy.claim import claim_of
+from dpcore.privacy.disclosure import Disclosure, Reading
 from dpcore.train.saved import DOCUMENT_FILE, MODEL_FOLDER, WEIGHTS_FILE, load_model, save_model
 from search_spaces.loader import load_space
 from sweeps.records.export import render_yaml

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dpcore.disclosure.result import Disclosure, Reading
+from dpcore.privacy.disclosure import Disclosure, Reading
 
 
 def reading(attacker: str, pckh: float, ssim: float = 0.5) -> Reading:
