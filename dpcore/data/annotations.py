@@ -13,18 +13,39 @@ from numpy.typing import NDArray
 from dpcore.errors import BadInput
 from dpcore.pose.pckh import head_size_of_box
 
+_FOREIGN = (
+    (b"MATLAB", "a MATLAB file"),
+    (b"\x89HDF", "a MATLAB 7.3 or HDF5 file"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"<", "an XML file"),
+)
+"""First bytes of files that people give in place of JSON."""
+
 
 def load_json(path: Path) -> Any:
-    """The document in a JSON file.
+    """The document in a JSON file, with or without a byte order mark.
 
     Raises:
-        BadInput: the file is missing or no JSON.
+        BadInput: the file is missing, not UTF-8, or no JSON; a file of another known kind is named as such.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"annotations {path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadInput(f"annotations {path}: not readable as JSON ({error})") from None
+    for start, kind in _FOREIGN:
+        if content.lstrip().startswith(start):
+            raise BadInput(f"annotations {path}: this is {kind}; expected JSON. Export COCO keypoints, or HRNet's JSON for MPII and LSP")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise BadInput(f"annotations {path}: not UTF-8 text; save it as UTF-8") from None
+    except RecursionError:
+        raise BadInput(f"annotations {path}: nested too deeply for a list of annotations") from None
+    except ValueError as error:
         raise BadInput(f"annotations {path}: not readable as JSON ({error})") from None
 
 
@@ -57,6 +78,22 @@ def number_of(record: Any, key: str, *, where: str) -> float:
     return number
 
 
+def list_of(record: Any, key: str, *, where: str) -> list[Any]:
+    """`record[key]` as a list."""
+    value = entry_of(record, key, where=where)
+    if not isinstance(value, list):
+        raise BadInput(f"{where}: {key} must be a list, given {value!r:.80}")
+    return value
+
+
+def id_of(record: Any, key: str, *, where: str) -> str:
+    """`record[key]` as text: ids join as they are written, whatever their size."""
+    value = entry_of(record, key, where=where)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise BadInput(f"{where}: {key} must be a whole number or a name, given {value!r:.80}")
+    return str(value)
+
+
 def text_of(record: Any, key: str, *, where: str) -> str:
     """`record[key]` as a non-empty string."""
     value = entry_of(record, key, where=where)
@@ -81,7 +118,19 @@ def load_head_sizes(path: Path, count: int) -> NDArray[np.float64]:
     boxes = _boxes_of_mat(path) if path.suffix == ".mat" else _boxes_of_npz(path)
     if len(boxes) != count:
         raise BadInput(f"head boxes {path}: {len(boxes)} boxes for {count} annotations; they must belong to the same split")
+    for row, corners in enumerate(boxes):
+        check_head_box(corners, where=f"head boxes {path}, box {row}")
     return head_size_of_box(boxes)
+
+
+def check_head_box(corners: NDArray[np.float64], *, where: str) -> None:
+    """Refuses a head box (2, 2) px, [[x1, y1], [x2, y2]], whose second corner lies before its first one.
+
+    Raises:
+        BadInput: it does, as boxes of x, y, width and height do.
+    """
+    if (corners[1] < corners[0]).any():
+        raise BadInput(f"{where}: the head box {corners.ravel().tolist()} ends before it begins; give x1 y1 x2 y2 (is this x y w h?)")
 
 
 def _boxes_of_mat(path: Path) -> NDArray[np.float64]:

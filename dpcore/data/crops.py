@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-
-from dpcore.errors import BadInput
+from PIL import Image
 
 PIXEL_STD = 200.0
 """MPII's `scale` is the person's height in units of 200 px."""
@@ -66,18 +63,3 @@ class CropBox:
         x0, y0 = self.reach[:2]
         box = (left - x0, top - y0, right - x0, bottom - y0)
         return np.asarray(patch.resize((self.width_px, self.height_px), Image.Resampling.BILINEAR, box=box))
-
-
-def load_photograph(path: Path, *, record: str) -> Image.Image:
-    """An RGB image.
-
-    Raises:
-        BadInput: names the record and the file that is missing or no image.
-    """
-    if not path.is_file():
-        raise BadInput(f"{record}: image {path} is not there; give the folder that holds it with --images")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise BadInput(f"{record}: image {path} cannot be read ({error})") from None

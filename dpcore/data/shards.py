@@ -29,7 +29,7 @@ from dpcore.data.manifest import (
     Record,
     load_manifest,
 )
-from dpcore.errors import BadInput, Corrupt
+from dpcore.errors import BadInput, Corrupt, Refused
 
 MAX_FILE_BYTES = 64 * 2**20
 TEXT_COLUMNS = ("person_id", "image_id", "video_id", "source_id", "content_hash")
@@ -131,7 +131,7 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
     """Writes a dataset: temporary folder, fsync, rename. PRIVATE data gets mode 0700. Protected data gets a key and a cohort.
 
     Raises:
-        Refused: the folder exists, or a dataset beside it has the same protected people in another cohort.
+        Refused: the folder exists, a dataset beside it has the same protected people in another cohort, or a PRIVATE crop is there twice.
         BadInput: a record does not fit the header, or there is no record.
     """
     schema = shard_schema(header.height_px, header.width_px)
@@ -142,7 +142,10 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
     files: list[FileEntry] = []
     with new_folder(folder, private=header.role == "PRIVATE") as temporary:
         source = iter(rows)
+        first_of: dict[str, str] = {}
         while chunk := [record.checked(header) for record in itertools.islice(source, per_file)]:
+            if header.role == "PRIVATE":
+                _refuse_twins(chunk, first_of)
             path = temporary / f"shard-{len(files):05d}.arrow"
             _write_file(path, _batch_of(chunk, schema, content))
             files.append(FileEntry(name=path.name, sha256=_sha256_of(path), rows=len(chunk)))
@@ -155,6 +158,23 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
         if header.role == "PRIVATE":
             check_cohort(open_shards(temporary, verify=False).members, members_beside(folder), place=folder.parent)
     return manifest
+
+
+def _refuse_twins(records: list[Record], first_of: dict[str, str]) -> None:
+    """Refuses a crop that came before: its person would be two privacy units, and would be charged as one of them.
+
+    Args:
+        records: the next ones; `first_of`: content hash → source of those before, which they join.
+
+    Raises:
+        Refused: names both.
+    """
+    for record in records:
+        first = first_of.setdefault(record.content_hash, record.source_id)
+        if first != record.source_id:
+            raise Refused(
+                f"{record.source_id} and {first} are the same crop: the same person would be two privacy units. Leave one of them out"
+            )
 
 
 def members_beside(folder: Path) -> list[Members]:

@@ -11,6 +11,7 @@ from sweeps.commands import arguments
 from sweeps.report.text import percent, print_json
 
 if TYPE_CHECKING:
+    from dpcore.data.label_checks import ImportTally
     from dpcore.data.manifest import Manifest
 
 
@@ -80,12 +81,13 @@ def _add_hrnet(formats: Any) -> None:
 
 
 def _add_coco(formats: Any) -> None:
-    coco = formats.add_parser("coco", help="COCO person keypoints JSON, 17 joints mapped to MPII-16")
+    coco = formats.add_parser("coco", help="keypoints in COCO's form, mapped by their names to MPII-16")
     _add_source(coco)
     _add_target(coco, protected=True)
     coco.add_argument(
         "--min-keypoints", metavar="N", type=arguments.whole_number(1), default=10, help="fewer labelled: left out (default 10)"
     )
+    coco.add_argument("--category", metavar="NAME", default=None, help="the category of the people (default: the one named like people)")
     coco.set_defaults(execute=import_coco_command)
 
 
@@ -116,6 +118,7 @@ def _check_target(out: Path) -> None:
 def import_hrnet_command(args: argparse.Namespace) -> int:
     """Imports HRNet-style annotations."""
     from dpcore.data.importers import import_hrnet
+    from dpcore.data.label_checks import ImportTally
 
     _check_source(args)
     manifest = import_hrnet(
@@ -128,13 +131,15 @@ def import_hrnet_command(args: argparse.Namespace) -> int:
         box_scale=args.box_scale,
         mpii_centre_shift=args.mpii_centre_shift,
         crops=args.crops,
+        tally=(tally := ImportTally()),
     )
-    return _announce(manifest, args)
+    return _announce(manifest, args, tally)
 
 
 def import_coco_command(args: argparse.Namespace) -> int:
     """Imports COCO person keypoints."""
-    from dpcore.data.importers import import_coco
+    from dpcore.data.coco import import_coco
+    from dpcore.data.label_checks import ImportTally
 
     _check_source(args)
     manifest = import_coco(
@@ -144,8 +149,10 @@ def import_coco_command(args: argparse.Namespace) -> int:
         **_manifest_fields(args),
         box_scale=args.box_scale,
         min_keypoints=args.min_keypoints,
+        category=args.category,
+        tally=(tally := ImportTally()),
     )
-    return _announce(manifest, args)
+    return _announce(manifest, args, tally)
 
 
 def _manifest_fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -168,13 +175,15 @@ def synth_command(args: argparse.Namespace) -> int:
     return _announce(synth(args.out, args.domain, count=args.count, seed=args.seed, role=args.role), args)
 
 
-def _announce(manifest: Manifest, args: argparse.Namespace) -> int:
+def _announce(manifest: Manifest, args: argparse.Namespace, tally: ImportTally | None = None) -> int:
     if getattr(args, "json", False):
         print_json(manifest.model_dump(mode="json"))  # synthetic people: nobody to protect
         return 0
     protection = " protected" if manifest.protected else ""
     cohort = f", cohort {manifest.cohort}" if manifest.cohort is not None else ""
     print(f"{args.out}: {manifest.count} people, {manifest.height_px}×{manifest.width_px} px, {manifest.role}{protection}{cohort}")
+    for line in [] if tally is None else tally.lines():
+        print(f"  {line}")
     return 0
 
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from dpcore.data.coco import import_coco, mpii_of_coco
 from dpcore.data.crops import CropBox
-from dpcore.data.importers import import_coco, import_hrnet, mpii_of_coco
+from dpcore.data.importers import import_hrnet
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.errors import BadInput
 from dpcore.pose.skeleton import COCO_17, JOINTS
