@@ -1,1 +1,1 @@
-"""Attacks on our own claims: empirical lower bounds of ε, from synthetic canaries alone, so they cost no budget."""
+"""Attacks our own claims: empirical lower bounds of ε from synthetic canaries. They cost no budget."""

@@ -1,12 +1,12 @@
-"""What counts of right and wrong guesses prove about ε, at a stated confidence and with no model of the noise.
+"""Bounds on ε from counts of right and wrong guesses, at a stated confidence and without a model of the noise.
 
 | bound | observations | holds for |
 |---|---|---|
 | `rates_epsilon` | independent runs, one coin each | any (ε, δ) mechanism: Clopper and Pearson 1934 on both error rates |
 | `one_run_epsilon` | one run, a coin for each of m canaries | the same: Steinke, Nasr, Jagielski 2023, arXiv:2305.08846, Theorem 5.2 |
 
-Both are weak by their nature: at ε = .8 they see half the noise only from some ten thousand canaries on. `tradeoff` has the
-strong bound, which knows the law of the noise that was claimed.
+Both bounds are weak. At ε = .8 they detect half the noise only with about ten thousand canaries or more. `tradeoff` has the strong bound,
+which uses the claimed law of the noise.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _LARGEST_EPSILON = 64.0
 
 @dataclass(frozen=True)
 class Errors:
-    """What a fixed rule (guess "in" where a score is high enough) got wrong on canaries that did not choose it.
+    """The errors of a fixed rule (guess "in" if a score is high enough) on canaries that were not used to choose the rule.
 
     Args:
-        false_positives: canaries that were out and were called in, of `out`.
-        false_negatives: canaries that were in and were called out, of `inside`.
+        false_positives: canaries of `out` that were guessed "in".
+        false_negatives: canaries of `inside` that were guessed "out".
 
     Raises:
         BadInput: more errors than canaries, or no canary on one side.
@@ -44,16 +44,16 @@ class Errors:
     def __post_init__(self) -> None:
         sound = 0 <= self.false_positives <= self.out and 0 <= self.false_negatives <= self.inside
         if not sound or not self.out or not self.inside:
-            raise BadInput(f"{self} are no counts of errors: each lies between 0 and a number of canaries of at least 1")
+            raise BadInput(f"{self} are not counts of errors: each must be between 0 and the number of canaries, which is at least 1")
 
     def upper_rates(self, significance: float) -> tuple[float, float]:
-        """Upper bounds of the false positive and the false negative rate that hold together with 1 − significance."""
+        """Upper bounds of the false positive and false negative rates that hold together with probability 1 − significance."""
         half = significance / 2.0
         return proportion_above(self.false_positives, self.out, half), proportion_above(self.false_negatives, self.inside, half)
 
 
 def proportion_above(successes: int, trials: int, significance: float) -> float:
-    """The one-sided upper bound of a proportion (Clopper and Pearson 1934): it is exceeded with at most `significance`.
+    """The one-sided upper bound of a proportion (Clopper and Pearson 1934). It fails with probability `significance` at most.
 
     Raises:
         BadInput: significance outside (0, 1).
@@ -75,9 +75,9 @@ def rates_epsilon(errors: Errors, *, delta: float, significance: float) -> float
 
 @dataclass(frozen=True)
 class Guesses:
-    """A one-run attack: `correct` of `made` guesses on `canaries` fair, independent coins; it abstained from the others.
+    """A one-run attack: `correct` of `made` guesses on `canaries` fair, independent coins. It did not guess the others.
 
-    Assumes: `made` was fixed before the run; which canaries it speaks on may depend on everything that was released.
+    Assumes: `made` was fixed before the run. Which canaries are guessed may depend on everything that was released.
 
     Raises:
         BadInput: not 0 <= correct <= made <= canaries.
@@ -93,9 +93,9 @@ class Guesses:
 
 
 def one_run_p_value(guesses: Guesses, *, epsilon: float, delta: float) -> float:
-    """The chance of at least that many correct guesses against an (ε, δ)-DP algorithm, at most.
+    """An upper bound of the probability of at least that many correct guesses against an (ε, δ)-DP algorithm.
 
-    Theorem 5.2: with W ~ Binomial(made, e^ε/(1+e^ε)), it is at most P[W >= v] + 2 m δ max_i P[v > W >= v − i] / i.
+    Theorem 5.2: with W ~ Binomial(made, e^ε/(1+e^ε)), it is P[W >= v] + 2 m δ max_i P[v > W >= v − i] / i.
     """
     accuracy = 1.0 / (1.0 + math.exp(-epsilon))
     beta = float(stats.binom.sf(guesses.correct - 1, guesses.made, accuracy))
@@ -106,7 +106,7 @@ def one_run_p_value(guesses: Guesses, *, epsilon: float, delta: float) -> float:
 
 
 def one_run_epsilon(guesses: Guesses, *, delta: float, significance: float) -> float:
-    """The largest ε that the guesses refute at `delta`; 0 where they refute none."""
+    """The largest ε that the guesses refute at `delta`, or 0."""
 
     def refuted(epsilon: float) -> bool:
         return one_run_p_value(guesses, epsilon=epsilon, delta=delta) < significance
@@ -115,7 +115,7 @@ def one_run_epsilon(guesses: Guesses, *, delta: float, significance: float) -> f
 
 
 def largest_refuted(refuted: Callable[[float], bool]) -> float:
-    """The largest ε in [0, 64] with `refuted(ε)`, which holds from 0 to some ε and not beyond; 0 where it never holds."""
+    """The largest ε in [0, 64] for which `refuted(ε)` holds, or 0. It must hold from 0 up to some ε and not beyond."""
     if not refuted(0.0):
         return 0.0
     low, high = 0.0, 1.0

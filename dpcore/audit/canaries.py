@@ -1,11 +1,11 @@
-"""Canaries: synthetic records whose gradient is one coordinate of their own, each in or out by a fair, secret coin.
+"""Canaries: synthetic records, each with its own gradient coordinate. A fair, secret coin decides whether a canary takes part.
 
-The gradient of a Dirac record with respect to the weights of a linear map is the record itself, whatever the weights are. So
-the released value of a canary's coordinate is the noise, plus its clipped contribution in the steps that drew it, and nothing
-of any other canary. A canary is a whole unit of privacy at its cap. Shapes: n canaries, D coordinates, P parameters.
+The gradient of a Dirac record with respect to the weights of a linear map is the record itself, for any weights. So the released
+value of a canary's coordinate is the noise plus its clipped contribution in the steps that drew it. Other canaries do not affect
+it. A canary is a whole unit of privacy at its cap. Shapes: n canaries, D coordinates, P parameters.
 
-Feature methods: canaries differ in their private part alone. All views are there whether a canary is in or out, each far
-to the other side of its record, so that whoever makes two rows of a pair counts the canary twice.
+Feature methods: canaries differ only in their private part. All views exist whether a canary is in or out. Each view is far on the
+other side of its record, so code that makes two rows of a pair counts the canary twice.
 Projected methods: the public gradients span the canaries' coordinates, so the canaries lie inside span(V).
 """
 
@@ -33,10 +33,10 @@ from dpcore.train.physical_batch import WITHOUT_PROBE
 Mask = NDArray[np.bool_]
 
 AMPLITUDE = 4.0
-"""Length of a canary in clip norms: every canary is clipped, so it contributes the whole of what the claim allows."""
+"""Length of a canary in clip norms. Every canary is clipped, so it contributes as much as the claim allows."""
 
 PUBLIC_AMPLITUDE = 100.0
-"""Length of the public gradients along the canaries: the leading directions of any subspace."""
+"""Length of the public gradients along the canaries, which makes them the leading directions of any subspace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class HeldRecords:
         return len(self.records)
 
     def draw_geometry(self, stream: RandomStream, count: int) -> Draw:
-        """None: canaries are not augmented."""
+        """None, because canaries are not augmented."""
         return None
 
     def batch(self, indices: Indices, draw: Draw) -> Batch:
@@ -64,11 +64,11 @@ class HeldRecords:
             BadInput: these records have no views.
         """
         if self.views is None:
-            raise BadInput("these records were made without views: a feature method needs them")
+            raise BadInput("these records have no views, but a feature method needs them")
         return at(self.views, indices)
 
     def copied(self, times: int) -> HeldRecords:
-        """Each record `times` times over, its copies beside each other."""
+        """Each record repeated `times` times, with adjacent copies."""
         if times == 1:
             return self
         rows = np.repeat(np.arange(len(self)), times)
@@ -82,7 +82,7 @@ def at(batch: Batch, indices: NDArray[np.int64]) -> Batch:
 
 
 def dirac_batch(inputs: Tensor, *, joints: int = 1) -> Batch:
-    """Inputs (B, ...) with labels that nobody sees."""
+    """Inputs (B, ...) with labels that nothing reads."""
     count = len(inputs)
     return Batch(inputs, torch.zeros(count, joints, 2), torch.zeros(count, joints, dtype=torch.bool))
 
@@ -95,13 +95,13 @@ def dirac_engine(coordinates: int, precision: Precision) -> GradientEngine:
 
 
 def coins(key: SweepKey, run: int, canaries: int) -> Mask:
-    """Which of the canaries of a run are in: fair, secret, independent."""
+    """Draws which canaries of a run are in: fair, secret, independent coins."""
     return np.asarray(PrivateStreams(key=key, trial_id="audit-coins").stream("coins", run).uniform(canaries) < 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A claim under attack: a trial's settings, its plan (q, T, noise multiplier, ε, δ), how it computes."""
+    """A claim under attack: a trial's settings, its plan (q, T, noise multiplier, ε, δ), and its runtime."""
 
     config: TrialConfig
     plan: PrivacyPlan
@@ -122,8 +122,8 @@ class Target:
 def marked(directions: Tensor, is_in: Mask, target: Target) -> tuple[Tensor, Tensor]:
     """The canaries that take part, as rows along their `directions` (n, D), and their views.
 
-    Of an add/remove claim those that are in take part. Of a claim of replacement all do: one that is out was replaced by a
-    record to the other side, far enough for its clipped residual to be the antipode at any λ.
+    For an add/remove claim, only canaries that are in take part. For a claim of replacement, all take part: a canary that is out is
+    replaced by a record on the other side, far enough for its clipped residual to be the antipode at any λ.
     """
     length, here = AMPLITUDE * target.clip_norm, torch.from_numpy(is_in)
     if target.plan.relation == "add_remove":
@@ -134,12 +134,12 @@ def marked(directions: Tensor, is_in: Mask, target: Target) -> tuple[Tensor, Ten
 
 @dataclass(frozen=True, kw_only=True)
 class Attacked:
-    """One attacked run: what is private, what is public, and whose release is read.
+    """One attacked run: its private and public data, and its releases.
 
     Args:
-        target: the claim; its config has sizes that fit the canaries.
-        engine: gradients.
-        records: the canaries that are in, with whatever other records take part.
+        target: the claim. Its config has sizes that fit the canaries.
+        engine: computes gradients.
+        records: the canaries that are in, and all other records that take part.
         views: the public views of all canaries, in or out; None without a feature method.
         public: the PUBLIC examples behind a subspace; None without a projected method.
     """
@@ -151,7 +151,7 @@ class Attacked:
     public: HeldRecords | None
 
     def mechanism(self, key: SweepKey, run: int, build: Callable[..., Mechanism] = Mechanism) -> Mechanism:
-        """The mechanism of the project on these records, under the secret streams of `run`."""
+        """The project's mechanism on these records, under the secret streams of `run`."""
         return build(
             self.target.config,
             self.engine,
@@ -162,8 +162,8 @@ class Attacked:
         )
 
     def bystander(self) -> Mechanism | None:
-        """The same run without a single private record, under a key of its own: whoever knows all that is public can make
-        it, and knows the public term by it. None where there is no public term."""
+        """The same run without any private record, under its own key. Anyone who knows the public inputs can make it and so knows the
+        public term. None if there is no public term."""
         if not self.target.config.traits.uses_views or self.target.config.public_weight == 0.0:
             return None
         plain: dict[str, object] = {"method": "feature", "subspace.rank": None, "subspace.source": "public"}
@@ -183,7 +183,7 @@ class Attacked:
         return WITHOUT_PROBE if size == "auto" else size
 
     def _sources(self, records: HeldRecords) -> Sources:
-        """Each record a unit at its cap: as many copies of it as a unit may bring."""
+        """Makes each record a unit at its cap: as many copies as a unit may contribute."""
         copies = self.target.config.examples_per_unit
         return Sources(
             private=records.copied(copies),
@@ -203,8 +203,11 @@ def _units(count: int, copies: int) -> Units:
 
 
 class Eavesdropper:
-    """Hears each released direction and keeps the score (n,) of each canary: the log of the likelihood ratio of what was
-    released on its coordinate, under the claim's own law, after what is known of the public term was taken off."""
+    """Reads each released direction and keeps the score (n,) of each canary.
+
+    The score is the log of the likelihood ratio of the released values of its coordinate under the claim's law. The known public term
+    is subtracted first.
+    """
 
     def __init__(self, attacked: Attacked, canaries: int) -> None:
         target = attacked.target
@@ -215,7 +218,7 @@ class Eavesdropper:
         self.scores: Floats = np.zeros(canaries)
 
     def hear(self, step: int, direction: Direction) -> None:
-        """Takes in the release of `step`, while the weights are still those of the step."""
+        """Reads the release of `step`, while the weights are still those of this step."""
         released = direction.value[: len(self.scores)].double()
         known = None if self._bystander is None else self._bystander.direction(step).public_term
         if known is not None:
@@ -226,8 +229,8 @@ class Eavesdropper:
 def fitted_to_canaries(config: TrialConfig, *, canaries: int, others: int, steps: int) -> TrialConfig:
     """The config with sizes that fit `canaries` at a time beside `others` public examples, for `steps` steps.
 
-    Method, C, λ, α, order of projection, unit and cap, q and nominal N stay: they are what is attacked. Rank and number of public
-    examples have no part in the claim. The subspace is fitted once, since its examples are the same at each step.
+    Method, C, λ, α, order of projection, unit and cap, q and nominal N stay, because they are under attack. Rank and number of public
+    examples do not affect the claim. The subspace is fitted once, because its examples are the same at each step.
     """
     changes: dict[str, object] = {"stages.private.steps": steps}
     if config.traits.uses_views:

@@ -1,7 +1,7 @@
 """Audit (a): the mechanism alone, without a network, against the exact trade-off of its claim.
 
-Dirac canaries go through `dpcore.privacy.mechanism.Mechanism`, many at a time and in many independent runs. A canary's score is
-the likelihood ratio of its coordinate's released values under the claim's own law. See `tradeoff` for the bound.
+Dirac canaries pass through `dpcore.privacy.mechanism.Mechanism`, many at a time and in many independent runs. A canary's score is the
+likelihood ratio of the released values of its coordinate under the claim's law. `tradeoff` explains the bound.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dpcore.privacy.randomness import SweepKey
 Progress = Callable[[float], None]
 
 _NUMBERS_A_STEP = 250_000
-"""Rows drawn × coordinates, at most about this many a step: 1 MB, below which the hooks' own time counts more."""
+"""Rows drawn × coordinates per step, at most about this many: 1 MB. Below this size the time of the hooks matters more."""
 
 _SMALLEST_BLOCK, _LARGEST_BLOCK, _PROJECTED_BLOCK = 256, 4096, 256
 
@@ -44,9 +44,9 @@ def audit_mechanism(target: Target, *, canaries: int, significance: float, progr
 
     Args:
         target: the claim.
-        canaries: n over all runs, of which a quarter chooses the threshold.
-        significance: chance of refuting a true claim, at most.
-        progress: told the share that is done.
+        canaries: n over all runs. A quarter of them chooses the threshold.
+        significance: largest probability of refuting a true claim.
+        progress: receives the share that is done.
     """
     scores, inside = mechanism_scores(target, canaries=canaries, progress=progress)
     chosen, claim = round(SELECTION_SHARE * canaries), target.plan.spending
@@ -55,7 +55,7 @@ def audit_mechanism(target: Target, *, canaries: int, significance: float, progr
 
 
 def mechanism_scores(target: Target, *, canaries: int, progress: Progress) -> tuple[Floats, Mask]:
-    """Scores (n,) of the canaries and which of them were in, over as many runs as they need, under a fresh key."""
+    """Scores (n,) of the canaries and which of them were in, over as many runs as needed, under a fresh key."""
     key, size = SweepKey.fresh(), _block_size(target.config)
     scores, inside = [], []
     for run, start in enumerate(range(0, canaries, size)):
@@ -73,7 +73,7 @@ def _block_size(config: TrialConfig) -> int:
 
 
 def _attacked(target: Target, is_in: Mask) -> Attacked:
-    """A run with the canaries of `is_in` (n,), in a space of twice as many coordinates where a subspace leaves some out."""
+    """A run with the canaries of `is_in` (n,). With a subspace the space has twice as many coordinates, so that some are left out."""
     config, count = target.config, len(is_in)
     projected = config.traits.projects
     eye = torch.eye(count, 2 * count if projected else count)

@@ -1,9 +1,9 @@
-"""Audit (c): many tiny independent runs, of which the attacker sees the final weights alone.
+"""Audit (c): many tiny independent runs. The attacker sees only their final weights.
 
-One canary takes part in every other run, each under a key of its own. The attacker reads the canary's weight off the
-released model and calls "in" beyond a threshold that other runs chose. Clopper-Pearson bounds both error rates, and
-(ε, δ)-DP bounds their ratio: nothing is assumed of the noise, the loop or the optimizer, so this stays valid where no model
-of the release exists. It is weak: n runs cannot show an ε much above log(n).
+One canary takes part in every other run. Each run has its own key. The attacker reads the canary's weight in the released model and
+guesses "in" above a threshold that other runs chose. Clopper-Pearson bounds both error rates, and (ε, δ)-DP bounds their ratio. This
+assumes nothing about the noise, the loop or the optimizer, so it holds without a model of the release. It is weak: n runs cannot
+show an ε much above log(n).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROBLEM = SmallProblem(
 
 
 def audit_repeated(target: Target, *, runs: int, significance: float, progress: Progress, problem: SmallProblem = PROBLEM) -> float:
-    """The largest ε that `runs` released models refute at the claim's δ; half of them choose the threshold."""
+    """The largest ε that `runs` released models refute at the claim's δ. Half of them choose the threshold."""
     scores, inside = released_scores(target, runs=runs, progress=progress, problem=problem)
     chosen, delta = runs // 2, target.plan.delta
     rule = _best_rule(scores[:chosen], inside[:chosen], delta=delta, significance=significance)
@@ -33,8 +33,10 @@ def audit_repeated(target: Target, *, runs: int, significance: float, progress: 
 
 
 def released_scores(target: Target, *, runs: int, progress: Progress, problem: SmallProblem) -> tuple[Floats, Mask]:
-    """How far each run (n,) moved its canary's weight against the gradient, and whether the canary was in: in every other run,
-    as runs are independent and a half without a canary on either side would say nothing."""
+    """How far each run (n,) moved its canary's weight against the gradient, and whether the canary was in.
+
+    It is in every other run. Runs are independent, and a half with only one kind of run would show nothing.
+    """
     key = SweepKey.fresh()
     inside = np.arange(runs) % 2 == 0
     scores = np.zeros(runs)
@@ -46,9 +48,9 @@ def released_scores(target: Target, *, runs: int, progress: Progress, problem: S
 
 
 def _best_rule(scores: Floats, inside: Mask, *, delta: float, significance: float) -> Rule:
-    """The rule of either direction that refutes the most, a lower error sum where none refutes anything."""
+    """The rule, in either direction, that refutes the most. If none refutes anything, the rule with the lowest error sum."""
     ranked = np.unique(scores)
-    between = (ranked[1:] + ranked[:-1]) / 2.0  # in the middle of a gap, so that a canary of the other half falls on its own side
+    between = (ranked[1:] + ranked[:-1]) / 2.0  # the middle of a gap, so that a canary of the other half falls on the right side
     rules = [Rule(sign, float(sign * at)) for sign in (1, -1) for at in between]
 
     def worth(rule: Rule) -> tuple[float, float]:

@@ -1,17 +1,17 @@
-"""What a claim allows an attacker, exactly: the trade-off between the two error rates of any test of membership.
+"""Computes exactly what a claim allows an attacker: the trade-off between the two error rates of any membership test.
 
 A run of T Poisson-subsampled Gaussian steps under (q, noise multiplier) is dominated by one pair of laws. In units of the
 clip norm, a canary's released value of a step is N(0, s²) without the canary and (1 − q) N(0, s²) + q N(1, s²) with it (a
-claim of replacement: −1 in place of nothing). So whoever calls "in" with a false positive rate of α misses at least f(α)
-(f-DP: Dong, Roth, Su 2022):
+claim of replacement: −1 in place of nothing). So a test that guesses "in" with a false positive rate of α has a false negative rate
+of at least f(α) (f-DP: Dong, Roth, Su 2022):
 
     f(α) = sup over ε >= 0 of max(1 − δ(ε) − e^ε α, e^−ε (1 − δ(ε) − α)),   δ(ε) the privacy profile of the claim, by PLD.
 
-Why the bound is valid. The likelihood ratio is only a score: whatever law the scores have, error rates below f refute the
-claim. The rates are bounded by Clopper-Pearson on canaries that had no part in choosing the threshold; PLD over-estimates
-δ(ε) and a grid of ε under-estimates the supremum, so the f that is used lies below the true one. The claims of one (q, T) are
-ordered by their noise, and f grows with it: with every noise above s refuted, ε is at least that of s. As a bound on ε
-this holds within the family, as in Nasr et al. 2023 (arXiv:2302.07956); that the claim itself is refuted holds without.
+Why the bound is valid. The likelihood ratio is only a score: error rates below f refute the claim for any law of the scores.
+Clopper-Pearson bounds the rates on canaries that did not choose the threshold. PLD over-estimates δ(ε), and a grid of ε
+under-estimates the supremum, so the f in use lies below the true one. The claims of one (q, T) are ordered by their noise, and f
+grows with it. So if every noise above s is refuted, ε is at least that of s. As a bound on ε this holds within the family, as in Nasr
+et al. 2023 (arXiv:2302.07956). The refutation of the claim itself holds without this assumption.
 Assumes: canaries share no coordinate, so that their scores are independent.
 """
 
@@ -32,7 +32,7 @@ from dpcore.privacy.accounting import SEARCH_INTERVAL, Spending, epsilon_of
 Floats = NDArray[np.float64]
 
 SELECTION_SHARE = 0.15
-"""Of the canaries, those that choose the threshold. The optimum is flat: more of them would only be missed in the count."""
+"""Share of the canaries that choose the threshold. The optimum is flat, and canaries used here cannot be counted."""
 
 _THRESHOLDS = 64
 _LADDER = np.geomspace(8.0, 0.4, 14)
@@ -40,7 +40,7 @@ _LADDER_COARSER = 5.0
 _EPSILONS = np.concatenate([[0.0], np.geomspace(1e-3, 40.0, 600)])
 _LARGEST_RATIO, _SMALLEST_RATIO = 16.0, 0.5
 _SMALLEST_NOISE = 0.25
-"""Below it PLD needs gigabytes."""
+"""Smallest noise; below it PLD needs gigabytes."""
 
 _RATIO_TOLERANCE = 2e-3
 
@@ -48,7 +48,7 @@ _RATIO_TOLERANCE = 2e-3
 def step_scores(values: Floats, claim: Spending) -> Floats:
     """log(likelihood with the canary / likelihood with its neighbour) of one step's values, in units of the clip norm.
 
-    The neighbour of an add/remove claim is nothing, that of a claim of replacement the antipode, which moves the sum by 2.
+    For an add/remove claim the neighbour is nothing. For a claim of replacement it is the antipode, which moves the sum by 2.
     """
     against_nothing = _added(values, claim)
     return against_nothing if claim.relation == "add_remove" else against_nothing - _added(-values, claim)
@@ -78,7 +78,7 @@ def _profile(claim: Spending, coarser: float) -> Floats:
 
 
 def _accountant(claim: Spending, coarser: float = 1.0) -> pld.PLDAccountant:
-    # a step's losses spread as 1/noise: with the interval in proportion no law takes longer than another, and f is low by 4e-5 at T = 300
+    # a step's losses spread as 1/noise: with a proportional interval every law takes equally long, and f is too low by 4e-5 at T = 300
     interval = coarser * SEARCH_INTERVAL * max(1.0, 3.0 / claim.noise_multiplier)
     neighbours = NeighboringRelation.ADD_OR_REMOVE_ONE if claim.relation == "add_remove" else NeighboringRelation.REPLACE_ONE
     return pld.PLDAccountant(neighbours, interval).compose(claim.event())
@@ -96,15 +96,15 @@ def refuted_epsilon(errors: Errors, claim: Spending, *, delta: float, significan
 
 
 def noisiest_epsilon(claim: Spending, *, delta: float, refuted: Callable[[Spending], bool]) -> float:
-    """ε at `delta` of the noisiest claim of the same q and T that is not `refuted`: above the claim's own ε exactly where the
-    claim itself is refuted, 0 where next to nothing is.
+    """ε at `delta` of the noisiest claim with the same q and T that is not `refuted`.
 
-    Where half of the noise is refuted too, the ε of that: it is a lower bound still, and the search ends there.
+    It exceeds the claim's ε exactly if the claim itself is refuted. It is 0 if almost nothing is refuted. If half of the noise is
+    refuted too, the search ends there and returns its ε, which is still a lower bound.
 
     Args:
         claim: q, T and the noise around which to search.
-        delta: of the answer.
-        refuted: whether a claim cannot be true; holds from some noise on upwards.
+        delta: δ of the answer.
+        refuted: whether a claim cannot be true. It must hold from some noise upwards.
     """
 
     def with_ratio(ratio: float) -> Spending:
@@ -119,27 +119,29 @@ def noisiest_epsilon(claim: Spending, *, delta: float, refuted: Callable[[Spendi
     while high / low > 1.0 + _RATIO_TOLERANCE:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if refuted(with_ratio(middle)) else (middle, high)
-    # below the claim's noise a number to three digits will do, and takes a tenth of the time
+    # below the claim's noise three digits are enough, and take a tenth of the time
     return epsilon_of(with_ratio(high), delta) if high > 1.0 else epsilon_at(with_ratio(high), delta)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Guess "in" where sign × score >= threshold."""
+    """Guesses "in" if sign × score >= threshold."""
 
     sign: int
     threshold: float
 
     def errors(self, scores: Floats, inside: NDArray[np.bool_]) -> Errors:
-        """Its errors on canaries with these scores (n,), of which those of `inside` (n,) were in."""
+        """The errors on canaries with these scores (n,); the canaries of `inside` (n,) were in."""
         called = self.sign * scores >= self.threshold
         return Errors(int(np.sum(called & ~inside)), int(np.sum(~inside)), int(np.sum(~called & inside)), int(np.sum(inside)))
 
 
 def choose_rule(scores: Floats, inside: NDArray[np.bool_], *, claim: Spending, significance: float) -> Rule:
-    """The rule that looks worst for the mechanism: the one that refutes the claim at the most noise, as far as a coarse
-    ladder of noise tells. Both directions are tried, since a broken mechanism may push scores either way."""
-    # no threshold in the outermost per cent: there a few lucky canaries look like a leak, and choose a rule that shows nothing
+    """The rule that refutes the claim at the most noise, on a coarse ladder of noise.
+
+    Both directions are tried, because a broken mechanism may move scores either way.
+    """
+    # no threshold in the outermost per cent: there a few lucky canaries look like a leak and would choose a useless rule
     shares = np.linspace(0.01, 0.99, _THRESHOLDS)
     rules = [Rule(sign, float(at)) for sign in (1, -1) for at in np.quantile(sign * scores, shares)]
     positive, negative = np.asarray([rule.errors(scores, inside).upper_rates(significance) for rule in rules]).T

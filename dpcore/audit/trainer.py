@@ -1,14 +1,15 @@
 """Audit (b): the trainer, with all canaries in one run, against the bound for one run.
 
-Thousands of canaries are extra private records of a real training loop (mechanism, optimizer, average, several hundred
-steps); the attacker hears each released direction and scores a canary by its own coordinate. The bound is that of Steinke,
-Nasr, Jagielski 2023 (arXiv:2305.08846): it needs no law of the noise and no independence of the canaries.
+Thousands of canaries are extra private records in a real training loop (mechanism, optimizer, average, several hundred steps). The
+attacker reads each released direction and scores a canary by its coordinate. The bound is that of Steinke, Nasr, Jagielski 2023
+(arXiv:2305.08846). It assumes no law of the noise and no independence of the canaries.
 
-It is applied at a smaller δ than the claim's, because it cannot tell a chance of significance below about 2δ(1 + e^ε) from the
-δ that the claim allows: with δ = 1e-5 and ε = 4 not even 5,000 right guesses refute anything at 1 − 1e-4. A claim is a curve,
-and what is refuted at the smaller δ is told as the ε, at the claim's δ, of the noisiest claim not refuted. At most rank many
-canaries fit into a subspace, so projected methods take several runs with canaries of their own: together they are one
-mechanism in which each canary takes part in one run, which costs no more than one run.
+The bound is applied at a smaller δ than the claim's. It cannot separate a significance below about 2δ(1 + e^ε) from the δ that the claim
+allows: with δ = 1e-5 and ε = 4, not even 5,000 right guesses refute anything at 1 − 1e-4. A claim is a curve. So the refutation at
+the smaller δ is reported as the ε, at the claim's δ, of the noisiest claim that is not refuted.
+
+A subspace holds at most as many canaries as its rank. So projected methods take several runs, each with its own canaries. Together they are
+one mechanism in which each canary takes part in one run, so they cost no more than one run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dpcore.privacy.randomness import PublicStreams, SweepKey
 
 STEPS = 300
 RARER = 1e-3
-"""The δ at which the bound is applied, in parts of the claim's."""
+"""The δ at which the bound is applied, as a fraction of the claim's δ."""
 
 _PROJECTED_CANARIES = 500
 _MODEL = ModelConfig(backbone="small", freeze="early", input_height_px=16, input_width_px=16)
@@ -37,13 +38,13 @@ _SIMULATED = 20_000
 
 
 def trainer_problem(config: TrialConfig, *, canaries: int, steps: int | None = None) -> SmallProblem:
-    """The training problem of one run, with as many of the canaries as fit into it."""
+    """The training problem of one run, with as many canaries as fit."""
     fitting = min(canaries, _PROJECTED_CANARIES) if config.traits.projects else canaries
     return SmallProblem(model=_MODEL, canaries=fitting, steps=STEPS if steps is None else steps)
 
 
 def audit_trainer(problem: SmallProblem, target: Target, *, runs: int, significance: float, progress: Progress) -> float:
-    """The largest ε that the guesses of `runs` runs together refute at the claim's δ; the config is the problem's."""
+    """The largest ε that the guesses of `runs` runs together refute at the claim's δ, with the config of the problem."""
     plan, total = target.plan, runs * problem.canaries
     made = best_guess_count(plan, total, significance=significance)
     key = SweepKey.fresh()
@@ -70,7 +71,7 @@ def _heard(listener: Eavesdropper, *, total: int, done: int, progress: Progress)
 
 
 def correct_guesses(scores: Floats, inside: Mask, made: int) -> int:
-    """How many of the `made` surest guesses are right: the sign of the scores (n,) that lie farthest from 0."""
+    """How many of the `made` surest guesses are right. A guess is the sign of a score (n,); the surest lie farthest from 0."""
     surest = np.argsort(-np.abs(scores), kind="stable")[:made]
     return int(np.sum((scores[surest] > 0.0) == inside[surest]))
 
@@ -78,9 +79,9 @@ def correct_guesses(scores: Floats, inside: Mask, made: int) -> int:
 def best_guess_count(plan: PrivacyPlan, canaries: int, *, significance: float) -> int:
     """How many guesses to make: chosen before any run, from the claim alone.
 
-    Few are surer, many count for more. Of the numbers with which an attack that is always right would refute the claim, the best
-    makes half the claimed ε the least likely against an honest mechanism. All canaries where there are too few for any
-    refutation: e^ε/(1 + e^ε) to the power of their number exceeds the significance.
+    Few guesses are surer, many count for more. Consider the numbers with which an always correct attack would refute the claim. The best of
+    them makes half the claimed ε least likely against an honest mechanism. If there are too few canaries for any refutation
+    (e^ε/(1 + e^ε) to the power of their number exceeds the significance), all are guessed.
     """
     scores, inside = _honest_scores(plan.spending)
     claimed = epsilon_at(plan.spending, RARER * plan.delta)

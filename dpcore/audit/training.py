@@ -1,9 +1,9 @@
-"""A small training problem with canaries in it, for the audits that go through the real loop.
+"""A small training problem with canaries, for the audits that use the real training loop.
 
-The network is a real tail of the project (the small backbone's last block and head, or its head alone) beside one linear map
-with a weight for each canary. The loss of an example is its pose loss plus that map's output. A canary sees no joint, so its
-gradient is Dirac in a weight of its own; an ordinary example has zeros in the canaries' coordinates. All other weights
-train as in any trial. Images and labels are random numbers: nothing private is read and no budget is spent.
+The network is a real tail of the project (the last block and head of the small backbone, or only its head), and one linear map with a
+weight for each canary. The loss of an example is its pose loss plus the output of that map. A canary has no visible joint, so its
+gradient is Dirac in its own weight. An ordinary example has zeros in the canaries' coordinates. All other weights train as in any
+trial. Images and labels are random numbers, so nothing private is read and no budget is spent.
 Shapes: B examples, n canaries, P parameters.
 """
 
@@ -30,11 +30,11 @@ from dpcore.train.private_steps import PrivateSteps, Progress
 
 JOINTS = 16
 ORDINARY = 16
-"""Ordinary records, and as many PUBLIC examples: enough to move the network, too few to slow the audit."""
+"""Number of ordinary records, and of PUBLIC examples: enough to move the network, too few to slow the audit."""
 
 
 class CanaryNetwork(nn.Module):
-    """A tail of the pose network and, beside it, one weight for each canary: inputs (B, n + numbers of the tail's input)."""
+    """A tail of the pose network, and one weight for each canary: inputs (B, n + numbers of the tail's input)."""
 
     def __init__(self, tail: nn.Module, *, canaries: int, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class CanaryNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SmallProblem:
-    """How large the training problem is.
+    """The size of the training problem.
 
     Args:
-        model: small network; its `freeze` says which part trains.
-        canaries: n of one run.
-        steps: of one run.
+        model: the small network. Its `freeze` says which part trains.
+        canaries: number of canaries in one run.
+        steps: number of steps of one run.
     """
 
     model: ModelConfig
@@ -65,13 +65,13 @@ class SmallProblem:
     steps: int
 
     def config(self, config: TrialConfig) -> TrialConfig:
-        """`config` with this problem's network, sizes and number of steps; q and nominal N stay."""
+        """`config` with the network, sizes and steps of this problem. q and nominal N stay."""
         fitted = fitted_to_canaries(config, canaries=self.canaries, others=ORDINARY, steps=self.steps)
         return fitted.changed(model=self.model.model_dump(mode="json"))
 
 
 def attacked_training(problem: SmallProblem, target: Target, is_in: Mask) -> Attacked:
-    """The training problem with the canaries of `is_in` (n,) among its records; the target's config is `problem.config(...)`."""
+    """The training problem with the canaries of `is_in` (n,) among its records. The target's config is `problem.config(...)`."""
     config = target.config
     public = PublicStreams(config.seed)
     nowhere = Places(data_dir=Path(), cache_dir=Path())  # the small network reads no file
@@ -105,7 +105,7 @@ def attacked_training(problem: SmallProblem, target: Target, is_in: Mask) -> Att
 
 
 def _features(stem: nn.Module, model: ModelConfig, public: PublicStreams) -> Tensor:
-    """What the tail sees of random images (2·ORDINARY, C, h, w)."""
+    """The input of the tail for random images: (2·ORDINARY, C, h, w)."""
     pixels = 3 * model.input_height_px * model.input_width_px
     numbers = public.generator("audit_images").uniform(-1.0, 1.0, (2 * ORDINARY, pixels)).astype(np.float32)
     images = torch.from_numpy(numbers).view(2 * ORDINARY, 3, model.input_height_px, model.input_width_px)
@@ -128,7 +128,7 @@ Listener = Callable[[int, Direction], None]
 
 
 class Overheard(Mechanism):
-    """The mechanism with a listener at its exit, who hears each released direction at the weights of its step."""
+    """The mechanism with a listener that reads each released direction at the weights of its step."""
 
     def __init__(self, listener: Listener, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

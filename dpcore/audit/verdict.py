@@ -1,8 +1,8 @@
-"""The audits of one trial's claim, and what they say: consistent with it, or a violation.
+"""Runs the audits of one trial's claim and gives the verdict: consistent or violated.
 
-A check that refutes its claim is made once more, with four times the canaries and a fresh key; only what fails twice is a
-violation. Each check runs at its share of the significance (Bonferroni), so a true claim is called violated with a chance far
-below 1 − confidence. Canaries are synthetic and nothing private is read: an audit charges no ledger.
+A check that refutes its claim is repeated with four times the canaries and a fresh key. Only a check that fails twice is a violation.
+Each check runs at its share of the significance (Bonferroni). So the probability of calling a true claim violated is far below
+1 − confidence. Canaries are synthetic and nothing private is read, so an audit charges no ledger.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class AuditRequest:
     Args:
         config: a trial that makes a claim.
         runtime: its physical batch size and generator.
-        kinds: which audits.
-        canaries: observations of the mechanism audit, canaries of the trainer audit, runs of the repeated one.
-        confidence: that a refuted ε was not claimed truly; 1 − 1e-4 by default.
-        doubt_red: whether a check that refutes its claim is made again before it counts.
-        cache_dir: remembers calibrations.
+        kinds: the audits to run.
+        canaries: observations of the mechanism audit, canaries of the trainer audit, runs of the repeated audit.
+        confidence: confidence that a refuted claim is false; 1 − 1e-4 by default.
+        doubt_red: whether a check that refutes its claim is repeated before it counts.
+        cache_dir: stores calibrations.
 
     Raises:
         BadInput: too few canaries for an audit to show anything, or a confidence outside (0, 1).
@@ -68,12 +68,17 @@ class AuditRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check showed.
+    """The result of one check.
 
     Args:
-        kind: the audit. check: which of its checks. proof: what its bound rests on.
-        epsilon: the claim that was attacked. bound: the ε that the attack refutes.
-        canaries: n. steps: T of a run. repeated: whether a first try had refuted the claim.
+        kind: the audit.
+        check: the name of its check.
+        proof: the theory behind its bound.
+        epsilon: the ε of the attacked claim.
+        bound: the ε that the attack refutes.
+        canaries: n.
+        steps: T of a run.
+        repeated: whether a first try had refuted the claim.
     """
 
     kind: Kind
@@ -122,7 +127,7 @@ class AuditReport:
 
     @property
     def epsilon_lower(self) -> float:
-        """The largest ε that was refuted."""
+        """The largest refuted ε."""
         return max(finding.bound for finding in self.findings)
 
     def document(self) -> dict[str, Any]:
@@ -151,7 +156,7 @@ class _Check:
 
 
 def run_audit(request: AuditRequest, progress: Callable[[str, float], None]) -> AuditReport:
-    """Makes every check of the request; `progress` is told a check's name and the share of it that is done."""
+    """Runs every check of the request. `progress` receives the name of a check and the share of it that is done."""
     checks = [check for kind in request.kinds for check in _checks(kind, request)]
     significance = (1.0 - request.confidence) / len(checks)
     own = _target(request.config, request)
@@ -196,8 +201,8 @@ def _checks(kind: Kind, request: AuditRequest) -> list[_Check]:
 
 
 def _mechanism_checks(request: AuditRequest) -> list[_Check]:
-    """The claim as it is, and a full-batch claim of the same ε: there every canary is in every step, so what fails there
-    alone is not the sampling."""
+    """The claim itself, and a full-batch claim with the same ε. In the latter every canary is in every step, so a failure only there is
+    not caused by sampling."""
     full = request.config.changed(
         **{"stages.private.expected_batch_size": request.config.data.nominal_examples, "stages.private.steps": FULL_BATCH_STEPS}
     )
@@ -249,4 +254,4 @@ def _refuse_without_claim(config: TrialConfig) -> None:
     if config.spends_privacy:
         return
     reason = "releases gradients without noise: its ε is infinite" if config.traits.is_unbounded else "reads nothing private: its ε is 0"
-    raise Refused(f"nothing to audit: method {config.method} {reason}, so no noise stands behind a claim; give a private trial")
+    raise Refused(f"nothing to audit: method {config.method} {reason}, so its claim rests on no noise; give a private trial")

@@ -1,4 +1,4 @@
-"""best.yaml: one trial's settings as a file that training reads, and where they came from."""
+"""Reads and writes best.yaml: the settings of one trial, and their origin. Training reads this file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Origin(Part):
 
 
 class ExportedConfig(Part):
-    """What best.yaml holds. `origin` is None in a file that a person wrote: then `train` needs `--ledger`."""
+    """The content of best.yaml. `origin` is None in a file that a person wrote; then `train` needs `--ledger`."""
 
     config: TrialConfig
     runtime: RuntimeFlags = RuntimeFlags()
@@ -55,32 +55,33 @@ def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
 
 
 def export_trial(record: TrialRecord, spec: SweepSpec) -> ExportedConfig:
-    """The exported config of a trial; of a rehearsal that of the private run which it stands for."""
+    """The exported config of a trial. For a rehearsal it is the config of the private run."""
     origin = Origin(storage=spec.storage, sweep=spec.name, trial_id=record.trial_id, fingerprint=record.fingerprint)
     return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin)
 
 
 def write_exported(exported: ExportedConfig, out: Path) -> None:
-    """Writes best.yaml, whole or not at all.
+    """Writes best.yaml, completely or not at all.
 
     Raises:
-        BadInput: `out` is a folder, or its folder is missing. Refused: `out` holds something else already.
+        BadInput: `out` is a folder, or its folder is missing.
+        Refused: `out` already holds something else.
     """
     if out.is_dir() or not out.parent.is_dir():
         raise BadInput(f"--out {out}: expected a file in a folder that exists")
     if out.exists():
         known = _read_document(out)
         if known != exported.model_dump(mode="json"):
-            raise Refused(f"{out} holds another config already; give --out another file")
+            raise Refused(f"{out} already holds another config; give --out another file")
         return
     replace_file(out, render_yaml(exported.model_dump(mode="json")).encode(), mode=OWNER_ONLY)
 
 
 def read_exported(path: Path) -> ExportedConfig:
-    """The config in `path`.
+    """Reads the config in `path`.
 
     Raises:
-        BadInput: no such file, no YAML, or a wrong key or value, one line per mistake.
+        BadInput: the file is missing, is not YAML, or has wrong keys or values (one line per mistake).
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; `dpsweep best NAME --epsilon E --out {path.name}` writes one")
@@ -97,7 +98,7 @@ def _read_document(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+        raise BadInput(f"{path}: not YAML ({' '.join(str(error).split())})") from None
 
 
 def render_yaml(document: Any) -> str:

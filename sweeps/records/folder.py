@@ -1,4 +1,4 @@
-"""A sweep's folders: one name, one driver, one key."""
+"""Manages a sweep's folders: one name, one driver, one key."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ UNBEGUN = (LOCK_FILE, "sweep.key")
 
 @contextlib.contextmanager
 def new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
-    """Makes the sweep's folders and gives their list; at the end it takes away those that still stand in it.
+    """Creates the sweep's folders and yields their list. At the end it removes the folders that are still in the list.
 
-    So a sweep that fails before its first trial leaves nothing; one that has begun clears the list, whatever fails then.
+    So a sweep that fails before its first trial leaves nothing. A sweep that has begun clears the list, so its folders stay.
     """
     made: list[Path] = [] if spec.storage_dir.exists() else [spec.storage_dir]
     spec.storage_dir.mkdir(parents=True, exist_ok=True)
@@ -38,21 +38,21 @@ def new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
             made.append(folder)
         yield made
     except FileExistsError as error:
-        raise Refused(f"{error.filename} exists: another run took the name {spec.name}; give another --name") from None
+        raise Refused(f"{error.filename} exists: another run uses the name {spec.name}; give another --name") from None
     finally:
         for folder in reversed(made):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear_unbegun(spec: SweepSpec, folder: Path) -> None:
-    """Takes away what a driver left that was killed before it wrote its spec: nothing is reserved then, and nothing to resume.
+    """Removes the folder of a driver that was killed before it wrote its spec. Nothing is reserved then, and nothing can be resumed.
 
     Raises:
-        Refused: there is something else, or that driver lives.
+        Refused: the folder holds something else, or that driver is alive.
     """
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in UNBEGUN and not path.name.startswith(f".{SPEC_FILE}."))
     if foreign:
-        raise Refused(f"{folder} exists and holds no sweep that could be resumed, but {', '.join(foreign[:3])}; give another --name")
+        raise Refused(f"{folder} exists. It holds no sweep to resume, but it holds {', '.join(foreign[:3])}; give another --name")
     lock = locked(spec) if (spec.state_dir / LOCK_FILE).exists() else contextlib.nullcontext()
     with lock:
         shutil.rmtree(folder)
@@ -60,17 +60,17 @@ def _clear_unbegun(spec: SweepSpec, folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(spec: SweepSpec) -> Iterator[None]:
-    """One driver per sweep. The lock ends with its process, whatever ends that."""
+    """Allows one driver per sweep. The lock ends with its process, however that ends."""
     with (spec.state_dir / LOCK_FILE).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused(f"sweep {spec.name} is being run by another process; `dpsweep status {spec.name}` shows how far it is") from None
+            raise Refused(f"another process is running sweep {spec.name}; `dpsweep status {spec.name}` shows how far it is") from None
         yield
 
 
 def new_key(spec: SweepSpec) -> SweepKey:
-    """A fresh key in the sweep's state; one that DPSWEEP_KEY_FILE names is used when it is there."""
+    """Creates a key in the sweep's state. If DPSWEEP_KEY_FILE names an existing key, uses that one."""
     from dpcore.privacy.randomness import SweepKey
 
     if spec.key_path.exists():
@@ -81,7 +81,7 @@ def new_key(spec: SweepSpec) -> SweepKey:
 
 
 def found_key(spec: SweepSpec) -> tuple[SweepKey, bool]:
-    """The sweep's key and whether it had to be made anew because the old one is lost."""
+    """The sweep's key, and whether a new key had to be created because the old one is lost."""
     from dpcore.privacy.randomness import SweepKey
 
     lost = not spec.key_path.exists()

@@ -1,11 +1,11 @@
-"""What of a sweep lies in a bucket beside its trials, and how it is found again from there.
+"""Publishes a sweep's results to the bucket and finds them again.
 
     NAME/spec.json  NAME/results/  NAME/report/     copies of what the driver wrote below its state
-    NAME/checkpoints/TRIAL/                         snapshots of trials (`sweeps.storage.snapshots`), which lie nowhere else
+    NAME/checkpoints/TRIAL/                         snapshots of trials (`sweeps.storage.snapshots`), which exist nowhere else
 
-Study, ledger, key, reports, spool and what is sealed stay in the state. The spec in the state is the one that counts: who may
-write into the bucket cannot change what a resume runs. The bucket's copy says where the state is, and serves whoever only
-reads. On a folder storage there is nothing to do: every function here returns at once.
+Study, ledger, key, reports, spool and sealed files stay in the state. A resume runs the spec in the state. So someone who can write
+to the bucket cannot change what a resume runs. The copy in the bucket names the state, and serves readers. If the storage is a folder,
+every function here returns at once.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ def load_spec(name: str, storage: str | Path, state: Path | None = None) -> Swee
     """The spec of an existing sweep in a folder or a bucket.
 
     Args:
-        name: of the sweep.
+        name: name of the sweep.
         storage: folder or URI.
-        state: where its state is now; None: where it was when the sweep began.
+        state: where its state is now. None means where it was when the sweep began.
 
     Raises:
-        BadInput: there is no sweep of that name, or not its state. Unavailable: the bucket does not answer.
-        Corrupt: its spec.json does not read as a spec.
+        BadInput: there is no sweep of that name, or its state is missing.
+        Unavailable: the bucket does not answer.
+        Corrupt: spec.json is not a valid spec.
     """
     moved = None if state is None else Path(os.path.abspath(state))
     if not is_uri(storage):
@@ -54,7 +55,7 @@ def load_spec(name: str, storage: str | Path, state: Path | None = None) -> Swee
 
 
 def _published_spec(name: str, uri: str) -> SweepSpec:
-    """The spec in the state that the bucket's copy names; that copy itself where the state is not on this machine."""
+    """The spec in the state that the bucket's copy names. If the state is not on this machine, the copy itself."""
     try:
         spec = SweepSpec.parse(Bucket.open(uri).read(f"{name}/{SPEC_FILE}"), where=f"{uri}/{name}/{SPEC_FILE}")
     except FileNotFoundError:
@@ -72,15 +73,15 @@ def _kept_spec(name: str, state: Path) -> SweepSpec:
 
 
 def require_state(spec: SweepSpec) -> SweepSpec:
-    """The spec, where its study, ledger and key can be seen from here.
+    """Returns the spec if its study, ledger and key are on this machine.
 
     Raises:
-        Unavailable: they cannot.
+        Unavailable: they are not.
     """
     if spec.bucket_uri is not None and not (spec.state_dir / SPEC_FILE).is_file():
         raise Unavailable(
-            f"study, ledger and key of sweep {spec.name} lie in {spec.state_dir}, which is not on this machine; run this where it is, or "
-            "name the folder with --state"
+            f"study, ledger and key of sweep {spec.name} are in {spec.state_dir}, which is not on this machine; run this command where it "
+            "is, or name the folder with --state"
         )
     return spec
 
@@ -94,15 +95,15 @@ def take_name(spec: SweepSpec) -> None:
     """Publishes the spec of a sweep that begins.
 
     Raises:
-        Refused: the bucket has a sweep of this name by now. Unavailable: the store does not answer.
+        Refused: the bucket already has a sweep of this name. Unavailable: the store does not answer.
     """
     if is_published(spec):
-        raise Refused(f"{spec.storage} has a sweep {spec.name} already: another run took the name; give another --name")
+        raise Refused(f"{spec.storage} already has a sweep {spec.name} of another run; give another --name")
     publish(spec, SPEC_FILE)
 
 
 def publish(spec: SweepSpec, *names: str) -> None:
-    """Copies files and folders of the sweep into the bucket, each file whole or not at all.
+    """Copies files and folders of the sweep into the bucket, each file completely or not at all.
 
     Raises:
         Unavailable: the store does not answer.
@@ -117,7 +118,7 @@ def publish(spec: SweepSpec, *names: str) -> None:
 
 
 def publish_meanwhile(spec: SweepSpec, say: Callable[[str], None]) -> None:
-    """The results so far. A store that does not answer is said and not waited for: the end publishes them again."""
+    """Publishes the results so far. If the store does not answer, it says so and continues; the end publishes them again."""
     try:
         publish(spec, RESULTS)
     except Unavailable as error:
@@ -125,7 +126,7 @@ def publish_meanwhile(spec: SweepSpec, say: Callable[[str], None]) -> None:
 
 
 def withdraw(spec: SweepSpec) -> None:
-    """Takes away what was published of a sweep that did not begin; what another run published under its name stays."""
+    """Removes what was published of a sweep that did not begin. Files of another run with the same name stay."""
     if spec.bucket_uri is None:
         return
     bucket = Bucket.open(spec.bucket_uri)
@@ -136,7 +137,7 @@ def withdraw(spec: SweepSpec) -> None:
 
 @contextmanager
 def results_at_hand(spec: SweepSpec) -> Iterator[Path]:
-    """The sweep's folder with its results; where its state is on another machine, a copy from the bucket for the length of a block.
+    """The sweep's folder with its results. If its state is on another machine, a copy from the bucket for the length of a block.
 
     Raises:
         Unavailable: the bucket does not answer.
@@ -152,10 +153,10 @@ def results_at_hand(spec: SweepSpec) -> Iterator[Path]:
 
 
 def trial_at_hand(spec: SweepSpec, trial_id: str) -> Path:
-    """A trial's folder on this machine; from a bucket it is fetched once, after the trial has ended. It may not be there.
+    """A trial's folder on this machine, which may not exist. From a bucket it is fetched once, after the trial has ended.
 
     Raises:
-        Corrupt: what the bucket has is not what was written. Unavailable: it does not answer.
+        Corrupt: the bucket's content differs from what was written. Unavailable: it does not answer.
     """
     folder = spec.checkpoint_dir(trial_id)
     if spec.bucket_uri is not None and not folder.exists():
@@ -168,10 +169,11 @@ def trial_at_hand(spec: SweepSpec, trial_id: str) -> Path:
 
 @contextmanager
 def checkpoint_at_hand(checkpoint: str) -> Iterator[Path]:
-    """The folder of a trial or its model; of `URI/NAME/checkpoints/TRIAL` a copy for the length of a block.
+    """The folder of a trial or its model. For `URI/NAME/checkpoints/TRIAL`, a copy for the length of a block.
 
     Raises:
-        BadInput: no trial has a snapshot there. Corrupt, Unavailable: as `trial_at_hand`.
+        BadInput: no trial has a snapshot there.
+        Corrupt, Unavailable: as `trial_at_hand`.
     """
     if not is_uri(checkpoint):
         yield Path(checkpoint)
@@ -186,11 +188,12 @@ def checkpoint_at_hand(checkpoint: str) -> Iterator[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What is written of a trial.
+    """What is stored of a trial.
 
     Attributes:
-        is_begun: whether anything is. is_over: whether its result is.
-        checkpoint_step: private steps behind the checkpoint that a new attempt goes on from; 0 without one.
+        is_begun: whether anything is stored.
+        is_over: whether its result is stored.
+        checkpoint_step: private steps at the checkpoint from which a new attempt continues; 0 without a checkpoint.
     """
 
     is_begun: bool
@@ -199,7 +202,7 @@ class Standing:
 
 
 def standing_of(spec: SweepSpec, trial_id: str) -> Standing:
-    """How far a trial is where its next worker will find it.
+    """How far a trial is, in the place where its next worker will read it.
 
     Raises:
         Unavailable: the bucket does not answer.

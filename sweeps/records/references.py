@@ -1,4 +1,4 @@
-"""The configs of the runs outside the search: floor, ceiling, control and the winner's reruns."""
+"""Builds the configs of the runs outside the search: floor, ceiling, control and the winner's reruns."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Reference:
 
 
 def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
-    """The public start, the floor of each split, and the ceiling, as far as the space wants them.
+    """The public start, the floor of each split, and the ceiling, if the space wants them.
 
-    A split whose public-view stage has a fixed number of steps gets a second floor, trained to convergence: which of the two
-    is higher cannot be known beforehand, and a private run has to beat both.
+    A split whose public-view stage has a fixed number of steps gets a second floor, trained to convergence. It is not known beforehand
+    which of the two is higher, and a private run has to beat both.
 
     Raises:
         BadInput: `references.ceiling` has a setting that TrialConfig does not know or refuses.
@@ -57,7 +57,7 @@ def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
 
 
 def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialConfig:
-    """Public data and public views alone: what costs nothing and a private run must beat."""
+    """The floor: training only on public data and public views. It costs no privacy, and a private run must beat it."""
     values = _without_private(space, seed)
     values.update(method=PUBLIC_ONLY, start="public_view", split=split.model_dump(mode="json"), examples_per_unit=1)
     if value_at(values, "stages.public_view") is None:
@@ -66,14 +66,14 @@ def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialCon
 
 
 def public_start_config(space: SpaceFile, *, seed: int) -> TrialConfig:
-    """The public model before any view or private record: the floor of whoever reads no view, and often above the others."""
+    """The public model before any view or private record. It is the floor of methods that read no view, and often above other floors."""
     values = _without_private(space, seed)
     values.update(method=PUBLIC_ONLY, start="public", split=None, examples_per_unit=1)
     return parse_config(TrialConfig, values, where="references.floor")
 
 
 def ceiling_config(space: SpaceFile, *, seed: int) -> TrialConfig:
-    """The same training without privacy, with the settings of `references.ceiling` where it has some."""
+    """The same training without privacy, with the settings of `references.ceiling` if given."""
     values = _without_private(space, seed)
     values.update(method=NONPRIVATE, start="public", split=None)
     for path, value in space.references.ceiling.items() if isinstance(space.references.ceiling, dict) else ():
@@ -82,19 +82,19 @@ def ceiling_config(space: SpaceFile, *, seed: int) -> TrialConfig:
 
 
 def control_config(best: TrialRecord) -> TrialConfig:
-    """The best feature run with its private part switched off: what remains is free public training."""
+    """The best feature run with its private part switched off. Only free public training remains."""
     return best.config.changed(private_weight=0.0)
 
 
 def seed_config(winner: TrialRecord) -> TrialConfig:
-    """The winner again. Its private sampling and noise are fresh, as they follow the trial id; the public stages, which cost
-    nothing and are no part of the choice, are those of the sweep."""
+    """The winner again, with fresh private sampling and noise, because these depend on the trial id. The public stages are those of
+    the sweep: they cost nothing and do not affect the choice."""
     return winner.config
 
 
 def _without_private(space: SpaceFile, seed: int) -> dict[str, Any]:
-    """`trial` without what only private methods have. A searched field takes TrialConfig's default; where there is none
-    (a searched horizon), its smallest value."""
+    """`trial` without the fields of private methods. A searched field gets TrialConfig's default, or its smallest value if there is
+    no default (a searched horizon)."""
     values: dict[str, Any] = copy.deepcopy(space.trial)
     for path in NO_DEFAULT:
         parameter = space.search.get(path)

@@ -1,4 +1,4 @@
-"""Every report of a sweep, one JSON document a line, so that a resume has the curves of trials that ended before it."""
+"""Stores every report of a sweep, one JSON document per line, so that a resume knows the curves of ended trials."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from sweeps.records.results import CurvePoint, TrialRecord
 
 
 class ReportsFile:
-    """Appended by the driver that holds the sweep's lock. A line that a kill cut short is dropped: the trial reports it again."""
+    """The file of reports. The driver that holds the sweep's lock appends to it. A half-written last line is dropped, because the
+    trial reports it again."""
 
     def __init__(self, path: Path) -> None:
         cut_half_line(path)
         self._path = path
 
     def append(self, record: TrialRecord, point: CurvePoint) -> None:
-        """Adds a report; it is on disk afterwards."""
+        """Adds a report. It is on disk when this returns."""
         line = {
             "trial_id": record.trial_id,
             "attempt": record.attempt,
@@ -30,10 +31,10 @@ class ReportsFile:
         append_lines(self._path, [json.dumps(line, sort_keys=True)])  # of a diverged trial it may hold NaN
 
     def read(self) -> Iterator[tuple[str, int, CurvePoint]]:
-        """Trial id, attempt and point of every report, in the order in which they came.
+        """Trial id, attempt and point of every report, in the order of arrival.
 
         Raises:
-            Corrupt: a line is no report.
+            Corrupt: a line is not a report.
         """
         if not self._path.is_file():
             return
@@ -43,5 +44,7 @@ class ReportsFile:
                 point = CurvePoint(int(line["step"]), dict(line["metrics"]), str(line["weights_digest"]))
                 trial_id, attempt = str(line["trial_id"]), int(line["attempt"])
             except (ValueError, KeyError, TypeError) as error:
-                raise Corrupt(f"{self._path}:{number} is no report ({error}); remove the line, its trial's curve has a gap then") from None
+                raise Corrupt(
+                    f"{self._path}:{number} is not a report ({error}); remove the line; its trial's curve will have a gap"
+                ) from None
             yield trial_id, attempt, point

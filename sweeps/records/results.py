@@ -1,4 +1,4 @@
-"""What came out: one record per trial, and the tables that outlive the sweep (Parquet)."""
+"""The results of a sweep: one record per trial, stored as Parquet tables."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EPSILON_SPENT, NOISE_MULTIPLIER = "privacy/epsilon_spent", "privacy/noise_multip
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One report of a trial as the driver got it.
+    """One report of a trial as the driver received it.
 
     Attributes:
         step: private steps done.
-        metrics: name → value; ε = ∞ is absent, never a number.
-        weights_digest: of the released weights at that step.
+        metrics: name → value. ε = ∞ is absent, never a number.
+        weights_digest: digest of the released weights at that step.
     """
 
     step: int
@@ -45,18 +45,19 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial, from its plan to its end.
+    """The record of one trial, from its plan to its end.
 
     Attributes:
         trial_id: "e0.8-003" (search), "floor-blur_10", "ceiling", "control-e0.8", "seed-e0.8-1".
         epsilon: the target of its group; None for floor and ceiling.
         number: running number within its group, from 0.
-        state: `pruned` is stopped early: its scores are those of its last report, and it never wins.
+        state: `pruned` means stopped early. Its scores are those of its last report, and it never wins.
         pckh_50, pckh_10: fractions; None before the first report.
-        epsilon_spent: 0.0 where nothing private was read; None for the ceiling, whose ε is infinite; of a pruned trial up to where it
-            stopped, which is bookkeeping: its claim is its whole reservation.
-        steps: private steps done; seconds: wall time on its worker(s), from hand-out to end.
-        fingerprint: of the config.
+        epsilon_spent: 0.0 if nothing private was read; None for the ceiling, whose ε is infinite. For a pruned trial it covers the steps
+            that were done. That is only information: the trial's claim is its whole reservation.
+        steps: private steps done.
+        seconds: wall time on its workers, from hand-out to end.
+        fingerprint: fingerprint of the config.
         attempt: 0 unless a retry could not replay; from_step: the checkpoint that a later attempt went on from;
             physical_batch_size: of a later attempt, None unless memory ran out in an earlier one.
     """
@@ -83,7 +84,7 @@ class TrialRecord:
 
     @property
     def fingerprint(self) -> str:
-        """64 bits over the config: equal for trials that train the same weights."""
+        """64 bits over the config, equal for trials that train the same weights."""
         return self.config.fingerprint()
 
     @property
@@ -93,16 +94,16 @@ class TrialRecord:
 
     @property
     def run(self) -> tuple[str, int]:
-        """Which run of its sweep it is, as the ledger knows it."""
+        """The run's identity in the ledger."""
         return self.trial_id, self.attempt
 
     @property
     def current_attempt(self) -> Attempt:
-        """Which try at the trial it is, as its worker must know it."""
+        """The attempt, as the trial's worker needs it."""
         return Attempt(number=self.attempt, from_step=self.from_step, physical_batch_size=self.physical_batch_size)
 
     def at_attempt(self, attempt: Attempt) -> TrialRecord:
-        """The record as another try, the rest as it is."""
+        """The same record with another attempt."""
         return replace(self, attempt=attempt.number, from_step=attempt.from_step, physical_batch_size=attempt.physical_batch_size)
 
     @property
@@ -123,13 +124,13 @@ class TrialRecord:
         return self.state in ("done", "pruned", "failed")
 
     def with_point(self, point: CurvePoint) -> TrialRecord:
-        """The record after a report. A step that is there already (a replay) changes nothing."""
+        """The record after a report. A step that it already has (a replay) changes nothing."""
         if self.curve and point.step <= self.curve[-1].step:
             return self
         return replace(self, state="running", steps=point.step, curve=(*self.curve, point), **_scores(point.metrics))
 
     def ended(self, *, seconds: float, error: str | None = None, stopped: bool = False) -> TrialRecord:
-        """The record at its end: done, stopped early, or failed with the reason (a score that is no number is a failure)."""
+        """The record at its end: done, stopped early, or failed with the reason. A NaN score is a failure."""
         if stopped and error is None:
             return replace(self, state="pruned", seconds=seconds, error=None)
         if error is None and self.pckh_50 is None and not self.is_sealed:
@@ -138,7 +139,7 @@ class TrialRecord:
 
 
 def _scores(metrics: dict[str, float]) -> dict[str, Any]:
-    """The scores of a report; a PCKh that is absent or no number is None: the weights of that step have no score."""
+    """The scores of a report. A missing or NaN PCKh becomes None: the weights of that step have no score."""
     named = {EPSILON_SPENT: "epsilon_spent", NOISE_MULTIPLIER: "noise_multiplier"}
     scores: dict[str, Any] = {field: metrics[metric] for metric, field in named.items() if metric in metrics}
     for metric, field in ((PCKH_50, "pckh_50"), (PCKH_10, "pckh_10")):
@@ -149,15 +150,16 @@ def _scores(metrics: dict[str, float]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """All records of a sweep, with the price of the sweep beside them.
+    """All records of a sweep, with the price of the sweep.
 
     Attributes:
         records: in the order of hand-out.
-        accounting: the regime; sweep_epsilon: its price at `delta`, None under `unaccounted`.
-        composed_epsilon: of everything that the sweep reserved; under `unaccounted`, what `composed` would have cost. Infinite
-            once a sealed ceiling was shown; None while the sweep runs, as composing takes seconds: the ledger has it then.
-        stopped_by: why the sweep ended before its plan, None when it did not.
-        protected: whether the private data is of real people to protect (False: stand-in, ε as it would be).
+        accounting: the regime.
+        sweep_epsilon: its price at `delta`; None under `unaccounted`.
+        composed_epsilon: ε of everything that the sweep reserved. Under `unaccounted`, what `composed` would have cost. Infinite once a
+            sealed ceiling was shown. None while the sweep runs, because composing takes seconds and the ledger can tell it.
+        stopped_by: why the sweep ended before its plan, or None.
+        protected: whether the private data belongs to real people (False: stand-in, ε as it would be).
     """
 
     name: str
@@ -176,11 +178,11 @@ class SweepResults:
         return tuple(dict.fromkeys(r.epsilon for r in self.records if r.epsilon is not None))
 
     def of_role(self, role: Role, epsilon: float | None = None) -> tuple[TrialRecord, ...]:
-        """The records of a role, at one ε where given."""
+        """The records of a role, at one ε if given."""
         return tuple(r for r in self.records if r.role == role and (epsilon is None or r.epsilon == epsilon))
 
     def best(self, epsilon: float) -> TrialRecord | None:
-        """The finished search trial with the highest PCKh@0.5 at `epsilon`; the earlier of two equal ones."""
+        """The finished search trial with the highest PCKh@0.5 at `epsilon`. Among equal ones, the first."""
         return best_of(self.of_role("search", epsilon))
 
     @property
@@ -214,7 +216,7 @@ class SweepResults:
         raise BadInput(f"sweep {self.name} has no trial {trial_id}")
 
     def write_parquet(self, folder: Path) -> None:
-        """Writes trials.parquet, curves.parquet and sweep.json below `folder`, each whole or not at all."""
+        """Writes trials.parquet, curves.parquet and sweep.json below `folder`, each completely or not at all."""
         import pyarrow as pa
 
         _write_table(folder / "trials.parquet", pa.Table.from_pylist([_row(r) for r in self.records], schema=_trial_schema()))
@@ -227,7 +229,7 @@ class SweepResults:
 
 
 def best_of(records: Iterable[TrialRecord], *, feature_only: bool = False) -> TrialRecord | None:
-    """The done record with the highest PCKh@0.5, the first of equals. `feature_only`: with a public and a private part to tell apart."""
+    """The done record with the highest PCKh@0.5; among equal ones, the first. `feature_only` keeps only feature methods."""
     done = [r for r in records if r.state == "done" and r.pckh_50 is not None]
     if feature_only:
         done = [r for r in done if r.config.traits.uses_views and r.config.public_weight]
@@ -238,21 +240,21 @@ def read_results(sweep_dir: Path) -> SweepResults:
     """The results of a sweep's folder (its `results/`).
 
     Raises:
-        BadInput: nothing has been written there yet.
-        Corrupt: a table does not read.
+        BadInput: there are no results yet.
+        Corrupt: a table cannot be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder = sweep_dir / "results"
     if not (folder / "sweep.json").is_file():
-        raise BadInput(f"no results in {sweep_dir} yet; dpsweep status shows where the sweep stands")
+        raise BadInput(f"no results in {sweep_dir} yet; `dpsweep status` shows how far the sweep is")
     try:
         facts = json.loads((folder / "sweep.json").read_text())
         rows = pq.read_table(folder / "trials.parquet").to_pylist()
         points = pq.read_table(folder / "curves.parquet").to_pylist()
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise Corrupt(f"results in {folder} do not read ({error}); dpsweep resume writes them again") from None
+        raise Corrupt(f"results in {folder} cannot be read ({error}); `dpsweep resume` writes them again") from None
     if facts.get("composed_epsilon", 0.0) is None:
         facts["composed_epsilon"] = math.inf
     curves: dict[str, dict[int, CurvePoint]] = {}

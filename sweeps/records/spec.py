@@ -1,4 +1,4 @@
-"""What a sweep is: the checked space and where and how it runs. Kept as spec.json, so that a resume needs nothing else."""
+"""The spec of a sweep: the checked space, and where and how it runs. It is stored as spec.json, so a resume needs nothing else."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from sweeps.storage.bucket import check_uri, is_uri
 from sweeps.storage.urls import default_tracking_uri, sqlite_url
 
 RUN_TRIAL = "dpcore.train.trainer:run_trial"
-"""The function behind a trial, as module:function. Anything that yields Reports alike can stand in its place."""
+"""The function behind a trial, as module:function. Any function that yields the same Reports can replace it."""
 
 
 SPEC_FILE = "spec.json"
 
 DEFAULT_STORAGE = "sweep_results"
-"""Folder of the sweeps, in the current directory, where no other is named."""
+"""Default folder of the sweeps, in the current directory."""
 
 SELECTED = "selected"
-"""Attribute of an ε's study: its private selection is over."""
+"""Attribute of the study of an ε: its private selection has ended."""
 
 
 class SweepSpec(Part):
-    """One sweep, whole. Holds no secret: the sweep key is a file of its own beside it.
+    """The spec of one sweep. It holds no secret: the sweep key is a separate file.
 
-    Layout: `sweep_dir` has spec.json, checkpoints/ and results/; `state_dir` (the same unless `state` is given) has
-    study.journal, reports.jsonl, sweep.key and sweep.lock; the ledger is shared by all sweeps of a storage.
+    Layout: `sweep_dir` has spec.json, checkpoints/ and results/. `state_dir` (the same unless `state` is given) has study.journal,
+    reports.jsonl, sweep.key and sweep.lock. All sweeps of a storage share the ledger.
 
-    Where the storage is a bucket's URI, `state` is given and stands in its place for the driver: what it writes lies there, and
-    spec.json, results/ and report/ are published in the bucket (`sweeps.records.publication`). Trials lie in the bucket alone.
+    If the storage is the URI of a bucket, `state` is given and the driver writes there. It publishes spec.json, results/ and report/ in the
+    bucket (`sweeps.records.publication`). Trials exist only in the bucket.
     """
 
     name: str = Field(min_length=1)
@@ -82,7 +82,7 @@ class SweepSpec(Part):
     @field_validator("storage", "state")
     @classmethod
     def _absolute(cls, path: str | Path | None) -> str | Path | None:
-        """Workers have another working directory than the driver."""
+        """Makes paths absolute, because workers have another working directory than the driver."""
         return None if path is None else check_uri(str(path)) if is_uri(path) else Path(os.path.abspath(path))
 
     @model_validator(mode="after")
@@ -91,65 +91,63 @@ class SweepSpec(Part):
             return self
         given = f"storage {self.bucket_uri} is a bucket"
         if self.state is None:
-            raise ValueError(
-                f"{given}, which can hold neither lock nor ledger: give --state DIR, local or shared, for study, key and spool"
-            )
+            raise ValueError(f"{given}, which cannot hold a lock or a ledger: give --state DIR, local or shared, for study, key and spool")
         if self.space.sweep.regime.is_selection or self.space.references.ceiling == "non_private":
             raise ValueError(
-                f"{given}: what nobody may see of a private selection or a sealed ceiling cannot lie there, where a store's versions and "
-                "access logs keep what is deleted; give a folder as --storage, or another accounting and references.ceiling=false"
+                f"{given}: it cannot hold a private selection or a sealed ceiling, because its versions and access logs keep what was "
+                "deleted; give a folder as --storage, or another accounting and references.ceiling=false"
             )
         if self.ledger_url is not None and urlsplit(self.ledger_url).password is not None:
-            raise ValueError(f"{given}, and the ledger's URL with its password would lie there in spec.json; leave it to ~/.pgpass")
+            raise ValueError(f"{given}, and its spec.json would hold the password of the ledger's URL; put the password into ~/.pgpass")
         return self
 
     @property
     def bucket_uri(self) -> str | None:
-        """The storage where it is a bucket."""
+        """The URI of the storage if it is a bucket."""
         return self.storage if isinstance(self.storage, str) else None
 
     @property
     def storage_dir(self) -> Path:
-        """What all sweeps of a storage share: the ledger and MLflow's default store. Of a bucket, in the state."""
+        """The folder that all sweeps of a storage share, with the ledger and MLflow's default store. For a bucket, the state."""
         if isinstance(self.storage, Path):
             return self.storage
         if self.state is None:
-            raise RuntimeError(f"{self.storage} has no state beside it")
+            raise RuntimeError(f"{self.storage} is a bucket without a state")
         return self.state
 
     @property
     def sweep_dir(self) -> Path:
-        """Where the driver writes the sweep's results, and where its checkpoints lie."""
+        """The folder of the sweep's results and checkpoints."""
         return self.storage_dir / self.name
 
     @property
     def state_dir(self) -> Path:
-        """Where study, reports, key and lock lie: a local or shared file system."""
+        """The folder of study, reports, key and lock, on a local or shared file system."""
         return self.sweep_dir if self.state is None else self.state / self.name
 
     @property
     def trial_runtime(self) -> RuntimeFlags:
-        """The runtime with what no trial knows of the others: the rank for which a node fits the subspace that they share."""
+        """The runtime with the rank for which a node fits the subspace that all trials share. A single trial does not know it."""
         return self.runtime.model_copy(update={"largest_rank": self.space.largest_rank})
 
     @property
     def study_path(self) -> Path:
-        """Optuna's journal, one study per ε and one of the references, where they lie in no database."""
+        """Optuna's journal, with one study per ε and one for the references, unless a database holds them."""
         return self.state_dir / "study.journal"
 
     @property
     def reports_path(self) -> Path:
-        """Every report of every trial, one JSON document a line."""
+        """The file of all reports of all trials, one JSON document per line."""
         return self.state_dir / "reports.jsonl"
 
     @property
     def selection_dir(self) -> Path:
-        """What nobody may see of a private selection: its trials until the winner is known. Mode 0700, deleted at the end."""
+        """The folder of a private selection's trials, until the winner is known. Mode 0700, deleted at the end."""
         return self.state_dir / "selection"
 
     @property
     def key_path(self) -> Path:
-        """The sweep key: mode 0600, or the file that DPSWEEP_KEY_FILE names."""
+        """The file of the sweep key (mode 0600), or the file that DPSWEEP_KEY_FILE names."""
         named = os.environ.get("DPSWEEP_KEY_FILE")
         return Path(named) if named else self.state_dir / "sweep.key"
 
@@ -165,16 +163,16 @@ class SweepSpec(Part):
 
     @property
     def ledger_witness(self) -> Path:
-        """Where this sweep remembers the lines that it wrote into a ledger on a server; an SQLite ledger has its own."""
+        """The witness file for the lines that this sweep writes into a ledger on a server. An SQLite ledger has its own witness."""
         return self.state_dir / "ledger.witness"
 
     @property
     def sealed_dir(self) -> Path:
-        """Where runs lie of which nothing may be shown, each in a folder of its name."""
+        """The folder of sealed runs, each in a subfolder of its name."""
         return self.state_dir / "sealed"
 
     def checkpoint_dir(self, trial_id: str) -> Path:
-        """A trial's own folder, of all its attempts: a later one goes on from the checkpoint of an earlier one."""
+        """The folder of a trial and all its attempts. A later attempt continues from the checkpoint of an earlier one."""
         return self.sweep_dir / "checkpoints" / trial_id
 
     def trial_in_bucket(self, trial_id: str) -> str:
@@ -182,16 +180,16 @@ class SweepSpec(Part):
         return f"{self.name}/checkpoints/{trial_id}"
 
     def save(self) -> None:
-        """Writes spec.json, whole or not at all."""
+        """Writes spec.json, completely or not at all."""
         replace_file(self.sweep_dir / SPEC_FILE, self.model_dump_json(indent=2, by_alias=True).encode(), mode=OWNER_ONLY)
 
     @classmethod
     def load(cls, name: str, storage: Path) -> Self:
-        """The spec of an existing sweep in a folder (of one in a bucket: `sweeps.records.publication.load_spec`).
+        """Loads the spec of a sweep in a folder. For a bucket see `sweeps.records.publication.load_spec`.
 
         Raises:
             BadInput: there is no sweep of that name in the storage.
-            Corrupt: its spec.json does not read as a spec.
+            Corrupt: its spec.json is not a valid spec.
         """
         path = Path(os.path.abspath(storage)) / name / SPEC_FILE
         if not path.is_file():
@@ -203,10 +201,10 @@ class SweepSpec(Part):
 
     @classmethod
     def parse(cls, content: bytes, *, where: str) -> Self:
-        """A spec.json.
+        """Parses a spec.json.
 
         Raises:
-            Corrupt: it does not read as a spec.
+            Corrupt: it is not a valid spec.
         """
         try:
             return parse_config(cls, json.loads(content))

@@ -1,4 +1,4 @@
-"""What a sweep took from an earlier one, as its spec keeps it."""
+"""What a sweep takes from an earlier sweep, as its spec stores it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from search_spaces.space import Draw
 
 
 class WarmStart(Part):
-    """What a sweep takes from an earlier one; fixed when it begins, so that a resume does not need that sweep any more.
+    """What a sweep takes from an earlier sweep. It is fixed at the beginning, so a resume does not need the earlier sweep.
 
     Attributes:
-        sweeps: the earlier one and, after it, those that it was itself begun with.
-        is_private: whether choosing the settings read private data.
-        draws: ε of the new sweep → what its study tries first.
+        sweeps: the earlier sweep, followed by the sweeps that it began with itself.
+        is_private: whether the settings were chosen on private data.
+        draws: ε of the new sweep → settings that its study tries first.
     """
 
     sweeps: tuple[str, ...]
@@ -20,11 +20,11 @@ class WarmStart(Part):
     draws: dict[float, tuple[Draw, ...]]
 
     def text(self, name: str) -> str:
-        """What the price of the sweep `name` does not hold."""
+        """What the price of the sweep `name` does not include."""
         earlier = ", ".join(self.sweeps)
         if not self.is_private:
-            return f"begun with settings of {earlier}: chosen on PUBLIC data alone, at no cost"
+            return f"begun with settings of {earlier}, which were chosen on PUBLIC data at no cost"
         return (
-            f"begun with settings that {earlier} chose on private results: the price of {name} is that of its own trials and does not hold "
-            f"what choosing those cost; the ledger holds both (dpsweep ledger {name})"
+            f"begun with settings that {earlier} chose on private results. The price of {name} covers only its own trials, not the "
+            f"earlier choice; the ledger holds both (dpsweep ledger {name})"
         )

@@ -1,1 +1,1 @@
-"""What MLflow hears of a sweep, and what it must not hear."""
+"""Reports a sweep to MLflow, and keeps back what MLflow must not receive."""

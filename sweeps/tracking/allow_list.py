@@ -1,7 +1,7 @@
-"""What may leave for the tracker: the door of PRIVACY for data that is protected.
+"""Decides what may go to the tracker on protected data.
 
-On protected data only functions of released states and of public data go out. The list says what may pass, not what
-may not: a metric that nobody thought about stays inside.
+On protected data only functions of released states and of public data may leave. The list names what may pass. So a metric that is not
+on the list stays inside.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROTECTED_METRICS = frozenset(
         "plan/duration_s",
     }
 )
-"""Scores on PUBLIC validation data, the budget, and what is computed from public data alone."""
+"""Scores on PUBLIC validation data, the budget, and numbers computed only from public data."""
 
 PROTECTED_PREFIXES = ("val/pckh_50/", "val/pckh_10/")
 """Scores per joint, at the end of a trial."""
@@ -37,7 +37,7 @@ OWN_WORDS = (
     "the trial ended without a last report",
     "val/pckh_50 is no number",
 )
-"""How failures begin that the driver itself words."""
+"""Beginnings of the failure messages that the driver itself writes."""
 
 WITHHELD = "withheld"
 
@@ -60,12 +60,12 @@ def is_allowed(name: str) -> bool:
 
 
 def allowed_error(error: str, *, protected: bool) -> str:
-    """What of a failure may leave: on protected data its kind alone, as a message (or its last line) may quote a record.
+    """The part of a failure message that may leave. On protected data it is only the kind, because the message may quote a record.
 
     | given, on protected data | out |
     |---|---|
     | `ValueError: pixel 3 of ...`, a builtin's, Ray's or our own exception | `ValueError` |
-    | words of the driver | these words |
+    | a message of the driver | its beginning |
     | anything else | `withheld` |
     """
     if not protected:

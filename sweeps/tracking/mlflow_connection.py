@@ -1,6 +1,6 @@
-"""Reaching an MLflow store: one clear answer in seconds, and no secrets kept.
+"""Connects to an MLflow store: gives one clear answer within seconds, and stores no secret.
 
-MLflow's own retries wait minutes for a server and about an hour for a database, so reachability is tried here first.
+MLflow's own retries wait minutes for a server and about an hour for a database. So this module tests the connection first.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ ANSWER_WITHIN_S = 10
 
 
 def take_credentials(uri: str) -> str:
-    """`uri` without user and password, which go to the variables that MLflow reads and are never stored.
+    """Removes user and password from `uri` and puts them into the environment variables that MLflow reads. They are never stored.
 
     Raises:
-        BadInput: credentials in a database URL, which no variable of MLflow's could carry, or a scheme MLflow refuses.
+        BadInput: a database URL has credentials (MLflow has no variable for them), or MLflow refuses the scheme.
     """
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme not in {"http", "https", *DATABASES}:
         raise BadInput(
             f"--tracking-uri {without_user(uri)}: expected http(s)://HOST or a database URL such as sqlite:///mlflow.db; "
-            "MLflow keeps no runs in plain folders"
+            "MLflow stores no runs in plain folders"
         )
     if parts.username is None and parts.password is None:
         return uri
     if scheme in DATABASES:
         raise BadInput(
             f"--tracking-uri {without_user(uri)}: user and password would be stored with the sweep; leave them out and give them to the "
-            "database's client (PGUSER and PGPASSWORD, ~/.pgpass, ~/.my.cnf) or put an MLflow server before it"
+            "database's client (PGUSER and PGPASSWORD, ~/.pgpass, ~/.my.cnf) or use an MLflow server"
         )
     os.environ["MLFLOW_TRACKING_USERNAME"] = parts.username or ""
     os.environ["MLFLOW_TRACKING_PASSWORD"] = parts.password or ""
@@ -46,8 +46,10 @@ def take_credentials(uri: str) -> str:
 
 
 def prepare_mlflow() -> None:
-    """Sets what MLflow reads on import and on each request: short waits, no usage telemetry, no migration log. Nothing is sent
-    twice behind our back: of a request whose answer got lost, MLflow would make a second run."""
+    """Sets the variables that MLflow reads on import and on each request: short waits, no usage telemetry, no migration log.
+
+    MLflow must not repeat a request by itself: if only the answer was lost, it would create a second run.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_WITHIN_S))
@@ -58,7 +60,7 @@ def prepare_mlflow() -> None:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of a store that has answered.
+    """A client of a store that answers.
 
     Raises:
         Unavailable: nothing answers at `uri` within seconds.
@@ -77,7 +79,7 @@ def connect(uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        # requests nests its reasons; the innermost one is what a person needs.
+        # requests nests its reasons; a person needs the innermost one.
         reason = str(error).strip().splitlines()[0].rpartition("(Caused by ")[2]
         raise Unavailable(
             f"MLflow does not answer at {uri}: {reason}\n  start it, or leave --tracking-uri out to use SQLite beside the sweep"

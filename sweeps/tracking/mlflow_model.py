@@ -1,4 +1,4 @@
-"""The folder of a registered model: weights, config, and an MLmodel file with the signature."""
+"""Writes the folder of a registered model: weights, config, and an MLmodel file with the signature."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DURATIONS = ("seconds",)
 
 
 def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> None:
-    """Fills `folder` with what a model version holds.
+    """Fills `folder` with the content of a model version.
 
     Args:
         folder: Empty folder.
         event: The `model` event: `model` (the trained model's folder: weights and model.json), `config` (YAML text),
-            `height_px`, `width_px`, `tags`, `protected` (then durations and metrics outside the allow-list stay here).
+            `height_px`, `width_px`, `tags`, `protected` (then durations and metrics outside the allow-list are left out).
         run_id: The run that trained it.
 
     Raises:
@@ -48,7 +48,7 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
 
 
 def _withhold(path: Path) -> None:
-    """Takes out of a model's document what may not leave on protected data: how long training took, sealed metrics."""
+    """Removes from a model's document what must not leave on protected data: the training time and sealed metrics."""
     document = json.loads(path.read_text())
     meta = {name: value for name, value in document["meta"].items() if name not in DURATIONS}
     if "metrics" in meta:

@@ -1,13 +1,13 @@
-"""Writes tracking events into MLflow, each exactly once whatever was sent before.
+"""Writes tracking events into MLflow, each exactly once.
 
-An event may arrive twice (sent, then a crash before the answer was noted). So runs are found by their tags before they
-are created, steps that a run has already are skipped, a model version is looked up by its trial before it is registered.
+An event may arrive twice: it was sent, and a crash came before the answer was recorded. So a run is looked up by its tags before it is
+created. Steps that a run already has are skipped. A model version is looked up by its trial before it is registered.
 
 | event `kind` | what it does |
 |---|---|
 | `run` | finds or creates a run; tags, params, texts, dataset inputs |
 | `metrics` | one `log_batch` of one step |
-| `files` | uploads files; with `remove` takes them away here once MLflow has them |
+| `files` | uploads files; with `remove` deletes the local files once MLflow has them |
 | `model` | uploads weights, config and signature, registers a version, moves its alias |
 | `end` | ends a run |
 | `end_all` | ends what is still RUNNING in the sweep |
@@ -50,12 +50,12 @@ class MlflowStore:
         Args:
             client: A client that has answered.
             sweep: Name of the sweep, the experiment and the registered model.
-            sweep_id: Tells this sweep from another one of the same name on the same server.
+            sweep_id: Distinguishes this sweep from another one of the same name on the same server.
             artifacts: Folder of the artifacts; None leaves them to the server.
 
         Raises:
-            Refused: the experiment belongs to another sweep, or was deleted. One of a sweep that failed before its first
-                trial belongs to nobody and is taken over.
+            Refused: the experiment belongs to another sweep, or was deleted. If that sweep failed before its first trial, this
+                sweep takes over its experiment instead.
         """
         self._client = client
         self._sweep = sweep
@@ -67,7 +67,7 @@ class MlflowStore:
         for run in sorted(self._all_runs(), key=lambda run: len(run.data.metrics)):
             emptier = self._runs.get(run.data.tags[KEY_TAG])
             if emptier is not None:
-                self._client.delete_run(emptier)  # made by a request whose answer was so late that it was made again
+                self._client.delete_run(emptier)  # the answer to its request was so late that the request was repeated
             self._runs[run.data.tags[KEY_TAG]] = run.info.run_id
             self._older.add(run.info.run_id)
 
@@ -85,7 +85,7 @@ class MlflowStore:
         return experiment_id
 
     def _take_over(self, experiment_id: str, sweep_id: str) -> None:
-        """Makes an experiment ours when it holds nothing but the killed parent runs of a sweep that never began."""
+        """Takes over an experiment that holds only killed parent runs of a sweep that never began."""
         runs = self._client.search_runs([experiment_id], max_results=1000)
         if not runs or any(run.info.status != "KILLED" or "trial_id" in run.data.tags for run in runs):
             raise Refused(f"MLflow has an experiment {self._sweep} of another sweep; give this one another --name")
@@ -121,8 +121,7 @@ class MlflowStore:
         self._describe(self._runs[key], event, tags)
 
     def _found_or_created(self, event: Event, tags: dict[str, str]) -> str:
-        """The id of a new run. Where it was asked for before and the answer got lost, of the one that is there: MLflow would make
-        a second one."""
+        """Creates a run and returns its id. If an earlier request for it lost its answer, returns the existing run instead."""
         key = event["key"]
         there = self._all_runs(IS_RUNNING) if key in self._asked_for else []
         for run in there:
@@ -137,10 +136,10 @@ class MlflowStore:
         """The id of a run.
 
         Raises:
-            Refused: MLflow has refused to make it.
+            Refused: MLflow refused to create it.
         """
         if key not in self._runs:
-            raise Refused(f"there is no run {key}: MLflow refused it")
+            raise Refused(f"there is no run {key}: MLflow refused to create it")
         return self._runs[key]
 
     def _describe(self, run_id: str, event: Event, tags: dict[str, str]) -> None:
@@ -187,7 +186,7 @@ class MlflowStore:
         return known
 
     def upload_files(self, event: Event) -> None:
-        """Uploads files below `folder`, over what stood there; with `remove`, a file that is gone was sent before."""
+        """Uploads files below `folder`, replacing older ones. With `remove`, a missing local file was already sent."""
         for path in map(Path, event["paths"]):
             if event["remove"] and not path.exists():
                 continue
@@ -226,8 +225,10 @@ class MlflowStore:
         self._client.set_terminated(run_id, event["status"], end_time=event["time_ms"])
 
     def end_all(self, event: Event) -> None:
-        """Ends every run of the sweep that is still RUNNING: parents FINISHED, trials that never ended KILLED. A second run of one
-        key came of a request whose answer got lost, and is deleted."""
+        """Ends every run of the sweep that is still RUNNING: parents as FINISHED, trials that never ended as KILLED.
+
+        A second run with the same key comes from a request whose answer was lost. It is deleted.
+        """
         for run in self._all_runs(IS_RUNNING):
             if self._runs.get(run.data.tags[KEY_TAG], run.info.run_id) != run.info.run_id:
                 self._client.delete_run(run.info.run_id)
@@ -248,7 +249,7 @@ DELIVERIES = {
 
 
 PLAIN_REFUSAL = re.compile(r"failed with error code 4(?!01|03|04|07|08|25|29)\d\d ")
-"""What a proxy before MLflow refuses (413: too long): MLflow knows no code for it and tells the status in words alone."""
+"""Refusals of a proxy before MLflow (413: too long). MLflow has no code for them and gives the status only in its message."""
 
 
 def outage_types() -> tuple[type[Exception], ...]:
@@ -263,8 +264,8 @@ def outage_types() -> tuple[type[Exception], ...]:
 def is_final(error: Exception) -> bool:
     """Whether sending the same event again would fail again: the request is refused, or its file or its run is not there.
 
-    A wrong password and a missing right (401, 403) can be mended while the events wait, and a proxy says 404 of a server that is
-    away: these are outages.
+    A wrong password and a missing permission (401, 403) can be corrected while the events wait. A proxy answers 404 for a server that is
+    down. So these count as outages.
     """
     code = getattr(error, "error_code", None)
     refused = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}

@@ -1,4 +1,4 @@
-"""One thread that sends spooled events in order and never lets an outage reach the sweep."""
+"""Sends spooled events in order, in one thread, so that an outage never affects the sweep."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LONGEST_PAUSE_S = 60.0
 
 
 class Sender:
-    """Delivers the events of a spool, oldest first, each until it is answered.
+    """Delivers the events of a spool, oldest first. Each event is repeated until it is answered.
 
     | `deliver` | then |
     |---|---|
     | returns | the offset is saved, the next event follows |
-    | raises one of `outages` | said once on stderr; the same event again after 1, 2, 4, … 60 s |
-    | raises one of `outages` for which `is_final` | said on stderr with the event's run; the next event follows |
-    | raises anything else | a bug: the thread ends, `close` raises it, the events stay in the spool |
+    | raises one of `outages` | one message on stderr; the same event again after 1, 2, 4, … 60 s |
+    | raises one of `outages` for which `is_final` | a message on stderr with the event's run; the next event follows |
+    | raises anything else | a bug: the thread ends, `close` raises the error, the events stay in the spool |
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Sender:
             self._changed.notify_all()
 
     def close(self, *, within_s: float) -> int:
-        """Waits until all is sent, but not longer than `within_s` seconds, and stops the thread.
+        """Waits until everything is sent, at most `within_s` seconds, and stops the thread.
 
         Returns:
             How many events are left in the spool.
 
         Raises:
-            Exception: what ended the thread, if anything but an outage did.
+            Exception: the error that ended the thread, if it was not an outage.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._loop.done() or (self._idle and self._spool.next() is None), timeout=within_s)
@@ -88,7 +88,7 @@ class Sender:
                 self._changed.notify_all()
 
     def _send_one(self, event: Event) -> bool:
-        """Delivers `event`, however long it takes; False when stopped before it was answered."""
+        """Delivers `event`, however long it takes. Returns False if it was stopped before an answer."""
         pause_s, announced = self._first_pause_s, False
         while True:
             try:
@@ -99,7 +99,7 @@ class Sender:
                     _say(f"MLflow refuses {event['kind']} of {event.get('key', 'the sweep')}: {reason}")
                     return True
                 if not announced:
-                    _say(f"MLflow does not answer ({reason}); trials go on, events wait in {self._spool.path}")
+                    _say(f"MLflow does not answer ({reason}); trials continue, events wait in {self._spool.path}")
                     announced = True
             else:
                 if announced:

@@ -1,8 +1,8 @@
-"""Events on disk before they are on their way: what makes tracking survive an outage and a crash.
+"""Stores events on disk before they are sent, so that tracking survives an outage and a crash.
 
-An event is one JSON line. It is appended first and sent later, in order; the offset behind the last answered event
-lies in a file of its own. After a crash the next process reads on from there, so an event may be delivered twice and
-never not at all: the receiver must be idempotent (`sweeps/tracking/mlflow_store.py` is).
+An event is one JSON line. It is appended first and sent later, in order. A separate file holds the offset behind the last answered
+event. After a crash the next process continues from there. So an event may be delivered twice, but is never lost. The receiver must
+be idempotent (`sweeps/tracking/mlflow_store.py` is).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Event = dict[str, Any]
 
 
 class Spool:
-    """An append-only file of events and the place up to which they are answered.
+    """An append-only file of events, and the offset up to which they are answered.
 
-    One process at a time: the driver, which holds the sweep's lock. Within it one thread appends and another reads.
+    Only one process uses it: the driver, which holds the sweep's lock. In it one thread appends and another reads.
 
     Guarantees: an appended event is on disk before `append` returns: it survives the death of the process and of the
     machine. A line that a crash or a full disk left half-written is cut off: its event was never announced.
 
     Raises:
-        Corrupt: the saved offset lies beyond the end of the spool.
+        Corrupt: the saved offset is beyond the end of the spool.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,18 +44,18 @@ class Spool:
         if not text.strip().isdecimal() or int(text) > self._end:
             raise Corrupt(
                 f"{self._offset_path}: offset {text.strip()!r} does not fit {self.path} of {self._end} bytes; "
-                f"remove both to begin again: steps that MLflow has already are not doubled"
+                f"remove both to begin again: steps that MLflow already has are not sent twice"
             )
         return int(text)
 
     def append(self, event: Event) -> None:
-        """Puts `event` at the end. NaN and infinity are refused: JSON has neither."""
+        """Appends `event`. NaN and infinity are refused, because JSON has neither."""
         line = json.dumps(event, separators=(",", ":"), allow_nan=False)
         append_lines(self.path, [line])
         self._end += len(line.encode()) + 1
 
     def next(self) -> tuple[Event, int] | None:
-        """The oldest unanswered event and the offset behind it; None when all are answered."""
+        """The oldest unanswered event and the offset behind it, or None if all are answered."""
         if self._offset >= self._end:
             return None
         with self.path.open("rb") as file:
@@ -64,12 +64,12 @@ class Spool:
         return json.loads(line), self._offset + len(line)
 
     def acknowledge(self, offset: int) -> None:
-        """Remembers that everything before `offset` is answered."""
+        """Records that everything before `offset` is answered."""
         replace_file(self._offset_path, f"{offset}\n".encode())
         self._offset = offset
 
     def unanswered(self) -> int:
-        """How many events wait."""
+        """How many events are waiting."""
         with self.path.open("rb") as file:
             file.seek(self._offset)
             return sum(1 for _ in file)

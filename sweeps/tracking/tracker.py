@@ -1,12 +1,12 @@
-"""What a sweep tells MLflow, event by event, from the driver alone.
+"""Turns a sweep into MLflow events. Only the driver sends them.
 
     experiment = sweep ─┬─ epsilon 0.8 ─── one run per trial (search and fresh seeds) with its learning curve
                         ├─ references  ─── floor, ceiling, control
                         └─ summary         report, figures, contact sheets of the winners
 
-Guarantees: unreachable at the start is an error; after that tracking never stops or fails a trial. Every event is on
-disk before it is sent (`Spool`), one thread sends in order (`Sender`), nothing is doubled (`MlflowStore`). On protected
-data only what the allow-list names leaves, and timestamps carry no durations (they follow the step number).
+Guarantees: an unreachable MLflow at the start is an error. After that, tracking never stops or fails a trial. Every event is on disk
+before it is sent (`Spool`), one thread sends in order (`Sender`), and nothing is written twice (`MlflowStore`). On protected data only
+what the allow-list names leaves, and timestamps reveal no durations (they follow the step number).
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ DRAIN_WITHIN_S = 30.0
 
 
 class Tracker:
-    """The driver's voice to MLflow. Call `sweep_started` first and `close` last.
+    """Sends the driver's events to MLflow. Call `sweep_started` first and `close` last.
 
-    `sweep_started` is idempotent: a resumed sweep calls it again and goes on in the same runs.
+    `sweep_started` is idempotent: a resumed sweep calls it again and continues the same runs.
     """
 
     def __init__(self, spec: SweepSpec, *, facts: TrialFacts | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -69,7 +69,7 @@ class Tracker:
         self._tells_time = True
 
     def sweep_started(self) -> None:
-        """Connects, opens the experiment and its parent runs; sends first what an earlier process left in the spool.
+        """Connects, and opens the experiment and its parent runs. Sends first what an earlier process left in the spool.
 
         Raises:
             Unavailable: nothing answers at the tracking URI.
@@ -79,7 +79,7 @@ class Tracker:
         spec.storage_dir.mkdir(parents=True, exist_ok=True)
         client = connect(spec.resolved_tracking_uri)
         self._identity = self._load_identity()
-        # only a server keeps artifacts itself: a bare database would put them into ./mlruns of whoever runs the driver
+        # only a server stores artifacts itself: a plain database would put them into ./mlruns of the driver
         on_server = spec.tracking_uri is not None and spec.tracking_uri.startswith(("http://", "https://"))
         artifacts = None if on_server else spec.storage_dir / "mlartifacts"
         store = MlflowStore(client, sweep=spec.name, sweep_id=self._identity["sweep_id"], artifacts=artifacts)
@@ -102,7 +102,7 @@ class Tracker:
         self._send(kind="run", key=key, name=key, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._started_ms)
 
     def views_disclosed(self, policy: PolicyDisclosure, sheet: DisclosureSheet) -> None:
-        """Every later claim says what its views disclose, every later run has `split/disclosure`; the sheet goes to the references."""
+        """Adds disclosure to every later claim and `split/disclosure` to every later run. Sends the sheet to the references."""
         self._disclosed = policy
         self._send_files("references", [sheet.path], folder="disclosure", remove=sheet.mlflow_only)
 
@@ -146,7 +146,7 @@ class Tracker:
         return None if config.split is None or self._disclosed is None else self._disclosed.of_split(config.split)
 
     def reported(self, record: TrialRecord, report: CurvePoint) -> None:
-        """One report of a running trial, as one batch of metrics."""
+        """Sends one report of a running trial as one batch of metrics."""
         protected = self._is_protected(record.config)
         metrics = allowed_metrics(report.metrics, protected=protected)
         if protected:
@@ -155,7 +155,7 @@ class Tracker:
         self._send(kind="metrics", key=record.trial_id, step=report.step, metrics=metrics, time_ms=time_ms)
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Closes the run of a trial: done FINISHED, pruned KILLED, failed FAILED; before that its curve, where it has one."""
+        """Closes the run of a trial: done as FINISHED, pruned as KILLED, failed as FAILED. Before that it sends the curve, if any."""
         curve = save_trial_curve(record, self._spec.sweep_dir / "report" / CURVES_FOLDER)
         if curve is not None:
             self._send_files(record.trial_id, [curve], folder=CURVES_FOLDER)
@@ -166,7 +166,7 @@ class Tracker:
         self._send(kind="end", key=record.trial_id, status=status, tags=tags, time_ms=self._time_ms(record.config, record.steps))
 
     def summary(self, results: SweepResults, text: str, figures: Sequence[Path], sheets: Sequence[ContactSheet] = ()) -> None:
-        """The report, its figures and the best trial per ε: scores, contact sheet, and a model version with its alias."""
+        """Sends the report, its figures and the best trial per ε: scores, contact sheet, and a model version with its alias."""
         now_ms = self._now_ms()
         self._send(
             kind="run",
@@ -220,12 +220,12 @@ class Tracker:
             print(f"dpsweep: {left} events wait in {path}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
 
     def _send_files(self, key: str, paths: Sequence[Path], *, folder: str, remove: bool = False) -> None:
-        """Uploads; `remove`: files that nobody but MLflow may keep."""
+        """Uploads files. `remove` is for files that only MLflow may keep."""
         self._send(kind="files", key=key, paths=[str(path) for path in paths], folder=folder, remove=remove)
 
     def _send(self, **event: Any) -> None:
         if self._sender is None:
-            raise RuntimeError("Tracker.sweep_started comes before any other event")
+            raise RuntimeError("call Tracker.sweep_started before any other event")
         self._sender.append(event)
 
     def _announce_refused(self, metrics: Mapping[str, float]) -> None:
@@ -235,12 +235,12 @@ class Tracker:
             print(f"dpsweep: not sent to MLflow (protected data, not on the allow-list): {', '.join(sorted(fresh))}", file=sys.stderr)
 
     def _time_ms(self, config: TrialConfig, step: int) -> int:
-        """Now; on protected data the start of the sweep and one millisecond a step, because durations are not released."""
+        """The time of an event. On protected data it is the start of the sweep plus one millisecond per step, to hide durations."""
         self._tells_time = self._tells_time and not self._is_protected(config)
         return self._now_ms() if self._tells_time else self._started_ms + step
 
     def _now_ms(self) -> int:
-        """Now, or the start of a sweep on protected data: its length is the sum of its trials'."""
+        """The end of the sweep. On protected data it is the start, because the length of a sweep is the sum of its trials' durations."""
         return int(self._clock() * 1000) if self._tells_time else self._started_ms
 
     def _is_protected(self, config: TrialConfig) -> bool:
@@ -248,7 +248,7 @@ class Tracker:
 
 
 def check_tracking(uri: str) -> None:
-    """Raises `Unavailable` when nothing answers; for callers that must know before they touch anything."""
+    """Raises `Unavailable` if nothing answers, for callers that must know before they start."""
     prepare_mlflow()
     connect(uri)
 
@@ -264,14 +264,14 @@ def _reasons(sheets: Sequence[ContactSheet]) -> dict[str, str]:
 
 
 def epsilon_tag(config: TrialConfig) -> str:
-    """ε target as a tag: a number, `inf` without privacy, `0` where nothing private is read."""
+    """ε target as a tag: a number, `inf` without privacy, or `0` if nothing private is read."""
     if config.traits.is_unbounded:
         return "inf"
     return epsilon_name(config.epsilon) if config.spends_privacy and config.epsilon is not None else "0"
 
 
 def flat_params(config: TrialConfig) -> dict[str, str]:
-    """Dotted path → value as text; fields that are None are left out."""
+    """Dotted path → value as text. Fields that are None are left out."""
     flat: dict[str, str] = {}
 
     def walk(prefix: str, node: Any) -> None:
@@ -286,7 +286,7 @@ def flat_params(config: TrialConfig) -> dict[str, str]:
 
 
 def config_yaml(config: TrialConfig) -> str:
-    """The config as YAML text. Most sections are alike in all trials of a sweep, and rendering is slow."""
+    """The config as YAML text. Sections are cached, because most are equal in all trials of a sweep and rendering is slow."""
     return "".join(_section_yaml(name, json.dumps(value)) for name, value in config.model_dump(mode="json").items())
 
 
@@ -296,5 +296,5 @@ def _section_yaml(name: str, value: str) -> str:
 
 
 def dataset_input(part: str, manifest: Manifest) -> dict[str, str]:
-    """A dataset as MLflow shows it. A plain digest of protected data is a membership test and is withheld."""
+    """A dataset as MLflow shows it. A plain digest of protected data is left out, because it is a membership test."""
     return {"context": part, "name": manifest.name, "digest": WITHHELD if manifest.protected else manifest.digest[:36]}

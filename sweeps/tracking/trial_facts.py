@@ -1,4 +1,4 @@
-"""What a tracker must know of a trial beyond its config: the datasets that it reads, and its claim."""
+"""What a tracker needs to know about a trial beyond its config: its datasets and its claim."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class TrialFacts(Protocol):
 
 
 class CatalogFacts:
-    """The answers of the data catalog and the accountant; each dataset is opened once.
+    """Answers from the data catalog and the accountant. Each dataset is opened once.
 
     Args:
-        places: Where the datasets are.
-        runtime: Of the trials: a claim names their generator.
+        places: Folders of the datasets.
+        runtime: Runtime of the trials. A claim names its random generator.
     """
 
     def __init__(self, places: Places, runtime: RuntimeFlags) -> None:
@@ -46,7 +46,7 @@ class CatalogFacts:
         return {part: self._opened[name] for part, name in names.items()}
 
     def claim(self, config: TrialConfig) -> PrivacyClaim:
-        """The claim of a run as planned; the calibrated noise comes from the cache after the first time."""
+        """The claim of a run as planned. After the first call the calibrated noise comes from the cache."""
         from dpcore.privacy.accounting import plan_privacy
         from dpcore.privacy.claim import claim_of
         from dpcore.privacy.randomness import generator_name

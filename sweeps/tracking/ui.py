@@ -1,4 +1,4 @@
-"""MLflow's pages over the store of a storage, for the person at this machine: bound to loopback, ended with Ctrl-C."""
+"""Serves MLflow's pages over the store of a storage. The server listens on loopback and ends with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def store_of(storage: Path) -> str:
     """The tracking store beside the sweeps of a storage.
 
     Raises:
-        BadInput: there is none: no sweep was begun there, or its runs are on a server.
+        BadInput: there is no store, because no sweep began there or its runs are on a server.
     """
     if not (storage / "mlflow.db").is_file():
         raise BadInput(
@@ -40,7 +40,7 @@ def store_of(storage: Path) -> str:
 
 
 def study_lines(storage: Path) -> list[str]:
-    """How to look at the searches of a storage, where any keeps its journal there."""
+    """Commands that open the studies of a storage. Empty if no sweep has a journal there."""
     journals = sorted(storage.glob("*/study.journal"))
     commands = [f"  optuna-dashboard {shlex.quote(str(path))}" for path in journals]
     if commands and importlib.util.find_spec("optuna_dashboard") is None:
@@ -52,10 +52,12 @@ def show(uri: str, *, port: int, say: Callable[[str], None]) -> None:
     """Serves the store until Ctrl-C or SIGTERM.
 
     Args:
-        uri: a database's. port: on loopback. say: takes the address, once it answers.
+        uri: URL of the database.
+        port: port on loopback.
+        say: receives the address, once the server answers.
 
     Raises:
-        Unavailable: the port is taken, or MLflow does not start.
+        Unavailable: the port is in use, or MLflow does not start.
     """
     _check_port(port)
     line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
@@ -68,7 +70,7 @@ def show(uri: str, *, port: int, say: Callable[[str], None]) -> None:
 
 @contextlib.contextmanager
 def _running(line: list[str], log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The server with its workers, in a session of their own, so that none outlives the block."""
+    """Runs the server and its workers in their own session, so that none survives the block."""
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     with tempfile.TemporaryDirectory(prefix="dpsweep-ui-") as folder:  # what MLflow writes beside itself
         server = subprocess.Popen(line, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)
@@ -84,7 +86,7 @@ def _running(line: list[str], log: IO[str]) -> Iterator[subprocess.Popen[bytes]]
 
 @contextlib.contextmanager
 def _until_stopped() -> Iterator[None]:
-    """Ctrl-C, and SIGTERM alike, is how the block ends: no failure."""
+    """Ends the block without an error on Ctrl-C or SIGTERM."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):

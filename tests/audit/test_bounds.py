@@ -78,7 +78,7 @@ def _best_one_run(mu: float, canaries: int) -> float:
 
 @pytest.mark.parametrize("counts", [(-1, 10, 0, 10), (11, 10, 0, 10), (0, 0, 0, 10)])
 def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int, int]) -> None:
-    with pytest.raises(BadInput, match="no counts of errors"):
+    with pytest.raises(BadInput, match="not counts of errors"):
         Errors(*counts)
     with pytest.raises(BadInput, match="correct <= made"):
         Guesses(3, 2, 10)
