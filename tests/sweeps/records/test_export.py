@@ -63,9 +63,9 @@ def test_an_epsilon_that_was_not_swept_names_those_that_were() -> None:
     [
         ("config: {method: dpsgd}\n", "config.data: missing"),
         ("clip_norm: 1\n", "expected the keys config"),
-        ("config: !!python/object/apply:os.system ['true']\n", "no YAML"),
-        ("config: {}\nconfig: {}\n", "no YAML"),
-        ("config: [\n", "no YAML"),
+        ("config: !!python/object/apply:os.system ['true']\n", "not YAML"),
+        ("config: {}\nconfig: {}\n", "not YAML"),
+        ("config: [\n", "not YAML"),
     ],
 )
 def test_a_wrong_file_is_one_message(text: str, message: str, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_sweep_that_another_ledger_was_charged_for_is_refused(tmp_path: Path) 
 def test_plan_and_report_say_what_the_price_does_not_hold(tmp_path: Path) -> None:
     earlier_sweep(tmp_path)
     spec, _ = begun(tmp_path)
-    words = "begun with settings that before chose on private results: the price of after is that of its own trials"
+    words = "begun with settings that before chose on private results. The price of after covers only its own trials"
     plan = plan_sweep(spec.space, Accountant(plan=fake_trials.plan, compose=fake_trials.compose))
     assert any(line.startswith(words) for line in plan_lines(spec, plan))
     report = build_report(results_of(spec, {0.5: [(0.1, 0.5)]}), spec=spec)
@@ -166,7 +166,7 @@ def test_settings_from_a_rehearsal_cost_nothing_and_that_is_said(tmp_path: Path)
     earlier_sweep(tmp_path, **PROXY)
     spec, _ = begun(tmp_path)
     report = build_report(results_of(spec, {0.5: [(0.1, 0.5)]}), spec=spec)
-    assert "begun with settings of before: chosen on PUBLIC data alone, at no cost" in report.text()
+    assert "begun with settings of before, which were chosen on PUBLIC data at no cost" in report.text()
 
 
 def test_the_names_of_all_earlier_sweeps_are_kept(tmp_path: Path) -> None:
