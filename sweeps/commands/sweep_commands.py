@@ -42,6 +42,8 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
     how = ledger.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON document")
     how.add_argument("--verify", action="store_true", help="check every line; exit 1 and name the line where something does not add up")
+    how.add_argument("--restore", action="store_true", help="write lost lines back from the witness, and a damaged ledger anew")
+    how.add_argument("--renew-witness", action="store_true", help="where the witness alone was lost: make it anew, and note that in a line")
     ledger.set_defaults(execute=ledger_command)
 
     report = commands.add_parser("report", help="table, figure and price of a sweep")
@@ -255,9 +257,9 @@ def report_command(args: argparse.Namespace) -> int:
     """Writes report.md and its figures again and prints the table."""
     from dataclasses import replace
 
-    from sweeps.ledger.ledger import Ledger
     from sweeps.pricing.plan import dp_accountant, priced
     from sweeps.pricing.sealed import unseal_ceiling, was_unsealed
+    from sweeps.records.charged import open_ledger
     from sweeps.records.publication import REPORT, publish
     from sweeps.records.results import read_results
     from sweeps.report.curves import save_epsilon_curves
@@ -266,7 +268,7 @@ def report_command(args: argparse.Namespace) -> int:
     spec = arguments.spec_of(args)
     results = read_results(spec.sweep_dir)
     if results.composed_epsilon is None:
-        results = priced(results, Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness), dp_accountant())
+        results = priced(results, open_ledger(spec, read_only=True), dp_accountant())
     if args.show_sealed:
         results = unseal_ceiling(results, spec)
     if args.show_sealed or (results.of_role("sealed_ceiling") and was_unsealed(spec)):
@@ -315,10 +317,18 @@ def ledger_command(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from dpcore.privacy.composition import epsilon_of_charge, price
-    from sweeps.ledger.ledger import Ledger
+    from sweeps.ledger.database import file_of
+    from sweeps.ledger.restoring import restore
+    from sweeps.records.charged import neighbours_of, open_ledger
 
     spec = arguments.spec_of(args)
-    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
+    if args.restore:
+        written = restore(spec.resolved_ledger_url, (spec.ledger_witness, *neighbours_of(spec)))
+        print(f"{written} lines were written back from the witness")
+    if args.renew_witness:
+        line = open_ledger(spec, must_exist=True).renew_witness()
+        print(f"line {line.number}: {line.outcome}")
+    ledger = open_ledger(spec, must_exist=True, read_only=file_of(spec.resolved_ledger_url) is not None)
     lines = ledger.lines()
     cohorts = {line.cohort for line in lines if line.sweep == spec.name}
     total = max((ledger.epsilon_total(spec.space.delta, price, cohort=cohort) for cohort in cohorts), default=0.0)

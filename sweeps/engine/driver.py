@@ -23,10 +23,10 @@ from sweeps.engine.preflight import DatasetFacts, Surroundings, checked_plan, de
 from sweeps.engine.ray_session import ray_session, run_tune
 from sweeps.engine.schedule import Schedule
 from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
-from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
+from sweeps.records.charged import open_ledger
 from sweeps.records.folder import found_key, locked, new_folder, new_key
 from sweeps.records.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
 from sweeps.records.results import SweepResults, TrialRecord
@@ -125,7 +125,7 @@ class _Run:
         self._key = key
         self._tracker = around.tracker(spec)
         self._tracker.sweep_started()  # before anything else is written: it may be unreachable
-        self._ledger = Ledger(spec.resolved_ledger_url, witness=spec.ledger_witness)
+        self._ledger = open_ledger(spec)
         reservations = Reservations(
             spec,
             self._ledger,

@@ -15,6 +15,7 @@ from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
 from sweeps.pricing.validation import check_noise, plan_validation
+from sweeps.records.charged import standing_ledger
 from sweeps.records.publication import is_published
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.report.disclosure import MeasuredPolicy, measure_policy
@@ -154,7 +155,7 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Data
         named = ", ".join(spec.space.unbounded_methods)
         raise Refused(f"method {named} trains without privacy, and the private data are protected; take it out of the space")
     check_new_studies(spec, protected=facts.protected)
-    ledger = Ledger(spec.resolved_ledger_url) if _ledger_is_there(spec) else None
+    ledger = standing_ledger(spec)
     standing = () if ledger is None else ledger.lines(cohort=facts.cohort)
     plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
     _check_name_and_key_are_fresh(spec, ledger)

@@ -110,9 +110,12 @@ class Schedule:
         lost, charged in full and replaced (their randomness cannot be repeated)."""
         found = [(self._with_plan(record), replaced) for record, replaced in self._studies.records()]
         reported = self._reported({record.trial_id: record for record, _ in found})
+        found = [
+            (replace(reported[record.run], state=record.state) if record.run in reported else record, replaced)
+            for record, replaced in found
+        ]
+        self._reservations.require_standing(record for record, _ in found)
         for record, replaced in found:
-            if record.run in reported:
-                record = replace(reported[record.run], state=record.state)
             self._roster.put(record)
             if replaced:
                 self._roster.set_aside(record.trial_id)

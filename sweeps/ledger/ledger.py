@@ -11,62 +11,61 @@ changed, dropped, repeated or swapped line shows, also the last one (`verify`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
-from dpcore.errors import BadInput, Refused, Unavailable
-from sweeps.ledger.charges import own_charge, passes_filter
-from sweeps.ledger.lines import GENESIS, LINE_WORDS, LINES, Kind, KnownLines, LedgerLine, Reservation, prepare_table, read_lines
+from dpcore.errors import Refused, Unavailable
+from sweeps.ledger.charges import passes_filter
+from sweeps.ledger.database import damage, file_of, open_engine, patiently, reason, shown
+from sweeps.ledger.findings import EpsilonOf, chain_findings, epsilon_findings, filter_findings, run_findings
+from sweeps.ledger.lines import GENESIS, LINES, Kind, KnownLines, LedgerLine, Reservation, note, prepare_table, read_lines
 from sweeps.ledger.room import Compose, Room, total
 from sweeps.ledger.witness import Witness
 
-if TYPE_CHECKING:
-    from dpcore.privacy.accounting import Spending
-    from dpcore.privacy.composition import Selected
-
-EpsilonOf = Callable[["Spending | Selected", float], float]
-"""ε of one line at δ: `dpcore.privacy.composition.epsilon_of_charge`."""
-
 __all__ = ["EpsilonOf", "Ledger", "LedgerLine", "Reservation"]
 
-TOLERANCE = 1e-6
-"""Relative. Accounting is deterministic; libraries' last digits are not."""
 TRIES = 20
 
 
 class Ledger:
     """The ledger at a SQLAlchemy URL; made on first use. Safe for several processes at once."""
 
-    def __init__(self, url: str, *, must_exist: bool = False, witness: Path | None = None) -> None:
+    def __init__(
+        self, url: str, *, must_exist: bool = False, read_only: bool = False, witness: Path | None = None, others: Sequence[Path] = ()
+    ) -> None:
         """Opens or makes the ledger.
 
         Args:
             url: of the database.
             must_exist: do not make one.
-            witness: where the lines are remembered that are written from here, on a server's database; beside an SQLite file lies
-                one of its own.
+            read_only: for a look: an SQLite file is neither changed nor locked against its writers.
+            witness: a file of whoever writes here, which remembers the lines written from here. Beside an SQLite file lies another
+                one, which remembers every line.
+            others: files of other writers, which are asked and not written.
 
         Raises:
             BadInput: `url` is no SQLAlchemy URL.
             Unavailable: it cannot be reached, or is not there though `must_exist`.
-            Refused: it was written by a version whose lines cannot be read here.
+            Refused: it was written by a version whose lines cannot be read here, or it is gone though a witness remembers its lines.
+            Corrupt: its pages do not read.
         """
         self.url = url
+        file = file_of(url)
+        beside = [] if file is None else [Witness(file.with_name(f"{file.name}.witness"), sees_all=True)]
+        own = [] if witness is None else [Witness(witness, sees_all=False)]
+        self._written, self._asked = (*beside, *own), (*beside, *own, *(Witness(path, sees_all=False) for path in others))
+        if file is not None and not file.is_file():
+            refuse_loss(file, self._asked)
+        self._engine = open_engine(url, must_exist=must_exist, read_only=read_only)
         try:
-            self._engine = _open(url, must_exist=must_exist)
-            prepare_table(self._engine, shown=_shown(url))
+            patiently(lambda: prepare_table(self._engine, shown=shown(url), read_only=read_only), url=url)
         except SQLAlchemyError as error:
-            raise Unavailable(f"the ledger {_shown(url)} cannot be opened: {_reason(error)}; check --ledger or --storage") from None
-        file = _file_of(url)
-        path = witness if file is None else file.with_name(f"{file.name}.witness")
-        self._witness = None if path is None else Witness(path, sees_all=file is not None)
+            raise Unavailable(f"the ledger {shown(url)} cannot be opened: {reason(error)}; check --ledger or --storage") from None
         self._known = KnownLines()
         self._room = Room()
 
@@ -102,11 +101,53 @@ class Ledger:
             raise Refused(f"showing {reservation.trial_id} would bring {reservation.dataset} to ε = ∞, and sweep.epsilon_total is {cap:g}")
         return self._append(reservation, kind="unseal")
 
+    def renew_witness(self) -> LedgerLine:
+        """Writes a lost witness anew from the ledger as it stands, and a line into the ledger that says so for good.
+
+        Raises:
+            Refused: the witness is there, or another one remembers more than the ledger holds.
+        """
+        lost = [witness for witness in self._written if witness.sees_all and not witness.path.is_file()]
+        if not lost:
+            raise Refused(f"the witness of the ledger {shown(self.url)} is there; where it finds lines missing, bring those back")
+        lines = self._read()
+        for witness in lost:
+            witness.begin()
+            witness.remember(*lines)
+        said = f"witness made anew after {len(lines)} lines; whether more had been written cannot be told"
+        return self._append(note("witness", f"after {len(lines)}"), kind="state", outcome=said)
+
     def lines(self, *, cohort: str | None = None, sweep: str | None = None) -> tuple[LedgerLine, ...]:
-        """The lines in order, of one dataset or sweep where given."""
-        with self._connection() as connection:
-            found = read_lines(connection)
+        """The lines in order, of one dataset or sweep where given, whatever a witness says of them (`require_whole`)."""
+        found = self._read()
         return tuple(line for line in found if cohort in (None, line.cohort) and sweep in (None, line.sweep))
+
+    def require_whole(self) -> None:
+        """Refuses a ledger that went back in time: every writer and every plan asks this first.
+
+        Raises:
+            Refused: a witness remembers lines that are not there, or others; or the witness that sees every line is gone.
+        """
+        for witness in self._asked:
+            witness.read()
+        self._require_whole(self._read())
+
+    def _require_whole(self, lines: Sequence[LedgerLine]) -> None:
+        findings = [text for witness in self._asked for text in witness.findings(lines)]
+        if findings:
+            more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
+            raise Refused(
+                f"the ledger {shown(self.url)} is not what was written: {findings[0]}{more}. Nothing may be spent on a lower total. Bring "
+                "the newest ledger back; `dpsweep ledger NAME --restore` writes lost lines from the witness, and `--renew-witness` goes on "
+                "where the witness alone was lost"
+            )
+
+    def _read(self) -> tuple[LedgerLine, ...]:
+        def ask() -> tuple[LedgerLine, ...]:
+            with self._engine.connect() as connection:
+                return read_lines(connection)
+
+        return patiently(ask, url=self.url)
 
     def open_reservations(self, sweep: str) -> tuple[LedgerLine, ...]:
         """The reservations of a sweep that have not been settled."""
@@ -116,8 +157,12 @@ class Ledger:
 
     def is_open(self, reservation: Reservation) -> bool:
         """Whether a run stands reserved and not settled."""
-        with self._connection() as connection, connection.begin():
-            self._known.catch_up(connection)
+
+        def ask() -> None:
+            with self._engine.connect() as connection, connection.begin():
+                self._known.catch_up(connection)
+
+        patiently(ask, url=self.url)
         lines = self._known.of_run(reservation.run)
         return "reserve" in lines and "settle" not in lines
 
@@ -132,9 +177,26 @@ class Ledger:
         is priced by, that no filter let more through than its budget, that no run stands twice, and that what was settled or
         unsealed is what was reserved.
         """
-        lines = self.lines()
-        witnessed = [] if self._witness is None else self._witness.findings(lines)
-        return (*_chain_findings(lines), *_run_findings(lines), *_epsilon_findings(lines, epsilon_of), *witnessed)
+        pages = self._damage()
+        if pages:
+            return pages
+        for witness in self._asked:  # before the ledger: a line that is committed in between would look lost
+            witness.read()
+        lines = self._read()
+        witnessed = [text for witness in self._asked for text in witness.findings(lines)]
+        unpriced = (*chain_findings(lines), *run_findings(lines), *witnessed)
+        return (*unpriced, *filter_findings(lines), *epsilon_findings(lines, epsilon_of))
+
+    def _damage(self) -> tuple[str, ...]:
+        """What SQLite itself finds wrong with its pages."""
+        if self._engine.dialect.name != "sqlite":
+            return ()
+        try:
+            with self._engine.connect() as connection:
+                found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
+        except DatabaseError as error:
+            found = [reason(error)]
+        return () if found == ["ok"] else tuple(f"{damage(self.url, text)}" for text in found)
 
     def close(self) -> None:
         """Lets go of the database."""
@@ -150,25 +212,34 @@ class Ledger:
         check: Callable[[KnownLines], None] | None = None,
     ) -> LedgerLine:
         plain = {f.name: getattr(reservation, f.name) for f in fields(Reservation)}
+
+        def write() -> LedgerLine:
+            for witness in self._asked:  # before the ledger, which then has every line that they remember
+                witness.read()
+            with self._engine.connect() as connection, connection.begin():
+                self._known.catch_up(connection)
+                if any(witness.disagrees(self._known) for witness in self._asked):
+                    self._require_whole(self._known.all)
+                there = _standing(self._known, reservation, kind)
+                if there is not None:
+                    return there
+                if check is not None:
+                    check(self._known)
+                for witness in self._written:
+                    witness.begin()
+                line = _chained(self._known.last, kind=kind, outcome=outcome, steps_done=steps_done, **plain)
+                connection.execute(LINES.insert().values(**asdict(line)))
+            for witness in self._written:
+                earlier = witness.unwritten(self._known.all) if witness.sees_all else []
+                witness.remember(*earlier, line)
+            return line
+
         for _ in range(TRIES):
             try:
-                with self._connection() as connection, connection.begin():
-                    self._known.catch_up(connection)
-                    there = _standing(self._known, reservation, kind)
-                    if there is not None:
-                        return there
-                    if check is not None:
-                        check(self._known)
-                    if self._witness is not None and self._known.last is None:
-                        self._witness.begin()
-                    line = _chained(self._known.last, kind=kind, outcome=outcome, steps_done=steps_done, **plain)
-                    connection.execute(LINES.insert().values(**asdict(line)))
-                if self._witness is not None:
-                    self._witness.remember(line)
-                return line
+                return patiently(write, url=self.url)
             except IntegrityError:
                 continue  # another process wrote this line's number first: read again
-        raise Unavailable(f"the ledger {_shown(self.url)} is written by too many processes at once; try again")
+        raise Unavailable(f"the ledger {shown(self.url)} is written by too many processes at once; try again")
 
     def _check(self, reservation: Reservation, known: KnownLines, *, cap: float | None, compose: Compose | None) -> None:
         if passes_filter(known.reserved_under(reservation.priced_by), reservation):
@@ -179,65 +250,25 @@ class Ledger:
         if cap is not None and compose is not None:
             self._room.check(reservation, known.of_cohort(reservation.cohort), cap=cap, compose=compose)
 
-    def _connection(self) -> Connection:
-        try:
-            return self._engine.connect()
-        except OperationalError as error:
-            raise Unavailable(f"the ledger {_shown(self.url)} does not answer: {_reason(error)}") from None
 
+def refuse_loss(file: Path, witnesses: Sequence[Witness]) -> None:
+    """Refuses an SQLite ledger that is not there though somebody remembers its lines.
 
-def _place(line: LedgerLine) -> str:
-    return f"line {line.number} ({line.sweep} {line.trial_id})"
-
-
-def _chain_findings(lines: Iterable[LedgerLine]) -> Iterator[str]:
-    previous, number = GENESIS, 0
-    for line in lines:
-        number += 1
-        if line.number != number:
-            yield f"{_place(line)}: expected line {number} here: lines are missing"
-            number = line.number
-        if line.previous != previous or line.hash != line.computed_hash():
-            yield f"{_place(line)}: its hash does not follow from its content and the line before: something was changed"
-        previous = line.hash
-
-
-def _run_findings(lines: Iterable[LedgerLine]) -> Iterator[str]:
-    """Runs that stand twice, and ends that are not of what was reserved."""
-    seen: dict[tuple[tuple[str, str, int], Kind], LedgerLine] = {}
-    for line in lines:
-        reserved, before = seen.get((line.run, "reserve")), seen.get((line.run, line.kind))
-        if before is not None:
-            yield f"{_place(line)}: repeats line {before.number}"
-        elif line.kind != "reserve" and reserved is None:
-            yield f"{_place(line)}: {LINE_WORDS[line.kind]} without a reservation"
-        elif reserved is not None and (line.spending, line.cohort, line.event) != (reserved.spending, reserved.cohort, reserved.event):
-            yield f"{_place(line)}: {LINE_WORDS[line.kind]} something else than line {reserved.number} reserved"
-        seen.setdefault((line.run, line.kind), line)
-
-
-def _epsilon_findings(lines: Iterable[LedgerLine], epsilon_of: EpsilonOf) -> Iterator[str]:
-    known: dict[tuple[Spending | Selected, float], float] = {}
-    before: list[LedgerLine] = []
-    for line in lines:
-        if line.kind == "reserve":
-            if passes_filter(before, line):
-                yield f"{_place(line)}: passes the budget of its RDP filter"
-            before.append(line)
-        private = line.event == "gaussian"
-        if private != (line.epsilon is not None) or private != (line.noise_multiplier > 0):
-            yield f"{_place(line)}: {line.event} with epsilon {line.epsilon} and noise {line.noise_multiplier:g}: one of them was changed"
-        elif line.epsilon is not None:
-            run_of = (own_charge(line), line.delta)
-            spent = known[run_of] if run_of in known else known.setdefault(run_of, epsilon_of(*run_of))
-            if spent > line.epsilon * (1 + TOLERANCE):
-                yield f"{_place(line)}: says epsilon {line.epsilon:.6g}, its steps and noise give {spent:.6g}"
+    Raises:
+        Refused: names the witness and what to do.
+    """
+    for witness in witnesses:
+        if witness.read():
+            raise Refused(
+                f"the ledger {file} is gone, and {witness.path} remembers {witness.count} lines of it: nothing may be spent on a lower "
+                "total. Bring it back, or `dpsweep ledger NAME --restore` writes it from its witness"
+            )
 
 
 def _standing(known: KnownLines, wanted: Reservation, kind: Kind) -> LedgerLine | None:
     """The line that is there already. A replay must be the very same release: spending, data, config and key."""
     own = known.of_run(wanted.run)
-    if kind != "reserve" and "reserve" not in own:
+    if kind in ("settle", "unseal") and "reserve" not in own:
         raise Refused(f"{wanted.sweep} {wanted.trial_id} attempt {wanted.attempt} was never reserved: reserve before anything is spent")
     there = own.get("reserve")
     if there is not None:
@@ -260,45 +291,3 @@ def _chained(last: LedgerLine | None, **values: Any) -> LedgerLine:
     at = datetime.now(UTC).date().isoformat()
     bare = LedgerLine(number=1 if last is None else last.number + 1, at=at, previous=GENESIS if last is None else last.hash, **values)
     return LedgerLine(**{**asdict(bare), "hash": bare.computed_hash()})
-
-
-def _open(url: str, *, must_exist: bool) -> Engine:
-    try:
-        parsed, path = make_url(url), _file_of(url)
-        if path is not None:
-            if must_exist and not path.is_file():
-                raise Unavailable(f"the ledger {path} is not there; --ledger URL starts another on purpose")
-            path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise BadInput(
-            f"--ledger: {_shown(url)} is no database URL that can be used here ({error}); expected one such as sqlite:///ledger.sqlite"
-        ) from None
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _sqlite_connected)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    return engine
-
-
-def _file_of(url: str) -> Path | None:
-    """The file of an SQLite database."""
-    parsed = make_url(url)
-    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:") else None
-
-
-def _sqlite_connected(connection: Any, _record: Any) -> None:
-    """Write-ahead log, a patient lock, and transactions that begin when we say (the driver's own begin too late)."""
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _shown(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]

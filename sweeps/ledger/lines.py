@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, String, Table, UniqueConstraint, inspect, select
+from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, String, Table, Text, UniqueConstraint, inspect, select
 from sqlalchemy.schema import CreateColumn
 
 from dpcore.config import Relation
@@ -23,9 +23,16 @@ if TYPE_CHECKING:
 
 GENESIS = "0" * 64
 TABLE = "lines"
-Kind = Literal["reserve", "settle", "unseal"]
-Event = Literal["gaussian", "non_private"]
-LINE_WORDS: dict[str, str] = {"reserve": "reserved", "settle": "settled", "unseal": "unsealed"}
+Kind = Literal["reserve", "settle", "unseal", "open", "publish", "state"]
+Event = Literal["gaussian", "non_private", "note"]
+LINE_WORDS: dict[str, str] = {
+    "reserve": "reserved",
+    "settle": "settled",
+    "unseal": "unsealed",
+    "open": "opened",
+    "publish": "published",
+    "state": "stated",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +44,14 @@ class Reservation:
         dataset: the name of the private dataset; cohort: the people in it, who are charged whatever name, crop size or format
             they come under.
         epsilon, delta: the promise that these events add up to; epsilon None is ∞.
-        event: `non_private` is a release without noise that is sealed: it costs nothing until an `unseal` line shows it.
+        event: `non_private` is a release without noise that is sealed: it costs nothing until an `unseal` line shows it. `note` is
+            no release: a line that says something (see `LedgerLine`).
         fingerprint: of the config; key_id: of the key that its randomness comes from.
         priced_by: the terms (`sweeps.ledger.charges`) where the run is not priced by itself.
         relation: of the neighbouring datasets that the promise is about.
+        unit: the unit of privacy; examples_per_unit: most examples of one that a step takes. Empty and 0 in lines of 0.1.0.
+        views: the splits under which the cohort's public views are out, as `views_text` writes them; empty in lines of 0.1.0.
+        labels: whether labels count as public or private; empty in lines of 0.1.0.
     """
 
     sweep: str
@@ -58,6 +69,10 @@ class Reservation:
     key_id: str = ""
     priced_by: str = ""
     relation: Relation = "add_remove"
+    unit: str = ""
+    examples_per_unit: int = 0
+    views: str = ""
+    labels: str = ""
 
     @property
     def spending(self) -> Spending:
@@ -72,6 +87,23 @@ class Reservation:
         return self.sweep, self.trial_id, self.attempt
 
 
+def note(sweep: str, trial_id: str, *, dataset: str = "", cohort: str = "", views: str = "") -> Reservation:
+    """What stands in a line that is no release."""
+    return Reservation(
+        sweep=sweep,
+        trial_id=trial_id,
+        dataset=dataset,
+        cohort=cohort,
+        sampling_prob=0.0,
+        noise_multiplier=0.0,
+        steps=0,
+        epsilon=None,
+        delta=1.0,
+        event="note",
+        views=views,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class LedgerLine(Reservation):
     """A line as stored.
@@ -81,6 +113,9 @@ class LedgerLine(Reservation):
     | reserve | this is going to be spent |
     | settle | how the run ended; `steps_done` is bookkeeping, no refund: a stopped trial's claim stays its reservation |
     | unseal | the result of a sealed `non_private` run is shown from here on: ε is ∞ |
+    | open | from here on all reservations of the cohort together stay within `epsilon` at `delta`, by the filter in `priced_by` |
+    | publish | the cohort's public views under `views` are out, whatever becomes of a cache |
+    | state | a person said something of earlier lines: `outcome` says what |
 
     `at` is a day: finer times would tell how long a run took, and with that how many records it drew.
     """
@@ -95,11 +130,16 @@ class LedgerLine(Reservation):
 
     def computed_hash(self) -> str:
         """sha256 over every other field that is not at its default, the previous hash included."""
-        content = {name: value for name, value in asdict(self).items() if name != "hash" and value != _DEFAULTS.get(name, MISSING)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+        return hashlib.sha256(self.content().encode()).hexdigest()
+
+    def content(self) -> str:
+        """What the hash covers, as JSON."""
+        content = {name: value for name in _NAMES if (value := getattr(self, name)) != _DEFAULTS.get(name, MISSING)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(LedgerLine) if f.default is not MISSING}
+_NAMES = tuple(f.name for f in fields(LedgerLine) if f.name != "hash")
 _TYPES: dict[str, Any] = {"int": Integer, "float": Float(53)}
 
 
@@ -107,7 +147,7 @@ def _column(field: Field[Any]) -> Column[Any]:
     kind, _, optional = str(field.type).partition(" | ")
     default = None if field.default is MISSING else str(field.default)
     is_key = field.name == "number"
-    kind_of_column = _TYPES.get(kind, String(200))
+    kind_of_column = Text() if field.name == "views" else _TYPES.get(kind, String(200))
     return Column(field.name, kind_of_column, nullable=bool(optional), primary_key=is_key, autoincrement=False, server_default=default)
 
 
@@ -121,8 +161,10 @@ LINES = Table(
 
 
 def read_lines(connection: Connection, *, after: int = 0) -> tuple[LedgerLine, ...]:
-    """All lines in order, of those with a number above `after`."""
-    rows = connection.execute(select(LINES).where(LINES.c.number > after).order_by(LINES.c.number)).mappings()
+    """All lines in order, of those with a number above `after`. Columns that an older table lacks are at their default."""
+    there = {column["name"] for column in inspect(connection).get_columns(TABLE)} if after == 0 else None
+    columns = [column for column in LINES.c if there is None or column.name in there]
+    rows = connection.execute(select(*columns).where(LINES.c.number > after).order_by(LINES.c.number)).mappings()
     return tuple(LedgerLine(**row) for row in rows)
 
 
@@ -131,13 +173,19 @@ class KnownLines:
 
     Attributes:
         last: the newest line.
+        all: every line, in order; hashes: by number.
+        generation: grows where everything was read again.
     """
 
     def __init__(self) -> None:
+        self.generation = 0
         self._forget()
 
     def _forget(self) -> None:
         self.last: LedgerLine | None = None
+        self.all: list[LedgerLine] = []
+        self.hashes: dict[int, str] = {}
+        self.generation += 1
         self._of_run: dict[tuple[str, str, int], dict[Kind, LedgerLine]] = {}
         self._of_cohort: dict[str, list[LedgerLine]] = {}
         self._priced_by: dict[str, list[LedgerLine]] = {}
@@ -165,19 +213,23 @@ class KnownLines:
 
     def _add(self, line: LedgerLine) -> None:
         self.last = line
+        self.all.append(line)
+        self.hashes[line.number] = line.hash
         self._of_run.setdefault(line.run, {}).setdefault(line.kind, line)
         self._of_cohort.setdefault(line.cohort, []).append(line)
         if line.kind == "reserve" and line.priced_by:
             self._priced_by.setdefault(line.priced_by, []).append(line)
 
 
-def prepare_table(engine: Engine, *, shown: str) -> None:
-    """Makes the table, or brings that of an earlier version up to date by columns at their default.
+def prepare_table(engine: Engine, *, shown: str, read_only: bool) -> None:
+    """Makes the table, or brings that of an earlier version up to date by columns at their default; a reader changes nothing.
 
     Raises:
         Refused: the table lacks what no default can stand for, or knows columns that this version does not.
     """
     if not inspect(engine).has_table(TABLE):
+        if read_only:
+            raise Refused(f"{shown} holds no ledger; name the right one with --ledger URL")
         LINES.metadata.create_all(engine)
         return
     there = {column["name"] for column in inspect(engine).get_columns(TABLE)}
@@ -188,6 +240,8 @@ def prepare_table(engine: Engine, *, shown: str) -> None:
             f"{', '.join(sorted(unknown)) or 'none'}; columns it lacks: {', '.join(c.name for c in missing) or 'none'}); "
             "use that version with it, or start another ledger on purpose with --ledger URL and count both together"
         )
+    if read_only:
+        return
     with engine.begin() as connection:
         for column in missing:
             connection.exec_driver_sql(f"ALTER TABLE {TABLE} ADD COLUMN {CreateColumn(column).compile(dialect=engine.dialect)}")

@@ -35,6 +35,7 @@ from dpcore.train.trainer import run_trial
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.pricing.reservations import plan_from
 from sweeps.pricing.validation import plan_validation, score_reservation
+from sweeps.records.charged import open_ledger
 from sweeps.records.export import ExportedConfig
 from sweeps.records.publication import load_spec, require_state, trial_at_hand
 from sweeps.records.results import TrialRecord, read_results
@@ -174,7 +175,7 @@ def _open_ledger(request: TrainRequest) -> Ledger:
         return Ledger(request.ledger_url)
     if request.spec is None:
         raise Unavailable("there is no ledger to charge; --ledger URL names one on purpose")
-    return Ledger(request.spec.resolved_ledger_url, must_exist=True, witness=request.spec.ledger_witness)
+    return open_ledger(request.spec, must_exist=True)
 
 
 def _score(request: TrainRequest, training: _Training) -> Reservation | None:

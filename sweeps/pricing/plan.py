@@ -176,7 +176,12 @@ def check_cap(plan: SweepPlan, standing: Sequence[LedgerLine], accountant: Accou
 
 def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant) -> float:
     """ε at δ of all that a sweep has reserved so far (of a sweep behind a filter its budget, from the first trial on), of the
-    cohort that it charges most: people to train on and people to validate on are others, and each is promised their own sum."""
+    cohort that it charges most: people to train on and people to validate on are others, and each is promised their own sum.
+
+    Raises:
+        Refused: the ledger went back in time, so that its sum would be too low.
+    """
+    ledger.require_whole()
     lines = ledger.lines(sweep=sweep)
     cohorts = {line.cohort for line in lines}
     return max((total((line for line in lines if line.cohort == cohort), delta, accountant.compose) for cohort in cohorts), default=0.0)

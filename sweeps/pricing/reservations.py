@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dpcore.config import digest_of
 from dpcore.errors import Refused
+from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.room import Compose
 from sweeps.pricing.plan import Accountant
@@ -97,6 +98,39 @@ class Reservations:
             if record.trial_id in waiting:
                 self.settle(record)
 
+    def require_standing(self, records: Iterable[TrialRecord]) -> None:
+        """Holds the records of a sweep that is taken up against the ledger: what ran on private data was reserved before.
+
+        Raises:
+            Refused: the ledger is older than the sweep, or another one.
+        """
+        self._ledger.require_whole()
+        there = {line.run for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "reserve"}
+        missing = [run for record in records if record.curve or record.state in ("done", "pruned") for run in self._runs_of(record)]
+        missing = [run for run in missing if run not in there]
+        if missing:
+            _, trial_id, attempt = missing[0]
+            name, ledger = self._spec.name, shown(self._spec.resolved_ledger_url)
+            raise Refused(
+                f"{len(missing)} private runs of {name} have no reservation in the ledger {ledger} (the first is {trial_id}, attempt "
+                f"{attempt}): it is older than the sweep, or another one. Bring its ledger back; `dpsweep ledger {name} --restore` writes "
+                "lost lines from their witness"
+            )
+
+    def _runs_of(self, record: TrialRecord) -> list[tuple[str, str, int]]:
+        """The runs that must stand in the ledger once a record ran."""
+        sweep, found = self._spec.name, []
+        if self._validation is not None and self._validation_cohort is not None:
+            found.append((sweep, f"{record.trial_id}{TRIAL_SUFFIX}", 0))
+        if self._is_selected(record):
+            found += [(sweep, f"selection-e{record.epsilon:g}", 0)] if record.config.spends_privacy else []
+        elif record.is_sealed or record.config.spends_privacy:
+            found += [(sweep, record.trial_id, attempt) for attempt in range(record.attempt + 1)]
+        return found
+
+    def _is_selected(self, record: TrialRecord) -> bool:
+        return self._spec.space.sweep.regime.is_selection and record.role == "search"
+
     def _score(self, record: TrialRecord) -> Reservation | None:
         """The record's score on private validation data."""
         if self._validation is None or self._validation_cohort is None:
@@ -130,8 +164,7 @@ class Reservations:
                 cohort=self._cohort,
                 key_id=self._key_id,
             )
-        is_selected = self._spec.space.sweep.regime.is_selection and record.role == "search"
-        return None if is_selected else self._run(record)
+        return None if self._is_selected(record) else self._run(record)
 
     def _run(self, record: TrialRecord) -> Reservation | None:
         planned = self._accountant.plan(record.config, self._spec.places.cache_dir)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from dpcore.config import TrialConfig
 from dpcore.durable import OWNER_ONLY, append_lines, replace_file
 from dpcore.errors import BadInput, Refused, Unavailable
-from sweeps.ledger.ledger import Ledger, Reservation
+from sweeps.ledger.ledger import Reservation
+from sweeps.records.charged import open_ledger
 
 if TYPE_CHECKING:
     from sweeps.records.results import SweepResults
@@ -84,7 +85,8 @@ def sealed_reservation(config: TrialConfig, *, sweep: str, trial_id: str, attemp
 
 def was_unsealed(spec: SweepSpec) -> bool:
     """Whether the sweep's ceiling was ever shown."""
-    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
+    ledger = open_ledger(spec, read_only=True)
+    ledger.require_whole()
     return any(line.kind == "unseal" for line in ledger.lines(sweep=spec.name))
 
 
@@ -101,7 +103,7 @@ def unseal_ceiling(results: SweepResults, spec: SweepSpec) -> SweepResults:
     path = score_file(spec.sealed_dir / record.trial_id)
     if not path.is_file():
         raise Unavailable(f"{path} is not there: the score was sealed on another machine, or removed")
-    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
+    ledger = open_ledger(spec, must_exist=True)
     (line,) = (one for one in ledger.lines(sweep=spec.name) if one.run == (spec.name, *record.run) and one.kind == "reserve")
     ledger.unseal(line, cap=spec.space.sweep.epsilon_total)
     scores = json.loads(path.read_text())

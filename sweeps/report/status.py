@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.duration import at_a_time
 from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
+from sweeps.records.charged import open_ledger
 from sweeps.records.folder import LOCK_FILE
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import study_of
@@ -53,7 +53,7 @@ def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, floa
     """ε reserved so far, and ε reserved at the end of the plan."""
     if not spec.space.sweep.regime.is_promise:
         return None, None
-    ledger = Ledger(spec.resolved_ledger_url, must_exist=True, witness=spec.ledger_witness)
+    ledger = open_ledger(spec, read_only=True)
     planned = plan_sweep(spec.space, accountant, cache_dir=spec.places.cache_dir).sweep_epsilon
     return sweep_price(ledger, spec.name, spec.space.delta, accountant), planned
 

@@ -188,6 +188,7 @@ def test_a_lost_witness_is_a_finding_where_it_should_have_seen_every_line(tmp_pa
     of_a_sweep = Witness(tmp_path / "state" / "ledger.witness", sees_all=False)
     assert of_a_sweep.findings([line]) == []
     of_a_sweep.remember(line)
+    of_a_sweep.read()
     assert of_a_sweep.findings([line]) == [] != of_a_sweep.findings([])
 
 
@@ -339,7 +340,7 @@ def test_a_witness_that_a_full_disk_cut_short_raises_no_alarm_and_goes_on_in_a_l
     path = tmp_path / "ledger.sqlite.witness"
     path.write_text(path.read_text()[:-20])
     ledger.reserve(numbered(3))
-    assert [line.partition(" ")[0] for line in path.read_text().splitlines()] == ["1", "2", "3", "4"]
+    assert [line.partition(" ")[0] for line in path.read_text().splitlines()] == ["1", "2", "3", "3", "4"]
     assert ledger.verify(epsilon_of) == ()
 
 
@@ -351,3 +352,17 @@ def test_a_kill_before_the_first_line_was_witnessed_is_no_loss_of_the_witness(le
     with pytest.raises(KeyboardInterrupt):
         ledger.reserve(ONE)
     assert ledger.verify(epsilon_of) == ()
+
+
+def test_lines_that_were_exchanged_whole_are_named(tmp_path: Path, ledger: Ledger) -> None:
+    """Each line is sound by itself; what does not fit is the hash before it."""
+    for number in range(3):
+        ledger.reserve(numbered(number))
+    first, second, third = ledger.lines()
+    exchanged = replace(third, trial_id="e1-777", previous=first.hash, hash="")
+    ledger.close()
+    rewrite(
+        tmp_path, f"update lines set trial_id = 'e1-777', previous = '{first.hash}', hash = '{exchanged.computed_hash()}' where number = 3"
+    )
+    (tmp_path / "ledger.sqlite.witness").write_text(f"1 {first.hash}\n2 {second.hash}\n")
+    assert [text.partition(":")[0] for text in ledger.verify(epsilon_of)] == ["line 3 (s e1-777)"]

@@ -1,0 +1,70 @@
+"""Brings a lost, damaged or older SQLite ledger back to what its witnesses remember."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from sqlalchemy.exc import DatabaseError
+
+from dpcore.errors import BadInput, Corrupt
+from sweeps.ledger.database import file_of, open_engine, patiently, shown
+from sweeps.ledger.findings import chain_findings
+from sweeps.ledger.lines import LINES, LedgerLine, prepare_table, read_lines
+from sweeps.ledger.witness import Witness, lost_lines
+
+DAMAGED_SUFFIX = ".damaged"
+
+
+def restore(url: str, witnesses: Sequence[Path]) -> int:
+    """Writes the lines that a ledger has lost at its end back from its witnesses. A damaged file is kept under another name.
+
+    Returns:
+        How many lines were written.
+
+    Raises:
+        BadInput: the ledger is no SQLite file. Corrupt: the witnesses do not hold every lost line whole, or another ledger's.
+    """
+    file = file_of(url)
+    if file is None:
+        raise BadInput(f"{shown(url)} is a server's database: bring it back from the server's own copies")
+    beside = file.with_name(f"{file.name}.witness")
+    asked = [Witness(path, sees_all=False) for path in dict.fromkeys((beside, *witnesses))]
+    there = _sound_lines(url, file)
+    lost = lost_lines(asked, there or ())
+    broken = [*chain_findings([*(there or ()), *lost])]
+    if broken:
+        raise Corrupt(f"the witnesses do not go on from what is there: {broken[0]}; bring back a copy of the ledger")
+    if there is None:
+        _set_aside(file)
+    engine = open_engine(url, must_exist=False, read_only=False)
+    patiently(lambda: prepare_table(engine, shown=shown(url), read_only=False), url=url)
+    with engine.connect() as connection, connection.begin():
+        for line in lost:
+            connection.execute(LINES.insert().values(**asdict(line)))
+    engine.dispose()
+    return len(lost)
+
+
+def _sound_lines(url: str, file: Path) -> tuple[LedgerLine, ...] | None:
+    """The lines of the file; none where it is not there, None where its pages are damaged."""
+    if not file.is_file():
+        return ()
+    engine = open_engine(url, must_exist=True, read_only=True)
+    try:
+        with engine.connect() as connection:
+            sound = [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check")] == ["ok"]
+            has_table = engine.dialect.has_table(connection, LINES.name)
+            return (read_lines(connection) if has_table else ()) if sound else None
+    except DatabaseError:  # its pages do not read at all, which is what this is for
+        return None
+    finally:
+        engine.dispose()
+
+
+def _set_aside(file: Path) -> None:
+    for path in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+        if path.exists():
+            os.replace(path, path.with_name(f"{path.name}{DAMAGED_SUFFIX}"))
