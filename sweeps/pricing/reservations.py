@@ -121,9 +121,9 @@ class Reservations:
         """The runs that must stand in the ledger once a record ran."""
         sweep, found = self._spec.name, []
         if self._validation is not None and self._validation_cohort is not None:
-            found.append((sweep, f"{record.trial_id}{TRIAL_SUFFIX}", 0))
+            found.append((sweep, str(TrialId.parse(record.trial_id).score), 0))
         if self._is_selected(record):
-            found += [(sweep, f"selection-e{record.epsilon:g}", 0)] if record.config.spends_privacy else []
+            found += [(sweep, str(TrialId.selection(record.at_epsilon)), 0)] if record.config.spends_privacy else []
         elif record.is_sealed or record.config.spends_privacy:
             found += [(sweep, record.trial_id, attempt) for attempt in range(record.attempt + 1)]
         return found
