@@ -49,7 +49,8 @@ def placed(joints: NDArray[np.float64], visible: NDArray[np.bool_], tally: Impor
     """Which joints (K,) are labelled: those that are said to be and have a place. (0, 0) and (-1, -1) are no places in any format."""
     nowhere = visible & ((joints == 0).all(axis=-1) | (joints == -1).all(axis=-1))
     tally.unplaced += int(nowhere.sum())
-    return visible & ~nowhere
+    labelled: NDArray[np.bool_] = np.asarray(visible & ~nowhere)
+    return labelled
 
 
 def check_labels(
@@ -121,5 +122,5 @@ def check_keypoints(keypoints: NDArray[np.float64], visible: NDArray[np.bool_], 
 
 
 def _inside(points: NDArray[np.float64], size_px: tuple[int, int]) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = ((points >= -0.5) & (points <= np.array(size_px) - 0.5)).all(axis=-1)
+    inside: NDArray[np.bool_] = np.asarray(((points >= -0.5) & (points <= np.array(size_px) - 0.5)).all(axis=-1))
     return inside
