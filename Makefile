@@ -37,7 +37,7 @@ test: $(STAMP) ## set everything up and run the tests (PROCESSES=2 at once; 0 fo
 test-slow: $(STAMP) ## the tests that take minutes each (TESTS=tests/e2e for some of them)
 	$(CPU_THREADS) $(BIN)/python -m pytest -m "slow" --timeout 1800 $(TESTS)
 
-check: $(STAMP) ## ruff, mypy --strict, import-linter
+check: $(STAMP) ## ruff, mypy --strict (tests and benchmarks too), import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

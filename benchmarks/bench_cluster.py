@@ -51,7 +51,7 @@ def pretend_cluster(nodes: int) -> Iterator[str]:
         cluster.wait_for_nodes(timeout=300)
         yield cluster.address
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def slept(spec: SweepSpec) -> list[Span]:

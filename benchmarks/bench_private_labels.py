@@ -24,7 +24,7 @@ from dpcore.train.trainer import run_trial
 from dpcore.train.trial_data import open_trial_data
 from search_spaces.loader import load_space
 
-SETTINGS = {"clip_norm": 0.3, "optimizer.learning_rate": 8e-3, "split": "blur_3"}
+SETTINGS: dict[str, Any] = {"clip_norm": 0.3, "optimizer.learning_rate": 8e-3, "split": "blur_3"}
 RUNTIME = RuntimeFlags(report_every_steps=1000, checkpoint_every_steps=1000)
 
 

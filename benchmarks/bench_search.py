@@ -69,6 +69,7 @@ def stock(kind: str, trials: int, epsilons: tuple[float, ...], seed: int, score:
         searcher = OptunaSearch(flat if kind == "flat" else conditional, metric="score", mode="max", seed=1000 * seed + place)
         for number in range(trials):
             drawn = searcher.suggest(str(number))
+            assert isinstance(drawn, dict)
             draw: dict[str, Any] = {}
             for path, parameter in space.parameters_at(epsilon).items():
                 if space.is_active(parameter, draw):

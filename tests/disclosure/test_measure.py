@@ -138,8 +138,8 @@ def test_nobody_is_both_learned_from_and_tested_on(attack_places: Places) -> Non
     train, test = choose_people(copies, validation, AttackSettings(), PublicStreams(0))
     ((_, tested),) = test.parts
     assert len(tested) == 6
-    for dataset, rows in train.parts:
-        assert not np.isin(dataset.content_hashes[rows], validation.content_hashes[tested]).any()
+    for dataset, chosen in train.parts:
+        assert not np.isin(dataset.content_hashes[chosen], validation.content_hashes[tested]).any()
     assert not np.isin(validation.image_ids[train.parts[0][1]], validation.image_ids[tested]).any()
 
 

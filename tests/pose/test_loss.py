@@ -11,7 +11,7 @@ from dpcore.pose.loss import simcc_loss
 CODEC = SimCCCodec(height_px=16, width_px=16, split_ratio=1.0, label_sigma_bins=1.0)
 
 
-def random_batch(count: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+def random_batch(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits_x = torch.randn(count, 3, 16, generator=generator)
     logits_y = torch.randn(count, 3, 16, generator=generator)
@@ -21,17 +21,17 @@ def random_batch(count: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
 
 
 def test_each_loss_is_that_of_the_example_alone() -> None:
-    batch = random_batch(5)
-    together = simcc_loss(*batch, CODEC)
-    alone = torch.cat([simcc_loss(*(part[row : row + 1] for part in batch), CODEC) for row in range(5)])
+    x, y, keypoints, visible = random_batch(5)
+    together = simcc_loss(x, y, keypoints, visible, CODEC)
+    alone = torch.cat([simcc_loss(x[i : i + 1], y[i : i + 1], keypoints[i : i + 1], visible[i : i + 1], CODEC) for i in range(5)])
     assert together.shape == (5,)
     torch.testing.assert_close(together, alone)
 
 
 def test_no_example_moves_another_ones_loss_or_gradient() -> None:
-    batch = random_batch(4)
-    logits_x = batch[0].clone().requires_grad_()
-    simcc_loss(logits_x, *batch[1:], CODEC)[1].backward()
+    x, y, keypoints, visible = random_batch(4)
+    logits_x = x.clone().requires_grad_()
+    simcc_loss(logits_x, y, keypoints, visible, CODEC)[1].backward()  # type: ignore[no-untyped-call]
     assert logits_x.grad is not None
     assert logits_x.grad[[0, 2, 3]].abs().max() == 0
     assert logits_x.grad[1].abs().max() > 0
@@ -60,7 +60,7 @@ def test_joints_outside_the_crop_or_unlabelled_give_no_loss_and_a_finite_gradien
     visible = torch.tensor([[True, True, False]])
     logits = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
     loss = simcc_loss(logits, logits, keypoints, visible, CODEC)
-    loss.sum().backward()
+    loss.sum().backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
     assert logits.grad is not None
     assert logits.grad.abs().max() == 0

@@ -13,7 +13,7 @@ from dpcore.pose.pckh import PckhState, example_scores, head_size_of_box
 from dpcore.pose.skeleton import UNSCORED
 
 
-def random_people(count: int, seed: int) -> tuple[np.ndarray[Any, Any], ...]:
+def random_people(count: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     generator = np.random.default_rng(seed)
     truth = generator.uniform(0, 64, size=(count, 16, 2))
     # multiples of a quarter of the head size put many joints exactly on a threshold

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import mpmath
 import pytest
@@ -28,7 +29,7 @@ MPII_Q = 256 / 22246
 
 
 def trial(epsilon: float = 0.8, method: str = "dpsgd", **changes: object) -> TrialConfig:
-    values = {
+    values: dict[str, Any] = {
         "method": method,
         "data": {"private": "a", "public": "b", "validation": "c", "nominal_examples": 1000},
         "stages": {"private": {"steps": 40, "expected_batch_size": 60}},

@@ -22,7 +22,7 @@ def has_stddev(noise: np.ndarray, stddev: float) -> bool:
     """Two-sided χ² test of the variance, and Kolmogorov-Smirnov of the shape."""
     total = float(np.sum(noise**2)) / stddev**2
     tails = stats.chi2.sf(total, noise.size), stats.chi2.cdf(total, noise.size)
-    return min(*tails, stats.kstest(noise / stddev, "norm").pvalue) > ALPHA
+    return bool(min(*tails, stats.kstest(noise / stddev, "norm").pvalue) > ALPHA)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_a_number_is_computed_once_and_read_back_exactly(tmp_path: Path) -> None
 
 
 def test_without_a_folder_nothing_is_stored() -> None:
-    assert [remembered(None, {"x": 1}, lambda value=value: value) for value in (1.0, 2.0)] == [1.0, 2.0]
+    assert [remembered(None, {"x": 1}, partial(float, value)) for value in (1.0, 2.0)] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": {"x": 2}, "value": 1.0}', '{"value": 1.0}'])

@@ -82,7 +82,7 @@ def folded_weights(folder: Path) -> None:
     (folder / "tiny_layers.json").write_text(json.dumps({"model": "tiny", "input": "RGB 0..255 -> x/127.5-1", "layers": layers}))
 
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "small": {"backbone": "small", "freeze": "early"},
     "folded": {"backbone": "folded", "weights": "models/tiny", "feature_layers": ["stem", "dw"], "freeze": "none"},
 }
@@ -174,7 +174,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def without(unit: str, name: str) -> list[int]:
-    place = {"person": lambda row: f"p{row}", "image": lambda row: CROPS[row][0], "video": lambda row: CROPS[row][1]}[unit]
+    place: Callable[[int], str] = {"person": lambda row: f"p{row}", "image": lambda row: CROPS[row][0], "video": lambda row: CROPS[row][1]}[
+        unit
+    ]
     return [row for row in range(len(CROPS)) if place(row) != name]
 
 

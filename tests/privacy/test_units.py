@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_the_choice_is_uniform_over_the_examples_of_a_unit() -> None:
     units = Units.of_ids(np.array(["u"] * 5))
     counts = np.zeros(5)
     for seed in range(2000):
-        counts[units.choose(np.array([0]), 2, lambda name, s=seed: stream_of(name, s)).examples] += 1
+        counts[units.choose(np.array([0]), 2, partial(stream_of, seed=seed)).examples] += 1
     assert counts.sum() == 4000
     assert stats.chisquare(counts).pvalue > 1e-6
     assert stats.chisquare(counts + np.array([400, -100, -100, -100, -100])).pvalue < 1e-6

@@ -7,17 +7,21 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from dpcore.config import TrialConfig
+from dpcore.config import RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput, Diverged, NotReplayable, OutOfMemory
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.composition import Filtered, Selected
+from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from sweeps.engine.preflight import DatasetFacts, Surroundings
 from sweeps.pricing.plan import Accountant
+from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.records.spec import SweepSpec
 
 
 def score_of(config: TrialConfig) -> float:
@@ -28,7 +32,7 @@ def score_of(config: TrialConfig) -> float:
     return base - (0.1 if config.is_control else 0.0) + 0.001 * config.seed
 
 
-def run_trial(config, runtime, handout) -> Iterator[Report]:
+def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """Three reports; each is written down before it is given."""
     folder = handout.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +42,7 @@ def run_trial(config, runtime, handout) -> Iterator[Report]:
         file.write(f"{handout.key.key_id()} {handout.attempt.number}\n")
     for step in (1, 2, 3):
         if step > len(reports):
-            metrics = {"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1}
+            metrics: dict[str, float] = {"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1}
             if config.spends_privacy:
                 metrics["privacy/epsilon_spent"] = config.epsilon * step / 3
             reports.append(metrics)
@@ -46,14 +50,14 @@ def run_trial(config, runtime, handout) -> Iterator[Report]:
         yield Report(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=f"{handout.trial_id}-{step}")
 
 
-def slow_trial(config, runtime, handout) -> Iterator[Report]:
+def slow_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """The same, a second a report."""
     for report in run_trial(config, runtime, handout):
         time.sleep(1.0)
         yield report
 
 
-def locked_trial(config, runtime, handout) -> Iterator[Report]:
+def locked_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """The same, under its folder's lock while it is open."""
     handout.folder.mkdir(parents=True, exist_ok=True)
     with (handout.folder / "trial.lock").open("w") as lock:
@@ -61,7 +65,7 @@ def locked_trial(config, runtime, handout) -> Iterator[Report]:
         yield from run_trial(config, runtime, handout)
 
 
-def noted_trial(config, runtime, handout) -> Iterator[Report]:
+def noted_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """The slow one; which it is and who began it is noted where every node sees it."""
     handout.places.data_dir.mkdir(parents=True, exist_ok=True)
     with (handout.places.data_dir / "starts.txt").open("a") as file:
@@ -69,7 +73,7 @@ def noted_trial(config, runtime, handout) -> Iterator[Report]:
     yield from slow_trial(config, runtime, handout)
 
 
-def dying_trial(config, runtime, handout) -> Iterator[Report]:
+def dying_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """The worker of the second search trial is killed once after its first report; the third diverges, the fourth is refused."""
     folder, number, searched = handout.folder, handout.trial_id.rpartition("-")[2], handout.trial_id.startswith("e")
     for report in run_trial(config, runtime, handout):
@@ -83,7 +87,7 @@ def dying_trial(config, runtime, handout) -> Iterator[Report]:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def faulty_trial(config, runtime, handout) -> Iterator[Report]:
+def faulty_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """Trials 000 to 003 of a search fail, each in its way; 004 in its set-up, before the first report. A new attempt goes well."""
     number = handout.trial_id.rpartition("-")[2] if handout.trial_id.startswith("e") and not handout.attempt.number else ""
     if number == "004":
@@ -100,7 +104,7 @@ def faulty_trial(config, runtime, handout) -> Iterator[Report]:
             raise NotReplayable("other libraries")
 
 
-def undisturbed_disk(config, runtime, handout) -> Iterator[Report]:
+def undisturbed_disk(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """`faulty_trial` without the fault that ends the whole sweep."""
     return faulty_trial(config, runtime, replace(handout, trial_id=handout.trial_id.replace("-001", "-005")))
 
@@ -119,18 +123,18 @@ def plan(config: TrialConfig, cache_dir: Path | None) -> PrivacyPlan | None:
     )
 
 
-def compose(charges, delta: float) -> float:
+def compose(charges: Iterable[tuple[Any, int]], delta: float) -> float:
     """Plain addition of 1 / noise; a selection counts three times, a filter as itself."""
     return sum(count * _cost(charge, delta) for charge, count in charges)
 
 
-def _cost(charge, delta: float) -> float:
+def _cost(charge: Any, delta: float) -> float:
     if isinstance(charge, Filtered):
         return charge.epsilon(delta)
     return 3 / charge.spending.noise_multiplier if isinstance(charge, Selected) else 1 / charge.noise_multiplier
 
 
-def epsilon_of(charge, delta: float) -> float:
+def epsilon_of(charge: Any, delta: float) -> float:
     """Of one line."""
     return compose([(charge, 1)], delta)
 
@@ -147,13 +151,13 @@ class Tracker:
     def sweep_started(self) -> None:
         self.events.append(("sweep", ""))
 
-    def trial_started(self, record) -> None:
+    def trial_started(self, record: TrialRecord) -> None:
         self.events.append(("started", record.trial_id))
 
-    def reported(self, record, report) -> None:
+    def reported(self, record: TrialRecord, report: CurvePoint) -> None:
         self.events.append(("reported", f"{record.trial_id} {report.step}"))
 
-    def trial_ended(self, record) -> None:
+    def trial_ended(self, record: TrialRecord) -> None:
         self.events.append(("ended", record.trial_id))
 
     def close(self, *, interrupted: bool = False) -> None:
@@ -163,7 +167,7 @@ class Tracker:
 def surroundings(lines: list[str] | None = None, trackers: list[Tracker] | None = None, *, protected: bool = False) -> Surroundings:
     """All fakes together; says its lines into `lines`."""
 
-    def tracker(spec) -> Tracker:
+    def tracker(spec: SweepSpec) -> Tracker:
         made = Tracker(spec)
         if trackers is not None:
             trackers.append(made)

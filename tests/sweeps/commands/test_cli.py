@@ -43,6 +43,7 @@ def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, object]:
 
 def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """The message of a command that must end with exit 2; nothing may stand on stdout."""
+    code: object
     try:
         code = main(list(argv))
     except SystemExit as stop:

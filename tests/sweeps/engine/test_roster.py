@@ -32,7 +32,7 @@ def step(record: TrialRecord, generator: random.Random) -> TrialRecord:
     return record.with_point(CurvePoint(2, {"val/pckh_50": score})).ended(seconds=1.0)
 
 
-def test_random_histories_are_counted_as_if_from_the_start():
+def test_random_histories_are_counted_as_if_from_the_start() -> None:
     for seed in range(20):
         generator, roster, aside = random.Random(seed), Roster(), set()
         for number in range(60):
@@ -54,7 +54,7 @@ def test_random_histories_are_counted_as_if_from_the_start():
         assert len(roster) == 60
 
 
-def test_the_earlier_of_equal_scores_wins_whichever_ends_first():
+def test_the_earlier_of_equal_scores_wins_whichever_ends_first() -> None:
     roster = Roster()
     records = [TrialRecord(trial_id=f"t{n}", role="search", number=n, epsilon=0.8, config=CONFIG) for n in range(2)]
     for record in records:
@@ -66,7 +66,7 @@ def test_the_earlier_of_equal_scores_wins_whichever_ends_first():
     assert roster.best(0.8) == roster["t0"]
 
 
-def test_a_control_is_made_of_feature_trials_alone():
+def test_a_control_is_made_of_feature_trials_alone() -> None:
     roster = Roster()
     feature = CONFIG.changed(
         **{"method": "feature", "public_weight": 0.5, "split": {"name": "b", "transform": "gaussian_blur", "sigma_px": 4}}

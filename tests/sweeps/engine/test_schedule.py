@@ -69,7 +69,7 @@ def test_winner_reruns_repeat_the_config_and_the_control_differs_in_the_private_
     schedule = schedule_of(spec_of(tmp_path))
     run_all(schedule)
     records = {record.trial_id: record for record in schedule.records}
-    winner = max((r for r in schedule.records if r.role == "search" and r.epsilon == 2.0), key=lambda r: r.pckh_50)
+    winner = max((r for r in schedule.records if r.role == "search" and r.epsilon == 2.0), key=lambda r: r.pckh_50 or 0.0)
     assert records["seed-e2-1"].config == winner.config
     control = records["control-e2"]
     assert control.config.private_weight == 0
@@ -272,7 +272,7 @@ def test_the_cap_stops_the_search_and_says_so(tmp_path: Path) -> None:
     handed = run_all(schedule)
     assert "epsilon_total 6" in schedule.stopped_by
     assert not [name for name in handed if name.startswith("seed")]
-    spent = sum(r.epsilon for r in schedule.records if r.role == "search" and r.state == "done")
+    spent = sum(r.epsilon or 0.0 for r in schedule.records if r.role == "search" and r.state == "done")
     assert spent <= 6.0
     assert schedule.finished == schedule.planned
 

@@ -1,9 +1,15 @@
 """Simulated trials: curves, failures, and repetitions that agree."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 from dpcore.config import RuntimeFlags, TrialConfig, parse_config
 from dpcore.train.attempts import Attempt
 from dpcore.train.handout import Handout
+from dpcore.train.reports import Report
 from sweeps.engine.simulation import FAILING_SHARE, failing_trial, run_trial
+
+TrialFunction = Callable[[TrialConfig, RuntimeFlags, Handout], Iterator[Report]]
 
 
 def config_at(epsilon: float, *, clip_norm: float, learning_rate: float) -> TrialConfig:
@@ -24,12 +30,14 @@ def config_at(epsilon: float, *, clip_norm: float, learning_rate: float) -> Tria
     return parse_config(TrialConfig, document)
 
 
-def reports(config, folder, *, trial=run_trial, trial_id="e1-000", attempt=0, every=25):
+def reports(
+    config: TrialConfig, folder: Path, *, trial: TrialFunction = run_trial, trial_id: str = "e1-000", attempt: int = 0, every: int = 25
+) -> list[Report]:
     handout = Handout(trial_id=trial_id, folder=folder, attempt=Attempt(number=attempt), places=None, key=None)
     return list(trial(config, RuntimeFlags(report_every_steps=every), handout))
 
 
-def test_a_repetition_gives_the_same_reports_and_a_new_attempt_other_ones(tmp_path):
+def test_a_repetition_gives_the_same_reports_and_a_new_attempt_other_ones(tmp_path: Path) -> None:
     config = config_at(1.0, clip_norm=0.1, learning_rate=0.01)
     first = reports(config, tmp_path)
     assert [report.step for report in first] == [25, 50, 75, 100]
@@ -39,14 +47,14 @@ def test_a_repetition_gives_the_same_reports_and_a_new_attempt_other_ones(tmp_pa
     assert again[-1].metrics["val/pckh_50"] != first[-1].metrics["val/pckh_50"]
 
 
-def test_the_curve_rises_to_the_score_and_the_budget_is_spent_on_the_way(tmp_path):
+def test_the_curve_rises_to_the_score_and_the_budget_is_spent_on_the_way(tmp_path: Path) -> None:
     curve = [report.metrics for report in reports(config_at(1.0, clip_norm=0.05, learning_rate=0.01), tmp_path)]
     scores = [point["val/pckh_50"] for point in curve]
     assert scores == sorted(scores)
     assert [point["privacy/epsilon_spent"] for point in curve][-1] == 1.0
 
 
-def test_about_the_failing_share_of_trials_breaks_in_mid_way(tmp_path):
+def test_about_the_failing_share_of_trials_breaks_in_mid_way(tmp_path: Path) -> None:
     config = config_at(1.0, clip_norm=0.1, learning_rate=0.01)
     broken = 0
     for number in range(200):

@@ -14,7 +14,7 @@ import pytest
 import spaces
 from one_process import OneProcess
 
-from dpcore.config import Places
+from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.train.handout import Handout
 from sweeps import cli
@@ -28,7 +28,7 @@ from sweeps.records.spec import SweepSpec
 CEILING = 0.87654321
 
 
-def trial(config, runtime, handout: Handout) -> Iterator[SimpleNamespace]:
+def trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimpleNamespace]:
     """A fake trial whose ceiling has a score of its own, also in its folder; without `sealed` it would be refused."""
     if config.method == "nonprivate" and not handout.sealed:
         raise Refused("protected")

@@ -4,6 +4,7 @@ import json
 import math
 import stat
 from pathlib import Path
+from typing import Any
 
 import fake_trials
 import numpy as np
@@ -57,7 +58,7 @@ def probability(law: SelectionLaw, k: int) -> float:
     return (1 - low) ** k / (low**-shape - 1) * product
 
 
-def spec_of(tmp_path: Path, *, device: str = "cpu", law: SelectionLaw = LAWS[0], **sections: object) -> SweepSpec:
+def spec_of(tmp_path: Path, *, device: str = "cpu", law: SelectionLaw = LAWS[0], **sections: Any) -> SweepSpec:
     sweep = {"accounting": "private_selection", "trials_per_epsilon": None, "selection": law.model_dump(), **sections.pop("sweep", {})}
     return SweepSpec(
         name="s",

@@ -92,11 +92,11 @@ def test_no_more_scores_leave_than_the_noise_was_made_for(spec: SweepSpec) -> No
 
 
 def test_a_worker_is_told_how_its_score_leaves(spec: SweepSpec, tmp_path: Path) -> None:
-    told = assignment(spec, record(0), folder=tmp_path)["validation"]
+    told = assignment(spec, record(0), folder=tmp_path).validation
     plan = plan_validation(spec.space, spec.places.cache_dir)
     assert plan is not None
     assert told == plan.release.model_dump(mode="json")
-    assert assignment(spec.model_copy(update={"space": spaces.space()}), record(0), folder=tmp_path)["validation"] is None
+    assert assignment(spec.model_copy(update={"space": spaces.space()}), record(0), folder=tmp_path).validation is None
 
 
 @pytest.mark.parametrize(

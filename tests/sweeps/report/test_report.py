@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from sweeps.report.comparison import compare
 from sweeps.report.report import STAND_IN, build_report, write_report
 
 DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}
-PRIVATE = {"stages": {"private": {"steps": 4, "expected_batch_size": 10}}, "data": DATA}
+PRIVATE: dict[str, Any] = {"stages": {"private": {"steps": 4, "expected_batch_size": 10}}, "data": DATA}
 SPLITS = {name: {"name": name, "transform": "gaussian_blur", "sigma_px": sigma} for name, sigma in (("weak", 2.0), ("strong", 8.0))}
 VIEW = {**PRIVATE, "stages": {**PRIVATE["stages"], "public_view": {"steps": 3}}}
 

@@ -1,6 +1,7 @@
 """Where a sweep stands: counts, leader, time and cost left, with a driver and without."""
 
 import fcntl
+import math
 from pathlib import Path
 
 import fake_trials
@@ -61,7 +62,7 @@ def test_a_sweep_in_the_middle_has_counts_a_leader_and_the_time_and_cost_that_ar
     assert group["leader"] == {"trial_id": best.trial_id, "method": best.config.method}
     assert group["best"] == pytest.approx(fake_trials.score_of(best.config))
     assert (group["planned"], group["done"], group["running"]) == (4, len(searched), 0)
-    assert status["sweep_epsilon"] == pytest.approx(sum(r.epsilon for r in (*ended, running) if r.epsilon is not None))
+    assert status["sweep_epsilon"] == pytest.approx(math.fsum(r.epsilon or 0.0 for r in (*ended, running)))
     assert status["sweep_epsilon_planned"] == pytest.approx(6 * 0.5 + 6 * 2.0)
     assert status["seconds_left"] == pytest.approx(10.0 * (17 - 7) / 1)  # one runs
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 from dpcore.config import Places, RuntimeFlags
 from dpcore.data.manifest import Manifest
 from dpcore.errors import BadInput
+from search_spaces.space import SpaceFile
 from sweeps.engine.driver import run_sweep
 from sweeps.engine.schedule import Schedule
 from sweeps.engine.simulation import REPORTS_FILE
@@ -139,9 +140,10 @@ def test_the_median_rule_is_its_definition_whatever_the_order_of_reports(log: li
     replay(log, MEDIAN, by_definition)
 
 
-def replay(log: Sequence[tuple[int, float]], plan: StoppingPlan, by_definition) -> None:
+def replay(log: Sequence[tuple[int, float]], plan: StoppingPlan, by_definition: Callable[[dict[int, list[float]], int, int], bool]) -> None:
     """Holds `Stopping` against a definition that looks at all curves anew; nobody obeys, so that every rung fills."""
-    stopping, curves = Stopping(plan), {}
+    stopping = Stopping(plan)
+    curves: dict[int, list[float]] = {}
     for trial, score in log:
         curve = curves.setdefault(trial, [])
         if len(curve) == plan.horizon:
@@ -184,7 +186,7 @@ def test_stopping_says_what_it_saves_and_under_a_rehearsal_nothing_of_charges() 
     assert what_stopping_saves(HALVING, "public_proxy") == HALVING.text()
 
 
-def space_with(stopper: str, *, steps: int = 300, **settings: object):
+def space_with(stopper: str, *, steps: int = 300, **settings: object) -> SpaceFile:
     stages = {"public_view": {"until": "converged"}, "private": {"steps": steps, "expected_batch_size": 10}}
     return spaces.space(sweep={"stopper": stopper, **({"stopping": settings} if settings else {})}, trial={"stages": stages})
 
@@ -234,7 +236,8 @@ def point_of(record: TrialRecord, step: int) -> CurvePoint:
 
 def events(schedule: Schedule, *, workers: int = 3) -> Iterator[str]:
     """Runs a sweep on a few pretended workers in a fixed disorder, one event at a time; a killed driver is one that is asked no more."""
-    order, running = random.Random(1), {}
+    order = random.Random(1)
+    running: dict[str, tuple[TrialRecord, int]] = {}
     while True:
         while len(running) < workers and (record := schedule.next()) is not None:
             running[record.trial_id] = (record, 0)
@@ -270,7 +273,7 @@ def test_stopped_trials_are_pruned_everywhere_and_charged_in_full(spec: SweepSpe
     assert "stopped early at step" in progress_line(pruned[0], finished=1, planned=2)
     for epsilon in (0.5, 2.0):
         searched = [record for record in records.values() if record.role == "search" and record.epsilon == epsilon]
-        winner = max((record for record in searched if record.state == "done"), key=lambda record: record.pckh_50)
+        winner = max((record for record in searched if record.state == "done"), key=lambda record: record.pckh_50 or 0.0)
         assert records[f"seed-e{epsilon:g}-1"].config == winner.config
     lines = Ledger(spec.resolved_ledger_url).lines()
     reserved = {line.trial_id: line for line in lines if line.kind == "reserve"}

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_trials
 import optuna
@@ -76,9 +77,9 @@ def in_turn(studies: Studies, rounds: range) -> None:
             finish(studies, epsilon, number)
 
 
-def best_params(studies: Studies, epsilon: float) -> list[dict]:
+def best_params(studies: Studies, epsilon: float) -> list[dict[str, Any]]:
     trials = [trial for trial in studies._studies[epsilon].get_trials(deepcopy=False) if "from" not in trial.user_attrs]
-    return [dict(trial.params) for trial in sorted(trials, key=lambda trial: trial.value, reverse=True)]
+    return [dict(trial.params) for trial in sorted(trials, key=lambda trial: trial.value or 0.0, reverse=True)]
 
 
 def test_the_best_of_the_nearest_epsilon_are_tried_once_after_the_start_up_and_not_again_on_resume(tmp_path: Path) -> None:

@@ -1,20 +1,25 @@
 """TPE over all ε: what a fit sees, what near and far studies count, and that ranges of other ε do not leak in."""
 
 import warnings
+from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 
 from sweeps.search import tpe
 from sweeps.search.tpe import SharedTPESampler, good_count, newest
 
-SPACE = {"method": CategoricalDistribution(("a", "b")), "x": FloatDistribution(0.0, 1.0), "rank": IntDistribution(1, 9)}
+SPACE: dict[str, BaseDistribution] = {
+    "method": CategoricalDistribution(("a", "b")),
+    "x": FloatDistribution(0.0, 1.0),
+    "rank": IntDistribution(1, 9),
+}
 
 
-def studies_at(*epsilons: float, space: dict = SPACE) -> dict[float, optuna.Study]:
+def studies_at(*epsilons: float, space: dict[str, BaseDistribution] = SPACE) -> dict[float, optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     studies: dict[float, optuna.Study] = {}
     for epsilon in epsilons:
@@ -25,7 +30,7 @@ def studies_at(*epsilons: float, space: dict = SPACE) -> dict[float, optuna.Stud
     return studies
 
 
-def add(study: optuna.Study, count: int, *, best: float, space: dict = SPACE) -> None:
+def add(study: optuna.Study, count: int, *, best: float, space: dict[str, BaseDistribution] = SPACE) -> None:
     """Scores are best at x = `best`; `rank` is active under method a."""
     for number in range(count):
         x, method = (number * 0.618) % 1.0, "ab"[number % 2]
@@ -33,7 +38,7 @@ def add(study: optuna.Study, count: int, *, best: float, space: dict = SPACE) ->
         study.add_trial(create_trial(params=params, distributions={name: space[name] for name in params}, value=-abs(x - best)))
 
 
-def draws(study: optuna.Study, count: int, *, top: float = 1.0) -> list[dict]:
+def draws(study: optuna.Study, count: int, *, top: float = 1.0) -> list[dict[str, Any]]:
     found = []
     for _ in range(count):
         trial = study.ask()
@@ -46,7 +51,7 @@ def draws(study: optuna.Study, count: int, *, top: float = 1.0) -> list[dict]:
     return found
 
 
-def mean_x(found: list[dict]) -> float:
+def mean_x(found: list[dict[str, Any]]) -> float:
     return sum(draw["x"] for draw in found) / len(found)
 
 

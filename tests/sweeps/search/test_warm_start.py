@@ -42,7 +42,9 @@ def results_of(spec: SweepSpec, scores: dict[float, list[tuple[float, float]]]) 
     return SweepResults(name=spec.name, records=tuple(records), accounting=accounting, delta=1e-5, sweep_epsilon=2.5, composed_epsilon=2.5)
 
 
-def earlier_sweep(tmp_path: Path, name: str = "before", *, scores: dict | None = None, **sections: object) -> SweepSpec:
+def earlier_sweep(
+    tmp_path: Path, name: str = "before", *, scores: dict[float, list[tuple[float, float]]] | None = None, **sections: object
+) -> SweepSpec:
     spec = spec_of(tmp_path, name, **sections)
     spec.save()
     found = {0.5: [(0.02, 0.5), (0.03, 0.7), (0.04, 0.6)], 2.0: [(0.2, 0.8), (0.9, 0.3)]} if scores is None else scores
@@ -56,7 +58,7 @@ def begun(tmp_path: Path, **sections: object) -> tuple[SweepSpec, list[str]]:
 
 
 def clip_norms(spec: SweepSpec, epsilon: float) -> list[float]:
-    return [draw["clip_norm"] for draw in spec.warm_start.draws[epsilon]]
+    return [float(draw["clip_norm"]) for draw in spec.warm_start.draws[epsilon]]
 
 
 def test_each_epsilon_takes_the_two_best_of_the_nearest_one(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def run_one_trial(tracker: Tracker, record: TrialRecord, steps: tuple[int, ...] 
         tracker.reported(record, CurvePoint(step, metrics, "d"))
 
 
-def opened(spec: SweepSpec) -> tuple[MlflowClient, dict[str, object]]:
+def opened(spec: SweepSpec) -> tuple[MlflowClient, dict[str, Any]]:
     client = MlflowClient(tracking_uri=f"sqlite:///{spec.storage}/mlflow.db")
     experiment = client.get_experiment_by_name(spec.name)
     runs = client.search_runs([experiment.experiment_id])
@@ -259,7 +259,7 @@ def save_small_model(spec: SweepSpec, record: TrialRecord) -> PoseNetwork:
     return network
 
 
-def summarized(spec: SweepSpec, record: TrialRecord, *, protected: bool = False, **given: object) -> tuple[MlflowClient, dict[str, object]]:
+def summarized(spec: SweepSpec, record: TrialRecord, *, protected: bool = False, **given: object) -> tuple[MlflowClient, dict[str, Any]]:
     """A sweep of one trial, whole."""
     tracker = Tracker(spec, facts=FakeFacts(protected=protected))
     run_one_trial(tracker, record)
@@ -405,7 +405,8 @@ def test_an_unreachable_store_is_said_in_seconds(uri: str) -> None:
 
 
 def test_credentials_leave_the_uri(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_connection.os, "environ", environment := {})
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(mlflow_connection.os, "environ", environment)
     assert take_credentials("https://ann:secret@host:5000/mlflow") == "https://host:5000/mlflow"
     assert environment == {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "secret"}
     with pytest.raises(BadInput) as error:
