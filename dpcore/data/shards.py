@@ -142,7 +142,7 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
     files: list[FileEntry] = []
     with new_folder(folder, private=header.role == "PRIVATE") as temporary:
         source = iter(rows)
-        first_of: dict[str, str] = {}
+        first_of: dict[str, tuple[str, str]] = {}
         while chunk := [record.checked(header) for record in itertools.islice(source, per_file)]:
             if header.role == "PRIVATE":
                 _refuse_twins(chunk, first_of)
@@ -160,20 +160,21 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
     return manifest
 
 
-def _refuse_twins(records: list[Record], first_of: dict[str, str]) -> None:
-    """Refuses a crop that came before: its person would be two privacy units, and would be charged as one of them.
+def _refuse_twins(records: list[Record], first_of: dict[str, tuple[str, str]]) -> None:
+    """Refuses one crop as two people: its person would be two privacy units, and would be charged as one of them.
 
     Args:
-        records: the next ones; `first_of`: content hash → source of those before, which they join.
+        records: the next records.
+        first_of: content hash → person and source of the first record with it. The next records join.
 
     Raises:
-        Refused: names both.
+        Refused: names both records.
     """
     for record in records:
-        first = first_of.setdefault(record.content_hash, record.source_id)
-        if first != record.source_id:
+        person, source = first_of.setdefault(record.content_hash, (record.person_id, record.source_id))
+        if person != record.person_id:
             raise Refused(
-                f"{record.source_id} and {first} are the same crop: the same person would be two privacy units. Leave one of them out"
+                f"{record.source_id} and {source} are the same crop: the same person would be two privacy units. Leave one of them out"
             )
 
 

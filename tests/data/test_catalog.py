@@ -101,10 +101,10 @@ Box = tuple[float, float, float, float]
 def crops(folder: Path, *rows: tuple[str, str, str, Box | None]) -> ShardSet:
     """A dataset of (person, image, video, box) rows."""
     header = DatasetHeader(name="crops", role="PRIVATE", protected=False, height_px=8, width_px=8, origin="made for a test")
-    image, nothing = np.zeros((8, 8, 3), dtype=np.uint8), np.zeros((16, 2))
+    nothing = np.zeros((16, 2))
     records = (
         Record(
-            image=image,
+            image=np.full((8, 8, 3), number, dtype=np.uint8),
             keypoints=nothing,
             visible=np.zeros(16, dtype=bool),
             head_size_px=1.0,
