@@ -132,7 +132,7 @@ def test_people_whose_crops_share_no_pixel_are_units_of_their_own(tmp_path: Path
 
 def test_overlapping_crops_of_two_people_are_refused_as_people_and_named(tmp_path: Path) -> None:
     overlapping = crops(tmp_path / "d", ("p", "i", "", LEFT), ("q", "i", "", RIGHT), ("r", "i", "", MIDDLE))
-    with pytest.raises(Refused, match=r"privacy_unit person: crops, image i, with 3 crops: those of record 0 and record 2 overlap"):
+    with pytest.raises(Refused, match=r"privacy_unit person: crops, image i, with 3 crops: the crops of record 0 and record 2 overlap"):
         check_unit(overlapping, "person")
     check_unit(overlapping, "image")
 
