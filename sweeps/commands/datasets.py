@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpcore.config.registry import loaded
+from dpcore.data.formats import IMPORTERS, Importer
 from dpcore.errors import BadInput, Refused
 from sweeps.commands import arguments
 from sweeps.report.text import percent, print_json
@@ -16,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def add_parsers(commands: Any) -> None:
-    """Declares `data import hrnet|coco`, `data synth`, `data info` and `data purge`."""
+    """Declares `data import FORMAT`, `data synth`, `data info` and `data purge`."""
     data = commands.add_parser("data", help="import, make, inspect and purge datasets")
-    verbs = data.add_subparsers(title="what to do", metavar="VERB", required=True)
-    formats = verbs.add_parser("import", help="turn annotated images into a dataset").add_subparsers(
-        title="formats", metavar="FORMAT", required=True
-    )
-    _add_hrnet(formats)
-    _add_coco(formats)
+    parser_class = _import_parser(type(data))
+    verbs = data.add_subparsers(title="what to do", metavar="VERB", required=True, parser_class=parser_class)
+    imports = verbs.add_parser("import", help="turn annotated images into a dataset")
+    imports.formats = imports.add_subparsers(title="formats", metavar="FORMAT", required=True, parser_class=type(data))
+    for name in IMPORTERS.own:
+        _add_format(imports.formats, IMPORTERS.get(name))
     _add_synth(verbs)
     info = verbs.add_parser("info", help="what a dataset is, after checking every byte")
     info.add_argument("dataset", metavar="D", help="a dataset's name below the data directory, a folder, or synthetic/...")
@@ -62,33 +64,31 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_hrnet(formats: Any) -> None:
-    hrnet = formats.add_parser("hrnet", help="HRNet-style JSON (MPII, LSPET): center, scale, joints, joints_vis")
-    _add_source(hrnet)
-    _add_target(hrnet, protected=True)
-    base = hrnet.add_mutually_exclusive_group(required=True)
-    base.add_argument("--one-based", dest="one_based", action="store_true", help="MATLAB coordinates, as in HRNet's MPII files")
-    base.add_argument("--zero-based", dest="one_based", action="store_false", help="pixel coordinates from 0, as in LSPET here")
-    hrnet.add_argument("--head-boxes", metavar="FILE", type=Path, default=None, help="gt_valid.mat, or .npz with head_box")
-    hrnet.add_argument("--mpii-centre-shift", action="store_true", help="centre_y += 15·scale, as MPII's evaluation crops")
-    hrnet.add_argument(
-        "--crops",
-        choices=("labels", "detector"),
-        default="labels",
-        help="whose center and scale these are: an annotator's (default), or a public detector's, as labels: private needs",
-    )
-    hrnet.set_defaults(execute=import_hrnet_command)
+def _add_format(formats: Any, importer: Importer) -> None:
+    parser = formats.add_parser(importer.name, help=importer.help)
+    _add_source(parser)
+    _add_target(parser, protected=True)
+    importer.add_options(parser)
+    parser.set_defaults(execute=import_command, importer=importer)
 
 
-def _add_coco(formats: Any) -> None:
-    coco = formats.add_parser("coco", help="keypoints in COCO's form, mapped by their names to MPII-16")
-    _add_source(coco)
-    _add_target(coco, protected=True)
-    coco.add_argument(
-        "--min-keypoints", metavar="N", type=arguments.whole_number(1), default=10, help="fewer labelled: left out (default 10)"
-    )
-    coco.add_argument("--category", metavar="NAME", default=None, help="the category of the people (default: the one named like people)")
-    coco.set_defaults(execute=import_coco_command)
+def _import_parser(base: type[argparse.ArgumentParser]) -> type[argparse.ArgumentParser]:
+    """The parser of `data import`. Other packages' formats are looked up when it is used, so that no other command waits for them."""
+
+    class ImportParser(base):  # type: ignore[misc, valid-type]
+        formats: Any = None
+
+        def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+            if self.formats is not None and not set(self.formats.choices).intersection(args or ()):
+                try:
+                    for name in IMPORTERS.names():
+                        if name not in self.formats.choices:
+                            _add_format(self.formats, IMPORTERS.get(name))
+                except BadInput as error:
+                    self.error(str(error))
+            return super().parse_known_args(args, namespace)
+
+    return ImportParser
 
 
 def _add_synth(verbs: Any) -> None:
@@ -115,43 +115,16 @@ def _check_target(out: Path) -> None:
         raise Refused(f"{out}: exists already and is not overwritten; give --out a new folder")
 
 
-def import_hrnet_command(args: argparse.Namespace) -> int:
-    """Imports HRNet-style annotations."""
-    from dpcore.data.importers import import_hrnet
+def import_command(args: argparse.Namespace) -> int:
+    """Imports annotations in the format that was named."""
     from dpcore.data.label_checks import ImportTally
 
     _check_source(args)
-    manifest = import_hrnet(
-        args.annotations,
-        args.images,
-        args.out,
-        **_manifest_fields(args),
-        one_based=args.one_based,
-        head_boxes=args.head_boxes,
-        box_scale=args.box_scale,
-        mpii_centre_shift=args.mpii_centre_shift,
-        crops=args.crops,
-        tally=(tally := ImportTally()),
-    )
-    return _announce(manifest, args, tally)
-
-
-def import_coco_command(args: argparse.Namespace) -> int:
-    """Imports COCO person keypoints."""
-    from dpcore.data.coco import import_coco
-    from dpcore.data.label_checks import ImportTally
-
-    _check_source(args)
-    manifest = import_coco(
-        args.annotations,
-        args.images,
-        args.out,
-        **_manifest_fields(args),
-        box_scale=args.box_scale,
-        min_keypoints=args.min_keypoints,
-        category=args.category,
-        tally=(tally := ImportTally()),
-    )
+    importer: Importer = args.importer
+    run = loaded(importer.builder, what=f"importer {importer.name}")
+    own = {option: getattr(args, option) for option in importer.options}
+    tally = ImportTally()
+    manifest = run(args.annotations, args.images, args.out, **_manifest_fields(args), box_scale=args.box_scale, tally=tally, **own)
     return _announce(manifest, args, tally)
 
 
