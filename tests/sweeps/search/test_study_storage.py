@@ -75,10 +75,10 @@ def test_two_sweeps_of_one_name_never_share_studies(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     check_new_studies(spec, protected=False)
     Studies(spec)
-    with pytest.raises(Refused, match="has studies of a sweep s already"):
+    with pytest.raises(Refused, match="already has studies of a sweep s"):
         check_new_studies(spec, protected=False)
     check_new_studies(spec_of(tmp_path, name="s2"), protected=False)
-    with pytest.raises(Refused, match="has studies of a sweep s already"):
+    with pytest.raises(Refused, match="already has studies of a sweep s"):
         plan_of(spec, fake_trials.surroundings())
 
 
