@@ -1,8 +1,7 @@
 """The command line `dpsweep`. The contract is in docs/commands.md.
 
-Exit codes: 0 ok, 1 failed or a service is unreachable, 2 bad input. An error that dpsweep raises on purpose is one
-message on stderr; anything else is a bug and keeps its traceback. Nothing heavy is imported here: `dpsweep --help`
-answers without torch, ray or mlflow.
+Exit codes: 0 ok, 1 failed or a service is unreachable, 2 bad input. An error that dpsweep raises on purpose is one message on stderr.
+Anything else is a bug and keeps its traceback. This module imports nothing heavy: `dpsweep --help` needs no torch, ray or mlflow.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Execute = Callable[[argparse.Namespace], int]
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one message, without the page of usage before it."""
+    """A parser that prints only one message for an error, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n  see `{self.prog} --help`\n")
@@ -41,8 +40,11 @@ def build_parser(*, address: str | None = None) -> argparse.ArgumentParser:
     Args:
         address: Default of `run --address`; None starts a Ray of its own. `sweeps/run.py` gives `auto`.
     """
-    parser = OneLineParser(prog="dpsweep", description="Sweeps of differentially private 2-D human pose estimation, priced.")
-    parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version and leave")
+    parser = OneLineParser(
+        prog="dpsweep",
+        description="Searches for the best differentially private 2-D pose model at each ε, and computes what the search costs.",
+    )
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=OneLineParser)
     sweep_commands.add_parsers(commands, address=address)
     trial_commands.add_parsers(commands)
@@ -54,7 +56,7 @@ def build_parser(*, address: str | None = None) -> argparse.ArgumentParser:
 
 
 def remote_command(arguments: Sequence[str]) -> list[str]:
-    """The `dpsweep` command behind the arguments of `sweeps/run.py`; `resume` cannot be a space's name."""
+    """The `dpsweep` command for the arguments of `sweeps/run.py`. A space cannot be named `resume`."""
     return list(arguments) if arguments[:1] == ["resume"] else ["run", *arguments]
 
 
@@ -69,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
-    """Parses `argv`, runs the command and turns errors raised on purpose into one message and an exit code."""
-    # argparse gives an optional positional nothing where options stand before `--`: submit's sweep is cut off first.
+    """Parses `argv`, runs the command, and turns errors raised on purpose into one message and an exit code."""
+    # argparse leaves an optional positional empty if options come before `--`, so the sweep of `submit` is cut off first.
     cut = argv.index("--") if argv[:1] == ["submit"] and "--" in argv else len(argv)
     args = parser.parse_args(argv[:cut])
     args.after_dashes = list(argv[cut + 1 :])
@@ -81,7 +83,7 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
         print(f"dpsweep: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # `dpsweep status NAME | head`: the reader has what it wants. Without this, Python complains again at exit.
+        # `dpsweep status NAME | head`: the reader has closed the pipe. Without this, Python prints another error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

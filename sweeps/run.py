@@ -1,8 +1,8 @@
 """What `ray submit cluster/CLUSTER.yaml sweeps/run.py -- ARGS` runs: `dpsweep run ARGS` on the head of a cluster.
 
-The script starts from the head's home folder with its arguments joined unquoted: imports are absolute, `--storage`
-must be absolute there and `--set` values have no spaces. The sweep joins the cluster that it runs on (`--address auto`).
-`resume NAME --storage DIR` instead of a space goes on with a sweep whose driver ended.
+Ray starts the script in the home folder of the head and joins its arguments without quotes. So imports are absolute, `--storage` must be
+absolute, and `--set` values must not have spaces. The sweep joins the cluster that it runs on (`--address auto`). `resume NAME --storage
+DIR` instead of a space resumes a sweep whose driver has ended.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""One file per group of subcommands: `add_parsers` declares its arguments, the functions do the work."""
+"""One file per group of subcommands. `add_parsers` declares the arguments, and the other functions do the work."""

@@ -1,7 +1,6 @@
-"""Types of command-line values: what argparse accepts is already a sound number, name or list.
+"""Types of command-line values, so that argparse accepts only valid numbers, names and lists.
 
-Each type raises `argparse.ArgumentTypeError`, which the parser turns into one line and exit 2, before anything is
-touched.
+Each type raises `argparse.ArgumentTypeError`. The parser turns it into one line and exit 2, before anything else happens.
 """
 
 from __future__ import annotations
@@ -117,20 +116,22 @@ def assignment(text: str) -> str:
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
-    """`--storage`: where sweeps live, on every command that takes a NAME."""
-    text = f"folder of the sweeps, or a bucket's URI (default: ./{DEFAULT_STORAGE})"
+    """Adds `--storage`, the place of the sweeps, to a command that takes a NAME."""
+    text = f"folder of the sweeps, or URI of a bucket (default: ./{DEFAULT_STORAGE})"
     parser.add_argument("--storage", metavar="DIR|URI", default=DEFAULT_STORAGE, help=text)
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
-    """NAME, and where the sweep of that name lies."""
+    """Adds NAME, and the options that say where this sweep is."""
     parser.add_argument("name", metavar="NAME")
     add_storage(parser)
-    parser.add_argument("--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: where the sweep began)")
+    parser.add_argument(
+        "--state", metavar="DIR", type=Path, default=None, help="folder of study, key and spool (default: as when the sweep began)"
+    )
 
 
 def spec_of(args: argparse.Namespace, *, state: bool = True) -> SweepSpec:
-    """The sweep that NAME, --storage and --state name; `state`: its study and ledger must be seen from this machine."""
+    """The spec of the sweep that NAME, --storage and --state name. With `state`, its study and ledger must be on this machine."""
     from sweeps.records.publication import load_spec, require_state
 
     spec = load_spec(args.name, args.storage, args.state)
@@ -143,7 +144,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
-    """`--data-dir` and `--cache-dir`: where datasets are found and what can be rebuilt is kept."""
+    """Adds `--data-dir`, the folder of the datasets, and `--cache-dir`, the folder of everything that can be rebuilt."""
     data, cache = os.environ.get("DPSWEEP_DATA_DIR", "data"), os.environ.get("DPSWEEP_CACHE_DIR")
     parser.add_argument(
         "--data-dir", metavar="DIR", type=Path, default=Path(data), help="folder of the datasets (default: DPSWEEP_DATA_DIR, else ./data)"
@@ -153,7 +154,7 @@ def add_places(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         default=None if cache is None else Path(cache),
-        help="folder of what can be rebuilt (default: DPSWEEP_CACHE_DIR, else DATA_DIR/cache)",
+        help="folder of caches, which can be rebuilt (default: DPSWEEP_CACHE_DIR, else DATA_DIR/cache)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`dpsweep audit`: attacks on a trial's claim, with synthetic canaries alone."""
+"""`dpsweep audit`: attacks a trial's claim with synthetic canaries."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def add_parsers(commands: Any) -> None:
     )
     audit.add_argument("--runs", metavar="N", type=arguments.whole_number(1), default=600, help="repeated tiny runs (default 600)")
     audit.add_argument(
-        "--confidence", metavar="P", type=arguments.delta, default=0.9999, help="that a refuted ε was not kept (default 0.9999)"
+        "--confidence", metavar="P", type=arguments.delta, default=0.9999, help="confidence of a refutation (default 0.9999)"
     )
     audit.add_argument(
-        "--cache-dir", metavar="DIR", type=Path, default=None, help="remembers calibrations there (default: they are made again)"
+        "--cache-dir", metavar="DIR", type=Path, default=None, help="folder that stores calibrations (default: they are computed again)"
     )
     arguments.add_json(audit)
     audit.set_defaults(execute=audit_command)
 
 
 def audit_command(args: argparse.Namespace) -> int:
-    """Attacks the claim of a trial and prints the ε that the attacks refute: exit 0 where the claim stands, 1 where it is violated.
+    """Attacks the claim of a trial and prints the ε that the attacks refute. Exit 0 if the claim stands, 1 if it is violated.
 
-    Only synthetic canaries are used: no data are read and no ledger is charged. A check that refutes the claim is made again
-    with four times the canaries before it counts.
+    Only synthetic canaries are used: no data are read and no ledger is charged. A check that refutes the claim is repeated with four
+    times the canaries before it counts.
     """
     from dpcore.__main__ import read_trial
     from dpcore.audit.verdict import DEFAULT_KINDS, AuditRequest, run_audit

@@ -14,15 +14,15 @@ NOISE_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetQuestion:
-    """What is asked.
+    """A question to the calculator.
 
     Attributes:
-        sampling_prob, steps, delta: of one run.
-        noise_multiplier: given, or None to find the noise for `target_epsilon`.
-        accountant: of one run and of a composition; private selection is always RDP.
-        composed: how many such runs are released, or None.
-        mean_trials, shape: the law of the number of runs of which the best is released, or None.
-        relation: of neighbouring datasets; replacement is priced by PLD alone.
+        sampling_prob, steps, delta: parameters of one run.
+        noise_multiplier: the noise, or None to find the noise for `target_epsilon`.
+        accountant: accountant of one run and of a composition. Private selection always uses RDP.
+        composed: number of such runs that are released, or None.
+        mean_trials, shape: law of the number of runs when only the best is released, or None.
+        relation: relation of neighbouring datasets. Only PLD can price replacement.
     """
 
     sampling_prob: float
@@ -38,9 +38,9 @@ class BudgetQuestion:
 
 
 def answer_budget(question: BudgetQuestion) -> dict[str, float | None]:
-    """The numbers of `dpsweep epsilon --json`; `sweep_epsilon` is None where one run alone was asked for.
+    """The numbers of `dpsweep epsilon --json`. `sweep_epsilon` is None if the question is about one run.
 
-    Guarantees: with a target, the printed ε never exceeds it: the accountant that reports it has also chosen the noise.
+    Guarantees: with a target, the printed ε never exceeds it, because the same accountant chose the noise.
 
     Raises:
         BadInput: the target cannot be reached. Refused: RDP or private selection is asked for a claim of replacement.
@@ -77,7 +77,7 @@ def _noise_for_target(question: BudgetQuestion) -> float:
 
 
 def _calibrate_rdp(question: BudgetQuestion, target: float) -> float:
-    """The smallest noise (to 1e-5 of itself, on the private side) whose RDP ε stays within `target`."""
+    """The smallest noise whose RDP ε stays within `target`, to a relative precision of 1e-5 on the private side."""
     from dpcore.privacy.accounting import Spending, epsilon_of
 
     def is_private(noise: float) -> bool:

@@ -1,4 +1,4 @@
-"""`dpsweep score` and `dpsweep epsilon`: answers from files and numbers alone, no training, no sweep."""
+"""`dpsweep score` and `dpsweep epsilon`: answers from files and numbers, without training or a sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RDP_NOTE = "private selection is priced by RDP, which PLD does not support: both
 
 def add_parsers(commands: Any) -> None:
     """Declares `score` and `epsilon`."""
-    score = commands.add_parser("score", help="PCKh of anyone's predictions", description=score_command.__doc__)
+    score = commands.add_parser("score", help="compute PCKh of predictions from any program", description=score_command.__doc__)
     score.add_argument(
         "predictions",
         metavar="PREDICTIONS.npz",
@@ -39,11 +39,11 @@ def add_parsers(commands: Any) -> None:
         "--relation",
         choices=("add_remove", "replace"),
         default="add_remove",
-        help="of neighbouring datasets; replace is priced by pld alone",
+        help="relation of neighbouring datasets (default add_remove); replace needs pld",
     )
     many = epsilon.add_mutually_exclusive_group()
-    many.add_argument("--selection", choices=("private",), help="also the price of releasing only the best of a random number of runs")
-    many.add_argument("--composed", metavar="N", type=arguments.whole_number(1), help="also the price of releasing N such runs")
+    many.add_argument("--selection", choices=("private",), help="also price the release of only the best of a random number of runs")
+    many.add_argument("--composed", metavar="N", type=arguments.whole_number(1), help="also price the release of N such runs")
     epsilon.add_argument(
         "--mean-trials", metavar="M", type=arguments.positive_number, help="mean number of runs, above 1 (with --selection)"
     )

@@ -1,4 +1,4 @@
-"""Commands around sweeps: `submit` and `doctor` for those that run elsewhere, `ui` to look at them."""
+"""`submit` sends a sweep to a cluster, `doctor` checks a machine or cluster, and `ui` shows sweeps in MLflow."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ USAGE = "dpsweep submit CLUSTER [--no-wait] -- SPACE [OPTIONS of dpsweep run]  |
 
 
 def add_parsers(commands: Any, *, parse_remote: ParseRemote) -> None:
-    """Declares the cluster's commands; `parse_remote` reads the arguments of a job as the head will read them."""
+    """Declares the commands. `parse_remote` reads the arguments of a job as the head of the cluster will read them."""
     submit = commands.add_parser(
         "submit", help="send a sweep to a Ray cluster", usage=USAGE, epilog="instead of SPACE: `resume NAME --storage DIR`"
     )
     submit.add_argument("cluster", metavar="CLUSTER", help="http://HOST:8265, or the YAML that `ray up` was given")
-    submit.add_argument("--no-wait", action="store_true", help="print the job's id and leave; the default follows its log")
+    submit.add_argument("--no-wait", action="store_true", help="print the job's id and exit; by default the log is followed")
     submit.add_argument("--stop", metavar="JOB", default=None, help="stop a job; its sweep can be resumed")
     submit.set_defaults(execute=partial(submit_command, parse_remote=parse_remote))
 
-    doctor = commands.add_parser("doctor", help="what would end a sweep hours later: Ray, GPUs, storage, clocks, MLflow, disk, versions")
+    doctor = commands.add_parser(
+        "doctor", help="check what would stop a sweep hours later: Ray, GPUs, storage, clocks, MLflow, disk, versions"
+    )
     where = doctor.add_mutually_exclusive_group()
     where.add_argument("--cluster", metavar="FILE", type=Path, default=None, help="the YAML that `ray up` was given")
-    where.add_argument("--address", metavar="auto|HOST:PORT", default=None, help="of a running Ray (default: start one here)")
+    where.add_argument("--address", metavar="auto|HOST:PORT", default=None, help="address of a running Ray (default: start one here)")
     arguments.add_storage(doctor)
-    doctor.add_argument("--tracking-uri", metavar="URI", default=None, help="of an MLflow server or database")
+    doctor.add_argument("--tracking-uri", metavar="URI", default=None, help="address of an MLflow server or database")
     arguments.add_json(doctor)
     doctor.set_defaults(execute=doctor_command)
 
-    ui = commands.add_parser("ui", help="MLflow's pages over the sweeps of a storage, on this machine alone; Ctrl-C ends them")
+    ui = commands.add_parser("ui", help="serve MLflow's pages over the sweeps of a storage, on this machine only; Ctrl-C ends it")
     arguments.add_storage(ui)
-    ui.add_argument(
-        "--state", metavar="DIR", type=Path, default=None, help="where the storage is a bucket: the folder of its sweeps' state"
-    )
+    ui.add_argument("--state", metavar="DIR", type=Path, default=None, help="if the storage is a bucket: the folder of its sweeps' state")
     ui.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
     ui.add_argument("--port", metavar="N", type=arguments.whole_number(1), default=5000, help="default 5000")
     ui.set_defaults(execute=ui_command)
 
 
 def submit_command(args: argparse.Namespace, *, parse_remote: ParseRemote) -> int:
-    """Sends the working directory and a sweep to a cluster; the exit code is the job's."""
+    """Sends the working directory and a sweep to a cluster. Its exit code is that of the job."""
     from sweeps.remote.submit import check_arguments, follow, jobs_of, stop, submit
     from sweeps.remote.working_dir import find_working_dir, mebibytes
 
@@ -72,7 +72,7 @@ def submit_command(args: argparse.Namespace, *, parse_remote: ParseRemote) -> in
 
 
 def doctor_command(args: argparse.Namespace) -> int:
-    """Looks at everything that a sweep leans on; exit 1 where something would end it."""
+    """Checks everything that a sweep depends on. Exit 1 if something would end it."""
     from sweeps.remote.doctor import document_of, examine, examine_cluster, is_healthy
     from sweeps.storage.bucket import check_uri, is_uri
     from sweeps.tracking.mlflow_connection import take_credentials
@@ -91,14 +91,14 @@ def doctor_command(args: argparse.Namespace) -> int:
 
 
 def ui_command(args: argparse.Namespace) -> int:
-    """Serves MLflow's pages until Ctrl-C; a server has pages of its own, and its address is printed."""
+    """Serves MLflow's pages until Ctrl-C. An MLflow server has its own pages, so only its address is printed."""
     from sweeps.storage.bucket import is_uri
     from sweeps.tracking.mlflow_connection import take_credentials
     from sweeps.tracking.ui import show, store_of, study_lines
 
     if args.state is None and is_uri(args.storage) and args.tracking_uri is None:
         raise BadInput(
-            f"--storage {args.storage} is a bucket, and its sweeps' runs lie beside their state: give --state DIR or --tracking-uri URI"
+            f"--storage {args.storage} is a bucket; the runs of its sweeps are in their state: give --state DIR or --tracking-uri URI"
         )
     storage = args.state if args.state is not None else Path(args.storage)
     uri = store_of(storage) if args.tracking_uri is None else take_credentials(args.tracking_uri)

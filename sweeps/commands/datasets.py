@@ -1,4 +1,4 @@
-"""`dpsweep data`: bring people's pictures in, make synthetic ones, look at a dataset, throw caches away."""
+"""`dpsweep data`: imports pictures of people, generates synthetic people, describes a dataset, removes caches."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def add_parsers(commands: Any) -> None:
     for name in IMPORTERS.own:
         _add_format(imports.formats, IMPORTERS.get(name))
     _add_synth(verbs)
-    info = verbs.add_parser("info", help="what a dataset is, after checking every byte")
+    info = verbs.add_parser("info", help="verify a dataset and describe it")
     info.add_argument("dataset", metavar="D", help="a dataset's name below the data directory, a folder, or synthetic/...")
     arguments.add_places(info)
     arguments.add_json(info)
     info.set_defaults(execute=info_command)
-    purge = verbs.add_parser("purge", help="remove what the caches hold of a dataset: public views, features, stages")
+    purge = verbs.add_parser("purge", help="remove the caches of a dataset: public views, features, stages")
     purge.add_argument("dataset", metavar="D", nargs="?", default=None, help="a dataset's name or folder")
-    purge.add_argument("--all", action="store_true", help="every cache, also synthetic data and calibrated noise")
+    purge.add_argument("--all", action="store_true", help="remove every cache, also synthetic data and calibrated noise")
     arguments.add_places(purge)
     purge.set_defaults(execute=purge_command)
 
 
 def _add_target(parser: argparse.ArgumentParser, *, protected: bool) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the new dataset; must not exist")
-    parser.add_argument("--role", choices=("PUBLIC", "PRIVATE"), required=True, help="PRIVATE: its images are hidden by the mechanism")
+    parser.add_argument("--role", choices=("PUBLIC", "PRIVATE"), required=True, help="PRIVATE: the mechanism hides its images")
     parser.add_argument("--height", metavar="PX", type=arguments.whole_number(16), default=192, help="crop height (default 192)")
     parser.add_argument("--width", metavar="PX", type=arguments.whole_number(16), default=192, help="crop width (default 192)")
     if protected:
@@ -50,9 +50,11 @@ def _add_target(parser: argparse.ArgumentParser, *, protected: bool) -> None:
             metavar="NAME",
             type=arguments.sweep_name,
             default=None,
-            help="the people, as a ledger charges them: give it where they come again under another name or crop size (default: a new one)",
+            help="name of the people for the ledger; use the same name for the same people in another dataset (default: a new name)",
         )
-        parser.add_argument("--stand-in", action="store_true", help="not people to protect: a benchmark standing in for private data")
+        parser.add_argument(
+            "--stand-in", action="store_true", help="the data is a benchmark in the place of private data: nobody to protect"
+        )
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +62,11 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="DIR", type=Path, required=True, help="folder of the image files")
     parser.add_argument("--name", metavar="NAME", type=arguments.sweep_name, default=None, help="default: the folder's name")
     parser.add_argument(
-        "--box-scale", metavar="X", type=arguments.positive_number, default=1.25, help="crop over person box (default 1.25)"
+        "--box-scale",
+        metavar="X",
+        type=arguments.positive_number,
+        default=1.25,
+        help="size of the crop relative to the person's box (default 1.25)",
     )
 
 
@@ -179,7 +185,7 @@ def info_command(args: argparse.Namespace) -> int:
 
 
 def purge_command(args: argparse.Namespace) -> int:
-    """Removes caches that derive from a dataset, or all of them; everything is built again when it is needed."""
+    """Removes caches that derive from a dataset, or all caches. They are built again when needed."""
     from dpcore.data.caches import purge_caches
 
     if args.all == (args.dataset is not None):

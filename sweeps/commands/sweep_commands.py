@@ -28,29 +28,31 @@ if TYPE_CHECKING:
 def add_parsers(commands: Any, *, address: str | None) -> None:
     """Declares the sweep's commands; `address` is the default of `run --address`."""
     _add_run(commands, address)
-    resume = commands.add_parser("resume", help="go on with an interrupted sweep")
+    resume = commands.add_parser("resume", help="continue an interrupted sweep")
     arguments.add_sweep(resume)
     resume.set_defaults(execute=resume_command)
 
-    status = commands.add_parser("status", help="where a sweep stands")
+    status = commands.add_parser("status", help="show how far a sweep is")
     arguments.add_sweep(status)
     arguments.add_json(status)
     status.set_defaults(execute=status_command)
 
-    ledger = commands.add_parser("ledger", help="what the private dataset was promised")
+    ledger = commands.add_parser("ledger", help="show what was promised to the private dataset")
     arguments.add_sweep(ledger)
     how = ledger.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON document")
-    how.add_argument("--verify", action="store_true", help="check every line; exit 1 and name the line where something does not add up")
+    how.add_argument("--verify", action="store_true", help="check every line; exit 1 and name the line if something is wrong")
     how.add_argument("--restore", action="store_true", help="write lost lines back from the witness, and a damaged ledger anew")
     how.add_argument("--renew-witness", action="store_true", help="where the witness alone was lost: make it anew, and note that in a line")
     ledger.set_defaults(execute=ledger_command)
 
-    report = commands.add_parser("report", help="table, figure and price of a sweep")
+    report = commands.add_parser("report", help="write table, figure and price of a sweep")
     arguments.add_sweep(report)
     report.add_argument("--out", metavar="DIR", type=Path, default=None, help="default: report/ in the sweep's folder")
     report.add_argument(
-        "--show-sealed", action="store_true", help="show the sealed ceiling: a release without privacy, the ledger's ε is ∞ from then on"
+        "--show-sealed",
+        action="store_true",
+        help="show the sealed ceiling; this is a release without privacy, so the ledger's ε is ∞ from then on",
     )
     report.set_defaults(execute=report_command)
 
@@ -64,25 +66,37 @@ def _add_run(commands: Any, address: str | None) -> None:
         "--trials", metavar="N", type=arguments.whole_number(1), default=None, help="per ε, instead of sweep.trials_per_epsilon"
     )
     run.add_argument("--set", metavar="path=value", type=arguments.assignment, action="append", default=[], help="fix a path of the space")
-    run.add_argument("--seed", metavar="S", type=arguments.whole_number(0), default=0, help="of what is public (default 0)")
+    run.add_argument("--seed", metavar="S", type=arguments.whole_number(0), default=0, help="seed of everything public (default 0)")
     run.add_argument(
-        "--address", metavar="auto|HOST:PORT", default=address, help=f"of a running Ray (default: {address or 'start one here'})"
+        "--address", metavar="auto|HOST:PORT", default=address, help=f"address of a running Ray (default: {address or 'start one here'})"
     )
-    run.add_argument("--max-concurrent", metavar="N", type=arguments.whole_number(1), default=None, help="trials at a time")
+    run.add_argument(
+        "--max-concurrent", metavar="N", type=arguments.whole_number(1), default=None, help="largest number of trials at a time"
+    )
     run.add_argument("--cpus-per-trial", metavar="X", type=arguments.positive_number, default=1.0)
     run.add_argument("--gpus-per-trial", metavar="X", type=arguments.not_negative, default=0.0)
     run.add_argument(
-        "--max-failures", metavar="N", type=arguments.whole_number(0), default=2, help="retries of a trial whose worker died (default 2)"
+        "--max-failures",
+        metavar="N",
+        type=arguments.whole_number(0),
+        default=2,
+        help="how often a trial is retried after its worker died (default 2)",
     )
     arguments.add_storage(run)
     run.add_argument(
-        "--state", metavar="DIR", type=Path, default=None, help="study, key and spool (default: the sweep's folder; of a URI: none)"
+        "--state",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="folder of study, key and spool (default: the sweep's folder; a URI needs one)",
     )
-    run.add_argument("--tracking-uri", metavar="URI", default=None, help="an MLflow server or database (default: SQLite in the storage)")
+    run.add_argument(
+        "--tracking-uri", metavar="URI", default=None, help="address of an MLflow server or database (default: SQLite in the storage)"
+    )
     run.add_argument(
         "--study-storage", metavar="URL", default=None, help="a database for Optuna's studies (default: a journal in the state)"
     )
-    run.add_argument("--ledger", metavar="URL", default=None, help="a SQLAlchemy URL (default: SQLite in the storage)")
+    run.add_argument("--ledger", metavar="URL", default=None, help="SQLAlchemy URL of the ledger (default: SQLite in the storage)")
     run.add_argument("--warm-start", metavar="NAME", default=None, help="begin with the best settings of an earlier sweep of this storage")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
     arguments.add_places(run)
@@ -144,7 +158,7 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
 
 
 def _state_of(args: argparse.Namespace) -> Path | None:
-    """`--state`; beside a bucket with a ledger on a database, which are what must outlive this machine, a folder here will do."""
+    """`--state`. May be left out with a bucket and a ledger in a database: both survive this machine, so a local folder is enough."""
     if args.state is None and args.ledger is not None and is_uri(args.storage):
         return Path(DEFAULT_STORAGE)
     state: Path | None = args.state
@@ -152,7 +166,7 @@ def _state_of(args: argparse.Namespace) -> Path | None:
 
 
 def print_plan(spec: SweepSpec) -> None:
-    """Trials, noise, steps, price and, where it is known, time of a sweep that has not begun."""
+    """Prints trials, noise, steps, price and, if known, time of a sweep that has not begun."""
     from sweeps.engine.driver import plan_of
 
     plan = plan_of(spec)
@@ -186,7 +200,7 @@ def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
 
 
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
-    """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
+    """The totals of the plan: steps, the price (also the one that `unaccounted` hides), the cap, and the time."""
     from sweeps.pricing.duration import estimate_duration
     from sweeps.pricing.validation import validation_line
     from sweeps.search.stopping import plan_stopping, what_stopping_saves
@@ -218,7 +232,7 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
 
 
 def resume_command(args: argparse.Namespace) -> int:
-    """Goes on with a sweep that was interrupted; nothing is doubled."""
+    """Continues an interrupted sweep. Nothing is repeated."""
     from sweeps.engine.driver import resume_sweep
 
     spec = arguments.spec_of(args)
@@ -226,7 +240,7 @@ def resume_command(args: argparse.Namespace) -> int:
 
 
 def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
-    """Writes the report, curves and contact sheets and gives them to the tracker, while that is open."""
+    """Writes the report, curves and contact sheets, and sends them to the tracker while it is open."""
     from sweeps.report.contact_sheet import save_contact_sheets
     from sweeps.report.curves import save_epsilon_curves
     from sweeps.report.report import build_report, write_report
@@ -242,7 +256,7 @@ def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
 
 
 def announce(spec: SweepSpec, results: SweepResults) -> int:
-    """Prints the report; exit 1 where the sweep stopped short of its plan or no private trial came to its end."""
+    """Prints the report. Exit 1 if the sweep ended before its plan or no private trial finished."""
     from sweeps.report.report import build_report
 
     report = build_report(results, spec=spec)
@@ -285,7 +299,7 @@ def report_command(args: argparse.Namespace) -> int:
 
 
 def status_command(args: argparse.Namespace) -> int:
-    """Where a sweep stands, whether its driver lives or not."""
+    """Shows how far a sweep is, whether its driver is running or not."""
     from sweeps.pricing.duration import span
     from sweeps.report.status import sweep_status
 
@@ -304,7 +318,7 @@ def status_command(args: argparse.Namespace) -> int:
     planned = document["sweep_epsilon_planned"]
     print(f"sweep ε so far: {number(document['sweep_epsilon'])} of {number(planned)} planned ({spec.space.sweep.accounting})")
     if document["seconds_left"]:
-        print(f"time left: about {span(document['seconds_left'])}, by the trials that have ended")
+        print(f"time left: about {span(document['seconds_left'])}, estimated from the trials that have ended")
     return 0
 
 
@@ -313,7 +327,7 @@ def _leader(leader: dict[str, str] | None) -> str:
 
 
 def ledger_command(args: argparse.Namespace) -> int:
-    """The ledger behind a sweep: every line of its storage, the sweep's ε, and whether it adds up."""
+    """Shows the ledger of a sweep: every line of its storage and the sweep's ε; with --verify, checks them."""
     from dataclasses import asdict
 
     from dpcore.privacy.composition import epsilon_of_charge, price

@@ -16,30 +16,34 @@ RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", 
 
 def add_parsers(commands: Any) -> None:
     """Declares `best`, `train`, `evaluate` and `pretrain`."""
-    best = commands.add_parser("best", help="the best trial at an ε, and its config as a file")
+    best = commands.add_parser("best", help="show the best trial at an ε and write its config to a file")
     arguments.add_sweep(best)
     best.add_argument("--epsilon", metavar="E", type=arguments.positive_number, required=True)
     best.add_argument("--out", metavar="best.yaml", type=Path, default=None, help="write the config there")
     arguments.add_json(best)
     best.set_defaults(execute=best_command)
 
-    train = commands.add_parser("train", help="train from best.yaml: fresh noise, charged to the ledger", description=train_command.__doc__)
+    train = commands.add_parser(
+        "train", help="train from best.yaml with fresh noise; the ledger is charged", description=train_command.__doc__
+    )
     train.add_argument("config", metavar="CONFIG", type=Path, help="a file that `dpsweep best --out` wrote")
     train.add_argument("--out", metavar="DIR", type=Path, default=None, help="folder of the model (default: CONFIG's name with -model)")
     how = train.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="continue an interrupted training in its folder")
-    how.add_argument("--replay", action="store_true", help="the very same release again: no charge; keeps the model if --out is given")
+    how.add_argument(
+        "--replay", action="store_true", help="repeat exactly the same release at no charge; the model is kept only if --out is given"
+    )
     train.add_argument(
         "--new-attempt",
         action="store_true",
-        help="with --resume, where the same release cannot be repeated: go on from the checkpoint with fresh noise, charged again",
+        help="with --resume, if the same release cannot be repeated: continue from the checkpoint with fresh noise, which is charged",
     )
     train.add_argument("--ledger", metavar="URL", default=None, help="charge this ledger instead of the sweep's")
     _add_optional_places(train)
     arguments.add_json(train)
     train.set_defaults(execute=train_command)
 
-    evaluate = commands.add_parser("evaluate", help="PCKh of a trained model on a dataset")
+    evaluate = commands.add_parser("evaluate", help="compute PCKh of a trained model on a dataset")
     evaluate.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="folder of a finished trial or of its model; in a bucket the trial's URI"
     )
@@ -48,9 +52,9 @@ def add_parsers(commands: Any) -> None:
     arguments.add_json(evaluate)
     evaluate.set_defaults(execute=evaluate_command)
 
-    pretrain = commands.add_parser("pretrain", help="run the public stage alone and score it", description=pretrain_command.__doc__)
+    pretrain = commands.add_parser("pretrain", help="run only the public stage and score it", description=pretrain_command.__doc__)
     pretrain.add_argument("config", metavar="CONFIG", help="best.yaml, a preset's name or a space file")
-    pretrain.add_argument("--out", metavar="DIR", type=Path, default=None, help="also keep the public model there")
+    pretrain.add_argument("--out", metavar="DIR", type=Path, default=None, help="also write the public model to this folder")
     arguments.add_places(pretrain)
     arguments.add_json(pretrain)
     pretrain.set_defaults(execute=pretrain_command)
@@ -89,7 +93,7 @@ def best_command(args: argparse.Namespace) -> int:
 
 
 def train_command(args: argparse.Namespace) -> int:
-    """Trains from best.yaml: a new private run with fresh noise, charged to the ledger that the config came from."""
+    """Trains from best.yaml. This is a new private run with fresh noise, and the ledger of the config's sweep is charged."""
     from sweeps.models.retrain import TrainRequest, origin_spec, train_fresh, train_replay, train_resumed
     from sweeps.records.export import read_exported
 
@@ -133,12 +137,12 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
 
 def pretrain_command(args: argparse.Namespace) -> int:
-    """Runs the public stage of a config (PUBLIC data alone, no budget), keeps it in the cache for every later trial,
-    and scores it on the validation data: the zero-shot score that a private run starts from."""
+    """Runs the public stage of a config, which reads only PUBLIC data and costs no budget. Stores it in the cache for later
+    trials, and scores it on the validation data: the score from which a private run starts."""
     from sweeps.models.evaluation import pretrain_public
 
     if args.out is not None and args.out.exists():
-        raise BadInput(f"{args.out}: exists already and is not overwritten; give --out a new folder")
+        raise BadInput(f"{args.out} already exists and is not overwritten; give --out a new folder")
     config, state = pretrain_public(_config_of(args.config), arguments.places_of(args), out=args.out)
     document = dict.fromkeys(RESULT_KEYS) | {
         "epsilon_spent": 0.0,
