@@ -1,1 +1,1 @@
-"""What a sweep costs: in privacy and in time."""
+"""Computes what a sweep costs, in privacy and in time."""

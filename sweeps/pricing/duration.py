@@ -1,4 +1,4 @@
-"""How long a sweep may take, from the seconds that an earlier sweep of the same space recorded; never a guess."""
+"""Estimates how long a sweep takes, from the seconds that an earlier sweep of the same space recorded. It never guesses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
 
 SAME_WORK = ("trial", "search", "splits")
-"""The sections of a space that decide what a trial computes; ε and the number of trials may differ."""
+"""The sections of a space that decide what a trial computes. ε and the number of trials may differ."""
 
 SAME_STOPPING = ("stopper", "stopping")
 
@@ -26,12 +26,13 @@ SAME_MACHINE = ("cpus_per_trial", "gpus_per_trial")
 
 @dataclass(frozen=True, kw_only=True)
 class Duration:
-    """An estimate and what it rests on.
+    """An estimate and its source.
 
     Attributes:
         trial_s: sum over all planned runs.
-        at_a_time: how many run together; None where the cluster decides.
-        source: name of the earlier sweep. measured: how many ended runs of it were averaged.
+        at_a_time: how many runs run together; None if the cluster decides.
+        source: name of the earlier sweep.
+        measured: how many of its ended runs were averaged.
     """
 
     trial_s: float
@@ -43,21 +44,21 @@ class Duration:
         """One line for a person."""
         basis = f"from {self.measured} ended runs of sweep {self.source}"
         if self.at_a_time is None:
-            return f"wall time: about {span(self.trial_s)} of trials, less by what the cluster runs together ({basis})"
+            return f"wall time: about {span(self.trial_s)} of trials, divided by how many the cluster runs together ({basis})"
         each = span(self.trial_s / self.at_a_time)
         return f"wall time: about {each} of trials, {self.at_a_time} at a time, and the start of Ray and MLflow ({basis})"
 
 
 def estimate_duration(spec: SweepSpec, plan: SweepPlan) -> Duration | None:
-    """The time of `plan`, by the latest sweep in the storage with the same space and resources per trial; None without one.
+    """Estimates the time of `plan` from the latest sweep in the storage with the same space and resources per trial, if any.
 
     Raises:
-        Corrupt: that sweep's spec or results do not read.
+        Corrupt: the spec or results of that sweep cannot be read.
     """
     source = _latest_alike(spec)
     if source is None:
         return None
-    # On protected data no time is recorded.
+    # Protected data have no recorded times.
     timed = [record for record in read_results(source).records if record.seconds > 0]
     ended = [record for record in timed if record.state == "done"]
     if not ended:
@@ -96,11 +97,11 @@ def _latest_alike(spec: SweepSpec) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A spec as plain JSON: one of an older version is no reason to refuse a plan."""
+    """A spec as plain JSON, so that a spec of an older version does not stop a plan."""
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise Corrupt(f"{path} does not read ({error}); move its sweep out of the storage") from None
+        raise Corrupt(f"{path} cannot be read ({error}); move its sweep out of the storage") from None
     return document if isinstance(document, dict) else {}
 
 
@@ -115,7 +116,7 @@ def _identity(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def at_a_time(spec: SweepSpec) -> int | None:
-    """How many trials run together; None where the cluster decides."""
+    """How many trials run together; None if the cluster decides."""
     if spec.max_concurrent is not None:
         return spec.max_concurrent
     if spec.address is not None or spec.gpus_per_trial:

@@ -1,4 +1,4 @@
-"""What a sweep costs: before it runs (the plan) and as it stands (the ledger's reservations)."""
+"""Computes what a sweep costs: before it runs (the plan), and so far (the ledger's reservations)."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from sweeps.records.results import SweepResults
 
 DRAWS = 50
-"""Tries for a draw of a method that spends."""
+"""How many draws are tried to find one that spends privacy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accountant:
-    """The two questions that a sweep asks of accounting.
+    """The two functions that a sweep needs for accounting.
 
     Attributes:
-        plan: a trial's calibrated plan, None for one that spends nothing.
-        compose: ε at δ of runs together.
+        plan: gives the calibrated plan of a trial, or None if it spends nothing.
+        compose: gives ε at δ of several runs together.
     """
 
     plan: Callable[[TrialConfig, Path | None], PrivacyPlan | None]
@@ -45,7 +45,7 @@ class Accountant:
 
 
 def dp_accountant(cache_dir: Path | None = None) -> Accountant:
-    """dp-accounting by way of dpcore; the import takes about a second. With `cache_dir` compositions are remembered there."""
+    """The accountant of dpcore, which uses dp-accounting. The import takes about a second. `cache_dir` stores compositions."""
     from dpcore.privacy.accounting import plan_privacy
     from dpcore.privacy.composition import price
 
@@ -57,11 +57,12 @@ class PlannedGroup:
     """The trials of one ε.
 
     Attributes:
-        trials: of the search (under private_selection their mean); reruns: of the winner. Both are priced.
-        control: 0 or 1, free.
-        spendings: what a priced trial may spend: one where q and the steps are fixed, else the corners of what is searched;
-            none where no method spends.
-        price: ε at the sweep's δ of this group alone under the sweep's regime; None where an RDP filter prices the sweep.
+        trials: number of search trials (under private_selection the mean). They are priced.
+        reruns: number of reruns of the winner. They are priced.
+        control: 0 or 1; it is free.
+        spendings: what a priced trial may spend. One entry if q and the steps are fixed, else the corners of the searched ranges. Empty
+            if no method spends.
+        price: ε at the sweep's δ of only this group under the sweep's regime; None if an RDP filter prices the sweep.
     """
 
     epsilon: float
@@ -73,7 +74,7 @@ class PlannedGroup:
 
     @property
     def spending(self) -> Spending | None:
-        """Of each priced trial; None where q or the steps are searched, or no method spends."""
+        """Spending of each priced trial; None if q or the steps are searched, or no method spends."""
         return self.spendings[0] if len(self.spendings) == 1 else None
 
 
@@ -84,7 +85,7 @@ class SweepPlan:
     Attributes:
         references: ids of the free runs: floors and ceiling.
         basis: the regime, with the filter that the sweep opens or the law of its selection.
-        prices: under each regime.
+        prices: the price under each regime.
         finals: per ε, what `dpsweep train` charges for a model of the winner's settings.
     """
 
@@ -103,17 +104,17 @@ class SweepPlan:
 
     @property
     def trials(self) -> float:
-        """All runs, references included; under private_selection on average."""
+        """Number of all runs, references included. Under private_selection it is the mean."""
         return len(self.references) + sum(group.trials + group.reruns + group.control for group in self.groups)
 
     @property
     def composed_epsilon(self) -> float | None:
-        """Of the whole sweep under `composed`."""
+        """ε of the whole sweep under `composed`."""
         return self.price_under("composed")
 
     @property
     def sweep_epsilon(self) -> float | None:
-        """Under the sweep's own regime; None under `unaccounted`."""
+        """ε under the sweep's own regime; None under `unaccounted`."""
         return self.price_under(self.accounting)
 
     def price_under(self, accounting: str) -> float | None:
@@ -122,7 +123,7 @@ class SweepPlan:
 
     @property
     def headline(self) -> str:
-        """The price in words; the first thing that a report says."""
+        """The price in words, the headline of a report."""
         epsilon = self.sweep_epsilon if REGIMES.get(self.accounting).is_promise else self.composed_epsilon
         return headline(self.basis, delta=self.delta, epsilon=epsilon)
 
@@ -130,13 +131,13 @@ class SweepPlan:
 def plan_sweep(
     space: SpaceFile, accountant: Accountant, *, standing: Sequence[LedgerLine] = (), cache_dir: Path | None = None
 ) -> SweepPlan:
-    """Prices a sweep that has not begun. Calibration takes seconds per ε, then it is cached.
+    """Prices a sweep that has not begun. Calibration takes seconds per ε and is then cached.
 
     Args:
-        space: what is searched.
+        space: the search space.
         accountant: plans and composes.
-        standing: the ledger's lines of the private dataset so far; a filter is cut to what `epsilon_total` leaves beside them.
-        cache_dir: where calibrations are kept.
+        standing: the ledger's lines of the private dataset so far. A filter gets what `epsilon_total` leaves beside them.
+        cache_dir: folder that stores calibrations.
 
     Raises:
         Refused: `epsilon_total` leaves no room for a filter.
@@ -157,12 +158,12 @@ def plan_sweep(
 
 
 def check_cap(plan: SweepPlan, standing: Sequence[LedgerLine], accountant: Accountant) -> None:
-    """Refuses a sweep whose plan, on top of what the dataset has been charged already, passes `epsilon_total`.
+    """Refuses a sweep whose plan, added to what the dataset was charged already, exceeds `epsilon_total`.
 
     Raises:
-        Refused: it would; nothing has been touched.
+        Refused: it would exceed the cap. Nothing has been written.
     """
-    if plan.epsilon_total is None or plan.basis.filter is not None:  # a filter has been cut to the cap, and stops the sweep there
+    if plan.epsilon_total is None or plan.basis.filter is not None:  # a filter respects the cap and stops the sweep there
         return
     planned = charges_under(plan.basis, [group for group in plan.groups if group.spendings]) or []
     is_open = any(line.kind == "unseal" for line in standing)
@@ -170,13 +171,15 @@ def check_cap(plan: SweepPlan, standing: Sequence[LedgerLine], accountant: Accou
     if after > plan.epsilon_total:
         raise Refused(
             f"sweep.epsilon_total is {plan.epsilon_total:g}, the {plan.trials:g} planned trials would bring the dataset to {after:.4g} at "
-            f"delta {plan.delta:g} ({len(spent(standing))} reservations stand already); plan fewer trials or raise the cap"
+            f"delta {plan.delta:g} (it already has {len(spent(standing))} reservations); plan fewer trials or raise the cap"
         )
 
 
 def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant) -> float:
-    """ε at δ of all that a sweep has reserved so far (of a sweep behind a filter its budget, from the first trial on), of the
-    cohort that it charges most: people to train on and people to validate on are others, and each is promised their own sum.
+    """ε at δ of everything that a sweep has reserved so far, for the cohort that it charges most.
+
+    With a filter it is the whole budget from the first trial on. People to train on and people to validate on are different cohorts, and
+    each cohort has its own sum.
 
     Raises:
         Refused: the ledger went back in time, so that its sum would be too low.
@@ -188,20 +191,20 @@ def sweep_price(ledger: Ledger, sweep: str, delta: float, accountant: Accountant
 
 
 def priced(results: SweepResults, ledger: Ledger, accountant: Accountant) -> SweepResults:
-    """The results with what their sweep costs as its ledger stands."""
+    """The results with the price of their sweep, from the current ledger."""
     reserved = sweep_price(ledger, results.name, results.delta, accountant)
     charged = reserved if REGIMES.get(results.accounting).is_promise else None
     return replace(results, sweep_epsilon=charged, composed_epsilon=reserved)
 
 
 def planned_runs(space: SpaceFile) -> int:
-    """All runs of a sweep, references included."""
+    """Number of all runs of a sweep, references included."""
     per_epsilon = space.references.winner_seeds + int(space.references.control and space.has_feature_methods)
     return len(free_references(space, seed=0)) + sum(trials_at(space, epsilon) + per_epsilon for epsilon in space.sweep.epsilons)
 
 
 def trials_at(space: SpaceFile, epsilon: float) -> int:
-    """The number of search trials at `epsilon`, where it is no secret."""
+    """The number of search trials at `epsilon`, for regimes in which it is not secret."""
     asked = space.sweep.trials_per_epsilon
     return len(admissible_grid(space, epsilon)) if asked is None else asked
 
@@ -223,8 +226,11 @@ def _priced(group: PlannedGroup, basis: Basis, accountant: Accountant, delta: fl
 
 
 def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence[LedgerLine]) -> Filtered | None:
-    """The filter of a sweep that searches q or the steps. Its budget lets every trial, rerun and one final training per ε be
-    the dearest corner of the space; `epsilon_total` makes it smaller where that is asked."""
+    """The filter of a sweep that searches q or the steps.
+
+    Its budget allows every trial, rerun and one final training per ε to be the most expensive corner of the space. `epsilon_total` can
+    make it smaller.
+    """
     spending = [([*group.spendings], round(group.trials) + group.reruns + 1) for group in groups if group.spendings]
     if not space.sweep.regime.reads_private or not space.searches_spending or not spending:
         return None
@@ -234,8 +240,8 @@ def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence
 
 
 def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> tuple[Spending, ...]:
-    """What a private trial at `epsilon` may spend: one spending where the space fixes q and the steps, else one per corner of
-    their ranges and value of their choices."""
+    """What a private trial at `epsilon` may spend. One entry if the space fixes q and the steps, else one per corner of their ranges and
+    value of their choices."""
     config = private_config(space, epsilon)
     if config is None:
         return ()
@@ -245,7 +251,7 @@ def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cach
     for corner in itertools.product(*ends):
         try:
             plan = accountant.plan(config.changed(**dict(zip(searched, corner, strict=True))), cache_dir)
-        except BadInput:  # a corner outside what TrialConfig admits, such as a batch of more than N
+        except BadInput:  # TrialConfig refuses this corner, for example a batch larger than N
             continue
         if plan is not None:
             found[plan.spending] = None
@@ -255,7 +261,7 @@ def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cach
 
 
 def private_config(space: SpaceFile, epsilon: float) -> TrialConfig | None:
-    """Some draw that spends, or would without its proxy; None where there is none."""
+    """A draw that spends privacy, or would without its proxy; None if there is none."""
     generator = random.Random(0)
     for _ in range(DRAWS):
         for method in sorted(space.private_methods):

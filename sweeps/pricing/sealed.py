@@ -1,9 +1,9 @@
-"""The sealed ceiling: training without privacy on protected data, of which nothing leaves but that it was run.
+"""The sealed ceiling: training without privacy on protected data. Only the fact that it ran is shown.
 
-`references.ceiling: non_private` asks for it by name. Its folder lies below the sweep's state in a folder of mode 0700; at
-the end a file of mode 0600 with the score is all that remains. The worker reports nothing but the end, so Ray, Optuna, MLflow,
-tables, figures and lines on a terminal have nothing to show. The ledger holds it as a run without noise. To show the score
-is a release without privacy: the ledger says so before it happens, and from then on the sweep's ε is ∞.
+`references.ceiling: non_private` requests it by name. Its folder lies below the sweep's state, in a folder of mode 0700. At the end only
+a file of mode 0600 with the score remains. The worker reports only its end, so Ray, Optuna, MLflow, tables, figures and terminal have
+nothing to show. The ledger records it as a run without noise. Showing the score is a release without privacy: the ledger records that
+first, and from then on the sweep's ε is ∞.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SEALED_SCORES = ("val/pckh_50", "val/pckh_10")
 
 
 def make_sealed_folder(folder: Path) -> None:
-    """The folder of a sealed trial, mode 0700 like the one around it.
+    """Creates the folder of a sealed trial with mode 0700, like its parent.
 
     Raises:
-        Refused: the sweep's state is not to be seen from this machine, so the seal would lie where nobody finds it.
+        Refused: the sweep's state is not on this machine, so nobody would find the sealed score.
     """
     if not folder.parent.parent.is_dir():
         raise Refused(
-            f"a sealed run writes below {folder.parent.parent}, which is not there on this worker; give --state a folder that all "
+            f"a sealed run writes below {folder.parent.parent}, which does not exist on this worker; give --state a folder that all "
             "workers share, or set references.ceiling=false"
         )
     for made in (folder.parent, folder):
@@ -46,26 +46,25 @@ def make_sealed_folder(folder: Path) -> None:
 
 
 def keep_error(folder: Path, trial_id: str, error: str) -> None:
-    """Adds the full text of a failure to a file of mode 0600 below `folder`: it may quote a record, and somebody must mend it."""
+    """Appends the full text of a failure to a file of mode 0600 below `folder`. It may quote a record, but a person needs it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     append_lines(folder / ERRORS_FILE, [f"{trial_id}: {error}"], mode=OWNER_ONLY)
 
 
 def score_file(folder: Path) -> Path:
-    """Where the score of the sealed trial in `folder` stays."""
+    """The file that holds the score of the sealed trial in `folder`."""
     return folder.with_name(f"{folder.name}.json")
 
 
 def seal(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Keeps a finished trial's scores in a file of mode 0600 and removes the rest: weights without privacy are of no use here."""
+    """Writes a finished trial's scores to a file of mode 0600 and removes everything else, also the weights."""
     scores = {name: metrics[name] for name in SEALED_SCORES if name in metrics}
     replace_file(score_file(folder), json.dumps(scores).encode(), mode=OWNER_ONLY)
     shutil.rmtree(folder)
 
 
 def sealed_reservation(config: TrialConfig, *, sweep: str, trial_id: str, attempt: int, cohort: str, key_id: str) -> Reservation:
-    """What the ledger holds of a run without privacy: gradients without noise, an infinite ε. Its δ is that of the sweep's
-    other lines in name only."""
+    """The reservation of a run without privacy: gradients without noise, infinite ε. Its δ is only a placeholder."""
     return Reservation(
         sweep=sweep,
         trial_id=trial_id,
@@ -91,14 +90,16 @@ def was_unsealed(spec: SweepSpec) -> bool:
 
 
 def unseal_ceiling(results: SweepResults, spec: SweepSpec) -> SweepResults:
-    """The results with the ceiling's score in them, after the ledger holds that it is shown.
+    """The results with the ceiling's score. The ledger records first that it is shown.
 
     Raises:
-        BadInput: no ceiling was sealed. Unavailable: its file is not on this machine. Refused: a cap is set.
+        BadInput: no ceiling was sealed.
+        Unavailable: its file is not on this machine.
+        Refused: a cap is set.
     """
     done = [record for record in results.of_role("sealed_ceiling") if record.state == "done"]
     if not done:
-        raise BadInput(f"sweep {spec.name} has no sealed ceiling that came to its end: there is nothing to show")
+        raise BadInput(f"sweep {spec.name} has no finished sealed ceiling: there is nothing to show")
     record = done[-1]
     path = score_file(spec.sealed_dir / record.trial_id)
     if not path.is_file():

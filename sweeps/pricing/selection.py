@@ -1,12 +1,18 @@
-"""Private selection: a secret number of trials per ε, of which only the best leaves.
+"""Private selection: a secret number of trials per ε. Only the best one is released.
 
-The price (Papernot and Steinke 2022, arXiv:2110.03620, Theorems 2 and 6) holds when the number of trials is drawn from the
-stated law, settings are independent draws, a failed trial is the lowest score and not drawn again, no trial is stopped
-because of another one, and nothing but the winner is seen. So number, settings and names of the trials come from a secret
-stream of the sweep key, and what a resume needs of them lies sealed: a folder of mode 0700 in the state directory with a
-journal of mode 0600 and the trials' checkpoints, of which an ε's part is deleted once its winner is out.
+The price (Papernot and Steinke 2022, arXiv:2110.03620, Theorems 2 and 6) needs five conditions:
 
-A resume draws the same numbers and settings again from the key, so the journal holds ends alone: a trial without an end is
+- The number of trials is drawn from the stated law.
+- Settings are independent draws.
+- A failed trial counts as the lowest score and is not drawn again.
+- No trial is stopped because of another one.
+- Only the winner is seen.
+
+So number, settings and names of the trials come from a secret stream of the sweep key. What a resume needs lies in a sealed folder of
+mode 0700 in the state directory: a journal of mode 0600, and the trials' checkpoints. The part of an ε is deleted once its winner is
+released.
+
+A resume draws the same numbers and settings again from the key, so the journal holds only the ends of trials. A trial without an end is
 handed out again and replays from its checkpoint.
 """
 
@@ -43,7 +49,7 @@ _SEED_NUMBERS = 8
 
 
 def draw_count(law: SelectionLaw, uniform: float) -> int:
-    """The number of trials at a uniform draw in [0, 1): the smallest k with P[K ≤ k] > uniform.
+    """The number of trials for a uniform draw in [0, 1): the smallest k with P[K ≤ k] > uniform.
 
     | law | P[K = k] |
     |---|---|
@@ -86,7 +92,7 @@ def _gamma(law: SelectionLaw) -> float:
 
 
 class Selection:
-    """The selections of one sweep, one per ε. Knows what to run and what came out; the schedule decides when."""
+    """The selections of one sweep, one per ε. It knows which trials to run and how they ended. The schedule decides when to run them."""
 
     def __init__(self, spec: SweepSpec, key: SweepKey) -> None:
         """Opens the sealed folder.
@@ -106,7 +112,7 @@ class Selection:
 
     @property
     def terms(self) -> SelectionTerms:
-        """As the ledger holds them."""
+        """The terms of the selection, as the ledger stores them."""
         return SelectionTerms(mean_trials=self.law.mean_trials, shape=self.law.shape_number)
 
     def count(self, epsilon: float) -> int:
@@ -114,7 +120,7 @@ class Selection:
         return draw_count(self.law, float(self._stream(epsilon, "count", 0).uniform(1)[0]))
 
     def candidate(self, epsilon: float, number: int) -> TrialRecord:
-        """The `number`-th trial of an ε. Its name says nothing of its number.
+        """The `number`-th trial of an ε. Its name does not reveal its number.
 
         Raises:
             BadInput: 50 draws in a row were refused by TrialConfig; the message is the last rule.
@@ -134,17 +140,17 @@ class Selection:
         raise BadInput(f"search at epsilon {epsilon_name(epsilon)}: {REDRAWS} draws in a row were refused, the last because: {rule}")
 
     def folder(self, trial_id: str) -> Path:
-        """Where a trial keeps its checkpoints until its ε is over."""
+        """The folder of a trial's checkpoints until the selection of its ε ends."""
         return self._folder / "checkpoints" / trial_id
 
     def write_end(self, record: TrialRecord) -> None:
-        """Remembers how a trial ended."""
+        """Stores how a trial ended."""
         known = {name: getattr(record, name) for name in ("trial_id", "epsilon", "state", "seconds", "error")}
         line = json.dumps({**known, "curve": [asdict(point) for point in record.curve]})  # of a diverged trial it may hold NaN
         append_lines(self._journal, [line], mode=OWNER_ONLY)
 
     def ended(self, epsilon: float) -> Iterator[TrialRecord]:
-        """The trials of an ε that have ended, as an earlier driver wrote them down."""
+        """The ended trials of an ε, as an earlier driver stored them."""
         ends = {line["trial_id"]: line for line in self._read() if line["epsilon"] == epsilon}
         for number in range(self.count(epsilon)):
             record = self.candidate(epsilon, number)
@@ -156,14 +162,14 @@ class Selection:
             yield replace(record, state=end["state"], seconds=end["seconds"], error=end["error"])
 
     def publish(self, winner: TrialRecord) -> None:
-        """Moves the winner's folder to where trials lie; again after a crash it changes nothing."""
+        """Moves the winner's folder to the other trials. Doing it again after a crash changes nothing."""
         source, target = self.folder(winner.trial_id), self._spec.checkpoint_dir(winner.trial_id)
         if source.is_dir() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(source, target)
 
     def forget(self, epsilon: float) -> None:
-        """Deletes what is sealed of an ε whose selection is over, and the folder with the last of them."""
+        """Deletes the sealed files of an ε whose selection has ended, and finally the folder."""
         kept = [line for line in self._read() if line["epsilon"] != epsilon]
         checkpoints = self._folder / "checkpoints"
         for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
@@ -172,7 +178,7 @@ class Selection:
         replace_file(self._journal, "".join(json.dumps(line) + "\n" for line in kept).encode(), mode=OWNER_ONLY)
 
     def close(self) -> None:
-        """Deletes the sealed folder: nothing is left to resume."""
+        """Deletes the sealed folder, because nothing can be resumed."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -187,7 +193,7 @@ class Selection:
             return [json.loads(line) for line in lines if line.endswith("\n")]
         except ValueError as error:
             raise Corrupt(
-                f"{self._journal} does not read ({error}): the selection cannot be finished; start a sweep of another name"
+                f"{self._journal} cannot be read ({error}): the selection cannot be finished; start a sweep with another name"
             ) from None
 
     def _stream(self, epsilon: float, name: str, number: int) -> RandomStream:
@@ -197,7 +203,7 @@ class Selection:
 
 
 def winner_claim(claim: PrivacyClaim, record: TrialRecord, law: SelectionLaw | None) -> PrivacyClaim:
-    """The claim of a trial as a selection makes it: of the winner, that of the whole selection; of others their own."""
+    """The claim of a trial in a selection. The winner carries the claim of the whole selection. Every other trial carries its own."""
     q, noise = record.sampling_prob, record.noise_multiplier
     if law is None or record.role != "search" or q is None or noise is None or claim.delta is None:
         return claim
@@ -209,13 +215,13 @@ def winner_claim(claim: PrivacyClaim, record: TrialRecord, law: SelectionLaw | N
 
 
 def check_key(key_lost: bool, spec: SweepSpec) -> None:
-    """Refuses to go on with a selection whose key is lost.
+    """Refuses to continue a selection whose key is lost.
 
     Raises:
-        Refused: number and settings of its trials follow the key.
+        Refused: number and settings of its trials depend on the key.
     """
     if key_lost and spec.space.sweep.regime.is_selection:
         raise Refused(
-            f"the sweep key of {spec.name} is lost, and with it the number of trials that the selection would have to run: it cannot be "
-            "finished; what it reserved stays charged, start a sweep of another --name"
+            f"the sweep key of {spec.name} is lost, and with it the number of trials of the selection. The selection cannot be finished. "
+            "What it reserved stays charged; start a sweep with another --name"
         )

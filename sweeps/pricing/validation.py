@@ -1,8 +1,8 @@
-"""Validation on private people: what its scores cost, and how much noise that takes.
+"""Private validation: what the scores cost, and how much noise they need.
 
-Every score that leaves is a release: of each trial, floor, control and rerun, once, at its end. All of a sweep share
-`validation_epsilon`. The noise lands on the number that Optuna, MLflow, tables and the choice of the winner see; more than
-one PCKh point of it and the search would follow noise, so that is refused before anything runs.
+Every score is a release. Each trial, floor, control and rerun releases one score, at its end. All scores of a sweep share
+`validation_epsilon`. Optuna, MLflow, tables and the choice of the winner see the score with noise. With more than one PCKh point of noise
+the search would follow the noise, so this is refused before anything runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from search_spaces.space import SpaceFile
 
 MOST_NOISE_FRAC = 0.01
-"""One PCKh point."""
+"""Largest noise: one PCKh point."""
 PUBLIC_VALIDATION = "validation data were declared public: their scores cost nothing and nothing about them is promised"
 
 
@@ -31,8 +31,9 @@ class ValidationPlan:
     """The scores of a sweep on private validation data.
 
     Attributes:
-        releases: how many are planned, one a run; release: how each leaves.
-        epsilon, delta: what all of them together keep.
+        releases: number of planned scores, one per run.
+        release: noise of each score.
+        epsilon, delta: guarantee of all scores together.
     """
 
     releases: int
@@ -45,16 +46,16 @@ class ValidationPlan:
         """One line for plan and report."""
         people, noise = self.release.nominal_units, 100 * self.release.noise_stddev
         return (
-            f"validation is private: {self.releases} scores, one a run, at epsilon {self.epsilon:g} together (delta {self.delta:.3g}), "
+            f"validation is private: {self.releases} scores, one per run, at epsilon {self.epsilon:g} together (delta {self.delta:.3g}), "
             f"each under noise with a standard deviation of {noise:.2g} PCKh points on {people} people"
         )
 
 
 def plan_validation(space: SpaceFile, cache_dir: Path | None) -> ValidationPlan | None:
-    """The plan of a space with `validation: private`, None where validation is public. Calibrated once, then cached.
+    """The plan of a space with `validation: private`, or None for public validation. It is calibrated once, then cached.
 
     Raises:
-        BadInput: its ε or its nominal number of people is missing.
+        BadInput: ε or the nominal number of people is missing.
     """
     from dpcore.privacy.score_release import calibrate_release
 
@@ -71,26 +72,26 @@ def plan_validation(space: SpaceFile, cache_dir: Path | None) -> ValidationPlan 
 
 
 def validation_line(space: SpaceFile, cache_dir: Path | None) -> str:
-    """What plan and report say of the data that everything is scored on."""
+    """What plan and report say about the validation data."""
     plan = plan_validation(space, cache_dir)
     return PUBLIC_VALIDATION if plan is None else plan.text
 
 
 def check_noise(plan: ValidationPlan) -> None:
-    """Refuses scores under so much noise that a search would follow it.
+    """Refuses scores with so much noise that a search would follow it.
 
     Raises:
-        Refused: more than one PCKh point.
+        Refused: the noise is larger than one PCKh point.
     """
     if plan.release.noise_stddev > MOST_NOISE_FRAC:
         raise Refused(
             f"{plan.text}: more than {100 * MOST_NOISE_FRAC:g} point, so the search would follow noise; plan fewer runs, raise "
-            "sweep.validation_epsilon, or take more people to validate on"
+            "sweep.validation_epsilon, or validate on more people"
         )
 
 
 def score_reservation(config: TrialConfig, plan: ValidationPlan, *, sweep: str, trial_id: str, cohort: str, key_id: str) -> Reservation:
-    """What the ledger holds of one score: a Gaussian on everybody. The same for every attempt: only the last one has an end."""
+    """The reservation of one score: a Gaussian over all people. It is the same for every attempt, because only the last one ends."""
     from dpcore.privacy.accounting import Spending, epsilon_of
 
     noise = plan.release.noise_multiplier

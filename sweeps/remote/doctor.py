@@ -1,4 +1,4 @@
-"""Looks for what would end a sweep hours later: one line per thing that must hold, and what to do where it does not."""
+"""Checks everything that could end a sweep hours later. Each check gives one line, with a remedy if it fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOOPBACK = re.compile(r"^(127\.|::1|localhost)")
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at; a remedy stands wherever it is not ok."""
+    """The result of one check. It has a remedy if it is not ok."""
 
     name: str
     state: State
@@ -43,7 +43,7 @@ class Check:
 
 
 def examine(address: str | None, *, storage: Path | str, tracking_uri: str | None) -> list[Check]:
-    """Everything on a running Ray, or on one of our own where `address` is None."""
+    """All checks on a running Ray, or on a Ray that is started here if `address` is None."""
     from sweeps.engine.ray_session import connected
 
     checks: list[Check] = []
@@ -61,13 +61,13 @@ def examine(address: str | None, *, storage: Path | str, tracking_uri: str | Non
 
 
 def examine_cluster(config: Path, *, storage: Path | str, tracking_uri: str | None) -> list[Check]:
-    """A launcher file here, then everything on its cluster, by a job on the head.
+    """Checks a launcher file here, then everything on its cluster by a job on the head.
 
     Raises:
-        BadInput: there is no such file, or the storage is no absolute path.
+        BadInput: the file does not exist, or the storage is not an absolute path.
     """
     if not is_uri(storage) and not Path(storage).is_absolute():
-        raise BadInput(f"--storage {storage}: give the absolute path that every node of the cluster is to see")
+        raise BadInput(f"--storage {storage}: give an absolute path that every node of the cluster can see")
     from sweeps.remote.submit import jobs_of, run_there
 
     checks = check_launcher_file(config)
@@ -96,7 +96,7 @@ def check_ray(address: str | None) -> Check:
 
     nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     where = ray.get_runtime_context().gcs_address
-    started = "" if address is not None else ", started for this look"
+    started = "" if address is not None else ", started for this check"
     return Check(name="ray", state="ok", found=f"{ray.__version__} at {where}, {nodes} node{'s' if nodes != 1 else ''}{started}")
 
 
@@ -109,7 +109,7 @@ def check_auth() -> Check:
 
 
 def judge_auth(*, token: bool, host: str) -> Check:
-    """A Ray without a token runs the code of everyone who reaches it."""
+    """Checks for a token: without one, Ray runs the code of anyone who can reach it."""
     if token:
         return Check(name="auth", state="ok", found="Ray asks for a token")
     remedy = "make a token (`ray get-auth-token --generate`, mode 0600) and start every node with RAY_AUTH_MODE=token"
@@ -118,7 +118,7 @@ def judge_auth(*, token: bool, host: str) -> Check:
 
 
 def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path | str) -> list[Check]:
-    """All that the nodes say; a text stands for why they could not be asked."""
+    """All checks from the facts of the nodes. If they could not be asked, `nodes` is a text with the reason."""
     if isinstance(nodes, str):
         return [Check(name="storage", state="fail", found=nodes, remedy="name a folder that can be written: --storage DIR")]
     answered = [node for node in nodes if node.error is None]
@@ -127,7 +127,7 @@ def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path | str) -> lis
             name="node",
             state="fail",
             found=f"{node.node}: {node.error}",
-            remedy="install dpsweep there (cluster/install.sh), or take it out",
+            remedy="install dpsweep there (cluster/install.sh), or remove the node",
         )
         for node in nodes
         if node.error is not None
@@ -137,7 +137,7 @@ def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path | str) -> lis
 
 
 def check_storage(nodes: Sequence[NodeFacts], storage: Path | str) -> Check:
-    """Every node reads what the driver wrote and the driver what every node wrote."""
+    """Checks that every node reads what the driver wrote, and that the driver reads what every node wrote."""
     wrong = [f"{storage} on {node.node} {node.storage_error}" for node in nodes if node.storage_error is not None]
     if wrong:
         remedy = "mount one file system (NFS, EFS, a shared volume) there on every node, writable by Ray's user"
@@ -149,7 +149,7 @@ def check_storage(nodes: Sequence[NodeFacts], storage: Path | str) -> Check:
 
 
 def check_versions(nodes: Sequence[NodeFacts]) -> Check:
-    """Equal packages everywhere: Ray refuses other versions, and a trial replayed elsewhere needs equal arithmetic."""
+    """Checks that all nodes have equal packages. Ray refuses other versions, and a replay elsewhere needs equal arithmetic."""
     differing = []
     for package in dict.fromkeys(name for node in nodes for name in node.versions):
         found = {node.node: node.versions.get(package, "not installed") for node in nodes}
@@ -165,7 +165,7 @@ def check_versions(nodes: Sequence[NodeFacts]) -> Check:
 
 
 def check_gpus(nodes: Sequence[NodeFacts]) -> Check:
-    """What Ray hands out must be what torch can use."""
+    """Checks that torch can use the GPUs that Ray hands out."""
     wrong = [f"{node.node}: Ray has {node.ray_gpus:g}, torch sees {node.torch_gpus}" for node in nodes if node.ray_gpus != node.torch_gpus]
     if wrong:
         remedy = "install the CUDA build of torch and a driver for it, or start Ray there with --num-gpus as torch sees them"
@@ -175,7 +175,7 @@ def check_gpus(nodes: Sequence[NodeFacts]) -> Check:
 
 
 def check_clocks(nodes: Sequence[NodeFacts]) -> Check:
-    """Clocks date the ledger and order MLflow's points; only what exceeds the time of asking is called a skew."""
+    """Checks the clocks, which date the ledger and order MLflow's points. A skew must exceed the time that the question takes."""
     skews = {node.node: max(0.0, abs(node.clock_skew_s) - node.clock_error_s) for node in nodes}
     worst = max(skews.values(), default=0.0)
     if worst <= SKEW_WARN_S:
@@ -186,7 +186,7 @@ def check_clocks(nodes: Sequence[NodeFacts]) -> Check:
 
 
 def check_disk(nodes: Sequence[NodeFacts]) -> Check:
-    """Checkpoints and caches need room, in the storage and where temporary files go."""
+    """Checks that the storage and the folder of temporary files have space for checkpoints and caches."""
     free = [(size, f"{place} on {node.node}") for node in nodes for place, size in node.free_bytes.items()]
     if not free:
         return Check(name="disk", state="fail", found="no node answered", remedy="see the other lines")
@@ -195,7 +195,7 @@ def check_disk(nodes: Sequence[NodeFacts]) -> Check:
     if size >= FREE_WARN_BYTES:
         return Check(name="disk", state="ok", found=found)
     state: State = "fail" if size < FREE_FAIL_BYTES else "warn"
-    return Check(name="disk", state=state, found=found, remedy="free room: `dpsweep data purge` empties caches")
+    return Check(name="disk", state=state, found=found, remedy="free some space: `dpsweep data purge` empties caches")
 
 
 def check_mlflow(uri: str) -> Check:
@@ -219,21 +219,25 @@ def check_mlflow(uri: str) -> Check:
 
 
 def check_launcher_file(path: Path) -> list[Check]:
-    """A launcher file against Ray's schema, its words to replace, and the token that it hands out.
+    """Checks a launcher file against Ray's schema, for words that were not replaced, and the token that it copies.
 
     Raises:
-        BadInput: there is no such file, or it is not YAML.
+        BadInput: the file does not exist, or it is not YAML.
     """
     from jsonschema import ValidationError
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     if not path.is_file():
-        raise BadInput(f"{path} is not there; expected the YAML that `ray up` is given")
+        raise BadInput(f"{path} does not exist; expected the YAML for `ray up`")
     text = path.read_text()
     left = sorted(set(re.findall(r"REPLACE_\w+", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))))
     if left:
-        return [Check(name="file", state="fail", found=f"{path} still has {', '.join(left)}", remedy="replace them by what they name")]
+        return [
+            Check(
+                name="file", state="fail", found=f"{path} still has {', '.join(left)}", remedy="replace these words by what they describe"
+            )
+        ]
     try:
         parser = YAML(typ="safe", pure=True)
         parser.version = (1, 1)  # what Ray reads
@@ -247,17 +251,17 @@ def check_launcher_file(path: Path) -> list[Check]:
 
 
 def check_token_file(path: Path) -> Check:
-    """The token that the launcher copies to the nodes: there, and its owner's alone."""
+    """Checks the token that the launcher copies to the nodes: it exists, and only its owner can read it."""
     make = f"(umask 077; ray get-auth-token --generate > /dev/null)  # writes {path}"
     if not path.is_file():
         return Check(name="token", state="fail", found=f"there is no {path}", remedy=make)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         return Check(name="token", state="fail", found=f"other users can read {path}", remedy=f"chmod 600 {path}")
-    return Check(name="token", state="ok", found=f"{path} is its owner's alone")
+    return Check(name="token", state="ok", found=f"only its owner can read {path}")
 
 
 def is_healthy(checks: Sequence[Check]) -> bool:
-    """Nothing failed."""
+    """Whether no check failed."""
     return all(check.state != "fail" for check in checks)
 
 

@@ -135,7 +135,7 @@ def test_a_launcher_file_is_checked_before_anything_is_started(tmp_path: Path, m
     path.write_text("a: [")
     with pytest.raises(BadInput, match="not YAML"):
         doctor.check_launcher_file(path)
-    with pytest.raises(BadInput, match="is not there"):
+    with pytest.raises(BadInput, match="does not exist"):
         doctor.check_launcher_file(tmp_path / "no.yaml")
 
 

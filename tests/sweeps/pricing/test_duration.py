@@ -102,7 +102,7 @@ def test_on_a_cluster_the_time_of_all_trials_is_said_and_no_more(spec: SweepSpec
     duration = estimate_duration(cluster, plan_for(cluster))
     assert duration is not None
     assert duration.at_a_time is None
-    assert "less by what the cluster runs together" in duration.text()
+    assert "divided by how many the cluster runs together" in duration.text()
 
 
 def test_a_spec_that_does_not_read_is_named(spec: SweepSpec) -> None:

@@ -130,7 +130,7 @@ def test_what_was_not_sealed_or_is_capped_cannot_be_shown(spec: SweepSpec, resul
 
 
 def test_a_worker_that_does_not_see_the_state_seals_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="not there on this worker"):
+    with pytest.raises(Refused, match="does not exist on this worker"):
         make_sealed_folder(tmp_path / "nowhere" / "sealed" / "ceiling")
 
 

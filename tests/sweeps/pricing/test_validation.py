@@ -43,7 +43,7 @@ def test_every_run_releases_one_score_and_the_plan_says_what_that_takes(spec: Sw
     assert plan is not None
     assert plan.releases == planned_runs(spec.space) == plan_of(spec, around()).trials == 17
     line = validation_line(spec.space, spec.places.cache_dir)
-    assert line.startswith("validation is private: 17 scores, one a run, at epsilon 2 together")
+    assert line.startswith("validation is private: 17 scores, one per run, at epsilon 2 together")
     assert "PCKh points on 3000 people" in line
     assert validation_line(spaces.space(), None) == PUBLIC_VALIDATION
 
