@@ -1,4 +1,4 @@
-"""The folder of one trial: who it is, where it stands, what it reported.
+"""The folder of one trial: its identity, its state and its reports.
 
     trial.lock              held while the trial runs
     trial.json              identity: replay document, trial id, attempt, key id, digest of the starting weights
@@ -6,9 +6,9 @@
     digests.jsonl           one line per report, with the digest of its weights; a line where a new attempt begins
     model/ , result.json    at the end
 
-A checkpoint appears whole or not at all. Steps are replayed from the newest one, and every report that was made before
-must be reached with the same weights: two runs with one noise and different sums would reveal their difference. What has
-been reported stays on record, also where a new attempt takes those steps again.
+A checkpoint appears completely or not at all. Steps are replayed from the newest one, and must reach the same weights at every earlier
+report. Otherwise two runs with one noise and different sums would reveal their difference. Reports stay on record, even if a new
+attempt takes the same steps again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ DIGESTS_FILE = "digests.jsonl"
 STATE_FILE = "state.safetensors"
 META_FILE = "meta.json"
 FIXED_PARTS = ("config", "data", "mechanism", "trial_id")
-"""What even a new attempt cannot change: it would be another trial. The digest of the start is not among them: with these
-equal it can differ in rounding alone, as where the public stage was trained on another machine."""
+"""Parts of the identity that even a new attempt cannot change, because it would be another trial. The digest of the start is not one of
+them. If these parts are equal, it can differ only by rounding, for example if another machine trained the public stage."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 class TrialFolder:
-    """An open, locked trial folder; made by `open_trial_folder`."""
+    """An open, locked trial folder. `open_trial_folder` creates it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,30 +63,30 @@ class TrialFolder:
                 self._recorded[line["step"]] = Report.of_document(line)
 
     def settle_identity(self, identity: Mapping[str, Any]) -> None:
-        """Writes the identity of a new folder, or compares it with the one there.
+        """Writes the identity of a new folder, or compares it with the stored identity.
 
-        With the same `attempt` everything must be equal, unless the trial is finished: repeating its reports computes nothing.
-        A higher attempt may change the key and what only affects rounding. It goes on from the newest checkpoint.
+        With the same `attempt` everything must be equal, unless the trial is finished: repeating its reports computes nothing. A higher
+        attempt may change the key and whatever affects only rounding. It continues from the newest checkpoint.
 
         Raises:
-            Refused: it is another trial, or an attempt that is over; names each part that differs, with both values.
-            NotReplayable: it is this trial, but not the machine, libraries, runtime or key that would repeat it bit for bit; or
-                the checkpoint that the attempt was charged from is gone.
+            Refused: it is another trial, or an earlier attempt. The message names each part that differs, with both values.
+            NotReplayable: it is this trial, but the machine, libraries, runtime or key cannot repeat it bit for bit; or the
+                checkpoint from which the attempt was charged is missing.
         """
         path = self.folder / IDENTITY_FILE
         known: dict[str, Any] = read_json(path) if path.exists() else dict(identity)
         if identity["attempt"] < known["attempt"]:
-            raise Refused(f"{self.folder} is at attempt {known['attempt']}, attempt {identity['attempt']} is over")
+            raise Refused(f"{self.folder} is at attempt {known['attempt']}; attempt {identity['attempt']} has ended")
         newer = identity["attempt"] > known["attempt"]
         if newer and self.result() is not None:
-            raise Refused(f"{self.folder} holds a finished trial: another attempt at it would be another release; use a new trial id")
+            raise Refused(f"{self.folder} holds a finished trial: another attempt would be another release; use a new trial id")
         self._compare(known, identity, FIXED_PARTS if newer or self.result() is not None else tuple(identity))
         if self.result() is not None:
             return
         if newest_checkpoint_step(self.folder) < identity["from_step"]:
             raise NotReplayable(
-                f"{self.folder} has no checkpoint of step {identity['from_step']}, where attempt {identity['attempt']} goes on and is "
-                "charged from. Bring it back; going on without it is a new attempt, charged from the start"
+                f"{self.folder} has no checkpoint of step {identity['from_step']}, from which attempt {identity['attempt']} continues and "
+                "is charged. Restore it; continuing without it is a new attempt, charged from the start"
             )
         write_json(path, dict(identity))
         if self._attempt < identity["attempt"]:
@@ -102,15 +102,15 @@ class TrialFolder:
         if set(differing).intersection(FIXED_PARTS):
             raise Refused(f"{self.folder} holds another trial ({told}); restore these, or use another folder")
         raise NotReplayable(
-            f"{self.folder} cannot be replayed here ({told}). Restore these; going on without them is a new attempt, whose fresh noise is "
-            "charged again"
+            f"{self.folder} cannot be replayed here ({told}). Restore these; continuing without them is a new attempt, whose fresh "
+            "noise is charged again"
         )
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint, None without one.
+        """The newest checkpoint, or None.
 
         Raises:
-            Corrupt: its bytes are not those that were written.
+            Corrupt: its bytes differ from those that were written.
         """
         step = newest_checkpoint_step(self.folder)
         if step == 0:
@@ -118,8 +118,8 @@ class TrialFolder:
         folder = self.folder / _name(step)
         meta, state = read_json(folder / META_FILE), folder / STATE_FILE
         if not state.is_file() or hashlib.sha256(state.read_bytes()).hexdigest() != meta["sha256"]:
-            raise Corrupt(f"{state} is not what its {META_FILE} says; remove {folder}, and the trial is replayed from the start")
-        # as a run that was not interrupted has them: MKL rounds the product of a single row by where in memory its operands lie
+            raise Corrupt(f"{state} differs from its {META_FILE}; remove {folder}, and the trial is replayed from the start")
+        # Copied into newly allocated memory, as in an uninterrupted run: MKL rounds a single-row product depending on memory alignment.
         return Checkpoint(step, {name: tensor.clone() for name, tensor in load_file(state).items()})
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -133,11 +133,11 @@ class TrialFolder:
             shutil.rmtree(path)
 
     def reports_until(self, step: int) -> list[Report]:
-        """The recorded reports of at most `step` steps, which a resumed trial repeats instead of computing."""
+        """The recorded reports up to `step`. A resumed trial repeats them instead of computing them."""
         return [self._recorded[at] for at in sorted(self._recorded) if at <= step]
 
     def record(self, report: Report) -> None:
-        """Writes a report down, or holds it against the one of the same step.
+        """Stores a report, or compares it with the stored report of the same step.
 
         Raises:
             NotReplayable: the replay reached other weights. Nothing is written then.
@@ -149,12 +149,12 @@ class TrialFolder:
         elif known.weights_digest != report.weights_digest:
             raise NotReplayable(
                 f"{self.folder}: the replay reached weights {report.weights_digest} at step {report.step}, recorded are "
-                f"{known.weights_digest}. This machine does not repeat the run bit for bit; going on is a new attempt, whose fresh "
+                f"{known.weights_digest}. This machine does not repeat the run bit for bit; continuing is a new attempt, whose fresh "
                 "noise is charged again"
             )
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Writes the result, after which the folder is a finished trial, and removes the checkpoints."""
+        """Writes the result and removes the checkpoints. The trial is finished then."""
         write_json(self.folder / RESULT_FILE, dict(result))
         for path in self._checkpoints():
             shutil.rmtree(path)
@@ -168,14 +168,14 @@ class TrialFolder:
         return sorted(self.folder.glob(f"{CHECKPOINT_PREFIX}*"))
 
     def _enter_attempt(self, attempt: int, from_step: int) -> None:
-        """What was reported beyond the checkpoint was of another attempt: this one does not have to repeat it."""
+        """Notes where a new attempt begins. It does not have to repeat later reports of earlier attempts."""
         self._attempt = attempt
         self._recorded = {at: report for at, report in self._recorded.items() if at <= from_step}
 
 
 @contextmanager
 def open_trial_folder(folder: Path) -> Iterator[TrialFolder]:
-    """The folder of a trial, made if need be and locked against a second process.
+    """The folder of a trial, created if necessary and locked against a second process.
 
     Raises:
         Refused: another process runs this trial.
@@ -194,7 +194,7 @@ def _name(step: int) -> str:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes what a kill in mid-write has left beside the whole files."""
+    """Removes half-written files that a kill has left."""
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,7 +1,7 @@
 """Features of frozen layers, computed once per node and shared by all trials as one memory-mapped file.
 
-The key holds the stem's weights and the data's content, so a changed stage or dataset can never meet old features.
-float16 halves bytes and page cache; the rounding (3 decimal digits) is far below the noise of any private step.
+The key holds the stem's weights and the data's content, so a changed stage or dataset never gets old features. float16 halves bytes and
+page cache. Its rounding (3 decimal digits) is far below the noise of any private step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STEM_FIELDS = {"backbone", "feature_layers", "input_height_px", "input_width_px
 
 @dataclass(frozen=True, kw_only=True)
 class Stem:
-    """A frozen stem and the name of its function: equal names compute equal features."""
+    """A frozen stem and a name for its function. Stems with equal names compute equal features."""
 
     module: nn.Module
     name: str
@@ -35,7 +35,7 @@ class Stem:
 
     @classmethod
     def of(cls, module: nn.Module, *, model: ModelConfig, device: torch.device) -> Stem:
-        """Names `module` by what the model's config says of its structure and by its weights."""
+        """Names `module` by its structure in the model's config and by its weights."""
         structure = model.model_dump(mode="json", include=_STEM_FIELDS)
         weights = weights_digest(module.state_dict())
         document = {"structure": structure, "parts": len(list(module.children())), "weights": weights, "device": device.type}
@@ -50,8 +50,8 @@ def cached_features(crops: Crops, stem: Stem, *, data_digest: str, places: Place
         stem: what they go through.
         data_digest: the digest of the dataset or of its stored views.
         places: the cache lies below `cache_dir`.
-        private: for features of PRIVATE data and of its views: mode 0700, and a feature that does not fit float16 takes the
-            nearest number that does (0 for nan), because whether a trial fails must not be for one private record to say.
+        private: for features of PRIVATE data and of its views. The file has mode 0700. A feature that does not fit float16 becomes the
+            nearest number that does (0 for nan), because a single private record must not decide whether a trial fails.
 
     Raises:
         BadInput: a public feature does not fit float16; train the public stage with a lower learning rate.

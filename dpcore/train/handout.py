@@ -1,4 +1,4 @@
-"""What a trial is given beside its settings: who draws its noise, where it works, how its results leave. Torch-free."""
+"""What a trial receives in addition to its settings: key, folder, attempt, and how its results leave. Torch-free."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Handout:
-    """One try at a trial, as a worker is handed it.
+    """One attempt at a trial, as a worker receives it.
 
     Attributes:
         trial_id: names the secret streams together with `key`, `attempt` and all that decides the private sums: one id, one
             release, and other sums never meet the same noise.
-        key: the sweep's secret; None only where no private data are drawn (public_only and controls).
+        key: the sweep's secret. None only if no private data are drawn (public_only and controls).
         places: datasets and caches.
         folder: checkpoints, digests and the final model; None keeps nothing.
-        attempt: which try this is; a try that is no replay needs the next one.
+        attempt: the attempt. A try that is not a replay needs the next one.
         sealed: the caller shows neither reports nor weights, so that protected data may be trained on without privacy.
         validation: how the score leaves where the validation data are PRIVATE: once, in the last report, with noise that the
             caller has reserved. None: they are PUBLIC.

@@ -22,7 +22,7 @@ def device_of(runtime: RuntimeFlags) -> torch.device:
     """The device of a runtime.
 
     Raises:
-        Unavailable: cuda is asked and not there.
+        Unavailable: cuda is requested but not available.
     """
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise Unavailable("runtime.device cuda: torch sees no CUDA device here; use device cpu or another machine")
@@ -31,8 +31,8 @@ def device_of(runtime: RuntimeFlags) -> torch.device:
 
 @dataclass(frozen=True, kw_only=True)
 class InputBuilder:
-    """Inputs for one tail. Features are cached where the stem is not empty and the images are not augmented: with
-    augmentation each step sees other images, so there is nothing to keep."""
+    """Inputs for one tail. Features are cached if the stem is not empty and the images are not augmented. With augmentation each step
+    sees other images, so nothing can be cached."""
 
     stem: Stem | None
     places: Places
@@ -50,7 +50,7 @@ class InputBuilder:
         return self._inputs(dataset, dataset.identity, augmentation, private=dataset.manifest.role == "PRIVATE")
 
     def of_views(self, views: StoredViews, augmentation: AugmentationConfig) -> Inputs:
-        """The stored public views; their cache is kept like the private data's, because it says who is in the set."""
+        """The stored public views. Their cache is protected like that of private data, because it shows who is in the dataset."""
         return self._inputs(views, views.digest, augmentation, private=True)
 
     def examples(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Examples:

@@ -1,7 +1,6 @@
-"""From released directions to weights: post-processing, which costs no privacy whatever it does.
+"""Turns released directions into weights. This is post-processing, so it costs no privacy.
 
-Works on the flat weight vector (P,) that the gradient engine reads and writes, so that its state is two vectors in a
-checkpoint and no Python object.
+It works on the flat weight vector (P,) of the gradient engine. So its state in a checkpoint is two vectors, not a Python object.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ T = 60), so that smaller values are noise, and dividing by their root would take
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """First and second moment (P,) float32; SGD uses the first alone and keeps the second at zero."""
+    """First and second moment (P,) float32. SGD uses only the first and keeps the second at zero."""
 
     first: Tensor
     second: Tensor

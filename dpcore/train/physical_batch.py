@@ -1,8 +1,8 @@
-"""How many examples go through the network at once: settled before step 0, never changed after.
+"""Chooses how many examples go through the network at once. The number is fixed before step 0.
 
-Another number rounds the sums otherwise, and two sums under one noise would reveal their difference. So a trial that is
-taken up again keeps the number that it began with, and a trial that runs out of memory in mid-run goes on as a new attempt
-at half of it (`Attempt.physical_batch_size`).
+Another number rounds the sums differently, and two sums under one noise would reveal their difference. So a resumed trial keeps the
+number that it began with. A trial that runs out of memory continues as a new attempt with half of it
+(`Attempt.physical_batch_size`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from dpcore.privacy.per_example import Batch, GradientEngine
 from dpcore.train.attempts import IDENTITY_FILE
 
 WITHOUT_PROBE = 64
-"""On a CPU: memory is no matter there, and larger batches are not faster."""
+"""The number on a CPU. Memory does not limit it there, and larger batches are not faster."""
 LARGEST_PROBED = 1024
 
 
 def settled_batch_size(runtime: RuntimeFlags, folder: Path | None, probe: Callable[[int], None]) -> int:
-    """The number that `runtime` names; for `auto` the one that the trial in `folder` began with, else a probed one.
+    """The number that `runtime` names. For `auto` it is the number that the trial in `folder` began with, else a probed one.
 
     Args:
-        runtime: of the trial.
-        folder: of the trial; None keeps nothing.
-        probe: puts so many synthetic examples through a private step's passes.
+        runtime: runtime of the trial.
+        folder: folder of the trial; None stores nothing.
+        probe: runs the passes of a private step with this many synthetic examples.
 
     Raises:
         Unavailable: not even one example fits into the device's memory.
@@ -43,7 +43,7 @@ def settled_batch_size(runtime: RuntimeFlags, folder: Path | None, probe: Callab
 
 
 def probed_batch_size(probe: Callable[[int], None]) -> int:
-    """Half of the largest power of two that fits: the other half is for the step's own vectors and for other trials' peaks.
+    """Half of the largest power of two that fits. The other half is for the step's own vectors and for peaks of other trials.
 
     Raises:
         Unavailable: not even one example fits.
@@ -56,7 +56,7 @@ def probed_batch_size(probe: Callable[[int], None]) -> int:
         except torch.OutOfMemoryError:
             size //= 2
             torch.cuda.empty_cache()
-    raise Unavailable("the device has no memory for one example: run fewer trials on it at once, or take a smaller network")
+    raise Unavailable("the device has no memory for one example: run fewer trials on it at once, or use a smaller network")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -67,7 +67,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory(what: str, physical_batch_size: int) -> OutOfMemory:
     """The error for `what` did not fit."""
     return OutOfMemory(
-        f"{what} does not fit into the memory that is free, with {physical_batch_size} examples at once; "
+        f"{what} does not fit into the free memory with {physical_batch_size} examples at once; "
         "set runtime.physical_batch_size lower, or run fewer trials on the machine",
         physical_batch_size=physical_batch_size,
     )

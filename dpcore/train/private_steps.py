@@ -1,4 +1,4 @@
-"""The loop's body: a released direction, an optimizer step, an average; and what a checkpoint holds of them."""
+"""The body of the training loop: a released direction, an optimizer step, an average, and their state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def end_of(config: TrialConfig) -> int:
 
 
 def sources_of(config: TrialConfig, *, data: TrialData, builder: InputBuilder) -> Sources:
-    """Exactly the sources that the method reads: a control gets no private data, and only a projected method with a fitted
-    subspace gets the PUBLIC dataset.
+    """Exactly the sources that the method reads. A control gets no private data. Only a projected method with a fitted subspace gets
+    the PUBLIC dataset.
 
     Raises:
         BadInput: a feature method has no views.
@@ -122,8 +122,8 @@ class PrivateSteps:
         return Progress(progress.step + 1, weights, average, state)
 
     def observed(self) -> dict[str, float]:
-        """Means over the steps since the last call or checkpoint: facts of private batches and wall times, for data that is not
-        protected only. A checkpoint holds none of them, so a resumed run begins where an undisturbed one begins anew."""
+        """Means over the steps since the last call or checkpoint: facts of private batches, and wall times. Only for data that is not
+        protected. A checkpoint does not hold them, and an undisturbed run resets them at a checkpoint too."""
         metrics = {"time/step_s": (time.monotonic() - self._since) / max(self._steps_since, 1)}
         losses = [s.mean_loss for s in self._seen if math.isfinite(s.mean_loss)]
         if losses:
@@ -137,7 +137,7 @@ class PrivateSteps:
         self._seen, self._steps_since, self._since = [], 0, time.monotonic()
 
     def checkpoint(self, progress: Progress) -> Checkpoint:
-        """All that a resumed run needs: weights, average, optimizer state, subspace. Streams are stateless by step."""
+        """Everything that a resumed run needs: weights, average, optimizer state, subspace. Streams have no state."""
         self._forget_observed()
         return Checkpoint(progress.step, {**progress.tensors(), **self._mechanism.state()})
 
@@ -151,7 +151,7 @@ class PrivateSteps:
         return progress
 
     def verify(self, plan: PrivacyPlan | None) -> None:
-        """Holds what ran against what was planned.
+        """Compares what ran with what was planned.
 
         Raises:
             Refused: they differ.

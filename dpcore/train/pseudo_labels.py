@@ -1,9 +1,9 @@
-"""Pseudo-labels ŷ = teacher(ψ(x)): what every public place uses for the private dataset where its labels are private.
+"""Pseudo-labels ŷ = teacher(ψ(x)), which replace private labels wherever the private dataset is used publicly.
 
-The teacher is a public model (see `stages.teacher_network`) and reads stored views, so ŷ is a function of PUBLIC data and of
-what is published anyway: public term, subspace, stages, floor, control and the λ-part of a residual may use it for nothing.
-The true labels enter the private half of a pair alone. Which joints count as visible is the teacher's own confidence: an
-annotator's visibility would be a label.
+The teacher is a public model (see `stages.teacher_network`) and reads stored views. So ŷ depends only on PUBLIC data and on what is
+published anyway. Public term, subspace, stages, floor, control and the λ-part of a residual may use it at no cost. The true labels enter
+only the private half of a pair. The teacher's confidence decides which joints count as visible, because an annotator's visibility
+would be a label.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LABELS_FILE = "labels.safetensors"
 def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet, places: Places, runtime: RuntimeFlags) -> LabelledViews:
     """The stored views of the private dataset with the labels that a public teacher gives them.
 
-    Guarantees: a function of `views`, `public`, the config and the public weights it names; nothing else is at hand here. Made
-    once, then read: the key holds views, teacher and settings. Mode 0700, like the views.
+    Guarantees: they depend only on `views`, `public`, the config and the public weights that it names. Nothing else is available here.
+    They are made once, then read. The key holds views, teacher and settings. The file has mode 0700, like the views.
 
     Args:
         views: ψ(x) of the private dataset.
@@ -43,10 +43,11 @@ def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet
         places, runtime: where caches lie, and how the teacher is computed.
 
     Raises:
-        BadInput: the teacher is sure of no joint, or a setting does not fit. Corrupt: stored labels are not those written.
+        BadInput: the teacher is sure of no joint, or a setting does not fit.
+        Corrupt: stored labels differ from those that were written.
     """
     if config.split is None:
-        raise BadInput("pseudo-labels are read off public views: give the config a split")
+        raise BadInput("pseudo-labels are read from public views: give the config a split")
     seen = LabelledViews(build_views(public, config.split, places), labels_of(public))
     teacher = teacher_network(config, seen, public=public, places=places, runtime=runtime)
     name = weights_digest(teacher.state_dict())
@@ -61,7 +62,7 @@ def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet
 
 
 def _labels_by(teacher: PoseNetwork, views: StoredViews, config: TrialConfig, runtime: RuntimeFlags) -> Labels:
-    """The teacher's predictions on all views; joints it is not sure of are not visible, and stand at the origin."""
+    """The teacher's predictions on all views. Joints that it is not sure of are not visible and lie at the origin."""
     codec, device = codec_of(config.model), device_of(runtime)
     points, sure = [], []
     for logits in logits_of(teacher.to(device), ImageInputs(views, None, device)):

@@ -1,7 +1,7 @@
-"""When a resumed or repeated trial is the very same trial: the replay fingerprint.
+"""The replay fingerprint: it decides whether a resumed or repeated trial is exactly the same trial.
 
-The config's fingerprint covers what changes weights in exact arithmetic. Bit-for-bit equality needs more: the data, the
-versions of the libraries that do the arithmetic, the device and its instruction set, physical batch, threads.
+The config's fingerprint covers what changes weights in exact arithmetic. Bit-for-bit equality needs more: the data, the versions of the
+libraries that do the arithmetic, the device and its instruction set, physical batch, and threads.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig, digest_of
 
 ARITHMETIC = ("torch", "numpy", "scipy", "opacus", "dp-accounting", "pillow")
-"""Distributions whose version can move the last bit of a weight, of an image or of the calibrated noise."""
+"""Packages whose version can change the last bit of a weight, of an image or of the calibrated noise."""
 
 EXACT_FLAGS = {"report_every_steps", "checkpoint_every_steps", "largest_rank"}
-"""All that a runtime may change in a replay; any other flag, also one that is still to be invented, makes another run."""
+"""The flags that a replay may change. Any other flag, also a future one, makes it another run."""
 
 
 def replay_document(config: TrialConfig, runtime: RuntimeFlags, data_digests: Mapping[str, str]) -> dict[str, Any]:
-    """What a bit-exact repetition must share, by part, so that a difference can be named."""
+    """Everything that a bit-exact repetition must share, by part, so that a message can name a difference."""
     return {
         "config": config.fingerprint(),
         "data": dict(sorted(data_digests.items())),
@@ -35,7 +35,7 @@ def replay_document(config: TrialConfig, runtime: RuntimeFlags, data_digests: Ma
 
 
 def replay_fingerprint(config: TrialConfig, runtime: RuntimeFlags, data_digests: Mapping[str, str]) -> str:
-    """64 bits of sha256 over `replay_document`. Equal: a repetition under the same key replays; else it is a new attempt."""
+    """64 bits of sha256 over `replay_document`. If equal, a repetition under the same key replays; otherwise it is a new attempt."""
     return digest_of(replay_document(config, runtime, data_digests))
 
 

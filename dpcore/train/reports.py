@@ -1,4 +1,4 @@
-"""What a trial tells the outside while it runs."""
+"""The reports of a trial while it runs."""
 
 from __future__ import annotations
 

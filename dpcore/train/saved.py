@@ -1,4 +1,4 @@
-"""Trained models on disk: weights as safetensors, and beside them in plain JSON all that is needed to use them.
+"""Stores trained models on disk: weights as safetensors, and everything else that is needed to use them as plain JSON.
 
 model/model.safetensors   every weight of the network
 model/model.json          the config, what the backbone is built again from (a folded one: its topology), and what is known of the result
@@ -28,7 +28,7 @@ DOCUMENT_FILE = "model.json"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A loaded network in evaluation mode, the config that trained it, and its result as it was written down."""
+    """A loaded network in evaluation mode, the config that trained it, and its stored result."""
 
     network: PoseNetwork
     config: TrialConfig
@@ -36,7 +36,7 @@ class SavedModel:
 
 
 def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta: Mapping[str, Any]) -> None:
-    """Writes a model as a new folder, whole or not at all.
+    """Writes a model as a new folder, completely or not at all.
 
     Raises:
         Refused: the folder exists.
@@ -53,8 +53,8 @@ def load_model(folder: Path) -> SavedModel:
     """Reads what `save_model` wrote, from its folder or from the trial's folder around it. Nothing is unpickled.
 
     Raises:
-        BadInput: no model there.
-        Corrupt: the weights are not those that were written.
+        BadInput: the folder holds no model.
+        Corrupt: the weights differ from those that were written.
     """
     found = next((place for place in (folder, folder / MODEL_FOLDER) if (place / DOCUMENT_FILE).is_file()), None)
     if found is None:

@@ -1,10 +1,10 @@
-"""The public stages of a trial: pure functions of their start, settings and data, computed once and shared.
+"""The public stages of a trial. Each depends only on its start, settings and data, and is computed once and shared.
 
-A stage's key holds the digest of the weights it starts from, the content of what it reads and every setting that
-moves its result. So trials share a stage exactly when it would give them the same weights, and the sweep pays for the
-public stage once and for the public-view stage once per split.
+A stage's key holds the digest of its starting weights, the content of what it reads, and every setting that changes its result. So
+trials share a stage exactly if it gives them the same weights. The sweep computes the public stage once, and the public-view stage once
+per split.
 
-No stage is given the private dataset: of it they see views and the labels of the public side (`LabelledViews`).
+No stage gets the private dataset. Stages see only its views and the labels of the public side (`LabelledViews`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STAGES_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
 HELD_OUT_FRAC = 0.1
 _HELD_BY_THE_START = {"freeze", "weights", "head_start"}
-"""Fields of the model that say nothing of a stage's result beyond the digest of the weights it starts from."""
+"""Fields of the model that do not affect a stage's result beyond the digest of its starting weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def started_network(
 
 
 def public_network(config: TrialConfig, public: ShardSet, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
-    """The network after `stages.public`; it has seen PUBLIC data alone."""
+    """The network after `stages.public`. It has seen only PUBLIC data."""
     settings = config.stages.public
     network = build_network(config.model, places, generator=PublicStreams(config.seed).torch_generator("initialisation"))
     if settings.steps == 0:
@@ -89,7 +89,7 @@ def public_network(config: TrialConfig, public: ShardSet, *, places: Places, run
 
 
 def teacher_network(config: TrialConfig, views: LabelledViews, *, public: ShardSet, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
-    """The teacher: the public network, trained on with views of PUBLIC data, so that it knows what it will be shown.
+    """The teacher: the public network, trained further on views of PUBLIC data, because it will read views.
 
     Args:
         config: the trial.
@@ -119,7 +119,7 @@ def teacher_network(config: TrialConfig, views: LabelledViews, *, public: ShardS
 def _after_view_stage(
     network: PoseNetwork, config: TrialConfig, views: LabelledViews | None, *, places: Places, runtime: RuntimeFlags
 ) -> PoseNetwork:
-    """`network` after `stages.public_view`: trained on the stored public views alone, under the model's own freezing."""
+    """`network` after `stages.public_view`: trained only on the stored public views, with the model's own freezing."""
     settings = config.stages.public_view
     if settings is None or views is None:
         raise BadInput("start public_view needs stages.public_view and a split")
@@ -142,7 +142,7 @@ def _after_view_stage(
 
 
 def _contents(views: LabelledViews) -> dict[str, str]:
-    """What a stage on views has read, for its key."""
+    """The part of a stage's key that describes the views it read."""
     return {"data": views.stored.digest, "labels": views.labels.digest}
 
 
@@ -163,8 +163,8 @@ def _fit(network: PoseNetwork, stage: _Stage, config: TrialConfig, *, places: Pl
 def held_out_tenth(crops: Crops) -> Indices:
     """The tenth (rounded up) of `crops` with the smallest sha256 of their bytes, ascending.
 
-    Chosen by what the crops are, not by where they stand, and from their own bytes alone: for public views this is a
-    function of ψ(x), where the hash of the private crop would not be.
+    The choice depends only on the bytes of the crops, not on their order. For public views it is a function of ψ(x). The hash of the
+    private crop would not be.
     """
     hashes = []
     for start in range(0, len(crops), 256):
@@ -187,7 +187,7 @@ def _key(config: TrialConfig, network: PoseNetwork, inputs: dict[str, Any], runt
 
 
 def rounding_of(runtime: RuntimeFlags) -> dict[str, Any]:
-    """What moves the last bits of a public model and of what it predicts: a part of the keys of both."""
+    """Everything that changes the last bits of a public model and of its predictions. It is part of the keys of both."""
     return {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__}
 
 

@@ -1,8 +1,8 @@
-"""The search of a private selection while it runs: hands trials out and takes them back, and shows nobody anything of them.
+"""The search of a private selection while it runs: hands trials out, takes them back, and shows nothing of them.
 
-Every selection is reserved before the first trial of any, so that no ε is cut short by what another one cost. A worker that
-dies is tried again only where the retry replays bit for bit; elsewhere the trial has failed, because a second draw under the
-same name would be a draw too many. A failed trial, or one whose score is no number, is the lowest score.
+All selections are reserved before the first trial, so that the cost of one ε never stops another one. If a worker dies, its trial is
+retried only if the retry replays bit for bit. Otherwise the trial has failed, because a second draw under the same name would be one
+draw too many. A failed trial, or one with a NaN score, counts as the lowest score.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweeps.records.spec import SweepSpec
 
 
 class HiddenSearch:
-    """All selections of a sweep. `over` names the ε whose winner is out."""
+    """All selections of a sweep. `over` holds the ε whose winner is released."""
 
     def __init__(
         self, spec: SweepSpec, selection: Selection, reservations: Reservations, *, clock: Callable[[], float] = time.monotonic
@@ -39,7 +39,7 @@ class HiddenSearch:
         self.is_reserved = False
 
     def restore(self, over: Collection[float]) -> None:
-        """Draws what is left to run; `over`: the ε that an earlier driver finished."""
+        """Draws the trials that are left. `over` holds the ε that an earlier driver finished."""
         self.over = set(over)
         for epsilon in self._spec.space.sweep.epsilons:
             if epsilon in self.over:
@@ -60,10 +60,10 @@ class HiddenSearch:
         return len(self._running)
 
     def reserve(self) -> None:
-        """Writes every selection down, once, before the first trial.
+        """Reserves every selection, once, before the first trial.
 
         Raises:
-            Refused: `epsilon_total` would be passed. Nothing is run then.
+            Refused: `epsilon_total` would be exceeded. Then nothing runs.
         """
         if self.is_reserved:
             return
@@ -74,7 +74,7 @@ class HiddenSearch:
         self.is_reserved = True
 
     def next(self) -> TrialRecord | None:
-        """The next trial, from the ε with the most left, so that the selections advance side by side."""
+        """The next trial, from the ε with the most trials left, so that the selections advance together."""
         epsilon = max(self._waiting, key=lambda e: len(self._waiting[e]), default=None)
         if epsilon is None or not self._waiting[epsilon]:
             return None
@@ -84,7 +84,7 @@ class HiddenSearch:
         return record
 
     def folder(self, trial_id: str) -> Path:
-        """Where the trial keeps its checkpoints."""
+        """The folder of the trial's checkpoints."""
         return self._selection.folder(trial_id)
 
     def started(self, trial_id: str) -> TrialRecord:
@@ -93,31 +93,31 @@ class HiddenSearch:
         return self._running[trial_id]
 
     def report(self, trial_id: str, point: CurvePoint) -> TrialRecord:
-        """Takes a report in, in memory alone."""
+        """Stores a report, only in memory."""
         self._running[trial_id] = self._running[trial_id].with_point(point)
         return self._running[trial_id]
 
     def end(self, trial_id: str, *, error: str | None = None) -> TrialRecord:
-        """The end of a trial, written under the seal."""
+        """Stores the end of a trial in the sealed journal."""
         record = self._running.pop(trial_id).ended(seconds=self._clock() - self._since.pop(trial_id), error=error)
         self._selection.write_end(record)
         self._ended[record.at_epsilon].append(record)
         return record
 
     def worker_died(self, trial_id: str, error: str) -> TrialRecord:
-        """Hands the trial out again where the retry is the same release, `max_failures` times; else it has failed."""
+        """Hands the trial out again if the retry is the same release, up to `max_failures` times. Otherwise it has failed."""
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
         if self._spec.runtime.device != "cpu" or failures > self._spec.max_failures:
             return self.end(trial_id, error=error)
         record = self._running.pop(trial_id)
         self._since.pop(trial_id)
-        # the retry reports its curve again: what is compared then lies in the trial's own folder
+        # the retry reports its curve again and is compared with the trial's own folder
         bare = TrialRecord(trial_id=trial_id, role="search", number=0, epsilon=record.epsilon, config=record.config)
         self._waiting[record.at_epsilon].append(bare)
         return bare
 
     def finished(self) -> Iterator[tuple[float, TrialRecord | None]]:
-        """Each ε whose every trial has ended, with its winner (None: no trial came to a score). Call `forget` when it is kept."""
+        """Each ε whose trials have all ended, with its winner (None if no trial has a score). Call `forget` when it is stored."""
         for epsilon, waiting in self._waiting.items():
             if epsilon not in self.over and not waiting and not any(r.epsilon == epsilon for r in self._running.values()):
                 winner = best_of(self._ended[epsilon])
@@ -126,7 +126,7 @@ class HiddenSearch:
                 yield epsilon, winner
 
     def forget(self, epsilon: float, *, outcome: str) -> None:
-        """Settles a selection whose winner is kept, and deletes everything about its losers."""
+        """Settles a selection whose winner is stored, and deletes everything about the other trials."""
         self.over.add(epsilon)
         self._ended.pop(epsilon, None)
         self._settle(epsilon, outcome=outcome)
@@ -143,6 +143,6 @@ class HiddenSearch:
         self._selection.forget(epsilon)
 
     def _one(self, epsilon: float) -> TrialRecord | None:
-        """Stands for all trials of an ε: they spend alike."""
+        """One trial of an ε, which represents all of them, because they spend the same."""
         config = private_config(self._spec.space, epsilon)
         return None if config is None else TrialRecord(trial_id="", role="search", number=0, epsilon=epsilon, config=config)

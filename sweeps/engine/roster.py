@@ -1,4 +1,4 @@
-"""The records of a running sweep, with what the schedule asks of them at every step counted as they come."""
+"""The records of a running sweep, with counts that the schedule needs at every step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ Group = tuple[Role, float | None]
 
 
 class Roster:
-    """Records by trial id, in the order of hand-out. One that was set aside stays in it and counts no more: another takes its
-    place."""
+    """Records by trial id, in the order of hand-out. A record that was replaced by another trial stays in it but no longer counts."""
 
     def __init__(self) -> None:
         self._records: dict[str, TrialRecord] = {}
@@ -35,7 +34,7 @@ class Roster:
 
     @property
     def finished(self) -> int:
-        """How many records that count have ended."""
+        """How many counting records have ended."""
         return sum(self._ended.values())
 
     def put(self, record: TrialRecord) -> None:
@@ -50,7 +49,7 @@ class Roster:
         self._forget_best(record)
 
     def set_aside(self, trial_id: str) -> None:
-        """Another trial takes the place of this one."""
+        """Marks a trial as replaced by another one."""
         record = self._records[trial_id]
         self._aside.add(trial_id)
         group = record.role, record.epsilon
@@ -63,7 +62,7 @@ class Roster:
         return trial_id in self._aside
 
     def drawn(self, epsilon: float) -> int:
-        """How many trials were ever drawn at an ε, those included that were set aside."""
+        """How many trials were drawn at an ε, including replaced ones."""
         return self.counted("search", epsilon) + sum(
             self._records[name].role == "search" and self._records[name].epsilon == epsilon for name in self._aside
         )

@@ -1,8 +1,8 @@
-"""A trial without training: a closed-form surface of learning curves with a known optimum, in milliseconds.
+"""A simulated trial without training: closed-form learning curves with a known optimum, in milliseconds.
 
-It stands in for `dpcore.train.trainer:run_trial` (`SweepSpec.trial_function`), so that search, stoppers, pricing, resume and
-thousands of trials go through the very driver of real sweeps. No data are read, and nothing that it scores says anything
-about pose estimation. The surface of final scores is `sweeps.engine.surfaces`.
+It replaces `dpcore.train.trainer:run_trial` (`SweepSpec.trial_function`). So search, stoppers, pricing, resume and thousands of trials run
+through the driver of real sweeps. It reads no data, and its scores say nothing about pose estimation. `sweeps.engine.surfaces` has the
+surface of final scores.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ FAILING_SHARE = 0.05
 def run_trial(
     config: TrialConfig, runtime: RuntimeFlags, handout: Handout, *, sleep_s: float = 0.0, fails: bool = False
 ) -> Iterator[Report]:
-    """A trial that reports like a real one, each report on disk before it is given; a repetition gives the same ones.
+    """A trial that reports like a real one. Each report is on disk before it is given, and a repetition gives the same reports.
 
     Args:
         config, runtime, handout: as for a real trial; key and places are not used.
-        sleep_s: how long the trial sleeps in all.
-        fails: whether it breaks in mid-way.
+        sleep_s: how long the trial sleeps in total.
+        fails: whether it fails in the middle.
 
     Raises:
         RuntimeError: `fails`. BadInput: there is no folder.
     """
     folder, trial_id, attempt = handout.folder, handout.trial_id, handout.attempt
     if folder is None:
-        raise BadInput("a simulated trial keeps its reports in a folder: give it one")
+        raise BadInput("a simulated trial stores its reports in a folder: give it one")
     folder.mkdir(parents=True, exist_ok=True)
     cut_half_line(folder / REPORTS_FILE)
     recorded = {(line["attempt"], line["step"]): line for line in read_lines(folder / REPORTS_FILE)}
@@ -60,17 +60,17 @@ def run_trial(
 
 
 def sleeping_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
-    """`run_trial` over ten seconds: keeps the slots of a pretend cluster busy."""
+    """`run_trial` that takes ten seconds, to keep the slots of a simulated cluster busy."""
     return run_trial(config, runtime, handout, sleep_s=SLEEP_S)
 
 
 def failing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
-    """`run_trial` of which every twentieth breaks in mid-way, always the same ones."""
+    """`run_trial` in which every twentieth trial fails in the middle, always the same ones."""
     return run_trial(config, runtime, handout, fails=_uniform(handout.trial_id, "luck") < FAILING_SHARE)
 
 
 def _metrics(config: TrialConfig, final: float, *, share: float) -> dict[str, float]:
-    """The learning curve at `share` of the horizon: from a little below the floor to `final`, fast at first."""
+    """The learning curve at `share` of the horizon. It rises from slightly below the floor to `final`, fast at first."""
     start = min(PUBLIC_ONLY - 0.05, final)
     score = start + (final - start) * (1.0 - math.exp(-4.0 * share)) / (1.0 - math.exp(-4.0))
     metrics = {"val/pckh_50": score, "val/pckh_10": 0.2 * score}
@@ -85,5 +85,5 @@ def _uniform(name: str, what: str) -> float:
 
 
 def _normal(name: str) -> float:
-    """Box and Muller, from a name: a repetition has the same luck."""
+    """A normal number (Box and Muller) from a name, so that a repetition gets the same number."""
     return math.sqrt(-2.0 * math.log(_uniform(name, "radius"))) * math.cos(2.0 * math.pi * _uniform(name, "angle"))

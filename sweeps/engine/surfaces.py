@@ -1,8 +1,7 @@
-"""Score surfaces of simulated trials: closed forms with a known optimum, one of them fixed and a family to draw from.
+"""Score surfaces of simulated trials: closed forms with a known optimum. One is fixed, and others are drawn from a family.
 
-Their shape is what private training was seen to have: a small budget wants small clip norms, small steps and few dimensions;
-methods differ in what they can reach; neighbouring ε have neighbouring optima. Nothing that they score says anything about pose
-estimation.
+Their shape follows what was observed in private training. A small budget needs small clip norms, small steps and few dimensions. Methods
+differ in their best score. Neighbouring ε have similar optima. The scores say nothing about pose estimation.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dpcore.config import TrialConfig
 
 METHODS = tuple(name for name in METHOD_TABLE.own if METHOD_TABLE.get(name).is_private)
 REACH, HUNGER = 0.6, 0.04
-"""Of a method that a surface says nothing of."""
+"""Values for a method that a surface does not define."""
 FULL_RANK = 4096
 PUBLIC_ONLY, NONPRIVATE = 0.55, 0.75
 WORST = 0.02
@@ -25,12 +24,12 @@ WORST = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Valley:
-    """Where one setting is best, and how fast a score falls beside it.
+    """The best value of one setting, and how fast the score falls away from it.
 
     Attributes:
-        best: the best value at ε = 1, in the setting's own scale (decades, octaves, or plain).
-        per_decade: how far it moves per decade of ε.
-        width: the distance from it at which the penalty is 1.
+        best: the best value at ε = 1, in the setting's scale (decades, octaves, or plain).
+        per_decade: how far the best value moves per decade of ε.
+        width: the distance from the best value at which the penalty is 1.
     """
 
     best: float
@@ -47,11 +46,12 @@ class Surface:
     """Scores over clip norm and learning rate (log10), rank (log2) and public weight, per method and ε.
 
     Attributes:
-        reach: of each method: its score at the optimum from ε = 10 on; hunger: what it loses per decade of ε below.
-        shift: of each method: by how many decades its best clip norm and learning rate lie elsewhere.
-        correlation: of clip norm and learning rate: ≠ 0 tilts their valley, so that one cannot be found without the other.
-        depth: what a penalty of 1 costs, for small ones; scores fall no further than four times that.
-        noise_stddev: of a score, as between fresh seeds of one config.
+        reach: per method, its score at the optimum from ε = 10 on.
+        hunger: per method, its loss per decade of ε below 10.
+        shift: per method, by how many decades its best clip norm and learning rate differ.
+        correlation: of clip norm and learning rate. If it is not 0, one cannot be found without the other.
+        depth: the cost of a penalty of 1, for small penalties. Scores fall by four times that at most.
+        noise_stddev: noise of a score, as between fresh seeds of one config.
     """
 
     clip_norm: Valley = Valley(best=-1.5, per_decade=0.5, width=1.0)
@@ -70,11 +70,11 @@ class Surface:
     noise_stddev: float = 0.004
 
     def best(self, epsilon: float, methods: tuple[str, ...] = METHODS) -> float:
-        """The score of the optimum at `epsilon` among private `methods`, without noise: what a search could reach at best."""
+        """The best score at `epsilon` among private `methods`, without noise. No search can reach more."""
         return max(self._reachable(method, epsilon) for method in methods)
 
     def score(self, config: TrialConfig) -> float:
-        """The noise-free score in [0, 1] at the full horizon: the method's best, less a smooth penalty."""
+        """The score in [0, 1] at the full horizon without noise: the method's best score minus a smooth penalty."""
         if config.traits.is_unbounded:
             return NONPRIVATE
         if not config.adds_noise or config.epsilon is None or config.clip_norm is None:
@@ -95,7 +95,7 @@ class Surface:
 
 
 def drawn_surface(seed: int) -> Surface:
-    """A surface of the family: optimum, its way over ε, widths, tilt, methods, depth and noise are drawn.
+    """Draws a surface of the family: optimum, its path over ε, widths, tilt, methods, depth and noise.
 
     For ε in [0.2, 16] the optimum lies in clip_norm [1e-3, 10], learning_rate [1e-4, 1], rank [4, 256] and public_weight [0, 1].
     """

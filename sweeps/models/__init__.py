@@ -1,1 +1,1 @@
-"""From best.yaml to weights, and from weights to scores."""
+"""Trains from best.yaml, and scores trained models and predictions."""

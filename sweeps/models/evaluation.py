@@ -1,4 +1,4 @@
-"""Scoring a trained model, and the public stage on its own."""
+"""Scores a trained model, or only the public stage of a config."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PUBLIC_FIELDS = ("data", "model", "stages", "seed")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredModel:
-    """PCKh counts of a model and what was written down when it was trained."""
+    """PCKh counts of a model, and the facts that were stored when it was trained."""
 
     state: PckhState
     meta: Mapping[str, Any]
@@ -36,26 +36,26 @@ def score_model(folder: Path, data: str, places: Places) -> ScoredModel:
     """PCKh of the model in `folder` on the dataset `data`.
 
     Raises:
-        BadInput: no model or no dataset there, or crops of another size than the model's input.
-        Refused: the dataset is protected: a score on it is a release that nobody has paid for.
-        Corrupt: the weights or the shards are not those that were written.
+        BadInput: there is no model or no dataset, or the crops have another size than the model's input.
+        Refused: the dataset is protected. A score on it would be a release that no ledger holds.
+        Corrupt: the weights or the shards differ from those that were written.
     """
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; give the folder of a finished trial or of its model")
     saved = load_model(folder)
     dataset = open_dataset(data, places)
     if dataset.manifest.protected:
-        raise Refused(f"{data} is protected: its score would be a release that no ledger holds; evaluate on PUBLIC data")
+        raise Refused(f"{data} is protected: a score on it would be a release that no ledger holds; evaluate on PUBLIC data")
     return ScoredModel(state=_score(saved.network, saved.config, dataset, places), meta=saved.meta)
 
 
 def pretrain_public(values: Mapping[str, Any], places: Places, *, out: Path | None) -> tuple[TrialConfig, PckhState]:
-    """Trains (or finds in the cache) the public stage that a trial's values describe, and scores it on its validation data.
+    """Trains the public stage that a trial's values describe, or takes it from the cache, and scores it on the validation data.
 
     Args:
-        values: The nested values of a TrialConfig; what the public stage does not read is left aside.
-        places: Where the stage is cached for every later trial.
-        out: Folder that takes the public model; None keeps it in the cache alone.
+        values: The nested values of a TrialConfig. Values that the public stage does not read are ignored.
+        places: Folders of datasets and caches. The stage is cached for later trials.
+        out: Folder for the public model; None keeps it only in the cache.
     """
     kept = {field: values[field] for field in PUBLIC_FIELDS if field in values}
     config = parse_config(TrialConfig, {**kept, "method": PUBLIC_ONLY, "start": "public"})
@@ -78,7 +78,9 @@ def _score(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places:
     given = (dataset.manifest.height_px, dataset.manifest.width_px)
     wanted = (config.model.input_height_px, config.model.input_width_px)
     if given != wanted:
-        raise BadInput(f"dataset {dataset.manifest.name} has crops of {given[0]}×{given[1]} px, the model takes {wanted[0]}×{wanted[1]}")
+        raise BadInput(
+            f"dataset {dataset.manifest.name} has crops of {given[0]}×{given[1]} px, but the model needs {wanted[0]}×{wanted[1]}"
+        )
     split = network.split(config.model.freeze)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(RuntimeFlags()))
     return evaluate(split.tail, builder.of_dataset(dataset, NO_AUGMENTATION), dataset=dataset, codec=codec_of(config.model))

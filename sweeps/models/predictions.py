@@ -1,6 +1,6 @@
-"""Predictions in a file, checked and scored: what `dpsweep score` reads.
+"""Reads, checks and scores predictions in a file, for `dpsweep score`.
 
-The file is a NumPy archive, loaded without pickle: a file from elsewhere runs no code.
+The file is a NumPy archive, loaded without pickle, so a file from elsewhere cannot run code.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Predictions:
     """Predicted and true keypoints of N people.
 
     Attributes:
-        predictions: (N, 16, 2) px, MPII joint order; NaN is no prediction, which is a miss.
+        predictions: (N, 16, 2) px, MPII joint order. NaN means no prediction and counts as a miss.
         keypoints: (N, 16, 2) px.
-        visible: (N, 16) bool; a joint that is not visible does not count.
-        head_boxes: (N, 2, 2) px, two opposite corners; PCKh divides by 0.6 of the diagonal.
+        visible: (N, 16) bool. A joint that is not visible does not count.
+        head_boxes: (N, 2, 2) px, two opposite corners. PCKh divides by 0.6 of the diagonal.
     """
 
     predictions: npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ def load_predictions(path: Path) -> Predictions:
     """The predictions in `path`.
 
     Raises:
-        BadInput: the file is missing or no .npz, an array is missing, of another shape, or a label is not finite where it counts.
+        BadInput: the file is missing or not an .npz, an array is missing or has a wrong shape, or a label that counts is not finite.
     """
     arrays = _read_arrays(path)
     count = len(arrays["predictions"]) if arrays["predictions"].ndim else 0
@@ -55,7 +55,7 @@ def load_predictions(path: Path) -> Predictions:
         if arrays[name].dtype.kind not in "biuf":
             raise BadInput(f"{path}: {name} must hold numbers, given {arrays[name].dtype}")
     if not np.isin(arrays["visible"], (0, 1)).all():
-        raise BadInput(f"{path}: visible must hold 0 and 1 (or False and True) alone")
+        raise BadInput(f"{path}: visible must hold only 0 and 1 (or False and True)")
     loaded = Predictions(
         predictions=arrays["predictions"].astype(np.float64),
         keypoints=arrays["keypoints"].astype(np.float64),

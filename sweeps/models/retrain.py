@@ -1,10 +1,10 @@
-"""Training from best.yaml: a new private run that is charged, or the very same release again.
+"""Trains from best.yaml: a new private run that is charged, or exactly the same release again.
 
 | | key, trial id | ledger | result |
 |---|---|---|---|
 | fresh (default) | new | a new reservation before the first step | other weights, under the same claim |
-| `--resume` | the folder's own | no line: its reservation stands | those of the undisturbed run, or an error |
-| `--resume --new-attempt` | the folder's own; a new key where that is lost | the steps from the checkpoint on, again | as fresh |
+| `--resume` | the folder's own | no line: its reservation remains | those of the undisturbed run, or an error |
+| `--resume --new-attempt` | the folder's own, or a new key if it is lost | the steps from the checkpoint on, again | as fresh |
 | `--replay` | the trial's own | no line: the same release | bit for bit the recorded weights, or an error and no file |
 """
 
@@ -52,11 +52,11 @@ class TrainRequest:
     """A checked request.
 
     Attributes:
-        exported: what best.yaml says.
-        spec: the sweep it came from; None when there is no such sweep (any more) and `ledger_url` was given.
-        places: where datasets and caches are.
+        exported: the content of best.yaml.
+        spec: the sweep that it came from. None if that sweep does not exist (any more) and `ledger_url` was given.
+        places: folders of datasets and caches.
         out: folder of the new model.
-        ledger_url: a ledger given on purpose; None charges the sweep's.
+        ledger_url: a ledger given on purpose; None charges the ledger of the sweep.
     """
 
     exported: ExportedConfig
@@ -75,7 +75,7 @@ def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
     """The sweep that the config came from; None if it cannot be reached and is not needed.
 
     Raises:
-        Unavailable: it is needed and its folder is not there.
+        Unavailable: it is needed, but its folder does not exist.
     """
     origin = exported.origin
     if origin is None:
@@ -90,13 +90,13 @@ def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
             return None
         raise Unavailable(
             f"the sweep {origin.sweep} is not in {origin.storage}, so its ledger and key can't be reached; "
-            "bring the folder back, or give --ledger URL to charge another ledger on purpose (a replay needs the folder)"
+            "restore the folder, or give --ledger URL to charge another ledger on purpose (a replay needs the folder)"
         ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """A training that is begun or taken up: what names its noise."""
+    """A training that begins or continues: the names behind its noise."""
 
     trial_id: str
     key: SweepKey
@@ -104,32 +104,32 @@ class _Training:
 
 
 def train_fresh(request: TrainRequest) -> dict[str, Any]:
-    """Trains with fresh noise into the new folder `request.out`, after its whole planned spending is in the ledger.
+    """Trains with fresh noise into the new folder `request.out`, after the ledger holds its whole planned spending.
 
-    At the end the key is removed: whoever is given the folder with it could take the noise off the weights.
+    The key is removed at the end. Anyone with the folder and the key could remove the noise from the weights.
 
     Returns:
         The result as `--json` prints it.
 
     Raises:
-        Refused: the folder exists, or the cap on ε would be passed. Unavailable: the ledger can't be reached.
+        Refused: the folder exists, or the cap on ε would be exceeded. Unavailable: the ledger can't be reached.
     """
     training = _Training(trial_id=f"{COMMAND}-{uuid.uuid4().hex[:12]}", key=SweepKey.fresh())
     if request.out.exists():
-        raise Refused(f"{request.out} exists already: --resume continues it, or give --out another folder")
+        raise Refused(f"{request.out} already exists: --resume continues it, or give --out another folder")
     return _train(request, training, begin=lambda: _begin(request, training))
 
 
 def train_resumed(request: TrainRequest, *, new_attempt: bool) -> dict[str, Any]:
-    """Goes on with the training in `request.out`; one that ended only prints its result again.
+    """Continues the training in `request.out`. A finished training only prints its result again.
 
-    Trial id and key lie in the folder, so it replays under the reservation that stands, at no charge. `new_attempt` goes on
-    where that is impossible: from the newest checkpoint, under fresh noise, after the steps from there on have been charged
-    again.
+    Trial id and key lie in the folder, so it replays under its existing reservation, at no charge. If that is impossible, `new_attempt`
+    continues from the newest checkpoint with fresh noise, after the steps from there on were charged again.
 
     Raises:
-        BadInput: nothing was begun there. Refused: it was begun with another config, or the cap on ε would be passed.
-        NotReplayable: key, machine, libraries or runtime are not those of the beginning, and no new attempt was asked for.
+        BadInput: nothing began there.
+        Refused: it began with another config, or the cap on ε would be exceeded.
+        NotReplayable: key, machine, libraries or runtime differ from the beginning, and no new attempt was requested.
         Unavailable: the ledger can't be reached.
     """
     identity = _read_identity(request)
@@ -159,10 +159,10 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
             last = _run(request, training, folder=request.out, expected={})
     except OutOfMemory as error:
         raise OutOfMemory(
-            f"{error}; `--resume --new-attempt` goes on then. The charge so far stands", physical_batch_size=error.physical_batch_size
+            f"{error}; then `--resume --new-attempt` continues. The charge so far remains", physical_batch_size=error.physical_batch_size
         ) from None
     except NotReplayable as error:
-        raise NotReplayable(f"{error}. `--resume --new-attempt` does that; the charge so far stands") from None
+        raise NotReplayable(f"{error}. `--resume --new-attempt` does that; the charge so far remains") from None
     if ledger is not None:
         for reservation in reservations:
             ledger.settle(reservation, steps_done=last.step, outcome="done")
@@ -221,13 +221,13 @@ def _reservation(request: TrainRequest, training: _Training) -> Reservation | No
 
 
 def _filter_of(request: TrainRequest) -> str:
-    """Settings that a sweep chose together with q or the steps stay behind its filter, which has kept room for them."""
+    """Settings that a sweep chose together with q or the steps are charged to its filter, which has reserved budget for them."""
     terms = None if request.spec is None else request.spec.privacy_filter
     return "" if terms is None or request.ledger_url is not None else terms.text()
 
 
 def _begin(request: TrainRequest, training: _Training) -> None:
-    """The folder with all that a resume needs, whole or not at all."""
+    """Writes the folder with everything that a resume needs, completely or not at all."""
     with new_folder(request.out, private=False) as folder:
         training.key.save(folder / KEY_FILE)
         write_json(folder / IDENTITY_FILE, _identity(request, training))
@@ -239,15 +239,15 @@ def _identity(request: TrainRequest, training: _Training) -> dict[str, Any]:
 
 
 def _read_identity(request: TrainRequest) -> dict[str, Any]:
-    """What was written when the training in the folder was begun, with this very config. Whether the runtime is still the
-    same is for the trial to say: it knows what that means for a replay."""
+    """Reads what was stored when the training in the folder began, and checks that the config is the same. The trial itself checks the
+    runtime, because it knows what a replay needs."""
     path = request.out / IDENTITY_FILE
     if not path.is_file():
-        raise BadInput(f"{request.out}: nothing to resume there (no {IDENTITY_FILE}); leave --resume out to begin")
+        raise BadInput(f"{request.out}: nothing to resume (no {IDENTITY_FILE}); leave --resume out to begin")
     identity: dict[str, Any] = read_json(path)
     now = request.exported.model_dump(mode="json")
     if any(identity["exported"][part] != now[part] for part in ("config", "origin")):
-        raise Refused(f"{request.out} was begun with another config; give the config of then, or --out another folder")
+        raise Refused(f"{request.out} began with another config; give that config, or --out another folder")
     return identity
 
 
@@ -255,8 +255,8 @@ def _known_key(request: TrainRequest) -> SweepKey:
     path = request.out / KEY_FILE
     if not path.exists():
         raise NotReplayable(
-            f"{path}, the key of this training, is lost: its noise cannot be drawn again, and its charge stands. Bring the key back, or go "
-            "on from the newest checkpoint under a new key with `--resume --new-attempt`, which charges the steps from there on again"
+            f"{path}, the key of this training, is lost: its noise cannot be drawn again, and its charge remains. Restore the key, or "
+            "continue from the newest checkpoint under a new key with `--resume --new-attempt`, which charges the steps from there again"
         )
     return SweepKey.load(path)
 
@@ -272,12 +272,12 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
     """Runs the recorded trial again and compares every report's weight digest with the recorded one.
 
     Args:
-        request: `out` takes the model if `keep`.
+        request: `out` receives the model if `keep`.
         keep: whether to write the model.
 
     Raises:
-        Refused: the config is not the trial's, or the folder exists.
-        NotReplayable: machine, libraries or runtime are not the trial's, or a digest differs: nothing is written then.
+        Refused: the config differs from the trial's, or the folder exists.
+        NotReplayable: machine, libraries or runtime differ from the trial's, or a digest differs. Nothing is written then.
         Unavailable: the sweep key is not there.
     """
     spec, origin = request.spec, request.exported.origin

@@ -156,7 +156,7 @@ def test_a_new_attempt_goes_on_from_the_checkpoint_under_fresh_noise(make_trial:
     again = trial.run(flags(), folder, attempt=attempt)
     same = [mine.weights_digest == theirs.weights_digest for mine, theirs in zip(again, undisturbed, strict=True)]
     assert same == [True, True, False, False, False]
-    with pytest.raises(Refused, match="attempt 0 is over"):
+    with pytest.raises(Refused, match="attempt 0 has ended"):
         trial.run(flags(), folder)
     with pytest.raises(Refused, match="finished trial"):
         trial.run(flags(), folder, attempt=attempt.next_in(folder))

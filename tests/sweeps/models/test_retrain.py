@@ -113,7 +113,7 @@ def test_another_config_does_not_continue_in_the_folder_of_one_that_ended(reques
     train_fresh(request_of_a_file)
     other = ExportedConfig(config=request_of_a_file.config.changed(clip_norm=0.2))
     changed = TrainRequest(**{**request_of_a_file.__dict__, "exported": other})
-    with pytest.raises(Refused, match="begun with another config"):
+    with pytest.raises(Refused, match="began with another config"):
         train_resumed(changed, new_attempt=False)
 
 
