@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from dpcore.data.shards import ShardSet
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.loss import simcc_loss
+from dpcore.pose.metrics import METRICS, Scored, score_of
 from dpcore.pose.pckh import PckhState, example_scores
 from dpcore.privacy.per_example import Batch, Loss
 from dpcore.privacy.randomness import Indices
+from dpcore.train.reports import joint_metrics
 from dpcore.train.sources import Examples, Inputs
 
 _ROWS_AT_ONCE = 256
@@ -48,6 +50,18 @@ def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCC
     """PCKh counts of `tail` over a whole dataset, whose inputs (images or features) are `inputs`."""
     predictions = predict(tail, inputs, codec).numpy()
     return PckhState.of(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+
+
+def metrics_of(predictions: Tensor, *, dataset: ShardSet, per_joint: bool) -> dict[str, float]:
+    """The metrics of a report on PUBLIC validation data. `per_joint`: also PCKh@0.5 of each joint that is visible somewhere.
+
+    Raises:
+        BadInput: another package's metric does not load, or gives no number.
+    """
+    facts = (predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px)
+    scored = Scored(*facts, PckhState.of(*facts))
+    found = {f"val/{metric.name}": score_of(metric, scored) for metric in map(METRICS.get, METRICS.names())}
+    return found | (joint_metrics(scored.pckh) if per_joint else {})
 
 
 def unit_scores(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, units: NDArray[np.str_], codec: SimCCCodec) -> NDArray[np.float64]:

@@ -44,9 +44,6 @@ class Report:
         )
 
 
-def pckh_metrics(state: PckhState, *, per_joint: bool) -> dict[str, float]:
-    """The scores of a report; joints that are never visible have no score and are left out."""
-    metrics = {"val/pckh_50": state.mean(0.5), "val/pckh_10": state.mean(0.1)}
-    if per_joint:
-        metrics |= {f"val/pckh_50/{name}": score for name, score in state.per_joint(0.5).items() if not math.isnan(score)}
-    return metrics
+def joint_metrics(state: PckhState) -> dict[str, float]:
+    """PCKh@0.5 of each joint; joints that are never visible have no score and are left out."""
+    return {f"val/pckh_50/{name}": score for name, score in state.per_joint(0.5).items() if not math.isnan(score)}

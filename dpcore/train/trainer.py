@@ -29,13 +29,13 @@ from dpcore.privacy.rehearsal import StepTerms, step_terms
 from dpcore.privacy.sources import Randomness, Sources
 from dpcore.train.attempts import newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
-from dpcore.train.evaluator import evaluate, loss_of, unit_scores
+from dpcore.train.evaluator import loss_of, metrics_of, predict, unit_scores
 from dpcore.train.handout import Handout
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
 from dpcore.train.replay import replay_document
-from dpcore.train.reports import Report, pckh_metrics
+from dpcore.train.reports import Report
 from dpcore.train.saved import MODEL_FOLDER, save_model
 from dpcore.train.sources import Inputs
 from dpcore.train.stages import started_network
@@ -243,7 +243,7 @@ class _Trial:
         data, tail = prepared.data.validation, self._engine.module
         release = prepared.handout.validation
         if release is None:
-            return pckh_metrics(evaluate(tail, prepared.validation, dataset=data, codec=codec), per_joint=done)
+            return metrics_of(predict(tail, prepared.validation, codec), dataset=data, per_joint=done)
         if not done or self._streams is None:
             return {}
         scores = unit_scores(tail, prepared.validation, dataset=data, units=unit_ids(data, self._config.privacy_unit), codec=codec)

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from fake_trials import compose
@@ -174,6 +176,16 @@ def test_a_strangers_network_is_built_drawn_alike_and_saved(site: Path, tmp_path
         parse_config(TrialConfig, {**VALUES, "method": "dpsgd", "model": {"backbone": "strides", "head": "mean"}})
 
 
+def test_a_strangers_metric_stands_beside_our_own(site: Path) -> None:
+    from dpcore.train.evaluator import metrics_of
+
+    truth = np.zeros((2, 16, 2))
+    dataset = SimpleNamespace(keypoints=truth, visible=np.arange(16)[None] < np.array([[9], [4]]), head_size_px=np.array([7.3, 11.9]))
+    found = metrics_of(torch.full((2, 16, 2), 3.7, dtype=torch.float64), dataset=dataset, per_joint=False)  # type: ignore[arg-type]
+    assert found == {"val/pckh_50": pytest.approx(found["val/pckh_50"]), "val/pckh_10": 0.0, "val/error_px": pytest.approx(3.7 * 2**0.5)}
+    assert 0 < found["val/pckh_50"] < 1
+
+
 def test_a_plan_is_priced_and_told_by_a_strangers_regime(site: Path, write_space: Path) -> None:
     from search_spaces.loader import load_space
     from sweeps.pricing.plan import Accountant, plan_sweep
@@ -227,11 +239,12 @@ def test_a_sweep_with_everything_of_a_strangers_runs_on_rays_workers(way: str, s
                 "from dpcore.config.methods import METHODS",
                 "from dpcore.config.networks import BACKBONES, HEADS",
                 "from dpcore.data.formats import IMPORTERS",
+                "from dpcore.pose.metrics import METRICS",
                 "from search_spaces.regimes import REGIMES",
                 "from search_spaces.samplers import SAMPLERS",
                 "METHODS.register(pieces.SIGNED), METHODS.register(pieces.PUBLIC_MIX), BACKBONES.register(pieces.STRIDES)",
                 "HEADS.register(pieces.MEAN), SAMPLERS.register(pieces.NOTED), REGIMES.register(pieces.TWICE)",
-                "IMPORTERS.register(pieces.KEYPOINT_LIST)",
+                "IMPORTERS.register(pieces.KEYPOINT_LIST), METRICS.register(pieces.ERROR_PX)",
             ]
         )
         (tmp_path / "bare" / "registers.py").write_text(registers)
@@ -255,4 +268,6 @@ def test_a_sweep_with_everything_of_a_strangers_runs_on_rays_workers(way: str, s
     ok("ledger", "theirs", "--storage", store, "--verify")
     best = json.loads(ok("best", "theirs", "--epsilon", 3.7, "--storage", store, "--json"))
     assert best["method"] in ("signed", "public_mix")
+    curves = pq.read_table(next(store.rglob("curves.parquet")))
+    assert "val/error_px" in curves.to_pydict()["metric"]
     assert "**priced by a stranger**" in next(store.rglob("report.md")).read_text()

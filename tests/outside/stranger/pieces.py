@@ -3,6 +3,7 @@
 from dpcore.config.methods import Method
 from dpcore.config.networks import Backbone, Head
 from dpcore.data.formats import Importer
+from dpcore.pose.metrics import Metric
 from search_spaces.regimes import Regime
 from search_spaces.samplers import Sampler
 
@@ -14,6 +15,7 @@ NOTED = Sampler(name="noted", draws="independent", builder="stranger.work:noted"
 TWICE = Regime(
     name="twice", pricing="stranger.work:Twice", refusals=lambda space: ["sweep.seed: unlucky"] if space.name == "unlucky" else []
 )
+ERROR_PX = Metric(name="error_px", score="stranger.work:error_px")
 KEYPOINT_LIST = Importer(
     name="keypoint_list",
     help="a JSON list of {file, keypoints}",
@@ -36,4 +38,6 @@ noted = stranger.pieces:NOTED
 twice = stranger.pieces:TWICE
 [dpsweep.importers]
 keypoint_list = stranger.pieces:KEYPOINT_LIST
+[dpsweep.metrics]
+error_px = stranger.pieces:ERROR_PX
 """

@@ -17,6 +17,7 @@ from dpcore.data.manifest import DatasetHeader, Manifest, Record
 from dpcore.data.shards import write_shards
 from dpcore.model.built import BuiltBackbone
 from dpcore.model.head import HeadShape
+from dpcore.pose.metrics import Scored
 from sweeps.pricing.regimes import Basis, Pricing
 from sweeps.search.samplers import Request
 
@@ -78,6 +79,12 @@ class Twice(Pricing):
 
     def text(self, basis: Basis) -> str:
         return f"{super().text(basis)}, says a stranger"
+
+
+def error_px(scored: Scored) -> float:
+    """The mean distance of labelled joints from their predictions."""
+    distances = np.linalg.norm(scored.predictions - scored.keypoints, axis=-1)
+    return float(distances[scored.visible].mean())
 
 
 def import_list(annotations: Path, images: Path, out: Path, *, box_scale: float, head_px: float, tally: Any, **header: Any) -> Manifest:
