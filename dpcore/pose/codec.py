@@ -47,14 +47,6 @@ class SimCCCodec:
         """Wy, the number of bins along y."""
         return round(self.height_px * self.split_ratio)
 
-    def centres_x_px(self) -> Tensor:
-        """Bin centres along x, (Wx,), in px of the crop."""
-        return self._centres_px(self.bins_x, self.width_px)
-
-    def centres_y_px(self) -> Tensor:
-        """Bin centres along y, (Wy,), in px of the crop."""
-        return self._centres_px(self.bins_y, self.height_px)
-
     def contains(self, keypoints: Tensor) -> Tensor:
         """Which keypoints (B, K, 2) lie in the crop: (B, K) bool. NaN and infinity do not."""
         limits = torch.tensor([self.width_px, self.height_px], dtype=keypoints.dtype, device=keypoints.device) - 0.5
@@ -98,9 +90,6 @@ class SimCCCodec:
         bins = logits.shape[-1]
         distance = (torch.arange(bins, device=logits.device) - logits.argmax(dim=-1, keepdim=True)).abs()
         return (torch.softmax(logits, dim=-1) * (distance <= self._window_bins)).sum(dim=-1)
-
-    def _centres_px(self, bins: int, size_px: int) -> Tensor:
-        return (size_px - 1) / 2 + (torch.arange(bins, dtype=torch.float32) - (bins - 1) / 2) / self.split_ratio
 
     def _to_bins(self, coordinate_px: Tensor, bins: int, size_px: int) -> Tensor:
         return (coordinate_px - (size_px - 1) / 2) * self.split_ratio + (bins - 1) / 2

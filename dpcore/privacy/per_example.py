@@ -178,16 +178,6 @@ class GradientEngine:
         pairs = zip(gradients, self._named, strict=True)
         return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, (_, p) in pairs])
 
-    def mean_gradient(self, batch: Batch) -> Tensor:
-        """The mean of ∇ℓ over `batch`: (P,) float32, hooks off.
-
-        Raises:
-            BadInput: the batch is empty.
-        """
-        if len(batch) == 0:
-            raise BadInput("the mean gradient of an empty batch is not defined: draw at least one example")
-        return self.sum_gradient(batch) / len(batch)
-
     def flat_weights(self) -> Tensor:
         """A copy of the trainable weights: (P,) in the order of the rows."""
         return torch.cat([p.detach().reshape(-1) for _, p in self._named])

@@ -1,4 +1,4 @@
-"""The replay fingerprint: it decides whether a resumed or repeated trial is exactly the same trial.
+"""Decides whether a resumed or repeated trial is exactly the same trial.
 
 The config's fingerprint covers what changes weights in exact arithmetic. Bit-for-bit equality needs more: the data, the versions of the
 libraries that do the arithmetic, the device and its instruction set, physical batch, and threads.
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig, digest_of
+from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig
 
 ARITHMETIC = ("torch", "numpy", "scipy", "opacus", "dp-accounting", "pillow")
 """Packages whose version can change the last bit of a weight, of an image or of the calibrated noise."""
@@ -32,11 +32,6 @@ def replay_document(config: TrialConfig, runtime: RuntimeFlags, data_digests: Ma
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in ARITHMETIC}},
         "machine": {"architecture": platform.machine(), "device": _device_name(runtime)},
     }
-
-
-def replay_fingerprint(config: TrialConfig, runtime: RuntimeFlags, data_digests: Mapping[str, str]) -> str:
-    """64 bits of sha256 over `replay_document`. If equal, a repetition under the same key replays; otherwise it is a new attempt."""
-    return digest_of(replay_document(config, runtime, data_digests))
 
 
 def _device_name(runtime: RuntimeFlags) -> str:

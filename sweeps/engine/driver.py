@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -76,13 +76,14 @@ def run_sweep(
     around = surroundings or default_surroundings(spec.places.cache_dir)
     plan, facts = checked_plan(spec, around)
     spec = with_filter(spec, plan)
-    with _naming_faults(spec), ray_session(spec) as concurrency, new_folder(spec) as made, locked(spec):
+    with _naming_faults(spec), ray_session(spec) as concurrency, new_folder(spec) as made:
         key = new_key(spec)
         spec.save()
         run = _Run(spec, around, facts, key=key, key_lost=False)
         try:
-            take_name(spec)
-            return run.to_the_end(concurrency, summarize)
+            with run:
+                take_name(spec)
+                return run.to_the_end(concurrency, summarize)
         finally:
             if run.has_begun:
                 made.clear()
@@ -111,21 +112,42 @@ def resume_sweep(
     with _naming_faults(spec), locked(spec):
         check_key(not spec.key_path.exists(), spec)
         key, lost = found_key(spec)
-        with ray_session(spec) as concurrency:
-            return _Run(spec, around, facts, key=key, key_lost=lost).to_the_end(concurrency, summarize)
+        with ray_session(spec) as concurrency, _Run(spec, around, facts, key=key, key_lost=lost) as run:
+            return run.to_the_end(concurrency, summarize)
 
 
 class _Run:
-    """A sweep while it runs: schedule, tracker, results."""
+    """A sweep while it runs: schedule, tracker, results.
+
+    Close it by a `with` block: the tracker has a thread, and a process whose thread nobody ends never ends itself. A failure
+    in the constructor closes what was opened so far.
+    """
 
     def __init__(self, spec: SweepSpec, around: Surroundings, facts: DatasetFacts, *, key: SweepKey, key_lost: bool) -> None:
         self._spec = spec
         self._around = around
         self._facts = facts
         self._key = key
-        self._tracker = around.tracker(spec)
-        self._tracker.sweep_started()  # before anything else is written: it may be unreachable
-        self._ledger = open_ledger(spec)
+        self._finished = False
+        self._interrupted = False
+        self._write_again_at = 0.0
+        with contextlib.ExitStack() as opened:
+            self._tracker = around.tracker(spec)
+            opened.callback(lambda: self._tracker.close(interrupted=not self._finished))
+            self._tracker.sweep_started()  # before anything else is written: it may be unreachable
+            self._ledger = open_ledger(spec)
+            opened.callback(self._ledger.close)
+            self._schedule = self._restored(key_lost=key_lost)
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def _restored(self, *, key_lost: bool) -> Schedule:
+        spec, around, facts, key = self._spec, self._around, self._facts, self._key
         reservations = Reservations(
             spec,
             self._ledger,
@@ -136,10 +158,9 @@ class _Run:
         )
         clock = None if facts.protected else time.monotonic
         selection = Selection(spec, key) if spec.space.sweep.regime.is_selection else None
-        self._schedule = Schedule(spec, around.accountant, reservations, selection=selection, clock=clock)
-        self._schedule.restore(key_lost=key_lost)
-        self._write_again_at = 0.0
-        self._interrupted = False
+        schedule = Schedule(spec, around.accountant, reservations, selection=selection, clock=clock)
+        schedule.restore(key_lost=key_lost)
+        return schedule
 
     @property
     def has_begun(self) -> bool:
@@ -150,7 +171,6 @@ class _Run:
         tracker = self._tracker
         searcher = ScheduleSearcher(self._spec, self._schedule, max_concurrent=concurrency)
         callback = ScheduleCallback(self._schedule, searcher, tracker, ended=self._trial_ended)
-        finished = False
         try:
             publish(self._spec, SPEC_FILE)
             self._attack_views(tracker)
@@ -160,19 +180,16 @@ class _Run:
             callback.tell_released()
             self._schedule.close()
             results = self._write_priced()
-            finished = True
+            self._finished = True
             if summarize is not None:
                 summarize(results, tracker)
             publish(self._spec, RESULTS, REPORT)
             return results
         except BaseException as error:
             self._interrupted = isinstance(error, Interrupted)  # its message names `dpsweep resume`
-            if self.has_begun and not finished:
+            if self.has_begun and not self._finished:
                 self._write_priced()
             raise
-        finally:
-            tracker.close(interrupted=not finished)
-            self._ledger.close()
 
     def _attack_views(self, tracker: SweepTracker) -> None:
         """Before the first trial, because each claim says what its views disclose; after a resume from the cache."""

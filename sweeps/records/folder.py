@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpcore.durable import made_folders, remove_empty
 from dpcore.errors import Refused
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 
@@ -23,49 +25,102 @@ UNBEGUN = (LOCK_FILE, "sweep.key")
 
 @contextlib.contextmanager
 def new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
-    """Creates the sweep's folders and yields their list. At the end it removes the folders that are still in the list.
+    """Makes and locks the sweep's own folders and gives their list; at the end it takes away those that still stand in it.
 
-    So a sweep that fails before its first trial leaves nothing. A sweep that has begun clears the list, so its folders stay.
+    So a sweep that fails before its first trial leaves nothing of its own; one that has begun clears the list, whatever fails
+    then. The storage is shared: it goes only where this sweep made it and it is empty. A ledger or an MLflow store in it
+    stays, because another sweep may have come to use it meanwhile.
+
+    Raises:
+        Refused: a folder of that name holds something else, or another run has it.
     """
-    made: list[Path] = [] if spec.storage_dir.exists() else [spec.storage_dir]
-    spec.storage_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        for folder in dict.fromkeys((spec.sweep_dir, spec.state_dir)):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                _clear_unbegun(spec, folder)
-            folder.mkdir()
-            made.append(folder)
-        yield made
-    except FileExistsError as error:
-        raise Refused(f"{error.filename} exists: another run uses the name {spec.name}; give another --name") from None
-    finally:
-        for folder in reversed(made):
-            shutil.rmtree(folder, ignore_errors=True)
+    own: list[Path] = []
+    shared: list[Path] = []
+    with contextlib.ExitStack() as locks:
+        try:
+            for folder in _folders(spec):
+                shared += made_folders(folder.parent)
+                _take(folder, spec.name, locks)
+                own.append(folder)
+            yield own
+        finally:
+            for folder in own:
+                _remove_own(folder)
+            remove_empty(shared)
 
 
-def _clear_unbegun(spec: SweepSpec, folder: Path) -> None:
-    """Removes the folder of a driver that was killed before it wrote its spec. Nothing is reserved then, and nothing can be resumed.
+def _take(folder: Path, name: str, locks: contextlib.ExitStack) -> None:
+    """Makes a folder, or takes over what a driver left that was killed before it wrote its spec, and locks it.
+
+    Nothing was reserved before the spec, so there is nothing to resume. The lock is what makes the folder this run's alone.
 
     Raises:
         Refused: the folder holds something else, or that driver is alive.
     """
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in UNBEGUN and not path.name.startswith(f".{SPEC_FILE}."))
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    _refuse_foreign(folder)
+    locks.enter_context(_locked_folder(folder, name))
+    _refuse_foreign(folder)
+    _clear(folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    foreign = sorted(path.name for path in folder.glob("*") if path.name not in UNBEGUN and not path.name.startswith(f".{SPEC_FILE}."))
+    if SPEC_FILE in foreign:
+        raise Refused(f"{folder} exists: another run uses the name; give another --name")
     if foreign:
         raise Refused(f"{folder} exists. It holds no sweep to resume, but it holds {', '.join(foreign[:3])}; give another --name")
-    lock = locked(spec) if (spec.state_dir / LOCK_FILE).exists() else contextlib.nullcontext()
-    with lock:
-        shutil.rmtree(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Empties a folder that this process has locked, but for the lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
+
+
+def _remove_own(folder: Path) -> None:
+    """Removes a locked folder, the lock last: who locks it from then on has a new file, and their folder stays."""
+    _clear(folder)
+    (folder / LOCK_FILE).unlink(missing_ok=True)
+    remove_empty([folder])
 
 
 @contextlib.contextmanager
 def locked(spec: SweepSpec) -> Iterator[None]:
-    """Allows one driver per sweep. The lock ends with its process, however that ends."""
-    with (spec.state_dir / LOCK_FILE).open("w") as file:
+    """One driver per sweep. The lock ends with its process, whatever ends that.
+
+    Raises:
+        Refused: another process has it.
+    """
+    with contextlib.ExitStack() as locks:
+        for folder in _folders(spec):
+            locks.enter_context(_locked_folder(folder, spec.name))
+        yield
+
+
+def _folders(spec: SweepSpec) -> tuple[Path, ...]:
+    """The sweep's own: results and state, which are one folder unless --state names another."""
+    return tuple(dict.fromkeys((spec.sweep_dir, spec.state_dir)))
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path, name: str) -> Iterator[None]:
+    gone = Refused(f"{folder} is just being removed by a run of the same name that failed; run the command again")
+    try:
+        file = (folder / LOCK_FILE).open("a")
+    except FileNotFoundError:
+        raise gone from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused(f"another process is running sweep {spec.name}; `dpsweep status {spec.name}` shows how far it is") from None
+            raise Refused(f"another process is running sweep {name}; `dpsweep status {name}` shows how far it is") from None
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise gone
         yield
 
 

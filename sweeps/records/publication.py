@@ -45,7 +45,7 @@ def load_spec(name: str, storage: str | Path, state: Path | None = None) -> Swee
         spec = SweepSpec.load(name, Path(storage))
         spec = spec if moved is None else spec.model_copy(update={"state": moved})
         if not spec.state_dir.is_dir():
-            raise BadInput(f"no sweep {name} in {spec.state} (--state names the folder of its study and key)")
+            raise BadInput(f"the state of sweep {name} is not in {spec.state_dir.parent} (--state names the folder of its study and key)")
         return spec
     uri = check_uri(str(storage))
     spec = _published_spec(name, uri) if moved is None else _kept_spec(name, moved)

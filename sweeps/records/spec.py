@@ -17,7 +17,7 @@ from search_spaces.space import SpaceFile
 from sweeps.ledger.charges import FilterTerms
 from sweeps.records.warm_start import WarmStart
 from sweeps.storage.bucket import check_uri, is_uri
-from sweeps.storage.urls import default_tracking_uri, sqlite_url
+from sweeps.storage.urls import default_store, sqlite_url
 
 RUN_TRIAL = "dpcore.train.trainer:run_trial"
 """The function behind a trial, as module:function. Any function that yields the same Reports can replace it."""
@@ -159,7 +159,12 @@ class SweepSpec(Part):
     @property
     def resolved_tracking_uri(self) -> str:
         """The MLflow store's address."""
-        return self.tracking_uri or default_tracking_uri(self.storage_dir)
+        return self.tracking_uri or sqlite_url(self.default_store)
+
+    @property
+    def default_store(self) -> Path:
+        """MLflow's SQLite file, where no other store is named."""
+        return default_store(self.storage_dir)
 
     @property
     def ledger_witness(self) -> Path:
@@ -185,7 +190,9 @@ class SweepSpec(Part):
 
     @classmethod
     def load(cls, name: str, storage: Path) -> Self:
-        """Loads the spec of a sweep in a folder. For a bucket see `sweeps.records.publication.load_spec`.
+        """The spec of an existing sweep in a folder, which wins over the folder where the sweep began.
+
+        Of one in a bucket: `sweeps.records.publication.load_spec`.
 
         Raises:
             BadInput: there is no sweep of that name in the storage.
@@ -197,7 +204,20 @@ class SweepSpec(Part):
             raise BadInput(
                 f"no sweep {name} in {storage}; there {'are ' + ', '.join(there) if there else 'is none'} (--storage names the folder)"
             )
-        return cls.parse(path.read_bytes(), where=str(path))
+        return cls.parse(path.read_bytes(), where=str(path))._in_storage(path.parent.parent)
+
+    def _in_storage(self, folder: Path) -> Self:
+        """The spec of a sweep that lies in `folder` now: moved or copied since it began, it goes on there and nowhere else.
+
+        A state below the storage moves with it. What was named outside of it on purpose (--state, --ledger, --tracking-uri)
+        stays where it is.
+        """
+        old = self.storage
+        if not isinstance(old, Path) or old == folder or (old.exists() and old.samefile(folder)):
+            return self
+        inside = self.state is not None and self.state.is_relative_to(old)
+        state = folder / self.state.relative_to(old) if self.state is not None and inside else self.state
+        return self.model_copy(update={"storage": folder, "state": state})
 
     @classmethod
     def parse(cls, content: bytes, *, where: str) -> Self:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dpcore.durable import made_folders, remove_empty
 from dpcore.errors import BadInput, Unavailable
 from sweeps.engine.ray_auth import default_token_path
 from sweeps.internals.ray_internals import asks_for_token, check_launcher_config
@@ -271,21 +272,23 @@ def document_of(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def _ask(storage: Path | str) -> list[NodeFacts] | str:
-    """Asks the nodes with a folder in the storage that is gone afterwards; so is the storage, where it was not there."""
+    """Asks the nodes with a folder in the storage, and removes it; the storage too, where it was not there and is empty."""
     if is_uri(storage):
         return _ask_in_bucket(str(storage))
     storage = Path(storage)
-    made = not storage.exists()
+    made: list[Path] = []
     try:
-        storage.mkdir(parents=True, exist_ok=True)
+        made = made_folders(storage)
         folder = Path(tempfile.mkdtemp(prefix=".doctor-", dir=storage))
     except OSError as error:
+        remove_empty(made)
         return f"{storage} cannot be written: {error.strerror}"
     try:
         os.chmod(folder, 0o777)  # Ray's user on another node may be another one
         return ask_nodes(folder)
     finally:
-        shutil.rmtree(storage if made else folder)
+        shutil.rmtree(folder)
+        remove_empty(made)
 
 
 def _ask_in_bucket(uri: str) -> list[NodeFacts] | str:

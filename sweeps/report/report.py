@@ -189,7 +189,7 @@ def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[
     name = spec.name
     export = [f"dpsweep best {name} --epsilon {epsilon_name(won[0])} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
     uri = spec.resolved_tracking_uri
-    look = f"# MLflow: {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    look = f"# MLflow: {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     return (*export, f"dpsweep ledger {name} --verify{storage}", look)
 
 

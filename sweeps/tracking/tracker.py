@@ -29,6 +29,7 @@ from sweeps.records.trial_id import alias_of, epsilon_name
 from sweeps.report.curves import FOLDER as CURVES_FOLDER
 from sweeps.report.curves import save_trial_curve
 from sweeps.tracking.allow_list import WITHHELD, allowed_error, allowed_metrics, is_allowed
+from sweeps.tracking.default_store import make_default_store
 from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
 from sweeps.tracking.mlflow_store import MlflowStore, is_final, outage_types
 from sweeps.tracking.sender import Sender
@@ -77,6 +78,9 @@ class Tracker:
         """
         spec = self._spec
         spec.storage_dir.mkdir(parents=True, exist_ok=True)
+        if spec.tracking_uri is None:
+            prepare_mlflow()
+            make_default_store(spec.default_store)
         client = connect(spec.resolved_tracking_uri)
         self._identity = self._load_identity()
         # only a server stores artifacts itself: a plain database would put them into ./mlruns of the driver
@@ -212,10 +216,12 @@ class Tracker:
         """Ends every run that is still RUNNING, waits a little for the last events, and stops the thread."""
         if self._sender is None or self._spool is None:
             return
-        self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=self._now_ms())
-        left = self._sender.close(within_s=DRAIN_WITHIN_S)
-        path = self._spool.path
-        self._sender = self._spool = None
+        sender, path = self._sender, self._spool.path
+        try:
+            self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=self._now_ms())
+        finally:  # a full disk takes no event; the thread must end all the same, or the process never does
+            self._sender = self._spool = None
+            left = sender.close(within_s=DRAIN_WITHIN_S)
         if left:
             print(f"dpsweep: {left} events wait in {path}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
 

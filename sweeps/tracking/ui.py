@@ -19,7 +19,7 @@ from typing import IO
 from urllib.error import URLError
 
 from dpcore.errors import BadInput, Unavailable
-from sweeps.storage.urls import default_tracking_uri
+from sweeps.storage.urls import default_store, sqlite_url
 
 HOST = "127.0.0.1"
 STARTS_WITHIN_S = 90.0
@@ -32,11 +32,11 @@ def store_of(storage: Path) -> str:
     Raises:
         BadInput: there is no store, because no sweep began there or its runs are on a server.
     """
-    if not (storage / "mlflow.db").is_file():
+    if not default_store(storage).is_file():
         raise BadInput(
             f"no mlflow.db in {storage}: --storage names the folder of sweeps (of a bucket, --state), --tracking-uri a server's store"
         )
-    return default_tracking_uri(storage)
+    return sqlite_url(default_store(storage))
 
 
 def study_lines(storage: Path) -> list[str]:

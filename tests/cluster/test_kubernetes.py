@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crd_fields import LIST_PATH, MANIFESTS, documents, field_of, fits, leaves, parts
+from crd_fields import CLUSTER_DIR, LIST_PATH, MANIFESTS, documents, field_of, fits, leaves, parts
 
 FIELDS: dict[str, dict[str, str]] = json.loads(LIST_PATH.read_text())
 
@@ -50,6 +50,12 @@ def test_the_cluster_asks_for_a_token_scales_itself_and_has_a_gpu_group() -> Non
     groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
     assert groups["gpu"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert all(group["minReplicas"] == 0 < group["maxReplicas"] for group in groups.values())
+
+
+def test_no_job_holds_its_machines_for_ever() -> None:
+    """Slurm's limit is asked for again by a requeue; KubeRay's is for all retries together."""
+    assert 3600 < one("rayjob.yaml", "RayJob")["spec"]["activeDeadlineSeconds"] <= 14 * 24 * 3600
+    assert "#SBATCH --time=" in (CLUSTER_DIR / "slurm.sbatch").read_text()
 
 
 def test_every_pod_of_a_cluster_sees_the_storage_that_a_retry_goes_on_from() -> None:

@@ -103,7 +103,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_module, "ray_session", lambda spec: contextlib.nullcontext(1))
 
 
-def test_a_sweep_that_fails_before_its_first_trial_leaves_nothing_behind(
+def test_a_sweep_that_fails_before_its_first_trial_leaves_nothing_of_its_own_behind(
     spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(spec: SweepSpec, **given: object) -> None:
@@ -113,7 +113,8 @@ def test_a_sweep_that_fails_before_its_first_trial_leaves_nothing_behind(
     trackers: list[fake_trials.Tracker] = []
     with pytest.raises(OSError, match="Tune does not start"):
         run_sweep(spec, fake_trials.surroundings(trackers=trackers))
-    assert not spec.storage.exists()
+    assert [path.name for path in spec.storage.iterdir()] == ["ledger.sqlite"]  # shared: another sweep may use it by now
+    assert Ledger(spec.resolved_ledger_url).lines() == ()
     assert trackers[0].events[-1] == ("closed", "True")
 
 

@@ -29,7 +29,7 @@ from sweeps.records.export import best_trial
 from sweeps.records.messages import Answer
 from sweeps.records.results import SweepResults
 from sweeps.records.spec import SweepSpec
-from sweeps.storage.urls import default_tracking_uri
+from sweeps.storage.urls import default_store, sqlite_url
 from sweeps.tracking.allow_list import is_allowed
 
 SPACE: dict[str, Any] = {
@@ -99,7 +99,7 @@ def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def client(swept: Swept) -> MlflowClient:
-    return MlflowClient(default_tracking_uri(swept.spec.storage_dir))
+    return MlflowClient(sqlite_url(default_store(swept.spec.storage_dir)))
 
 
 def runs(swept: Swept) -> list[Any]:

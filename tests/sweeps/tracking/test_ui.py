@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.cli import main
-from sweeps.storage.urls import default_tracking_uri
+from sweeps.storage.urls import default_store, sqlite_url
 from sweeps.tracking import ui
 from sweeps.tracking.mlflow_connection import connect
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_pages_are_served_on_loopback_until_they_are_stopped(tmp_path: Path, number: signal.Signals) -> None:
-    connect(default_tracking_uri(tmp_path)).create_experiment("a sweep")
+    connect(sqlite_url(default_store(tmp_path))).create_experiment("a sweep")
     port = free_port()
     line = [sys.executable, "-W", "ignore", "-m", "sweeps.cli", "ui", "--storage", str(tmp_path), "--port", str(port)]
     # A shell gives its background jobs SIGINT ignored, and they give it on: as from a terminal, where Ctrl-C is heard.
@@ -94,5 +94,5 @@ def test_a_store_that_mlflow_cannot_serve_is_one_message(tmp_path: Path) -> None
     (tmp_path / "mlflow.db").write_text("no database")
     said: list[str] = []
     with pytest.raises(ui.Unavailable, match=re.escape("MLflow does not start")):
-        ui.show(default_tracking_uri(tmp_path), port=free_port(), say=said.append)
+        ui.show(sqlite_url(default_store(tmp_path)), port=free_port(), say=said.append)
     assert said == []
