@@ -95,7 +95,7 @@ def test_a_worker_is_told_how_its_score_leaves(spec: SweepSpec, tmp_path: Path) 
     told = assignment(spec, record(0), folder=tmp_path).validation
     plan = plan_validation(spec.space, spec.places.cache_dir)
     assert plan is not None
-    assert told == plan.release.model_dump(mode="json")
+    assert told == plan.release
     assert assignment(spec.model_copy(update={"space": spaces.space()}), record(0), folder=tmp_path).validation is None
 
 
