@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import torch
 
-from dpcore.audit.verdict import AuditReport, AuditRequest, Kind, run_audit
+from dpcore.audit.verdict import AuditKind, AuditReport, AuditRequest, run_audit
 from dpcore.config import RuntimeFlags, TrialConfig, parse_config
 from dpcore.privacy import mechanism as mechanism_module
 
@@ -28,7 +28,7 @@ METHODS = ("dpsgd", "projected", "feature", "feature_projected")
 EPSILONS = (0.8, 4.0)
 NOISE = (1.0, 0.8, 0.5)
 CANARIES = {0.8: 400_000, 4.0: 300_000}
-PARTS: tuple[Kind, ...] = ("mechanism", "trainer", "repeated")
+PARTS: tuple[AuditKind, ...] = ("mechanism", "trainer", "repeated")
 HEADER = """# What the audits refute
 
 Every private method through `dpsweep audit`'s own checks; `python benchmarks/audits.py` makes this table, with fresh keys each time.
@@ -69,10 +69,10 @@ def noise_multiplied(factor: float) -> Iterator[None]:
         yield
 
 
-def audited(kind: Kind, method: str, *, epsilon: float, factor: float, cache_dir: Path) -> list[dict[str, Any]]:
+def audited(kind: AuditKind, method: str, *, epsilon: float, factor: float, cache_dir: Path) -> list[dict[str, Any]]:
     """The findings of one kind of audit on one claim, as rows."""
     few = factor == 0.5  # half the noise shows in a fraction of the canaries
-    canaries: dict[Kind, int] = {"mechanism": CANARIES[epsilon] // (6 if few else 1), "trainer": 5000, "repeated": 600}
+    canaries: dict[AuditKind, int] = {"mechanism": CANARIES[epsilon] // (6 if few else 1), "trainer": 5000, "repeated": 600}
     request = AuditRequest(
         config=config_of(method, epsilon),
         runtime=RuntimeFlags(),
@@ -91,7 +91,7 @@ def audited(kind: Kind, method: str, *, epsilon: float, factor: float, cache_dir
     ]
 
 
-def rows_of(kind: Kind, known: list[dict[str, Any]], cache_dir: Path) -> Iterator[list[dict[str, Any]]]:
+def rows_of(kind: AuditKind, known: list[dict[str, Any]], cache_dir: Path) -> Iterator[list[dict[str, Any]]]:
     """All rows of one part that are not known, claim by claim."""
     there = {(row["kind"], row["target"], row["method"], row["noise"]) for row in known}
     for epsilon in EPSILONS if kind == "mechanism" else (4.0,):

@@ -52,3 +52,50 @@ def test_no_global_generator_is_seeded() -> None:
 def test_weights_are_loaded_whole() -> None:
     """`strict=False` drops names that do not match, in silence."""
     assert [place for place, name, node in calls() if name.endswith("load_state_dict") and keyword(node, "strict") is False] == []
+
+
+TYPE_FORMS = ("Literal[", "Callable[", "Mapping[", "Sequence[", "dict[", "list[", "tuple[", "Annotated[")
+
+
+def is_type(value: ast.expr) -> bool:
+    """Whether what is assigned is a type: a parametrised form or a union."""
+    return (isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)) or ast.unparse(value).startswith(TYPE_FORMS)
+
+
+def types_in(tree: ast.Module) -> Iterator[str]:
+    """The public classes and type aliases of a module."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and is_type(node.value):
+            yield node.targets[0].id
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "TypeAlias" in ast.unparse(node.annotation):
+            yield node.target.id
+
+
+def test_one_noun_has_one_owner() -> None:
+    """A name that means two things is read wrongly, and two definitions of one thing drift apart."""
+    owners: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for name in types_in(ast.parse(path.read_text())):
+                owners.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert {name: places for name, places in owners.items() if len(places) > 1 and not name.startswith("_")} == {}
+
+
+def test_a_second_owner_is_found() -> None:
+    source = "class Role: ...\nRelation = Literal['a']\nPair = int | str\nCOUNT = 3\nname = dict(a=1)"
+    assert list(types_in(ast.parse(source))) == ["Role", "Relation", "Pair"]
+
+
+WRITING_OUTSIDE = {
+    "dpcore/durable.py": "the owner",
+    "sweeps/ledger/witness.py": "appended by several processes at once",
+    "sweeps/ledger/restoring.py": "writes the witness anew",
+}
+
+
+def test_one_module_puts_files_on_disk() -> None:
+    """fsync and rename stand in dpcore/durable.py, so that all files survive a power cut alike."""
+    found = {place.partition(":")[0] for place, name, _ in calls() if name in ("os.fsync", "os.replace", "os.rename")}
+    assert found <= set(WRITING_OUTSIDE)

@@ -31,7 +31,7 @@ from dpcore.audit.tradeoff import SELECTION_SHARE, Floats, choose_rule, refuted_
 from dpcore.config import TrialConfig
 from dpcore.privacy.randomness import SweepKey
 
-Progress = Callable[[float], None]
+OnProgress = Callable[[float], None]
 
 _NUMBERS_A_STEP = 250_000
 """Rows drawn × coordinates per step, at most about this many: 1 MB. Below this size the time of the hooks matters more."""
@@ -39,7 +39,7 @@ _NUMBERS_A_STEP = 250_000
 _SMALLEST_BLOCK, _LARGEST_BLOCK, _PROJECTED_BLOCK = 256, 4096, 256
 
 
-def audit_mechanism(target: Target, *, canaries: int, significance: float, progress: Progress) -> float:
+def audit_mechanism(target: Target, *, canaries: int, significance: float, progress: OnProgress) -> float:
     """The largest ε that the attack refutes at the claim's δ.
 
     Args:
@@ -54,7 +54,7 @@ def audit_mechanism(target: Target, *, canaries: int, significance: float, progr
     return refuted_epsilon(rule.errors(scores[chosen:], inside[chosen:]), claim, delta=target.plan.delta, significance=significance)
 
 
-def mechanism_scores(target: Target, *, canaries: int, progress: Progress) -> tuple[Floats, Mask]:
+def mechanism_scores(target: Target, *, canaries: int, progress: OnProgress) -> tuple[Floats, Mask]:
     """Scores (n,) of the canaries and which of them were in, over as many runs as needed, under a fresh key."""
     key, size = SweepKey.fresh(), _block_size(target.config)
     scores, inside = [], []

@@ -12,7 +12,7 @@ import numpy as np
 
 from dpcore.audit.bounds import rates_epsilon
 from dpcore.audit.canaries import Mask, Target
-from dpcore.audit.mechanism import Progress
+from dpcore.audit.mechanism import OnProgress
 from dpcore.audit.tradeoff import Floats, Rule
 from dpcore.audit.training import SmallProblem, attacked_training, train
 from dpcore.config import ModelConfig
@@ -24,7 +24,7 @@ PROBLEM = SmallProblem(
 )
 
 
-def audit_repeated(target: Target, *, runs: int, significance: float, progress: Progress, problem: SmallProblem = PROBLEM) -> float:
+def audit_repeated(target: Target, *, runs: int, significance: float, progress: OnProgress, problem: SmallProblem = PROBLEM) -> float:
     """The largest ε that `runs` released models refute at the claim's δ. Half of them choose the threshold."""
     scores, inside = released_scores(target, runs=runs, progress=progress, problem=problem)
     chosen, delta = runs // 2, target.plan.delta
@@ -32,7 +32,7 @@ def audit_repeated(target: Target, *, runs: int, significance: float, progress: 
     return rates_epsilon(rule.errors(scores[chosen:], inside[chosen:]), delta=delta, significance=significance)
 
 
-def released_scores(target: Target, *, runs: int, progress: Progress, problem: SmallProblem) -> tuple[Floats, Mask]:
+def released_scores(target: Target, *, runs: int, progress: OnProgress, problem: SmallProblem) -> tuple[Floats, Mask]:
     """How far each run (n,) moved its canary's weight against the gradient, and whether the canary was in.
 
     It is in every other run. Runs are independent, and a half with only one kind of run would show nothing.

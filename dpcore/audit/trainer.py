@@ -20,7 +20,7 @@ import numpy as np
 
 from dpcore.audit.bounds import Guesses, one_run_epsilon, one_run_p_value
 from dpcore.audit.canaries import Eavesdropper, Mask, Target, coins
-from dpcore.audit.mechanism import Progress
+from dpcore.audit.mechanism import OnProgress
 from dpcore.audit.tradeoff import Floats, epsilon_at, noisiest_epsilon, step_scores
 from dpcore.audit.training import Listener, Overheard, SmallProblem, attacked_training, train
 from dpcore.config import ModelConfig, TrialConfig
@@ -43,7 +43,7 @@ def trainer_problem(config: TrialConfig, *, canaries: int, steps: int | None = N
     return SmallProblem(model=_MODEL, canaries=fitting, steps=STEPS if steps is None else steps)
 
 
-def audit_trainer(problem: SmallProblem, target: Target, *, runs: int, significance: float, progress: Progress) -> float:
+def audit_trainer(problem: SmallProblem, target: Target, *, runs: int, significance: float, progress: OnProgress) -> float:
     """The largest ε that the guesses of `runs` runs together refute at the claim's δ, with the config of the problem."""
     plan, total = target.plan, runs * problem.canaries
     made = best_guess_count(plan, total, significance=significance)
@@ -62,7 +62,7 @@ def audit_trainer(problem: SmallProblem, target: Target, *, runs: int, significa
     return noisiest_epsilon(plan.spending, delta=plan.delta, refuted=lambda other: epsilon_at(other, RARER * plan.delta) < shown)
 
 
-def _heard(listener: Eavesdropper, *, total: int, done: int, progress: Progress) -> Listener:
+def _heard(listener: Eavesdropper, *, total: int, done: int, progress: OnProgress) -> Listener:
     def hear(step: int, direction: Direction) -> None:
         listener.hear(step, direction)
         progress((done + step + 1) / total)

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dpcore.audit.canaries import Target
-from dpcore.audit.mechanism import Progress, audit_mechanism
+from dpcore.audit.mechanism import OnProgress, audit_mechanism
 from dpcore.audit.repeated import PROBLEM, audit_repeated
 from dpcore.audit.trainer import audit_trainer, trainer_problem
 from dpcore.config import RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import plan_privacy
 
-Kind = Literal["mechanism", "trainer", "repeated"]
-KINDS: tuple[Kind, ...] = ("mechanism", "trainer", "repeated")
-DEFAULT_KINDS: tuple[Kind, ...] = ("mechanism", "trainer")
+AuditKind = Literal["mechanism", "trainer", "repeated"]
+KINDS: tuple[AuditKind, ...] = ("mechanism", "trainer", "repeated")
+DEFAULT_KINDS: tuple[AuditKind, ...] = ("mechanism", "trainer")
 DEFAULT_CONFIDENCE = 1.0 - 1e-4
 
 FULL_BATCH_STEPS = 2
 MORE_AFTER_RED = 4
-SMALLEST_COUNTS: dict[Kind, int] = {"mechanism": 1000, "trainer": 100, "repeated": 20}
+SMALLEST_COUNTS: dict[AuditKind, int] = {"mechanism": 1000, "trainer": 100, "repeated": 20}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,8 @@ class AuditRequest:
 
     config: TrialConfig
     runtime: RuntimeFlags
-    kinds: tuple[Kind, ...]
-    canaries: dict[Kind, int]
+    kinds: tuple[AuditKind, ...]
+    canaries: dict[AuditKind, int]
     confidence: float = DEFAULT_CONFIDENCE
     doubt_red: bool = True
     cache_dir: Path | None = None
@@ -81,7 +81,7 @@ class Finding:
         repeated: whether a first try had refuted the claim.
     """
 
-    kind: Kind
+    kind: AuditKind
     check: str
     proof: str
     epsilon: float
@@ -147,12 +147,12 @@ class AuditReport:
 class _Check:
     """One attack on one claim: `attack(canaries, significance, progress)` gives the refuted ε."""
 
-    kind: Kind
+    kind: AuditKind
     name: str
     proof: str
     target: Target
     canaries: int
-    attack: Callable[[int, float, Progress], float]
+    attack: Callable[[int, float, OnProgress], float]
 
 
 def run_audit(request: AuditRequest, progress: Callable[[str, float], None]) -> AuditReport:
@@ -191,8 +191,8 @@ def _attempt(check: _Check, significance: float, progress: Callable[[str, float]
     )
 
 
-def _checks(kind: Kind, request: AuditRequest) -> list[_Check]:
-    builders: dict[Kind, Callable[[AuditRequest], list[_Check]]] = {
+def _checks(kind: AuditKind, request: AuditRequest) -> list[_Check]:
+    builders: dict[AuditKind, Callable[[AuditRequest], list[_Check]]] = {
         "mechanism": _mechanism_checks,
         "trainer": _trainer_checks,
         "repeated": _repeated_checks,
@@ -211,7 +211,7 @@ def _mechanism_checks(request: AuditRequest) -> list[_Check]:
         configs = {"mechanism, Poisson sampling": request.config, **configs}
 
     def check(name: str, target: Target) -> _Check:
-        def attack(canaries: int, significance: float, progress: Progress) -> float:
+        def attack(canaries: int, significance: float, progress: OnProgress) -> float:
             return audit_mechanism(target, canaries=canaries, significance=significance, progress=progress)
 
         proof = "exact trade-off of the claim (f-DP)"
@@ -224,7 +224,7 @@ def _trainer_checks(request: AuditRequest) -> list[_Check]:
     problem = trainer_problem(request.config, canaries=request.canaries["trainer"])
     target = _target(problem.config(request.config), request)
 
-    def attack(canaries: int, significance: float, progress: Progress) -> float:
+    def attack(canaries: int, significance: float, progress: OnProgress) -> float:
         runs = math.ceil(canaries / problem.canaries)
         return audit_trainer(problem, target, runs=runs, significance=significance, progress=progress)
 
@@ -236,7 +236,7 @@ def _trainer_checks(request: AuditRequest) -> list[_Check]:
 def _repeated_checks(request: AuditRequest) -> list[_Check]:
     target = _target(PROBLEM.config(request.config), request)
 
-    def attack(runs: int, significance: float, progress: Progress) -> float:
+    def attack(runs: int, significance: float, progress: OnProgress) -> float:
         return audit_repeated(target, runs=runs, significance=significance, progress=progress)
 
     proof = "Clopper-Pearson on final weights"

@@ -17,7 +17,7 @@ from dpcore.data.annotations import array_of, entry_of, id_of, list_of, load_jso
 from dpcore.data.crops import CropBox
 from dpcore.data.importers import check_source, dataset_header
 from dpcore.data.label_checks import ImportTally, check_box, check_keypoints, check_labels, placed
-from dpcore.data.manifest import JOINT_COUNT, DatasetHeader, Manifest, Record, Role
+from dpcore.data.manifest import JOINT_COUNT, DatasetHeader, DatasetRole, Manifest, Record
 from dpcore.data.photographs import PhotographFolder, load_photograph
 from dpcore.data.shards import write_shards
 from dpcore.errors import BadInput
@@ -58,7 +58,7 @@ def import_coco(
     out: Path,
     *,
     name: str,
-    role: Role,
+    role: DatasetRole,
     protected: bool,
     cohort: str | None = None,
     height_px: int,

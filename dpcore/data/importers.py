@@ -17,7 +17,7 @@ from dpcore.config import parse_config
 from dpcore.data.annotations import array_of, check_head_box, load_head_sizes, load_json, number_of, text_of
 from dpcore.data.crops import PIXEL_STD, CropBox
 from dpcore.data.label_checks import ImportTally, check_box, check_keypoints, check_labels, placed
-from dpcore.data.manifest import JOINT_COUNT, Crops, DatasetHeader, Manifest, Record, Role
+from dpcore.data.manifest import JOINT_COUNT, Crops, DatasetHeader, DatasetRole, Manifest, Record
 from dpcore.data.photographs import PhotographFolder, load_photograph
 from dpcore.data.shards import write_shards
 from dpcore.errors import BadInput
@@ -46,7 +46,7 @@ def import_hrnet(
     out: Path,
     *,
     name: str,
-    role: Role,
+    role: DatasetRole,
     protected: bool,
     cohort: str | None = None,
     height_px: int,

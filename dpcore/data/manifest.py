@@ -20,7 +20,7 @@ SCHEMA_VERSION: Final = 2
 DIGEST_VERSION: Final = 1
 """Increased when equal rows would give another digest. The digest leaves boxes out, because they change no weight."""
 MANIFEST_NAME = "manifest.json"
-Role = Literal["PUBLIC", "PRIVATE"]
+DatasetRole = Literal["PUBLIC", "PRIVATE"]
 Crops = Literal["labels", "detector", "whole_image"]
 JOINT_COUNT = len(MPII_16)
 
@@ -42,7 +42,7 @@ class DatasetHeader(Part):
     """
 
     name: str = Field(min_length=1)
-    role: Role
+    role: DatasetRole
     protected: bool
     height_px: int = Field(ge=8, le=2048)
     width_px: int = Field(ge=8, le=2048)

@@ -58,7 +58,7 @@ class Paint:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
+class BodyPart:
     """A tapered capsule from `start` to `end`, px of the crop, z towards the camera."""
 
     start: Floats
@@ -97,11 +97,11 @@ def render_person(person: Person, look: Look, generator: np.random.Generator, *,
     return _expose(small, look, generator), _hidden_joints(person, mask, size_px)
 
 
-def _parts_of(person: Person, wear: Wardrobe) -> list[Part]:
+def _parts_of(person: Person, wear: Wardrobe) -> list[BodyPart]:
     joints, cm = person.joints, person.px_per_cm
 
-    def part(start: Floats, end: Floats, radii_cm: tuple[float, float], paint: Paint, extra: tuple[Floats, ...] = ()) -> Part:
-        return Part(start=start, end=end, start_radius_px=radii_cm[0] * cm, end_radius_px=radii_cm[1] * cm, paint=paint, extra=extra)
+    def part(start: Floats, end: Floats, radii_cm: tuple[float, float], paint: Paint, extra: tuple[Floats, ...] = ()) -> BodyPart:
+        return BodyPart(start=start, end=end, start_radius_px=radii_cm[0] * cm, end_radius_px=radii_cm[1] * cm, paint=paint, extra=extra)
 
     at = {name: joints[index] for name, index in JOINTS.items()}
     corners = tuple(at[name] for name in ("r_shoulder", "l_shoulder", "l_hip", "r_hip"))
@@ -124,7 +124,7 @@ def _parts_of(person: Person, wear: Wardrobe) -> list[Part]:
     return parts + _head_parts(person, wear)
 
 
-def _head_parts(person: Person, wear: Wardrobe) -> list[Part]:
+def _head_parts(person: Person, wear: Wardrobe) -> list[BodyPart]:
     """Skull, hair at the top and back, eyes and mouth in front: what tells front from back and so left from right."""
     cm, forward = person.px_per_cm, person.forward
     neck, top = person.joints[JOINTS["upper_neck"]], person.joints[JOINTS["head_top"]]
@@ -132,10 +132,10 @@ def _head_parts(person: Person, wear: Wardrobe) -> list[Part]:
     side = np.cross(up, forward)
     radius, centre = HEAD_WIDTH_CM / 2, (neck + top) / 2
 
-    def ball(offset: Floats, radius_cm: float, paint: Paint, stretch_cm: float = 0.0) -> Part:
+    def ball(offset: Floats, radius_cm: float, paint: Paint, stretch_cm: float = 0.0) -> BodyPart:
         middle = centre + cm * offset
         half = stretch_cm * cm * up
-        return Part(start=middle - half, end=middle + half, start_radius_px=radius_cm * cm, end_radius_px=radius_cm * cm, paint=paint)
+        return BodyPart(start=middle - half, end=middle + half, start_radius_px=radius_cm * cm, end_radius_px=radius_cm * cm, paint=paint)
 
     dark = Paint(colour=np.array([25.0, 20, 22]), other=np.array([25.0, 20, 22]))
     lips = Paint(colour=np.array([150.0, 50, 55]), other=np.array([150.0, 50, 55]))
@@ -213,7 +213,7 @@ def _draw_occluder(mask: Image.Image, person: Person, generator: np.random.Gener
     ImageDraw.Draw(mask).rectangle([left, top, left + width * side, top + height * side], fill=OCCLUDER)
 
 
-def _draw_part(draw: ImageDraw.ImageDraw, part: Part, index: int) -> None:
+def _draw_part(draw: ImageDraw.ImageDraw, part: BodyPart, index: int) -> None:
     (ax, ay), (bx, by) = ((point[:2] + 0.5) * SUPERSAMPLING for point in (part.start, part.end))
     ra, rb = part.start_radius_px * SUPERSAMPLING, part.end_radius_px * SUPERSAMPLING
     length = float(np.hypot(bx - ax, by - ay))
@@ -229,7 +229,7 @@ def _draw_part(draw: ImageDraw.ImageDraw, part: Part, index: int) -> None:
         draw.line([*corners, corners[0]], fill=index, width=max(1, round(ra)), joint="curve")
 
 
-def _shade(pixels: Pixels, mask: NDArray[np.uint8], parts: list[Part], look: Look, generator: np.random.Generator) -> None:
+def _shade(pixels: Pixels, mask: NDArray[np.uint8], parts: list[BodyPart], look: Look, generator: np.random.Generator) -> None:
     """Colours the person's pixels in place: cloth pattern in limb coordinates, then a round limb under one light."""
     occluder = _colour(generator, 0.5)
     light = np.array([look.light_side * generator.choice([-1.0, 1.0]) + generator.normal(0, 0.3), -0.7, 0.8])
@@ -256,7 +256,7 @@ def _shade(pixels: Pixels, mask: NDArray[np.uint8], parts: list[Part], look: Loo
     pixels[mask == OCCLUDER] = occluder.astype(np.uint8)
 
 
-def _shading_radius_px(part: Part) -> float:
+def _shading_radius_px(part: BodyPart) -> float:
     if not part.extra:
         return max(part.start_radius_px, part.end_radius_px)
     return max(part.start_radius_px, 0.6 * float(np.linalg.norm(part.extra[0][:2] - part.extra[1][:2])))

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from dpcore.config import did_you_mean, digest_of
-from dpcore.data.manifest import Crops, DatasetHeader, Manifest, Record, Role
+from dpcore.data.manifest import Crops, DatasetHeader, DatasetRole, Manifest, Record
 from dpcore.data.people import PoseLaw, draw_person
 from dpcore.data.rendering import Look, render_person
 from dpcore.data.shards import write_shards
@@ -122,7 +122,7 @@ class Embedded:
     domain: str
     count: int
     seed: int
-    role: Role
+    role: DatasetRole
 
 
 EMBEDDED: Final[dict[str, Embedded]] = {
@@ -163,7 +163,7 @@ def draw_record(domain: str, *, seed: int, index: int) -> Record:
     )
 
 
-def synth(folder: Path, domain: str, *, count: int, seed: int, role: Role, name: str | None = None) -> Manifest:
+def synth(folder: Path, domain: str, *, count: int, seed: int, role: DatasetRole, name: str | None = None) -> Manifest:
     """Writes a synthetic dataset of `count` people. It is never protected, because it shows no real people.
 
     Raises:

@@ -27,7 +27,7 @@ from dpcore.config import Relation, TrialConfig
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.remembered import Key, remembered
 
-Accountant = Literal["pld", "rdp"]
+AccountantName = Literal["pld", "rdp"]
 
 SEARCH_INTERVAL = 1e-3
 FINAL_INTERVAL = 1e-4
@@ -148,7 +148,7 @@ def verify_executed(plan: PrivacyPlan, executed: Spending) -> None:
         raise Refused(f"executed {executed} does not fit the plan {plan.spending}: charge what was executed and stop this trial")
 
 
-def epsilon_of(spending: Spending, delta: float, *, accountant: Accountant = "pld") -> float:
+def epsilon_of(spending: Spending, delta: float, *, accountant: AccountantName = "pld") -> float:
     """ε of one run at `delta`; inf for a release without noise, 0 for no steps.
 
     Raises:

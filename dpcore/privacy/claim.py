@@ -15,7 +15,7 @@ from dpcore.errors import BadInput
 from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.disclosure import Disclosure
 
-Relation = Literal["add_remove_record", "add_remove_given_public_view", "replace_record", "replace_given_public_view"]
+ClaimRelation = Literal["add_remove_record", "add_remove_given_public_view", "replace_record", "replace_given_public_view"]
 """How two neighbouring datasets differ, and what an attacker is given of the difference."""
 
 _NOUNS: dict[PrivacyUnit, tuple[str, str]] = {
@@ -26,7 +26,7 @@ _NOUNS: dict[PrivacyUnit, tuple[str, str]] = {
 _PRICED_AS = {"add_remove": "add/remove", "replace": "replacement"}
 
 
-class DatasetFacts(Protocol):
+class ClaimedDataset(Protocol):
     """What a claim reads of a dataset's manifest."""
 
     @property
@@ -87,7 +87,7 @@ class PrivacyClaim(Part):
 
     unit: PrivacyUnit
     examples_per_unit: int = 1
-    relation: Relation
+    relation: ClaimRelation
     labels: Literal["public", "private"]
     epsilon: float | None
     delta: float | None
@@ -182,7 +182,11 @@ class PrivacyClaim(Part):
 
 
 def claim_of(
-    config: TrialConfig, plan: PrivacyPlan | None, manifests: Mapping[str, DatasetFacts], *, randomness: str = "Philox 4x64-10, 128-bit key"
+    config: TrialConfig,
+    plan: PrivacyPlan | None,
+    manifests: Mapping[str, ClaimedDataset],
+    *,
+    randomness: str = "Philox 4x64-10, 128-bit key",
 ) -> PrivacyClaim:
     """The claim of a trial that runs as planned.
 
@@ -221,7 +225,7 @@ def claim_of(
     )
 
 
-def _relation(config: TrialConfig) -> Relation:
+def _relation(config: TrialConfig) -> ClaimRelation:
     if config.relation == "replace":
         return "replace_record" if config.split is None else "replace_given_public_view"
     return "add_remove_record" if config.split is None else "add_remove_given_public_view"
@@ -244,7 +248,7 @@ def _mechanism(config: TrialConfig, plan: PrivacyPlan) -> str:
     )
 
 
-def _public_inputs(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> tuple[str, ...]:
+def _public_inputs(config: TrialConfig, manifests: Mapping[str, ClaimedDataset]) -> tuple[str, ...]:
     listed = [f"dataset {m.name} ({part})" for part, m in sorted(manifests.items()) if part != "private" and m.role == "PUBLIC"]
     if config.model.weights is not None:
         listed.append(f"the initial weights {config.model.weights}")
@@ -265,7 +269,7 @@ def _described(split: SplitConfig) -> str:
     return f"{split.name} ({split.transform} on region {split.region})"
 
 
-def _public_labels(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> str:
+def _public_labels(config: TrialConfig, manifests: Mapping[str, ClaimedDataset]) -> str:
     if config.labels == "public":
         return "keypoints, visibility, crop box and head size of every crop (labels: public)"
     source = f" of {manifests['public'].name}" if "public" in manifests else ""
@@ -275,7 +279,7 @@ def _public_labels(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -
     )
 
 
-def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> tuple[str, ...]:
+def _not_covered(config: TrialConfig, manifests: Mapping[str, ClaimedDataset]) -> tuple[str, ...]:
     missing = [f"what the same person shows in other {'videos' if config.privacy_unit == 'video' else 'images'}"]
     if config.privacy_unit == "person":
         missing += ["the pixels of that person in a neighbour's crop", "the same person under another annotation"]
@@ -292,7 +296,7 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, DatasetFacts]) -> 
     return tuple(missing)
 
 
-def _no_guarantee(config: TrialConfig, private: DatasetFacts) -> str | None:
+def _no_guarantee(config: TrialConfig, private: ClaimedDataset) -> str | None:
     if not config.traits.is_unbounded or config.is_rehearsal:
         return None
     return f"method {config.method} releases gradients of {private.name} without clipping and without noise; its ε is infinite."

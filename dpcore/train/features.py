@@ -17,7 +17,7 @@ from dpcore.data.folders import locked, new_folder
 from dpcore.data.transforms import to_tensor
 from dpcore.errors import BadInput
 from dpcore.model.network import weights_digest
-from dpcore.train.sources import Crops, FeatureInputs, through_stem
+from dpcore.train.sources import CropSource, FeatureInputs, through_stem
 
 FEATURES_VERSION = 1
 FEATURES_FILE = "features.npy"
@@ -42,7 +42,7 @@ class Stem:
         return cls(module=module.to(device), name=digest_of(document), device=device)
 
 
-def cached_features(crops: Crops, stem: Stem, *, data_digest: str, places: Places, private: bool) -> FeatureInputs:
+def cached_features(crops: CropSource, stem: Stem, *, data_digest: str, places: Places, private: bool) -> FeatureInputs:
     """Features (N, C, h, w) of all crops, from the cache or computed under its lock.
 
     Args:
@@ -66,7 +66,7 @@ def cached_features(crops: Crops, stem: Stem, *, data_digest: str, places: Place
     return FeatureInputs(np.load(target / FEATURES_FILE, mmap_mode="r"), stem.device)
 
 
-def _write_features(crops: Crops, stem: Stem, path: str, *, saturate: bool) -> None:
+def _write_features(crops: CropSource, stem: Stem, path: str, *, saturate: bool) -> None:
     array: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
     for start in range(0, len(crops), _ROWS_AT_ONCE):
         rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(crops)))

@@ -25,7 +25,7 @@ from dpcore.privacy.randomness import Indices, RandomStream
 _STEM_BATCH = 64
 
 
-class Crops(Protocol):
+class CropSource(Protocol):
     """Anything that gives crops by index: a `ShardSet`, or `StoredViews`."""
 
     def __len__(self) -> int: ...
@@ -45,9 +45,9 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """Crops through an affine draw and then through the frozen stem; `stem` is None where nothing is frozen."""
+    """CropSource through an affine draw and then through the frozen stem; `stem` is None where nothing is frozen."""
 
-    crops: Crops
+    crops: CropSource
     stem: nn.Module | None
     device: torch.device
 

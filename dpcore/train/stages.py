@@ -31,7 +31,7 @@ from dpcore.model.network import PoseNetwork, build_network, codec_of, load_weig
 from dpcore.privacy.randomness import Indices, PublicStreams
 from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.public_training import FitOutcome, PublicFit, train_steps, train_to_convergence
-from dpcore.train.sources import Crops, Examples, LabelledViews
+from dpcore.train.sources import CropSource, Examples, LabelledViews
 
 STAGES_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -160,7 +160,7 @@ def _fit(network: PoseNetwork, stage: _Stage, config: TrialConfig, *, places: Pl
     )
 
 
-def held_out_tenth(crops: Crops) -> Indices:
+def held_out_tenth(crops: CropSource) -> Indices:
     """The tenth (rounded up) of `crops` with the smallest sha256 of their bytes, ascending.
 
     The choice depends only on the bytes of the crops, not on their order. For public views it is a function of ψ(x). The hash of the

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sweeps.records.results import Role, TrialRecord, best_of
 
-Group = tuple[Role, float | None]
+TrialGroup = tuple[Role, float | None]
 
 
 class Roster:
@@ -16,8 +16,8 @@ class Roster:
     def __init__(self) -> None:
         self._records: dict[str, TrialRecord] = {}
         self._aside: set[str] = set()
-        self._of_group: dict[Group, dict[str, None]] = {}
-        self._ended: Counter[Group] = Counter()
+        self._of_group: dict[TrialGroup, dict[str, None]] = {}
+        self._ended: Counter[TrialGroup] = Counter()
         self._best: dict[tuple[float, bool], TrialRecord | None] = {}
 
     def __contains__(self, trial_id: str) -> bool:

@@ -20,13 +20,13 @@ from typing import Literal, Self
 
 from dpcore.errors import BadInput
 
-Kind = Literal["search", "seed", "control", "selection", "plain"]
+TrialKind = Literal["search", "seed", "control", "selection", "plain"]
 
 AGAIN, SCORE = ".again", "/score"
 CLOSENESS = 1e-9
 """Relative. Two ε that a person would write alike differ by less."""
 
-_KINDS: dict[str, Kind] = {"": "search", "seed-": "seed", "control-": "control", "selection-": "selection"}
+_KINDS: dict[str, TrialKind] = {"": "search", "seed-": "seed", "control-": "control", "selection-": "selection"}
 _PREFIXES = {kind: prefix for prefix, kind in _KINDS.items()}
 _LABELLED = ("search", "seed")
 _AT_EPSILON = re.compile(r"(seed-|control-|selection-|)e(\d[\d.]*(?:e[+-]?\d+)?)(?:-(.+))?", re.DOTALL)
@@ -75,7 +75,7 @@ class TrialId:
         BadInput: a label is missing or superfluous, or would be read as a suffix.
     """
 
-    kind: Kind
+    kind: TrialKind
     epsilon: float | None = None
     label: str = ""
     replaced: int = 0
@@ -121,7 +121,7 @@ class TrialId:
         while text.endswith(AGAIN):
             text, replaced = text.removesuffix(AGAIN), replaced + 1
         found = _AT_EPSILON.fullmatch(text)
-        kind: Kind = "plain" if found is None else _KINDS[found[1]]
+        kind: TrialKind = "plain" if found is None else _KINDS[found[1]]
         if found is None or (kind in _LABELLED) != (found[3] is not None):
             return cls(kind="plain", label=text, replaced=replaced, is_score=is_score)
         return cls(kind=kind, epsilon=float(found[2]), label=found[3] or "", replaced=replaced, is_score=is_score)

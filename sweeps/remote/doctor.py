@@ -21,7 +21,7 @@ from sweeps.internals.ray_internals import asks_for_token, check_launcher_config
 from sweeps.remote.node_facts import NodeFacts, ask_nodes
 from sweeps.storage.bucket import Bucket, below, is_uri
 
-State = Literal["ok", "warn", "fail"]
+CheckState = Literal["ok", "warn", "fail"]
 SKEW_WARN_S, SKEW_FAIL_S = 2.0, 60.0
 FREE_WARN_BYTES, FREE_FAIL_BYTES = 10 * 2**30, 2**30
 EXPERIMENT = "dpsweep-doctor"
@@ -33,7 +33,7 @@ class Check:
     """The result of one check. It has a remedy if it is not ok."""
 
     name: str
-    state: State
+    state: CheckState
     found: str
     remedy: str | None = None
 
@@ -114,7 +114,7 @@ def judge_auth(*, token: bool, host: str) -> Check:
     if token:
         return Check(name="auth", state="ok", found="Ray asks for a token")
     remedy = "make a token (`ray get-auth-token --generate`, mode 0600) and start every node with RAY_AUTH_MODE=token"
-    state: State = "warn" if LOOPBACK.match(host) else "fail"
+    state: CheckState = "warn" if LOOPBACK.match(host) else "fail"
     return Check(name="auth", state=state, found=f"anyone who reaches {host} can run code there", remedy=remedy)
 
 
@@ -182,7 +182,7 @@ def check_clocks(nodes: Sequence[NodeFacts]) -> Check:
     if worst <= SKEW_WARN_S:
         return Check(name="clocks", state="ok", found=f"within {max(worst, 0.1):.1f} s")
     node = max(skews, key=lambda name: skews[name])
-    state: State = "fail" if worst > SKEW_FAIL_S else "warn"
+    state: CheckState = "fail" if worst > SKEW_FAIL_S else "warn"
     return Check(name="clocks", state=state, found=f"{node} is off by {worst:.1f} s", remedy="run chrony or ntpd on every node")
 
 
@@ -195,7 +195,7 @@ def check_disk(nodes: Sequence[NodeFacts]) -> Check:
     found = f"{size / 2**30:.1f} GiB free at least ({place})"
     if size >= FREE_WARN_BYTES:
         return Check(name="disk", state="ok", found=found)
-    state: State = "fail" if size < FREE_FAIL_BYTES else "warn"
+    state: CheckState = "fail" if size < FREE_FAIL_BYTES else "warn"
     return Check(name="disk", state=state, found=found, remedy="free some space: `dpsweep data purge` empties caches")
 
 

@@ -19,17 +19,17 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dpcore.errors import Refused
 from sweeps.tracking.mlflow_connection import prepare_mlflow
 from sweeps.tracking.mlflow_model import write_model_folder
+from sweeps.tracking.spool import TrackingEvent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-Event = dict[str, Any]
 SWEEP_ID_TAG = "sweep_id"
 KEY_TAG = "dpsweep.key"
 IS_RUNNING = "attributes.status = 'RUNNING'"
@@ -103,11 +103,11 @@ class MlflowStore:
             if not token:
                 return runs
 
-    def deliver(self, event: Event) -> None:
+    def deliver(self, event: TrackingEvent) -> None:
         """Writes one event; returns when MLflow has answered."""
         DELIVERIES[event["kind"]](self, event)
 
-    def start_run(self, event: Event) -> None:
+    def start_run(self, event: TrackingEvent) -> None:
         """Finds or creates the run `key` below the run `parent`, and (again) sets what describes it."""
         key = event["key"]
         tags = {name: value[:TAG_LENGTH] for name, value in event["tags"].items()} | {KEY_TAG: key, "sweep": self._sweep}
@@ -120,7 +120,7 @@ class MlflowStore:
             self._client.update_run(self._runs[key], status="RUNNING")
         self._describe(self._runs[key], event, tags)
 
-    def _found_or_created(self, event: Event, tags: dict[str, str]) -> str:
+    def _found_or_created(self, event: TrackingEvent, tags: dict[str, str]) -> str:
         """Creates a run and returns its id. If an earlier request for it lost its answer, returns the existing run instead."""
         key = event["key"]
         there = self._all_runs(IS_RUNNING) if key in self._asked_for else []
@@ -142,7 +142,7 @@ class MlflowStore:
             raise Refused(f"there is no run {key}: MLflow refused to create it")
         return self._runs[key]
 
-    def _describe(self, run_id: str, event: Event, tags: dict[str, str]) -> None:
+    def _describe(self, run_id: str, event: TrackingEvent, tags: dict[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         params = [Param(name, value[:PARAM_LENGTH]) for name, value in event["params"].items()]
@@ -165,7 +165,7 @@ class MlflowStore:
                     Path(folder, name).write_text(text, encoding="utf-8")
                 self._client.log_artifacts(run_id, folder)
 
-    def log_metrics(self, event: Event) -> None:
+    def log_metrics(self, event: TrackingEvent) -> None:
         """One `log_batch` of the metrics that the run does not have at this step."""
         from mlflow.entities import Metric
 
@@ -185,7 +185,7 @@ class MlflowStore:
             known = self._steps[run_id, metric] = {point.step for point in history}
         return known
 
-    def upload_files(self, event: Event) -> None:
+    def upload_files(self, event: TrackingEvent) -> None:
         """Uploads files below `folder`, replacing older ones. With `remove`, a missing local file was already sent."""
         for path in map(Path, event["paths"]):
             if event["remove"] and not path.exists():
@@ -194,7 +194,7 @@ class MlflowStore:
             if event["remove"]:
                 path.unlink()
 
-    def register_model(self, event: Event) -> None:
+    def register_model(self, event: TrackingEvent) -> None:
         """Uploads the weights of a trial and points `alias` at their version."""
         from mlflow.exceptions import MlflowException
 
@@ -217,14 +217,14 @@ class MlflowStore:
             version = self._client.create_model_version(self._sweep, source=source, run_id=run_id, tags=event["tags"])
         self._client.set_registered_model_alias(self._sweep, event["alias"], version.version)
 
-    def end_run(self, event: Event) -> None:
+    def end_run(self, event: TrackingEvent) -> None:
         """Sets tags and the final status of a run."""
         run_id = self._run_of(event["key"])
         for name, value in event["tags"].items():
             self._client.set_tag(run_id, name, value[:TAG_LENGTH])
         self._client.set_terminated(run_id, event["status"], end_time=event["time_ms"])
 
-    def end_all(self, event: Event) -> None:
+    def end_all(self, event: TrackingEvent) -> None:
         """Ends every run of the sweep that is still RUNNING: parents as FINISHED, trials that never ended as KILLED.
 
         A second run with the same key comes from a request whose answer was lost. It is deleted.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from sweeps.tracking.spool import Event, Spool
+from sweeps.tracking.spool import Spool, TrackingEvent
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -27,7 +27,7 @@ class Sender:
     def __init__(
         self,
         spool: Spool,
-        deliver: Callable[[Event], None],
+        deliver: Callable[[TrackingEvent], None],
         *,
         outages: tuple[type[Exception], ...],
         is_final: Callable[[Exception], bool],
@@ -44,7 +44,7 @@ class Sender:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dpsweep-tracking")
         self._loop: Future[None] = self._executor.submit(self._send_all)
 
-    def append(self, event: Event) -> None:
+    def append(self, event: TrackingEvent) -> None:
         """Puts an event into the spool and wakes the thread. Never waits for MLflow."""
         with self._changed:
             self._spool.append(event)
@@ -87,7 +87,7 @@ class Sender:
             with self._changed:
                 self._changed.notify_all()
 
-    def _send_one(self, event: Event) -> bool:
+    def _send_one(self, event: TrackingEvent) -> bool:
         """Delivers `event`, however long it takes. Returns False if it was stopped before an answer."""
         pause_s, announced = self._first_pause_s, False
         while True:

@@ -14,7 +14,7 @@ from typing import Any
 from dpcore.durable import append_lines, cut_half_line, replace_file
 from dpcore.errors import Corrupt
 
-Event = dict[str, Any]
+TrackingEvent = dict[str, Any]
 
 
 class Spool:
@@ -48,13 +48,13 @@ class Spool:
             )
         return int(text)
 
-    def append(self, event: Event) -> None:
+    def append(self, event: TrackingEvent) -> None:
         """Appends `event`. NaN and infinity are refused, because JSON has neither."""
         line = json.dumps(event, separators=(",", ":"), allow_nan=False)
         append_lines(self.path, [line])
         self._end += len(line.encode()) + 1
 
-    def next(self) -> tuple[Event, int] | None:
+    def next(self) -> tuple[TrackingEvent, int] | None:
         """The oldest unanswered event and the offset behind it, or None if all are answered."""
         if self._offset >= self._end:
             return None

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from dpcore.audit import trainer, verdict
-from dpcore.audit.verdict import AuditRequest, Kind, run_audit
+from dpcore.audit.verdict import AuditKind, AuditRequest, run_audit
 from dpcore.config import RuntimeFlags
 from dpcore.errors import BadInput, Refused
 
-CANARIES: dict[Kind, int] = {"mechanism": 1000, "trainer": 100, "repeated": 20}
+CANARIES: dict[AuditKind, int] = {"mechanism": 1000, "trainer": 100, "repeated": 20}
 
 
-def request(claims: Any, *, kinds: tuple[Kind, ...] = ("mechanism",), method: str = "dpsgd", **given: Any) -> AuditRequest:
+def request(claims: Any, *, kinds: tuple[AuditKind, ...] = ("mechanism",), method: str = "dpsgd", **given: Any) -> AuditRequest:
     config = given.pop("config", None) or claims.config(method, **given.pop("changes", {}))
     values: dict[str, Any] = {"canaries": CANARIES, "cache_dir": claims.cache_dir} | given
     return AuditRequest(config=config, runtime=RuntimeFlags(), kinds=kinds, **values)
