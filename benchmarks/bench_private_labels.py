@@ -18,6 +18,7 @@ from typing import Any
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.data.catalog import open_dataset
 from dpcore.pose.pckh import PckhState
+from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
 from dpcore.train.trainer import run_trial
@@ -43,7 +44,8 @@ def floor_of(config: TrialConfig) -> TrialConfig:
 
 def score(config: TrialConfig, places: Places) -> float:
     """PCKh@0.5 of one run, in percent."""
-    *_, last = run_trial(config, RUNTIME, Handout(places=places, trial_id="bench", key=SweepKey.fresh(), folder=None))
+    plan = plan_privacy(config, places.cache_dir)
+    *_, last = run_trial(config, RUNTIME, Handout(places=places, trial_id="bench", key=SweepKey.fresh(), folder=None, plan=plan))
     return 100 * last.metrics["val/pckh_50"]
 
 

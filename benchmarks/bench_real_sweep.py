@@ -29,6 +29,7 @@ from typing import Any
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput
+from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
@@ -107,7 +108,9 @@ def warm(spec: SweepSpec) -> None:
     hybrid = spec.space.trial_config(spec.space.sweep.epsilons[0], draw, overrides=one_step)
     free = [reference.config.changed(**{"stages.private.steps": 1}) for reference in free_references(spec.space, seed=spec.seed)]
     for config in (*free, hybrid):
-        for _ in run_trial(config, spec.trial_runtime, Handout(places=spec.places, trial_id="warm", key=SweepKey.fresh(), folder=None)):
+        plan = plan_privacy(config, spec.places.cache_dir)
+        handout = Handout(places=spec.places, trial_id="warm", key=SweepKey.fresh(), folder=None, plan=plan)
+        for _ in run_trial(config, spec.trial_runtime, handout):
             pass
     driver.plan_of(spec)
 

@@ -24,6 +24,8 @@ from typing import Any
 from simulated_space import DOCUMENT
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.privacy.plan import PrivacyPlan
+from dpcore.train.reports import Report
 from search_spaces.loader import build_space
 from search_spaces.space import SpaceFile
 from sweeps.engine.schedule import Schedule
@@ -31,7 +33,7 @@ from sweeps.engine.surfaces import PUBLIC_ONLY, Surface, drawn_surface
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
-from sweeps.records.results import CurvePoint, best_of
+from sweeps.records.results import best_of
 from sweeps.records.spec import SweepSpec
 
 EPSILONS, WORKERS = (0.4, 0.8, 1.6), 4
@@ -62,6 +64,21 @@ def score_at(surface: Surface, config: TrialConfig, share: float, *, crossing: b
     return score + surface.noise_stddev * luck.gauss(0.0, 1.0) if crossing else score
 
 
+def pretended_plan(config: TrialConfig, cache_dir: Path | None) -> PrivacyPlan | None:
+    """In place of a calibration, which a search without training has no use for."""
+    if not config.spends_privacy:
+        return None
+    steps, epsilon = config.stages.private.steps, config.epsilon or 0.0
+    return PrivacyPlan(
+        sampling_prob=config.sampling_prob,
+        steps=steps,
+        noise_multiplier=1.0,
+        delta=config.delta or 0.0,
+        epsilon_target=epsilon,
+        epsilon_planned=epsilon,
+    )
+
+
 def search(space: SpaceFile, *, seed: int, crossing: bool) -> dict[str, float]:
     """One whole search: private steps taken, the clock at its end, and how far the winners' settings lie below the optimum."""
     surface = drawn_surface(seed)
@@ -69,7 +86,7 @@ def search(space: SpaceFile, *, seed: int, crossing: bool) -> dict[str, float]:
         places, runtime = Places(data_dir=Path(folder), cache_dir=Path(folder)), RuntimeFlags(report_every_steps=EVERY)
         spec = SweepSpec(name="s", space=space, seed=seed, runtime=runtime, places=places, storage=Path(folder) / "store")
         spec.sweep_dir.mkdir(parents=True)
-        free = Accountant(plan=lambda config, cache_dir: None, compose=lambda charges, delta: 0.0)
+        free = Accountant(plan=pretended_plan, compose=lambda charges, delta: 0.0, spent=lambda plan, step, cache_dir: 0.0)
         ledger = Ledger(spec.resolved_ledger_url)
         schedule = Schedule(spec, free, Reservations(spec, ledger, free, cohort="simulated", key_id="none"))
         steps, clock = _run(schedule, surface, seed=seed, crossing=crossing)
@@ -83,17 +100,21 @@ def _run(schedule: Schedule, surface: Surface, *, seed: int, crossing: bool) -> 
     taken, clock = 0, 0
     running: list[tuple[int, str, int, TrialConfig]] = []
     luck: dict[str, random.Random] = {}
+    plans: dict[str, PrivacyPlan | None] = {}
     while True:
         while len(running) < WORKERS and (record := schedule.next()) is not None:
             digest = hashlib.sha256(f"{seed}|{record.trial_id}".encode()).digest()
             luck[record.trial_id] = random.Random(int.from_bytes(digest[:8], "big"))
+            plans[record.trial_id] = record.reserved
             heapq.heappush(running, (clock + EVERY, record.trial_id, EVERY, record.config))
         if not running:
             return taken, clock
         clock, trial_id, step, config = heapq.heappop(running)
         taken += EVERY
         score = score_at(surface, config, step / HORIZON, crossing=crossing, luck=luck[trial_id])
-        point = CurvePoint(step, {"val/pckh_50": score})
+        held = plans[trial_id]
+        spent = None if held is None else held.spent(step, 0.0)
+        point = Report(step=step, done=False, metrics={"val/pckh_50": score}, weights_digest="", spent=spent)
         stops = schedule.is_to_stop(trial_id, point)
         schedule.report(trial_id, point)
         if stops or step == HORIZON:

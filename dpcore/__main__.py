@@ -61,6 +61,7 @@ def _read_yaml(path: Path) -> Any:
 
 def _run(config: TrialConfig, runtime: RuntimeFlags, options: argparse.Namespace) -> int:
     from dpcore.data.catalog import open_dataset
+    from dpcore.privacy.accounting import plan_privacy
     from dpcore.privacy.randomness import SweepKey
     from dpcore.train.handout import Handout
     from dpcore.train.trainer import run_trial
@@ -69,7 +70,9 @@ def _run(config: TrialConfig, runtime: RuntimeFlags, options: argparse.Namespace
     places = Places(data_dir=options.data_dir.resolve(), cache_dir=options.cache_dir.resolve())
     if config.spends_privacy and open_dataset(config.data.private, places).manifest.protected:
         raise Refused(f"{config.data.private} is protected, and no ledger is charged here; use `dpsweep train`, which charges one")
-    for report in run_trial(config, runtime, Handout(places=places, trial_id=options.trial_id, key=key, folder=options.out)):
+    plan = plan_privacy(config.without_proxy(), places.cache_dir)
+    handout = Handout(places=places, trial_id=options.trial_id, key=key, folder=options.out, plan=plan)
+    for report in run_trial(config, runtime, handout):
         print(json.dumps(report.document(), sort_keys=True), flush=True)
     return 0
 

@@ -3,7 +3,8 @@
     DpsweepError
     ├── BadInput        the request is wrong: unknown key, impossible setting, missing file    (exit 2)
     ├── Refused         the request is clear but would break a guarantee or overwrite work    (exit 2)
-    │   └── NotReplayable   the same release cannot be repeated here; a new attempt can continue, charged again
+    │   ├── NotReplayable   the same release cannot be repeated here; a new attempt can continue, charged again
+    │   └── NotAsPlanned    the run did something else than was reserved: its claim is void
     ├── Unavailable     a needed service or file is missing: Ray, MLflow, the ledger           (exit 1)
     ├── OutOfMemory     a step did not fit; a new attempt with half the physical batch may     (exit 1)
     ├── DiskFull        no space is left to write; what was written before is complete         (exit 1)
@@ -35,6 +36,10 @@ class Refused(DpsweepError):
 
 class NotReplayable(Refused):
     """The same release cannot be repeated here. A new attempt may continue with fresh noise, which is charged again."""
+
+
+class NotAsPlanned(Refused):
+    """What a run did, or says that it did, is not what its reservation holds. Its reservation stays charged; its claim is void."""
 
 
 class Unavailable(DpsweepError):

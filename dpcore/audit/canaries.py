@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from dpcore.audit.tradeoff import Floats, step_scores
 from dpcore.config import Precision, RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput
-from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.mechanism import Direction, Mechanism
 from dpcore.privacy.per_example import Batch, GradientEngine
+from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream, SweepKey
 from dpcore.privacy.sources import Draw, Randomness, Sources
 from dpcore.privacy.units import Units

@@ -24,8 +24,9 @@ from dpcore.audit.mechanism import OnProgress
 from dpcore.audit.tradeoff import Floats, epsilon_at, noisiest_epsilon, step_scores
 from dpcore.audit.training import Listener, Overheard, SmallProblem, attacked_training, train
 from dpcore.config import ModelConfig, TrialConfig
-from dpcore.privacy.accounting import PrivacyPlan, Spending
+from dpcore.privacy.accounting import Spending
 from dpcore.privacy.mechanism import Direction
+from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.randomness import PublicStreams, SweepKey
 
 STEPS = 300

@@ -24,7 +24,8 @@ from dp_accounting import NeighboringRelation, dp_event, pld, rdp
 from scipy.optimize import brentq
 
 from dpcore.config import Relation, TrialConfig
-from dpcore.errors import BadInput, Refused
+from dpcore.errors import BadInput, NotAsPlanned, Refused
+from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.remembered import Key, remembered
 
 AccountantName = Literal["pld", "rdp"]
@@ -79,24 +80,6 @@ class Spending:
         return dp_event.SelfComposedDpEvent(step, self.steps * count)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrivacyPlan:
-    """What a trial will spend: calibrated for its whole horizon, so that epsilon_planned <= epsilon_target."""
-
-    sampling_prob: float
-    steps: int
-    noise_multiplier: float
-    delta: float
-    epsilon_target: float
-    epsilon_planned: float
-    relation: Relation = "add_remove"
-
-    @property
-    def spending(self) -> Spending:
-        """The events behind the plan."""
-        return Spending(self.sampling_prob, self.noise_multiplier, self.steps, self.relation)
-
-
 def plan_privacy(config: TrialConfig, cache_dir: Path | None = None) -> PrivacyPlan | None:
     """The calibrated plan of a trial; None for one that spends nothing or (nonprivate) has no finite ε.
 
@@ -120,6 +103,7 @@ def plan_privacy(config: TrialConfig, cache_dir: Path | None = None) -> PrivacyP
         epsilon_target=config.epsilon,
         epsilon_planned=planned,
         relation=relation,
+        privacy_unit=config.privacy_unit,
     )
 
 
@@ -142,10 +126,10 @@ def verify_executed(plan: PrivacyPlan, executed: Spending) -> None:
     """Holds what the mechanism did against what was reserved.
 
     Raises:
-        Refused: another q, noise multiplier or relation was used, or more steps were taken than planned.
+        NotAsPlanned: another q, noise multiplier or relation was used, or more steps were taken than planned.
     """
     if replace(executed, steps=plan.steps) != plan.spending or executed.steps > plan.steps:
-        raise Refused(f"executed {executed} does not fit the plan {plan.spending}: charge what was executed and stop this trial")
+        raise NotAsPlanned(f"executed {executed} does not fit the plan {plan.spending}: charge what was executed and stop this trial")
 
 
 def epsilon_of(spending: Spending, delta: float, *, accountant: AccountantName = "pld") -> float:

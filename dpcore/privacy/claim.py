@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 
 from dpcore.config import Part, PrivacyUnit, SplitConfig, TrialConfig
 from dpcore.errors import BadInput
-from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.disclosure import Disclosure
+from dpcore.privacy.plan import PrivacyPlan
 
 ClaimRelation = Literal["add_remove_record", "add_remove_given_public_view", "replace_record", "replace_given_public_view"]
 """How two neighbouring datasets differ, and what an attacker is given of the difference."""

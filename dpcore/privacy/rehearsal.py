@@ -9,11 +9,10 @@ examples the batch is the whole proxy and the noise shrinks with it. Torch-free.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput
-from dpcore.privacy.accounting import plan_privacy
+from dpcore.privacy.plan import PrivacyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +28,22 @@ class StepTerms:
     noise_multiplier: float | None
 
 
-def step_terms(config: TrialConfig, cache_dir: Path | None = None) -> StepTerms:
+def step_terms(config: TrialConfig, plan: PrivacyPlan | None) -> StepTerms:
     """The terms of a trial's steps, of a rehearsal by its proxy's size.
 
     Guarantees: in a rehearsal noise_multiplier · C / B equals the private run's, to rounding.
 
+    Args:
+        config: the trial.
+        plan: of the trial, of a rehearsal that of the private run it stands for; None where no noise is added.
+
     Raises:
-        BadInput: the private run cannot be calibrated.
+        BadInput: the trial adds noise and has no plan. Refused: the plan is another trial's.
     """
-    plan = plan_privacy(config.without_proxy(), cache_dir)
+    if (plan is None) == config.adds_noise:
+        raise BadInput(f"method {config.method} {'adds noise: give it its plan' if config.adds_noise else 'adds no noise and has no plan'}")
+    if plan is not None:
+        plan.check_fits(config)
     noise = None if plan is None else plan.noise_multiplier
     count = config.data.proxy_examples
     if count is None:

@@ -10,6 +10,7 @@ from dpcore.config import Places
 from dpcore.train.attempts import FIRST, Attempt
 
 if TYPE_CHECKING:
+    from dpcore.privacy.plan import PrivacyPlan
     from dpcore.privacy.randomness import SweepKey
     from dpcore.privacy.score_release import ScoreRelease
 
@@ -24,6 +25,8 @@ class Handout:
         key: the sweep's secret. None only if no private data are drawn (public_only and controls).
         places: datasets and caches.
         folder: checkpoints, digests and the final model; None keeps nothing.
+        plan: what was reserved for the trial, which it executes exactly. A rehearsal has the plan of the private run that it stands
+            for. None if no noise is added.
         attempt: the attempt. A try that is not a replay needs the next one.
         sealed: the caller shows neither reports nor weights, so that protected data may be trained on without privacy.
         validation: how the score leaves where the validation data are PRIVATE: once, in the last report, with noise that the
@@ -34,6 +37,7 @@ class Handout:
     key: SweepKey | None
     places: Places
     folder: Path | None
+    plan: PrivacyPlan | None = None
     attempt: Attempt = FIRST
     sealed: bool = False
     validation: ScoreRelease | None = None

@@ -12,9 +12,10 @@ from torch import Tensor
 from dpcore.config import TrialConfig
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Corrupt
-from dpcore.privacy.accounting import PrivacyPlan, verify_executed
+from dpcore.privacy.accounting import Spending, verify_executed
 from dpcore.privacy.mechanism import Mechanism, Sealed, needs_fitted_basis
 from dpcore.privacy.per_example import GradientEngine
+from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.sources import Sources
 from dpcore.privacy.units import Units
 from dpcore.train.checkpoint import Checkpoint
@@ -150,11 +151,16 @@ class PrivateSteps:
         self._engine.set_flat_weights(progress.weights)
         return progress
 
+    @property
+    def executed(self) -> Spending | None:
+        """What the mechanism has released so far; None where nothing is released under noise."""
+        return self._mechanism.executed
+
     def verify(self, plan: PrivacyPlan | None) -> None:
         """Compares what ran with what was planned.
 
         Raises:
-            Refused: they differ.
+            NotAsPlanned: they differ.
         """
         executed = self._mechanism.executed
         if plan is not None and executed is not None:

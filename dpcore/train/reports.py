@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dpcore.pose.pckh import PckhState
+from dpcore.privacy.plan import Spent
+
+EPSILON_SPENT, NOISE_MULTIPLIER = "privacy/epsilon_spent", "privacy/noise_multiplier"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A trial after `step` steps. `weights_digest` names the evaluated weights: a replay must reach the same one.
+    """A trial after `step` steps. `weights_digest` names the evaluated weights: a replay must reach the same one. `spent` is what
+    the trial did of its plan; None where nothing was reserved.
 
-    Metrics are finite floats: `val/pckh_50`, `val/pckh_10` (fractions), `privacy/epsilon_spent` and
-    `privacy/noise_multiplier` where there is a finite ε, and on data that is not protected `train/loss`,
+    Metrics are finite floats: `val/pckh_50`, `val/pckh_10` (fractions), the two of `spent` where there is a finite ε, and on data
+    that is not protected `train/loss`,
     `train/clipped_frac`, `time/step_s`. The last report (`done`) adds `val/pckh_50/<joint>`.
     """
 
@@ -23,6 +27,7 @@ class Report:
     done: bool
     metrics: Mapping[str, float]
     weights_digest: str
+    spent: Spent | None = None
 
     @property
     def finite(self) -> Report:
@@ -31,7 +36,8 @@ class Report:
 
     def document(self) -> dict[str, Any]:
         """For a line of JSON."""
-        return {"step": self.step, "done": self.done, "metrics": dict(self.metrics), "weights_digest": self.weights_digest}
+        spent = {} if self.spent is None else {"spent": asdict(self.spent)}
+        return {"step": self.step, "done": self.done, "metrics": dict(self.metrics), "weights_digest": self.weights_digest, **spent}
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Report:
@@ -41,6 +47,7 @@ class Report:
             done=document["done"],
             metrics=document["metrics"],
             weights_digest=document["weights_digest"],
+            spent=Spent(**document["spent"]) if "spent" in document else None,
         )
 
 

@@ -8,7 +8,7 @@ checkpoint gives bit for bit the weights of the undisturbed one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,9 +21,10 @@ from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Diverged
 from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
-from dpcore.privacy.accounting import PrivacyPlan, epsilon_spent, plan_privacy
+from dpcore.privacy.accounting import epsilon_spent
 from dpcore.privacy.mechanism import Mechanism, needs_fitted_basis
 from dpcore.privacy.per_example import GradientEngine
+from dpcore.privacy.plan import PrivacyPlan, Spent
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams
 from dpcore.privacy.rehearsal import StepTerms, step_terms
 from dpcore.privacy.sources import Randomness, Sources
@@ -35,7 +36,7 @@ from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
 from dpcore.train.replay import replay_document
-from dpcore.train.reports import Report
+from dpcore.train.reports import EPSILON_SPENT, NOISE_MULTIPLIER, Report
 from dpcore.train.saved import MODEL_FOLDER, save_model
 from dpcore.train.sources import Inputs
 from dpcore.train.stages import started_network
@@ -53,7 +54,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
     *Guarantees*: with `folder`, an interrupted run continues at its newest checkpoint and equals the undisturbed run bit
     for bit, or is refused; a finished folder repeats its reports and computes nothing. Reports of protected data hold
     functions of released weights and public data alone.
-    *Assumes*: the caller has reserved the trial's ε, and for a later attempt that of the steps from `attempt.from_step` on.
+    *Assumes*: the caller has reserved `handout.plan`, of a later attempt the steps from `attempt.from_step` on.
 
     Args:
         config: what to train.
@@ -62,6 +63,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
 
     Raises:
         BadInput: config, data and key do not fit. Refused: the folder belongs to another trial or is in use.
+        NotAsPlanned: what was executed is not what the plan says.
         NotReplayable: only a new attempt can go on in the folder. OutOfMemory: only one with a smaller physical batch.
         Diverged: the released weights are no numbers any more.
         Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
@@ -85,7 +87,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
         if store is not None:
             store.settle_identity(identity)
             if store.result() is not None:
-                yield from store.reports_until(config.stages.private.steps)
+                yield from _repeated(store, config.stages.private.steps, reserved=prepared.plan)
                 return
         yield from _Trial(prepared, streams, store).reports()
 
@@ -123,7 +125,7 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))
     size = settled_batch_size(runtime, handout.folder, probe)
     runtime = runtime.model_copy(update={"physical_batch_size": size})
-    terms = step_terms(config, places.cache_dir)
+    terms = step_terms(config, handout.plan)
     sources = sources_of(terms.config, data=data, builder=builder) if end_of(config) else Sources()
     basis = None
     if needs_fitted_basis(config):
@@ -140,9 +142,19 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
         sources=sources,
         basis=basis,
         validation=validation,
-        plan=plan_privacy(config, places.cache_dir),
+        plan=handout.plan if config.spends_privacy else None,
         terms=terms,
     )
+
+
+def _repeated(store: TrialFolder, step: int, *, reserved: PrivacyPlan | None) -> Iterator[Report]:
+    """The recorded reports of at most `step` steps. A line of dpsweep 0.1.0 does not say what was spent: its two metrics do, and
+    the folder's identity holds that it ran this very config."""
+    for report in store.reports_until(step):
+        if report.spent is None and reserved is not None:
+            said = reserved.spent(report.step, report.metrics[EPSILON_SPENT])
+            report = replace(report, spent=replace(said, noise_multiplier=report.metrics[NOISE_MULTIPLIER]))
+        yield report
 
 
 class _Trial:
@@ -161,23 +173,23 @@ class _Trial:
         steps = end_of(self._config)
         progress = Progress.start(self._engine.flat_weights(), averages=self._config.ema_decay is not None)
         if steps == 0:
-            yield self._finished(self._report(progress, {}, done=True))
+            yield self._finished(self._report(progress, None, done=True))
             return
         private = PrivateSteps(self._prepared.terms.config, self._engine, self._mechanism())
         checkpoint = None if self._store is None else self._store.load_checkpoint()
         if checkpoint is not None and self._store is not None:
-            yield from self._store.reports_until(checkpoint.step)
+            yield from _repeated(self._store, checkpoint.step, reserved=self._prepared.plan)
             progress = private.resume(checkpoint)
         runtime = self._prepared.runtime
         while progress.step < steps:
             progress = self._advanced(private, progress)
             if progress.step == steps:
                 private.verify(self._prepared.plan)
-                yield self._finished(self._report(progress, private.observed(), done=True))
+                yield self._finished(self._report(progress, private, done=True))
                 return
             report = None
             if progress.step % runtime.report_every_steps == 0:
-                report = self._report(progress, private.observed(), done=False)
+                report = self._report(progress, private, done=False)
                 self._record(report)
             # Before the report leaves: a new attempt from this checkpoint then takes no step again that has told something.
             if self._store is not None and progress.step % runtime.checkpoint_every_steps == 0:
@@ -212,7 +224,7 @@ class _Trial:
             physical_batch_size=prepared.physical_batch_size,
         )
 
-    def _report(self, progress: Progress, observed: Mapping[str, float], *, done: bool) -> Report:
+    def _report(self, progress: Progress, private: PrivateSteps | None, *, done: bool) -> Report:
         """Scores the evaluated weights (the EMA's where set); leaves the training weights in the engine. Of a sealed run not even
         that it diverged is told: its weights hold no noise.
 
@@ -229,12 +241,27 @@ class _Trial:
         digest = weights_digest({"tail": progress.evaluated})
         if not done:
             self._engine.set_flat_weights(progress.weights)
-        if prepared.plan is not None:
-            metrics["privacy/epsilon_spent"] = epsilon_spent(prepared.plan, progress.step, prepared.handout.places.cache_dir)
-            metrics["privacy/noise_multiplier"] = prepared.plan.noise_multiplier
-        if not prepared.data.protected:
-            metrics |= observed
-        return Report(step=progress.step, done=done, metrics=metrics, weights_digest=digest)
+        spent = None if private is None else self._spent(private)
+        if spent is not None:
+            metrics |= {EPSILON_SPENT: spent.epsilon, NOISE_MULTIPLIER: spent.noise_multiplier}
+        if private is not None and not prepared.data.protected:
+            metrics |= private.observed()
+        return Report(step=progress.step, done=done, metrics=metrics, weights_digest=digest, spent=spent)
+
+    def _spent(self, private: PrivateSteps) -> Spent | None:
+        """What the mechanism did so far under the plan; None where nothing was reserved."""
+        plan, executed = self._prepared.plan, private.executed
+        if plan is None or executed is None:
+            return None
+        return Spent(
+            sampling_prob=executed.sampling_prob,
+            noise_multiplier=executed.noise_multiplier,
+            steps=executed.steps,
+            planned_steps=self._config.stages.private.steps,
+            delta=plan.delta,
+            epsilon=epsilon_spent(plan, executed.steps, self._prepared.handout.places.cache_dir),
+            relation=executed.relation,
+        )
 
     def _scores(self, *, done: bool) -> dict[str, float]:
         """Scores of the weights in the engine. On PRIVATE validation data one noised score, of the final weights alone: a

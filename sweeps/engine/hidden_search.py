@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from dpcore.train.reports import Report
+from sweeps.ledger.lines import UNFULFILLED
 from sweeps.pricing.plan import private_config
-from sweeps.pricing.reservations import Reservations
+from sweeps.pricing.reservations import Planner, Reservations
 from sweeps.pricing.selection import Selection
 from sweeps.records.results import CurvePoint, TrialRecord, best_of
 from sweeps.records.spec import SweepSpec
@@ -24,17 +26,25 @@ class HiddenSearch:
     """All selections of a sweep. `over` holds the ε whose winner is released."""
 
     def __init__(
-        self, spec: SweepSpec, selection: Selection, reservations: Reservations, *, clock: Callable[[], float] = time.monotonic
+        self,
+        spec: SweepSpec,
+        selection: Selection,
+        reservations: Reservations,
+        *,
+        planner: Planner,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
         self._selection = selection
         self._reservations = reservations
+        self._planner = planner
         self._clock = clock
         self._waiting: dict[float, deque[TrialRecord]] = {}
         self._ended: dict[float, list[TrialRecord]] = {}
         self._running: dict[str, TrialRecord] = {}
         self._since: dict[str, float] = {}
         self._failures: dict[str, int] = {}
+        self._void: dict[str, str] = {}
         self.over: set[float] = set()
         self.is_reserved = False
 
@@ -43,7 +53,7 @@ class HiddenSearch:
         self.over = set(over)
         for epsilon in self._spec.space.sweep.epsilons:
             if epsilon in self.over:
-                self._settle(epsilon, outcome="done")
+                self._settle(epsilon, outcome=self._outcome(list(self._selection.ended(epsilon)), "done"))
                 continue
             self._ended[epsilon] = list(self._selection.ended(epsilon))
             known = {record.trial_id for record in self._ended[epsilon]}
@@ -78,7 +88,7 @@ class HiddenSearch:
         epsilon = max(self._waiting, key=lambda e: len(self._waiting[e]), default=None)
         if epsilon is None or not self._waiting[epsilon]:
             return None
-        record = replace(self._waiting[epsilon].popleft(), state="running")
+        record = self._planner.planned(replace(self._waiting[epsilon].popleft(), state="running"))
         self._running[record.trial_id] = record
         self._since[record.trial_id] = self._clock()
         return record
@@ -92,14 +102,28 @@ class HiddenSearch:
         self._since[trial_id] = self._clock()
         return self._running[trial_id]
 
-    def report(self, trial_id: str, point: CurvePoint) -> TrialRecord:
-        """Stores a report, only in memory."""
-        self._running[trial_id] = self._running[trial_id].with_point(point)
+    def breaks_plan(self, trial_id: str, report: Report) -> str | None:
+        """How a report differs from what was reserved."""
+        return self._planner.difference(self._running[trial_id], report)
+
+    def report(self, trial_id: str, report: Report) -> TrialRecord:
+        """Stores a report, only in memory. One that is not what was reserved voids the trial, and with it the selection."""
+        reason = self.breaks_plan(trial_id, report)
+        if reason is None:
+            self._running[trial_id] = self._running[trial_id].with_point(CurvePoint.of(report))
+        else:
+            self._void.setdefault(trial_id, reason)
         return self._running[trial_id]
+
+    def not_as_planned(self, trial_id: str, error: str) -> TrialRecord:
+        """A worker found that it did something else than was reserved."""
+        self._void.setdefault(trial_id, error)
+        return self.end(trial_id)
 
     def end(self, trial_id: str, *, error: str | None = None) -> TrialRecord:
         """Stores the end of a trial in the sealed journal."""
-        record = self._running.pop(trial_id).ended(seconds=self._clock() - self._since.pop(trial_id), error=error)
+        reason, seconds = self._void.pop(trial_id, None), self._clock() - self._since.pop(trial_id)
+        record = self._running.pop(trial_id).ended(seconds=seconds, error=reason or error, fulfilled=reason is None)
         self._selection.write_end(record)
         self._ended[record.at_epsilon].append(record)
         return record
@@ -107,7 +131,7 @@ class HiddenSearch:
     def worker_died(self, trial_id: str, error: str) -> TrialRecord:
         """Hands the trial out again if the retry is the same release, up to `max_failures` times. Otherwise it has failed."""
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
-        if self._spec.runtime.device != "cpu" or failures > self._spec.max_failures:
+        if trial_id in self._void or self._spec.runtime.device != "cpu" or failures > self._spec.max_failures:
             return self.end(trial_id, error=error)
         record = self._running.pop(trial_id)
         self._since.pop(trial_id)
@@ -123,13 +147,13 @@ class HiddenSearch:
                 winner = best_of(self._ended[epsilon])
                 if winner is not None:
                     self._selection.publish(winner)
+                    winner = replace(winner, fulfilled=all(record.fulfilled for record in self._ended[epsilon]))
                 yield epsilon, winner
 
     def forget(self, epsilon: float, *, outcome: str) -> None:
         """Settles a selection whose winner is stored, and deletes everything about the other trials."""
         self.over.add(epsilon)
-        self._ended.pop(epsilon, None)
-        self._settle(epsilon, outcome=outcome)
+        self._settle(epsilon, outcome=self._outcome(self._ended.pop(epsilon, []), outcome))
 
     def close(self) -> None:
         """Deletes the sealed folder if every selection is over."""
@@ -142,7 +166,13 @@ class HiddenSearch:
             self._reservations.settle_selection(one, self._selection, outcome=outcome)
         self._selection.forget(epsilon)
 
+    def _outcome(self, ended: Iterable[TrialRecord], outcome: str) -> str:
+        """Which run wins depends on every candidate: one that did not do what was reserved voids the claim of all."""
+        return outcome if all(record.fulfilled for record in ended) else UNFULFILLED
+
     def _one(self, epsilon: float) -> TrialRecord | None:
         """One trial of an ε, which represents all of them, because they spend the same."""
         config = private_config(self._spec.space, epsilon)
-        return None if config is None else TrialRecord(trial_id="", role="search", number=0, epsilon=epsilon, config=config)
+        if config is None:
+            return None
+        return self._planner.planned(TrialRecord(trial_id="", role="search", number=0, epsilon=epsilon, config=config))

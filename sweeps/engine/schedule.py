@@ -5,7 +5,8 @@
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
 however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
 goes on from the newest checkpoint with fresh noise and has its remaining steps reserved again. `max_failures`, fixed
-beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that is stopped early
+beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that reports something else
+than was reserved fails at once: charged in full, its claim void. A trial that is stopped early
 keeps its whole reservation and never runs again. The trials of a private selection stand in no record, study or report; of each
 ε the winner does, once it is known.
 
@@ -23,10 +24,11 @@ from pathlib import Path
 from dpcore.config import TrialConfig
 from dpcore.errors import Refused
 from dpcore.train.attempts import drop_checkpoints
+from dpcore.train.reports import Report
 from sweeps.engine.hidden_search import HiddenSearch
 from sweeps.engine.roster import Roster
 from sweeps.pricing.plan import Accountant, trials_at
-from sweeps.pricing.reservations import Reservations
+from sweeps.pricing.reservations import Planner, Reservations
 from sweeps.pricing.sealed import keep_error
 from sweeps.pricing.selection import Selection
 from sweeps.records.publication import standing_of
@@ -61,22 +63,23 @@ class Schedule:
         clock: Callable[[], float] | None = time.monotonic,
     ) -> None:
         self._spec = spec
-        self._accountant = accountant
+        self._planner = Planner(accountant, spec.places.cache_dir)
         self._reservations = reservations
         self._clock = clock or _no_time
         self._free = free_references(spec.space, seed=spec.seed)
-        self._studies = Studies(spec, timed=clock is not None)
+        self._studies = Studies(spec, timed=clock is not None, planned=self._planner.planned)
         self._reports = ReportsFile(spec.reports_path)
         self._roster = Roster()
         self._again: deque[str] = deque()
         self._live: dict[str, Handed] = {}
         self._failures: dict[str, int] = {}
-        self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, clock=self._clock)
+        self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, planner=self._planner, clock=self._clock)
         self._wanted = {epsilon: 1 if selection else trials_at(spec.space, epsilon) for epsilon in spec.space.sweep.epsilons}
         self._released: list[TrialRecord] = []
         plan = plan_stopping(spec.space, spec.runtime.report_every_steps)
         self._stopping = None if plan is None else Stopping(plan)
         self._pruned: set[str] = set()
+        self._void: dict[str, str] = {}
         self.stopped_by: str | None = None
 
     @property
@@ -108,7 +111,7 @@ class Schedule:
     def restore(self, *, key_lost: bool) -> None:
         """Takes up what studies and reports remember. Trials without an end are handed out again, or, when the key is
         lost, charged in full and replaced (their randomness cannot be repeated)."""
-        found = [(self._with_plan(record), replaced) for record, replaced in self._studies.records()]
+        found = [(self._planner.planned(record), replaced) for record, replaced in self._studies.records()]
         reported = self._reported({record.trial_id: record for record, _ in found})
         found = [
             (replace(reported[record.run], state=record.state) if record.run in reported else record, replaced)
@@ -194,19 +197,35 @@ class Schedule:
         self._live[trial_id] = replace(self._live[trial_id], since=self._clock())
         return self._roster[trial_id]
 
-    def is_to_stop(self, trial_id: str, point: CurvePoint) -> bool:
-        """Whether a trial is to end with this report. Ask before `report` takes it in; this changes nothing."""
-        if self._stopping is None:
-            return False
-        before = self._roster[trial_id]
-        record = before.with_point(point)
-        return record is not before and self._stopping.stops(record)
-
-    def report(self, trial_id: str, point: CurvePoint) -> TrialRecord:
-        """Takes a report in; one that is there already (a replay) changes nothing."""
+    def is_to_stop(self, trial_id: str, report: Report) -> bool:
+        """Whether a trial is to end with this report: it is not what was reserved, or a stopper says so. Ask before `report` takes
+        it in; this changes nothing."""
         if self._hidden is not None and trial_id in self._hidden:
-            return self._hidden.report(trial_id, point)
+            return self._hidden.breaks_plan(trial_id, report) is not None
         before = self._roster[trial_id]
+        if self._breaks_plan(before, report) is not None:
+            return True
+        record = before.with_point(CurvePoint.of(report))
+        return self._stopping is not None and record is not before and self._stopping.stops(record)
+
+    def is_void(self, trial_id: str) -> bool:
+        """Whether the trial reported something else than was reserved. It ends as failed."""
+        return trial_id in self._void
+
+    def _breaks_plan(self, record: TrialRecord, report: Report) -> str | None:
+        return self._planner.difference(record, report)
+
+    def report(self, trial_id: str, report: Report) -> TrialRecord:
+        """Takes a report in; one that is there already (a replay) changes nothing. One that is not what was reserved is kept out of
+        curve and study, and voids the trial."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.report(trial_id, report)
+        before = self._roster[trial_id]
+        reason = self._breaks_plan(before, report)
+        if reason is not None:
+            self._void.setdefault(trial_id, reason)
+            return before
+        point = CurvePoint.of(report)
         record = before.with_point(point)
         if record is not before:
             self._roster.put(self._judged(record))
@@ -218,12 +237,13 @@ class Schedule:
         """The end of a trial, told once to study and ledger."""
         if self._hidden is not None and trial_id in self._hidden:
             return self._hidden.end(trial_id, error=error)
-        handed = self._live.pop(trial_id)
+        handed, reason = self._live.pop(trial_id), self._void.pop(trial_id, None)
+        error = reason or error
         if error is not None and self._clock is _no_time:
             keep_error(self._spec.sealed_dir, trial_id, error)
             error = allowed_error(error, protected=True)
         seconds, stopped = self._clock() - handed.since, trial_id in self._pruned
-        record = self._roster[trial_id].ended(seconds=seconds, error=error, stopped=stopped)
+        record = self._roster[trial_id].ended(seconds=seconds, error=error, stopped=stopped, fulfilled=reason is None)
         self._has_ended(record)
         self._reservations.settle(record)
         return record
@@ -257,17 +277,26 @@ class Schedule:
             return self._hidden.end(trial_id, error=error)
         return self._retry(trial_id, error, renew=True)
 
+    def not_as_planned(self, trial_id: str, error: str) -> TrialRecord:
+        """A worker found that it did something else than was reserved: the trial has failed, and its claim is void."""
+        if self._hidden is not None and trial_id in self._hidden:
+            return self._hidden.not_as_planned(trial_id, error)
+        self._void.setdefault(trial_id, error)
+        return self.end(trial_id)
+
     def out_of_memory(self, trial_id: str, error: str, *, physical_batch_size: int) -> TrialRecord:
         """A step did not fit with so many examples at once: hands the trial out as a new attempt with half as many, failed where it
         was one. Halving ends by itself and counts for no try. In a private selection the trial has failed: it would be a draw too many."""
         if physical_batch_size == 1 or (self._hidden is not None and trial_id in self._hidden):
             return self.end(trial_id, error=error)
+        if trial_id in self._void:
+            return self.end(trial_id)
         self._live.pop(trial_id)
         self._again_as(self._new_attempt(replace(self._roster[trial_id], error=error), physical_batch_size=physical_batch_size // 2))
         return self._roster[trial_id]
 
     def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
-        if trial_id in self._pruned:
+        if trial_id in self._pruned or trial_id in self._void:
             return self.end(trial_id)  # it was over before its worker was
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
         if failures > self._spec.max_failures:
@@ -299,7 +328,7 @@ class Schedule:
         if physical_batch_size is not None:
             attempt = attempt.model_copy(update={"physical_batch_size": physical_batch_size})
         self._reservations.settle(replace(record, state="failed"))
-        renewed = replace(record.at_attempt(attempt), curve=(), steps=0, pckh_50=None, pckh_10=None)
+        renewed = self._planner.planned(replace(record.at_attempt(attempt), curve=(), steps=0, pckh_50=None, pckh_10=None))
         self._studies.new_attempt(renewed)
         return renewed
 
@@ -335,7 +364,7 @@ class Schedule:
         if not wanting:
             return None
         epsilon = min(wanting, key=lambda e: self._roster.counted("search", e))
-        return self._with_plan(self._studies.ask(epsilon, self._roster.drawn(epsilon)))
+        return self._studies.ask(epsilon, self._roster.drawn(epsilon))
 
     def _hidden_next(self, hidden: HiddenSearch) -> TrialRecord | None:
         """The next trial of a private selection, after every selection stands in the ledger."""
@@ -355,7 +384,7 @@ class Schedule:
             return
         for epsilon, winner in list(self._hidden.finished()):
             if winner is not None:
-                winner = self._with_plan(winner)
+                winner = self._planner.planned(winner)
                 self._roster.put(winner)
                 for point in winner.curve:
                     self._reports.append(winner, point)
@@ -395,7 +424,7 @@ class Schedule:
             name = str(TrialId.parse(name).again)
         if name in self._roster:
             return None
-        record = self._with_plan(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config))
+        record = self._planner.planned(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config))
         self._studies.add_reference(record)
         return record
 
@@ -425,13 +454,6 @@ class Schedule:
         else:
             seeds = self._seeds_at(epsilon) if self._roster.best(epsilon) is not None else 0
         return self._roster.counted("search", epsilon) + seeds + control
-
-    def _with_plan(self, record: TrialRecord) -> TrialRecord:
-        """The record with what it is going to spend: 0 where no private data are read, None for an infinite ε."""
-        plan = self._accountant.plan(record.config, self._spec.places.cache_dir)
-        if plan is None:
-            return record if record.config.traits.is_unbounded else replace(record, epsilon_spent=0.0)
-        return replace(record, delta=plan.delta, noise_multiplier=plan.noise_multiplier, sampling_prob=plan.sampling_prob)
 
 
 def _no_time() -> float:

@@ -111,7 +111,7 @@ class EarlyStopper(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """STOP, or CONTINUE."""
         report = Answer.decode(result).report
-        stops = report is not None and self._schedule.is_to_stop(trial_id_in(trial.config), CurvePoint.of(report))
+        stops = report is not None and self._schedule.is_to_stop(trial_id_in(trial.config), report)
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
@@ -126,6 +126,7 @@ def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> Assignm
         folder=folder,
         bucket=bucket,
         sealed=record.is_sealed,
+        plan=record.plan,
         validation=None if validation is None else validation.release,
         places=spec.places,
         function=spec.trial_function,
@@ -180,6 +181,8 @@ class ScheduleCallback(Callback):
         error = answer.error or "no reason was given"
         if answer.fault == "disk_full":
             raise DiskFull(f"{trial_id}: {error.removeprefix('DiskFull: ')}")
+        if answer.fault == "not_as_planned":
+            return self._schedule.not_as_planned(trial_id, error)
         if answer.fault == "not_replayable":
             return self._schedule.not_replayable(trial_id, error)
         if answer.fault == "out_of_memory" and answer.physical_batch_size is not None:
@@ -199,10 +202,9 @@ class ScheduleCallback(Callback):
             self._tracker.trial_started(record)
 
     def _take_in(self, trial_id: str, report: Report) -> None:
-        point = CurvePoint.of(report)
-        record = self._schedule.report(trial_id, point)
-        if not self._schedule.is_hidden(record):
-            self._tracker.reported(record, point)
+        record = self._schedule.report(trial_id, report)
+        if not self._schedule.is_hidden(record) and not self._schedule.is_void(trial_id):
+            self._tracker.reported(record, CurvePoint.of(report))
 
     def _finish(self, record: TrialRecord) -> None:
         if self._schedule.is_hidden(record):

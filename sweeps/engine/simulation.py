@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dpcore.config import RuntimeFlags, TrialConfig
 from dpcore.durable import append_line, cut_half_line, read_lines
 from dpcore.errors import BadInput
+from dpcore.privacy.plan import Spent
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from sweeps.engine.surfaces import PUBLIC_ONLY, Surface
@@ -53,10 +54,16 @@ def run_trial(
             time.sleep(sleep_s / len(points))
             if fails and number >= len(points) // 2:
                 raise RuntimeError(f"simulated failure of {trial_id}")
-            metrics = _metrics(config, final, share=step / steps if steps else 1.0)
+            metrics = _metrics(final, share=step / steps if steps else 1.0)
             line = {"attempt": attempt.number, "step": step, "metrics": metrics}
             append_line(folder / REPORTS_FILE, line)
-        yield Report(step=step, done=step == points[-1], metrics=line["metrics"], weights_digest=f"{trial_id}.{attempt.number}-{step}")
+        yield Report(
+            step=step,
+            done=step == points[-1],
+            metrics=line["metrics"],
+            weights_digest=f"{trial_id}.{attempt.number}-{step}",
+            spent=_spent(config, handout, step),
+        )
 
 
 def sleeping_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
@@ -69,14 +76,20 @@ def failing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) 
     return run_trial(config, runtime, handout, fails=_uniform(handout.trial_id, "luck") < FAILING_SHARE)
 
 
-def _metrics(config: TrialConfig, final: float, *, share: float) -> dict[str, float]:
+def _spent(config: TrialConfig, handout: Handout, step: int) -> Spent | None:
+    """What a trial that did its plan would say."""
+    if not config.spends_privacy or handout.plan is None:
+        return None
+    from dpcore.privacy.accounting import epsilon_spent
+
+    return handout.plan.spent(step, epsilon_spent(handout.plan, step, handout.places.cache_dir))
+
+
+def _metrics(final: float, *, share: float) -> dict[str, float]:
     """The learning curve at `share` of the horizon. It rises from slightly below the floor to `final`, fast at first."""
     start = min(PUBLIC_ONLY - 0.05, final)
     score = start + (final - start) * (1.0 - math.exp(-4.0 * share)) / (1.0 - math.exp(-4.0))
-    metrics = {"val/pckh_50": score, "val/pckh_10": 0.2 * score}
-    if config.spends_privacy and config.epsilon is not None:
-        metrics["privacy/epsilon_spent"] = config.epsilon * math.sqrt(share)
-    return metrics
+    return {"val/pckh_50": score, "val/pckh_10": 0.2 * score}
 
 
 def _uniform(name: str, what: str) -> float:

@@ -21,7 +21,7 @@ from ray import tune
 
 from dpcore.config import RuntimeFlags, TrialConfig, parse_config
 from dpcore.disk import naming_full_disk
-from dpcore.errors import BadInput, DiskFull, DpsweepError, NotReplayable, OutOfMemory, Unavailable
+from dpcore.errors import BadInput, DiskFull, DpsweepError, NotAsPlanned, NotReplayable, OutOfMemory, Unavailable
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from sweeps.engine.gpu_memory import CudaMemory, make_room
@@ -33,6 +33,12 @@ from sweeps.tracking.allow_list import allowed_error
 LOCK_FILE = "trial.lock"
 LOCK_WAIT_S = 90.0
 """How long a worker of a dead driver may take to notice that it is alone."""
+
+FAULTS: tuple[tuple[type[DpsweepError], Fault], ...] = (
+    (DiskFull, "disk_full"),
+    (NotReplayable, "not_replayable"),
+    (NotAsPlanned, "not_as_planned"),
+)
 
 TrialFunction = Callable[[TrialConfig, RuntimeFlags, Handout], Iterator[Report]]
 
@@ -141,6 +147,7 @@ class TrialTrainable(tune.Trainable):
             trial_id=trial.trial_id,
             key=self._key,
             folder=folder,
+            plan=trial.plan,
             attempt=trial.attempt,
             sealed=trial.sealed,
             validation=trial.validation,
@@ -172,7 +179,7 @@ def _failure(text: str, error: DpsweepError) -> Answer:
     """The last answer of a trial that failed, with how it can go on."""
     if isinstance(error, OutOfMemory):
         return Answer(done=True, error=text, fault="out_of_memory", physical_batch_size=error.physical_batch_size)
-    fault: Fault | None = "disk_full" if isinstance(error, DiskFull) else "not_replayable" if isinstance(error, NotReplayable) else None
+    fault = next((fault for kind, fault in FAULTS if isinstance(error, kind)), None)
     return Answer(done=True, error=text, fault=fault)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from sweeps.ledger.charges import FilterTerms, own_charge, read_terms
-from sweeps.ledger.lines import GENESIS, LINE_WORDS, Kind, LedgerLine
+from sweeps.ledger.lines import GENESIS, LINE_WORDS, UNFULFILLED, Kind, LedgerLine
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
@@ -48,6 +48,9 @@ def run_findings(lines: Iterable[LedgerLine]) -> Iterator[str]:
             yield f"{place_of(line)}: {LINE_WORDS[line.kind]} without a reservation"
         elif reserved is not None and (line.spending, line.cohort, line.event) != (reserved.spending, reserved.cohort, reserved.event):
             yield f"{place_of(line)}: {LINE_WORDS[line.kind]} something else than line {reserved.number} reserved"
+        if line.kind == "settle" and line.outcome == UNFULFILLED:
+            where = "" if reserved is None else f" that line {reserved.number} holds"
+            yield f"{place_of(line)}: ended {UNFULFILLED}: something else ran than the reservation{where}, so its ε is not what was spent"
         seen.setdefault((line.run, line.kind), line)
 
 

@@ -33,6 +33,8 @@ LINE_WORDS: dict[str, str] = {
     "publish": "published",
     "state": "stated",
 }
+UNFULFILLED = "unfulfilled"
+"""Outcome of a run that did something else than was reserved: it stays charged in full, and its claim is void."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from dpcore.config import Places, TrialConfig, parse_config
 from dpcore.data.folders import new_folder
 from dpcore.disk import naming_full_disk
 from dpcore.durable import read_json, write_json
-from dpcore.errors import BadInput, NotReplayable, OutOfMemory, Refused, Unavailable
-from dpcore.privacy.accounting import plan_privacy
+from dpcore.errors import BadInput, NotAsPlanned, NotReplayable, OutOfMemory, Refused, Unavailable
+from dpcore.privacy.accounting import epsilon_spent, plan_privacy
 from dpcore.privacy.composition import price
+from dpcore.privacy.plan import PrivacyPlan, check_spent
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import FIRST, RESULT_FILE, Attempt
 from dpcore.train.attempts import IDENTITY_FILE as TRIAL_IDENTITY_FILE
@@ -33,7 +35,7 @@ from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 from sweeps.ledger.ledger import Ledger, Reservation
-from sweeps.pricing.reservations import plan_from
+from sweeps.ledger.lines import UNFULFILLED
 from sweeps.pricing.validation import plan_validation, score_reservation
 from sweeps.records.charged import open_ledger
 from sweeps.records.export import ExportedConfig
@@ -100,6 +102,7 @@ class _Training:
 
     trial_id: str
     key: SweepKey
+    plan: PrivacyPlan | None
     attempt: Attempt = FIRST
 
 
@@ -114,7 +117,7 @@ def train_fresh(request: TrainRequest) -> dict[str, Any]:
     Raises:
         Refused: the folder exists, or the cap on ε would be exceeded. Unavailable: the ledger can't be reached.
     """
-    training = _Training(trial_id=f"{COMMAND}-{uuid.uuid4().hex[:12]}", key=SweepKey.fresh())
+    training = _Training(trial_id=f"{COMMAND}-{uuid.uuid4().hex[:12]}", key=SweepKey.fresh(), plan=_plan(request, FIRST))
     if request.out.exists():
         raise Refused(f"{request.out} already exists: --resume continues it, or give --out another folder")
     return _train(request, training, begin=lambda: _begin(request, training))
@@ -138,9 +141,10 @@ def train_resumed(request: TrainRequest, *, new_attempt: bool) -> dict[str, Any]
         return {name: recorded[name] for name in RESULT_KEYS}
     known = parse_config(Attempt, identity["attempt"], where="attempt")
     if not new_attempt:
-        training = _Training(trial_id=identity["trial_id"], key=_known_key(request), attempt=known)
+        training = _Training(trial_id=identity["trial_id"], key=_known_key(request), plan=_plan(request, known), attempt=known)
         return _train(request, training, begin=lambda: None)
-    training = _Training(trial_id=identity["trial_id"], key=_known_or_new_key(request), attempt=known.next_in(request.out))
+    attempt = known.next_in(request.out)
+    training = _Training(trial_id=identity["trial_id"], key=_known_or_new_key(request), plan=_plan(request, attempt), attempt=attempt)
     document = _identity(request, training)
     return _train(request, training, begin=lambda: write_json(request.out / IDENTITY_FILE, document))
 
@@ -161,6 +165,11 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
         raise OutOfMemory(
             f"{error}; then `--resume --new-attempt` continues. The charge so far remains", physical_batch_size=error.physical_batch_size
         ) from None
+    except NotAsPlanned as error:
+        if ledger is not None:
+            for reservation in reservations:
+                ledger.settle(reservation, steps_done=reservation.steps, outcome=UNFULFILLED)
+        raise NotAsPlanned(f"{error}. The charge stands, and the ledger says that the claim is void; do not use {request.out}") from None
     except NotReplayable as error:
         raise NotReplayable(f"{error}. `--resume --new-attempt` does that; the charge so far remains") from None
     if ledger is not None:
@@ -194,13 +203,18 @@ def _charged_sweep(request: TrainRequest) -> str:
     return COMMAND if request.exported.origin is None else f"{COMMAND} {request.exported.origin.sweep}"
 
 
+def _plan(request: TrainRequest, attempt: Attempt) -> PrivacyPlan | None:
+    """What the training spends: made here, then reserved, executed and held against its reports."""
+    plan = plan_privacy(request.config, request.places.cache_dir)
+    return None if plan is None else plan.rest_from(attempt.from_step, price)
+
+
 def _reservation(request: TrainRequest, training: _Training) -> Reservation | None:
     from dpcore.data.catalog import open_dataset
 
-    planned = plan_privacy(request.config, request.places.cache_dir)
-    if planned is None:
+    plan = training.plan
+    if plan is None:
         return None
-    plan = plan_from(planned, training.attempt.from_step, price)
     cohort = open_dataset(request.config.data.private, request.places).members.cohort
     return Reservation(
         sweep=_charged_sweep(request),
@@ -210,9 +224,9 @@ def _reservation(request: TrainRequest, training: _Training) -> Reservation | No
         cohort=cohort,
         sampling_prob=plan.sampling_prob,
         noise_multiplier=plan.noise_multiplier,
-        steps=plan.steps,
+        steps=plan.reserved.steps,
         relation=plan.relation,
-        epsilon=plan.epsilon_planned,
+        epsilon=plan.reserved.epsilon,
         delta=plan.delta,
         fingerprint=request.config.fingerprint(),
         key_id=training.key.key_id(),
@@ -296,7 +310,7 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
             "one on another machine or under another key; no single run repeats both. Without --replay a new private run is charged"
         )
     attempt = Attempt(number=record.attempt)
-    training = _Training(trial_id=record.trial_id, key=SweepKey.load(spec.key_path), attempt=attempt)
+    training = _Training(trial_id=record.trial_id, key=SweepKey.load(spec.key_path), plan=_plan(request, attempt), attempt=attempt)
     parent = request.out.absolute().parent if keep else None
     if parent is not None:
         parent.mkdir(parents=True, exist_ok=True)
@@ -328,10 +342,14 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
         trial_id=training.trial_id,
         key=training.key,
         folder=folder,
+        plan=training.plan,
         attempt=training.attempt,
         validation=None if scored is None else scored.release,
     )
     for last in run_trial(request.config, request.exported.runtime, handout):
+        check_spent(
+            training.plan, last.spent, step=last.step, done=last.done, epsilon_at=partial(epsilon_spent, cache_dir=request.places.cache_dir)
+        )
         if last.step in expected and last.weights_digest != expected[last.step]:
             raise NotReplayable(
                 f"the replay reached weights {last.weights_digest} at step {last.step}, recorded are {expected[last.step]}: this machine "

@@ -23,8 +23,9 @@ from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, 
 from sweeps.records.references import free_references
 
 if TYPE_CHECKING:
-    from dpcore.privacy.accounting import PrivacyPlan, Spending
+    from dpcore.privacy.accounting import Spending
     from dpcore.privacy.composition import Filtered
+    from dpcore.privacy.plan import PrivacyPlan
     from sweeps.records.results import SweepResults
 
 DRAWS = 50
@@ -33,23 +34,25 @@ DRAWS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Accountant:
-    """The two functions that a sweep needs for accounting.
+    """The three functions that a sweep needs for accounting.
 
     Attributes:
         plan: gives the calibrated plan of a trial, or None if it spends nothing.
         compose: gives ε at δ of several runs together.
+        spent: gives ε of a plan after so many of its steps.
     """
 
     plan: Callable[[TrialConfig, Path | None], PrivacyPlan | None]
     compose: Compose
+    spent: Callable[[PrivacyPlan, int, Path | None], float]
 
 
 def dp_accountant(cache_dir: Path | None = None) -> Accountant:
     """The accountant of dpcore, which uses dp-accounting. The import takes about a second. `cache_dir` stores compositions."""
-    from dpcore.privacy.accounting import plan_privacy
+    from dpcore.privacy.accounting import epsilon_spent, plan_privacy
     from dpcore.privacy.composition import price
 
-    return Accountant(plan=plan_privacy, compose=functools.partial(price, cache_dir=cache_dir))
+    return Accountant(plan=plan_privacy, compose=functools.partial(price, cache_dir=cache_dir), spent=epsilon_spent)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpcore.config import digest_of
-from dpcore.errors import Refused
+from dpcore.errors import NotAsPlanned, Refused
+from dpcore.privacy.plan import PrivacyPlan, check_spent
 from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
-from sweeps.ledger.room import Compose
+from sweeps.ledger.lines import UNFULFILLED
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.sealed import sealed_reservation
 from sweeps.pricing.validation import plan_validation, score_reservation
@@ -19,8 +20,43 @@ from sweeps.records.spec import SweepSpec
 from sweeps.records.trial_id import TrialId
 
 if TYPE_CHECKING:
-    from dpcore.privacy.accounting import PrivacyPlan
+    from pathlib import Path
+
+    from dpcore.train.reports import Report
     from sweeps.pricing.selection import Selection
+
+
+class Planner:
+    """Gives each trial its plan, once, and holds what its worker reports against it."""
+
+    def __init__(self, accountant: Accountant, cache_dir: Path | None) -> None:
+        self._accountant = accountant
+        self._cache_dir = cache_dir
+        self._epsilons: dict[tuple[PrivacyPlan, int], float] = {}
+
+    def planned(self, record: TrialRecord) -> TrialRecord:
+        """The record with what it is going to spend: the plan that it has, else a calibrated one; of a later attempt the rest of it.
+        It spends 0 where no private data are read, None where its ε is infinite."""
+        plan = record.plan or self._accountant.plan(record.config.without_proxy(), self._cache_dir)
+        if plan is not None:
+            record = replace(record, plan=plan.rest_from(record.from_step, self._accountant.compose))
+        if record.reserved is None:
+            return record if record.config.traits.is_unbounded else replace(record, epsilon_spent=0.0)
+        held = record.reserved
+        return replace(record, delta=held.delta, noise_multiplier=held.noise_multiplier, sampling_prob=held.sampling_prob)
+
+    def difference(self, record: TrialRecord, report: Report) -> str | None:
+        """How a report differs from what was reserved for its trial, as the text of a `NotAsPlanned`; None where it does not."""
+        try:
+            check_spent(record.reserved, report.spent, step=report.step, done=report.done, epsilon_at=self._epsilon_at)
+        except NotAsPlanned as error:
+            return f"{NotAsPlanned.__name__}: {error}"
+        return None
+
+    def _epsilon_at(self, plan: PrivacyPlan, step: int) -> float:
+        if (plan, step) not in self._epsilons:
+            self._epsilons[plan, step] = self._accountant.spent(plan, step, self._cache_dir)
+        return self._epsilons[plan, step]
 
 
 class Reservations:
@@ -89,7 +125,7 @@ class Reservations:
         """Writes down how a trial ended; a trial that was never reserved (it spends nothing, or was not started) has no end."""
         for reservation in filter(None, (self._score(record), self._reservation(record))):
             if self._ledger.is_open(reservation):
-                self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state)
+                self._ledger.settle(reservation, steps_done=record.steps, outcome=record.state if record.fulfilled else UNFULFILLED)
 
     def settle_ended(self, records: Iterable[TrialRecord]) -> None:
         """Writes down those ends that a killed driver had no time to."""
@@ -167,10 +203,11 @@ class Reservations:
         return None if self._is_selected(record) else self._run(record)
 
     def _run(self, record: TrialRecord) -> Reservation | None:
-        planned = self._accountant.plan(record.config, self._spec.places.cache_dir)
-        if planned is None:
+        plan = record.reserved
+        if plan is None:
+            if record.config.spends_privacy:
+                raise RuntimeError(f"{record.trial_id} spends privacy and has no plan")
             return None
-        plan = plan_from(planned, record.from_step, self._accountant.compose)
         return Reservation(
             sweep=self._spec.name,
             trial_id=record.trial_id,
@@ -179,19 +216,11 @@ class Reservations:
             cohort=self._cohort,
             sampling_prob=plan.sampling_prob,
             noise_multiplier=plan.noise_multiplier,
-            steps=plan.steps,
+            steps=plan.reserved.steps,
             relation=plan.relation,
-            epsilon=plan.epsilon_planned,
+            epsilon=plan.reserved.epsilon,
             delta=plan.delta,
             fingerprint=record.fingerprint,
             key_id=self._key_id,
             priced_by="" if self._spec.privacy_filter is None else self._spec.privacy_filter.text(),
         )
-
-
-def plan_from(plan: PrivacyPlan, step: int, compose: Compose) -> PrivacyPlan:
-    """What a run spends that takes the plan's steps from `step` on: fewer of the same releases, so a smaller ε."""
-    if step == 0:
-        return plan
-    rest = replace(plan, steps=plan.steps - step)
-    return replace(rest, epsilon_planned=compose([(rest.spending, 1)], plan.delta))

@@ -145,7 +145,7 @@ class Selection:
 
     def write_end(self, record: TrialRecord) -> None:
         """Stores how a trial ended."""
-        known = {name: getattr(record, name) for name in ("trial_id", "epsilon", "state", "seconds", "error")}
+        known = {name: getattr(record, name) for name in ("trial_id", "epsilon", "state", "seconds", "error", "fulfilled")}
         line = json.dumps({**known, "curve": [asdict(point) for point in record.curve]})  # of a diverged trial it may hold NaN
         append_lines(self._journal, [line], mode=OWNER_ONLY)
 
@@ -159,7 +159,7 @@ class Selection:
                 continue
             for point in end["curve"]:
                 record = record.with_point(CurvePoint(**point))
-            yield replace(record, state=end["state"], seconds=end["seconds"], error=end["error"])
+            yield replace(record, state=end["state"], seconds=end["seconds"], error=end["error"], fulfilled=end.get("fulfilled", True))
 
     def publish(self, winner: TrialRecord) -> None:
         """Moves the winner's folder to the other trials. Doing it again after a crash changes nothing."""

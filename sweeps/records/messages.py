@@ -15,13 +15,14 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from dpcore.config import Part, Places, TrialConfig, parse_config
+from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train.attempts import Attempt
 from dpcore.train.reports import Report
 
-Fault = Literal["not_replayable", "out_of_memory", "disk_full"]
-"""Why a trial ended without its last report, where the driver can do something about it: a new attempt, one with a smaller
-physical batch, or nothing until there is room on the disk."""
+Fault = Literal["not_replayable", "not_as_planned", "out_of_memory", "disk_full"]
+"""Why a trial ended without its last report, where the driver must know: a new attempt can go on, one with a smaller physical
+batch can, nothing can before there is room on the disk; or the claim is void, because something else ran than was reserved."""
 
 ANSWER, ASSIGNMENT, TRIAL_ID, DONE = "answer", "assignment", "trial_id", "done"
 
@@ -39,6 +40,7 @@ class Assignment(Part):
     Attributes:
         folder: where the trial keeps its checkpoints.
         bucket: where its snapshots lie; None on a folder storage.
+        plan: what was reserved for it; None where it adds no noise.
         validation: how its score leaves; None where validation is public.
         function: the trial function, as module:function.
         expected: step → digest of the weights that earlier reports of this very attempt had; a replay must reach them again.
@@ -50,6 +52,7 @@ class Assignment(Part):
     folder: Path
     bucket: BucketPlace | None = None
     sealed: bool = False
+    plan: PrivacyPlan | None = None
     validation: ScoreRelease | None = None
     places: Places
     function: str

@@ -13,14 +13,14 @@ from dpcore.config import TrialConfig, parse_config
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.train.attempts import Attempt
+from dpcore.train.reports import EPSILON_SPENT, NOISE_MULTIPLIER, Report
 
 if TYPE_CHECKING:
-    from dpcore.train.reports import Report
+    from dpcore.privacy.plan import PrivacyPlan
 
 Role = Literal["search", "floor", "ceiling", "sealed_ceiling", "control", "seed"]
 State = Literal["planned", "running", "done", "pruned", "failed"]
 PCKH_50, PCKH_10 = "val/pckh_50", "val/pckh_10"
-EPSILON_SPENT, NOISE_MULTIPLIER = "privacy/epsilon_spent", "privacy/noise_multiplier"
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,12 @@ class CurvePoint:
 
     @classmethod
     def of(cls, report: Report) -> CurvePoint:
-        """A worker's report as a point of its trial's curve."""
-        return cls(report.step, dict(report.metrics), report.weights_digest)
+        """A worker's report as a point of its trial's curve. What was spent is what `report.spent` says, which the plan was held
+        against, whatever the metrics say."""
+        told = {name: value for name, value in report.metrics.items() if name not in (EPSILON_SPENT, NOISE_MULTIPLIER)}
+        if report.spent is not None:
+            told |= {EPSILON_SPENT: report.spent.epsilon, NOISE_MULTIPLIER: report.spent.noise_multiplier}
+        return cls(report.step, told, report.weights_digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,9 @@ class TrialRecord:
             that were done. That is only information: the trial's claim is its whole reservation.
         steps: private steps done.
         seconds: wall time on its workers, from hand-out to end.
+        plan: what its steps spend, fixed when it was reserved. A rehearsal has the plan of the private run that it stands for. None if no
+            noise is added, and in records that were read from tables.
+        fulfilled: False if something else ran than was reserved: the claim is void, the reservation stays charged.
         fingerprint: fingerprint of the config.
         attempt: 0 unless a retry could not replay; from_step: the checkpoint that a later attempt went on from;
             physical_batch_size: of a later attempt, None unless memory ran out in an earlier one.
@@ -80,6 +87,8 @@ class TrialRecord:
     steps: int = 0
     seconds: float = 0.0
     error: str | None = None
+    plan: PrivacyPlan | None = None
+    fulfilled: bool = True
     curve: tuple[CurvePoint, ...] = ()
 
     @property
@@ -107,6 +116,11 @@ class TrialRecord:
         return replace(self, attempt=attempt.number, from_step=attempt.from_step, physical_batch_size=attempt.physical_batch_size)
 
     @property
+    def reserved(self) -> PrivacyPlan | None:
+        """What stands in the ledger for it; None where it spends nothing."""
+        return self.plan if self.config.spends_privacy else None
+
+    @property
     def at_epsilon(self) -> float:
         """The ε of a trial that has one."""
         if self.epsilon is None:
@@ -129,8 +143,11 @@ class TrialRecord:
             return self
         return replace(self, state="running", steps=point.step, curve=(*self.curve, point), **_scores(point.metrics))
 
-    def ended(self, *, seconds: float, error: str | None = None, stopped: bool = False) -> TrialRecord:
-        """The record at its end: done, stopped early, or failed with the reason. A NaN score is a failure."""
+    def ended(self, *, seconds: float, error: str | None = None, stopped: bool = False, fulfilled: bool = True) -> TrialRecord:
+        """The record at its end: done, stopped early, or failed with the reason. A NaN score is a failure. A record that is not
+        `fulfilled` has failed."""
+        if not fulfilled:
+            return replace(self, state="failed", seconds=seconds, error=error, fulfilled=False)
         if stopped and error is None:
             return replace(self, state="pruned", seconds=seconds, error=None)
         if error is None and self.pckh_50 is None and not self.is_sealed:
@@ -305,7 +322,10 @@ def _trial_schema() -> Any:
     whole = ("number", "attempt", "from_step", "physical_batch_size", "steps")
     real = ("epsilon", "pckh_50", "pckh_10", "epsilon_spent", "delta", "noise_multiplier", "sampling_prob", "seconds")
     shown = ("clip_norm", "learning_rate", "public_weight", "private_weight")
-    return pa.schema([*((n, pa.string()) for n in texts), *((n, pa.int64()) for n in whole), *((n, pa.float64()) for n in (*real, *shown))])
+    flags = [("fulfilled", pa.bool_())]
+    return pa.schema(
+        [*flags, *((n, pa.string()) for n in texts), *((n, pa.int64()) for n in whole), *((n, pa.float64()) for n in (*real, *shown))]
+    )
 
 
 def _curve_schema() -> Any:

@@ -12,8 +12,8 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dpcore.config import TrialConfig, parse_config
 from dpcore.errors import BadInput, Refused
+from dpcore.privacy.plan import PrivacyPlan
 from search_spaces.admission import admissible_grid, is_admissible
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
 from sweeps.pricing.plan import trials_at
@@ -49,6 +50,9 @@ SEALED_VALUE = 0.0
 """What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
 
 
+Planned = Callable[[TrialRecord], TrialRecord]
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a record lies: its study, its number there, and the storage's id of it."""
@@ -60,11 +64,14 @@ class _Place:
 
 class Studies:
     """All studies of a sweep. One process at a time: the driver that holds the sweep's lock. `timed`: whether they may say when a
-    trial began and ended."""
+    trial began and ended. `planned`: gives a drawn record its plan, which is remembered with it."""
 
-    def __init__(self, spec: SweepSpec, *, timed: bool = True) -> None:
+    def __init__(
+        self, spec: SweepSpec, *, timed: bool = True, planned: Callable[[TrialRecord], TrialRecord] = lambda record: record
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
+        self._planned = planned
         self._storage, self._together = open_storage(spec, timed=timed)
         self._studies: dict[float, Study] = {}
         with self._together():
@@ -99,7 +106,7 @@ class Studies:
                     rule = str(refusal)
                     continue
                 trial_id = str(TrialId.search(epsilon, number))
-                record = TrialRecord(trial_id=trial_id, role="search", number=number, epsilon=epsilon, config=config)
+                record = self._planned(TrialRecord(trial_id=trial_id, role="search", number=number, epsilon=epsilon, config=config))
                 self._remember(study, trial.number, record)
                 return record
         raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
@@ -131,13 +138,14 @@ class Studies:
 
     def new_attempt(self, record: TrialRecord) -> None:
         """Remembers from where the record goes on with other randomness."""
-        attempt = {"attempt": record.attempt, "from_step": record.from_step, "physical_batch_size": record.physical_batch_size}
+        attempt: dict[str, Any] = {name: getattr(record, name) for name in ("attempt", "from_step", "physical_batch_size")}
+        attempt["plan"] = None if record.plan is None else asdict(record.plan)
         self._storage.set_trial_user_attr(self._places[record.trial_id].storage_id, "attempt", attempt)
 
     def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:
         """The end of a record: COMPLETE with its score, PRUNED or FAIL. `replaced`: it no longer counts, another takes its place."""
         place = self._places[record.trial_id]
-        end = {"seconds": record.seconds, "error": record.error, REPLACED: replaced}
+        end = {"seconds": record.seconds, "error": record.error, REPLACED: replaced, **({} if record.fulfilled else {"fulfilled": False})}
         with self._together():
             self._storage.set_trial_user_attr(place.storage_id, END, end)
             if record.state == "done":
@@ -261,6 +269,7 @@ class Studies:
             "number": record.number,
             "epsilon": record.epsilon,
             "config": record.config.model_dump(mode="json"),
+            "plan": None if record.plan is None else asdict(record.plan),
         }
         place = self._places[record.trial_id] = self._place(study, number)
         self._storage.set_trial_user_attr(place.storage_id, "record", json.dumps(plan))
@@ -305,10 +314,12 @@ def _completed(study: Study) -> list[FrozenTrial]:
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:
-    plan: dict[str, Any] = json.loads(trial.user_attrs["record"])
-    config = parse_config(TrialConfig, plan.pop("config"))
-    record = TrialRecord(config=config, **plan, **trial.user_attrs.get("attempt", {}))
+    known: dict[str, Any] = {**json.loads(trial.user_attrs["record"]), **trial.user_attrs.get("attempt", {})}
+    config, planned = parse_config(TrialConfig, known.pop("config")), known.pop("plan", None)
+    record = TrialRecord(config=config, plan=None if planned is None else PrivacyPlan(**planned), **known)
     if trial.state == TrialState.RUNNING:
         return replace(record, state="running")
     end = trial.user_attrs[END]
-    return replace(record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"])
+    return replace(
+        record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"], fulfilled=end.get("fulfilled", True)
+    )

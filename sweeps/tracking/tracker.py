@@ -50,6 +50,7 @@ REFERENCE_ROLES = frozenset({"floor", "ceiling", "sealed_ceiling", "control"})
 STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 SPLIT_DISCLOSURE = "split/disclosure"
 DRAIN_WITHIN_S = 30.0
+VOID_CLAIM = "void: something else ran than was reserved; the reservation stays charged"
 
 
 class Tracker:
@@ -113,7 +114,7 @@ class Tracker:
     def trial_started(self, record: TrialRecord) -> None:
         """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
         config = record.config
-        claim = winner_claim(self._claim(config), record, self._spec.space.sweep.selection)
+        claim = winner_claim(self._claim(record), record, self._spec.space.sweep.selection)
         manifests = self._facts.manifests(config)
         self._send(
             kind="run",
@@ -139,8 +140,9 @@ class Tracker:
             metrics = {SPLIT_DISCLOSURE: own.disclosure}
             self._send(kind="metrics", key=record.trial_id, step=0, metrics=metrics, time_ms=self._time_ms(config, 0))
 
-    def _claim(self, config: TrialConfig) -> PrivacyClaim:
-        claim = self._facts.claim(config)
+    def _claim(self, record: TrialRecord) -> PrivacyClaim:
+        config = record.config
+        claim = self._facts.claim(config, record.reserved)
         if config.split is None:
             return claim
         joint = None if self._disclosed is None else self._disclosed.of_all
@@ -166,6 +168,8 @@ class Tracker:
         tags: dict[str, str] = {"state": record.state}
         if record.error is not None:
             tags["error"] = allowed_error(record.error, protected=self._is_protected(record.config))
+        if not record.fulfilled:
+            tags["claim"] = VOID_CLAIM
         status = STATUS_OF_STATE[record.state]
         self._send(kind="end", key=record.trial_id, status=status, tags=tags, time_ms=self._time_ms(record.config, record.steps))
 

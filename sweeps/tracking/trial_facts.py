@@ -9,6 +9,7 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest
     from dpcore.privacy.claim import PrivacyClaim
+    from dpcore.privacy.plan import PrivacyPlan
 
 
 class TrialFacts(Protocol):
@@ -17,8 +18,8 @@ class TrialFacts(Protocol):
     def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
         """Manifest by its part of the config: private, public, validation."""
 
-    def claim(self, config: TrialConfig) -> PrivacyClaim:
-        """The claim of a run as planned."""
+    def claim(self, config: TrialConfig, plan: PrivacyPlan | None) -> PrivacyClaim:
+        """The claim of a run under the plan that was reserved for it; None where nothing was."""
 
 
 class CatalogFacts:
@@ -45,11 +46,9 @@ class CatalogFacts:
                 self._opened[name] = open_dataset(name, self._places).manifest
         return {part: self._opened[name] for part, name in names.items()}
 
-    def claim(self, config: TrialConfig) -> PrivacyClaim:
-        """The claim of a run as planned. After the first call the calibrated noise comes from the cache."""
-        from dpcore.privacy.accounting import plan_privacy
+    def claim(self, config: TrialConfig, plan: PrivacyPlan | None) -> PrivacyClaim:
+        """The claim of a run under the plan that was reserved for it; None where nothing was."""
         from dpcore.privacy.claim import claim_of
         from dpcore.privacy.randomness import generator_name
 
-        plan = plan_privacy(config, self._places.cache_dir)
         return claim_of(config, plan, self.manifests(config), randomness=generator_name(secure=self._runtime.secure_rng))

@@ -22,7 +22,7 @@ from PIL import Image
 from dpcore.config import METHODS, TrialConfig, parse_config
 from dpcore.config.registry import installed
 from dpcore.errors import BadInput
-from dpcore.privacy.accounting import PrivacyPlan
+from dpcore.privacy.accounting import epsilon_spent
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -94,6 +94,7 @@ def test_a_strangers_method_makes_its_direction_from_released_values(site: Path)
     from dpcore.privacy.directions import direction_of
     from dpcore.privacy.mechanism import Mechanism, Randomness, Sources
     from dpcore.privacy.per_example import Batch, GradientEngine
+from dpcore.privacy.plan import PrivacyPlan
     from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 
     class Held:
@@ -201,7 +202,7 @@ def test_a_plan_is_priced_and_told_by_a_strangers_regime(site: Path, write_space
             relation="add_remove",
         )
 
-    plan = plan_sweep(load_space(write_space), Accountant(plan=plan_of, compose=compose))
+    plan = plan_sweep(load_space(write_space), Accountant(plan=plan_of, compose=compose, spent=epsilon_spent))
     assert plan.headline.endswith("(composition of all its trials by PLD, says a stranger)")
     assert plan.sweep_epsilon == plan.composed_epsilon is not None
     assert [price.accounting for price in plan.prices] == ["composed", "public_proxy", "private_selection", "unaccounted", "twice"]

@@ -9,9 +9,9 @@ import pytest
 
 from dpcore.config import SplitConfig, TrialConfig, parse_config
 from dpcore.errors import BadInput
-from dpcore.privacy.accounting import PrivacyPlan
 from dpcore.privacy.claim import PrivacyClaim, claim_of
 from dpcore.privacy.disclosure import Disclosure, Reading
+from dpcore.privacy.plan import PrivacyPlan
 
 PLAN = PrivacyPlan(sampling_prob=0.06, steps=40, noise_multiplier=2.1, delta=1e-4, epsilon_target=0.8, epsilon_planned=0.7999)
 SPLIT = {"name": "blur_10", "transform": "gaussian_blur", "sigma_px": 10}

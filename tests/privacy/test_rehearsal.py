@@ -8,7 +8,7 @@ from dpcore.config import TrialConfig, parse_config
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.claim import claim_of
-from dpcore.privacy.rehearsal import check_proxy_size, step_terms
+from dpcore.privacy.rehearsal import StepTerms, check_proxy_size, step_terms
 
 
 def trial(proxy_examples: int | None, **changes: object) -> TrialConfig:
@@ -24,9 +24,14 @@ def trial(proxy_examples: int | None, **changes: object) -> TrialConfig:
     return parse_config(TrialConfig, values | changes)
 
 
+def terms_of(config: TrialConfig) -> StepTerms:
+    """The terms under the plan of the private run."""
+    return step_terms(config, plan_privacy(config.without_proxy()))
+
+
 @pytest.mark.parametrize(("count", "batch", "sampling_prob"), [(1000, 60, 0.06), (240, 60, 0.25), (60, 60, 1.0), (20, 20, 1.0)])
 def test_the_noise_relative_to_the_batch_is_that_of_the_private_run(count: int, batch: int, sampling_prob: float) -> None:
-    private, terms = step_terms(trial(None)), step_terms(trial(count))
+    private, terms = terms_of(trial(None)), terms_of(trial(count))
     running = terms.config.stages.private.expected_batch_size
     assert (running, terms.config.sampling_prob) == (batch, sampling_prob)
     assert terms.noise_multiplier / running == pytest.approx(private.noise_multiplier / 60, rel=1e-12)
@@ -37,12 +42,12 @@ def test_a_rehearsal_spends_nothing_and_its_private_run_does() -> None:
     config = trial(240)
     assert (config.spends_privacy, config.adds_noise, plan_privacy(config)) == (False, True, None)
     assert config.without_proxy() == trial(None)
-    assert plan_privacy(config.without_proxy()).noise_multiplier == step_terms(trial(None)).noise_multiplier
+    assert plan_privacy(config.without_proxy()).noise_multiplier == terms_of(trial(None)).noise_multiplier
 
 
 def test_methods_without_noise_stay_without_it() -> None:
     plain = {"method": "nonprivate", "epsilon": None, "delta": None, "clip_norm": None}
-    assert step_terms(trial(240, **plain)).noise_multiplier is None
+    assert terms_of(trial(240, **plain)).noise_multiplier is None
 
 
 def test_the_claim_of_a_rehearsal_says_that_nothing_private_was_read() -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from dpcore.config import RuntimeFlags, TrialConfig
-from dpcore.errors import BadInput, Diverged, NotReplayable, OutOfMemory
-from dpcore.privacy.accounting import PrivacyPlan
+from dpcore.errors import BadInput, Diverged, NotAsPlanned, NotReplayable, OutOfMemory
 from dpcore.privacy.composition import Filtered, Selected
+from dpcore.privacy.plan import PrivacyPlan
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from sweeps.engine.preflight import DatasetFacts, Surroundings
@@ -42,12 +43,17 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
         file.write(f"{handout.key.key_id()} {handout.attempt.number}\n")
     for step in (1, 2, 3):
         if step > len(reports):
-            metrics: dict[str, float] = {"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1}
-            if config.spends_privacy:
-                metrics["privacy/epsilon_spent"] = config.epsilon * step / 3
-            reports.append(metrics)
+            reports.append({"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1})
             done.write_text(json.dumps(reports))
-        yield Report(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=f"{handout.trial_id}-{step}")
+        digest, held = f"{handout.trial_id}-{step}", handout.plan if config.spends_privacy else None
+        said = None if held is None else held.spent(step, spent(held, step))
+        yield Report(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=digest, spent=said)
+
+
+def report_of(record: TrialRecord, step: int, metrics: dict[str, float], digest: str = "", *, done: bool = False, **claimed: Any) -> Report:
+    """A worker's report of a record, with what was reserved; `claimed` says something else than that."""
+    said = None if record.reserved is None else replace(record.reserved.spent(step, spent(record.reserved, step)), **claimed)
+    return Report(step=step, done=done, metrics=metrics, weights_digest=digest, spent=said)
 
 
 def slow_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
@@ -123,6 +129,11 @@ def plan(config: TrialConfig, cache_dir: Path | None) -> PrivacyPlan | None:
     )
 
 
+def spent(plan: PrivacyPlan, step: int, cache_dir: Path | None = None) -> float:
+    """In equal parts over the steps."""
+    return plan.epsilon_planned * step / plan.steps
+
+
 def compose(charges: Iterable[tuple[Any, int]], delta: float) -> float:
     """Plain addition of 1 / noise; a selection counts three times, a filter as itself."""
     return sum(count * _cost(charge, delta) for charge, count in charges)
@@ -174,8 +185,45 @@ def surroundings(lines: list[str] | None = None, trackers: list[Tracker] | None 
         return made
 
     return Surroundings(
-        accountant=Accountant(plan=plan, compose=compose),
+        accountant=Accountant(plan=plan, compose=compose, spent=spent),
         tracker=tracker,
         dataset=lambda spec: DatasetFacts(cohort="d" * 8, protected=protected),
         say=(lambda line: None) if lines is None else lines.append,
     )
+
+
+LIES: dict[str, dict[str, Any] | None] = {
+    "e0.5-001": {"noise_multiplier": 0.1},
+    "e0.5-002": {"planned_steps": 2},
+    "e0.5-003": {"delta": 1e-4},
+    "e2-000": {"epsilon": 1.9},
+    "e2-001": {"sampling_prob": 0.5},
+    "e2-002": None,
+    "e2-003": {"steps": 1},
+}
+"""What the trials of `lying_trial` say instead of what was reserved; None: nothing."""
+
+
+def lying_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
+    """`run_trial`, of which some say from their second report on that they did something else than was reserved."""
+    for report in run_trial(config, runtime, handout):
+        if handout.trial_id in LIES and report.step > 1:
+            lie = LIES[handout.trial_id]
+            report = replace(report, spent=None if lie is None else replace(report.spent, **lie))
+        yield report
+
+
+def self_accusing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
+    """`run_trial`, of which one finds out itself that it executed something else."""
+    for report in run_trial(config, runtime, handout):
+        yield report
+        if handout.trial_id == "e0.5-001":
+            raise NotAsPlanned("executed 2 steps, 3 were planned")
+
+
+def real_trial_without_calibration(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
+    """The real trainer where nobody can calibrate."""
+    from dpcore.train.trainer import run_trial as trained
+
+    with mock.patch("dpcore.privacy.accounting.calibrate", side_effect=AssertionError("the worker calibrated")):
+        yield from trained(config, runtime, handout)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planned_trials import handed
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.errors import Diverged, OutOfMemory
 from dpcore.privacy.per_example import Batch, GradientEngine
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import FIRST, Attempt
-from dpcore.train.handout import Handout
 from dpcore.train.physical_batch import is_out_of_memory
 from dpcore.train.trainer import run_trial
 
@@ -58,7 +58,7 @@ def test_a_step_without_memory_goes_on_at_half_the_physical_batch_and_takes_no_s
 ) -> None:
     def run(attempt: Attempt) -> list[int]:
         given: dict[str, Any] = {"places": train_places, "trial_id": "t", "key": key, "folder": trial_folder, "attempt": attempt}
-        return [report.step for report in run_trial(config, FLAGS, Handout(**given))]
+        return [report.step for report in run_trial(config, FLAGS, handed(config, **given))]
 
     config = make_config("dpsgd", stages__private__expected_batch_size=48)  # of 64: steps of several physical batches
     room_for(8, after_passes=9)
@@ -80,7 +80,7 @@ def test_weights_that_are_no_numbers_end_the_trial_by_name_unless_nothing_of_it_
     sealed: bool, make_config: Callable[..., TrialConfig], train_places: Places, key: SweepKey, trial_folder: Path
 ) -> None:
     config = make_config("nonprivate", optimizer__learning_rate=1e30)
-    reports = run_trial(config, FLAGS, Handout(places=train_places, trial_id="t", key=key, folder=trial_folder, sealed=sealed))
+    reports = run_trial(config, FLAGS, handed(config, places=train_places, trial_id="t", key=key, folder=trial_folder, sealed=sealed))
     if sealed:
         assert list(reports)[-1].done
     else:

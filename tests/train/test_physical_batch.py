@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from planned_trials import handed
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.errors import BadInput, Unavailable
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train import physical_batch
-from dpcore.train.handout import Handout
 from dpcore.train.physical_batch import LARGEST_PROBED, WITHOUT_PROBE, probed_batch_size, settled_batch_size
 from dpcore.train.trainer import run_trial
 
@@ -77,12 +77,12 @@ def test_a_probed_size_is_recorded_before_step_0_and_kept_when_another_would_be_
 
     monkeypatch.setattr("dpcore.train.trainer.settled_batch_size", on_a_gpu)
     config, runtime = make_config(method), RuntimeFlags(report_every_steps=2, checkpoint_every_steps=2)
-    first = run_trial(config, runtime, Handout(places=train_places, trial_id="t", key=key, folder=trial_folder))
+    first = run_trial(config, runtime, handed(config, places=train_places, trial_id="t", key=key, folder=trial_folder))
     next(first)
     first.close()  # type: ignore[attr-defined]
     assert json.loads((trial_folder / "trial.json").read_text())["runtime"]["physical_batch_size"] == 8
-    reports = list(run_trial(config, runtime, Handout(places=train_places, trial_id="t", key=key, folder=trial_folder)))
+    reports = list(run_trial(config, runtime, handed(config, places=train_places, trial_id="t", key=key, folder=trial_folder)))
     asked = runtime.model_copy(update={"physical_batch_size": 8})
-    undisturbed = list(run_trial(config, asked, Handout(places=train_places, trial_id="t", key=key, folder=None)))
+    undisturbed = list(run_trial(config, asked, handed(config, places=train_places, trial_id="t", key=key, folder=None)))
     assert [report.weights_digest for report in reports] == [report.weights_digest for report in undisturbed]
     assert json.loads((trial_folder / "result.json").read_text())["runtime"]["physical_batch_size"] == 8

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planned_trials import handed
 from torch import Tensor
 
 from dpcore.config import Places, RuntimeFlags, SplitConfig, TrialConfig
@@ -26,7 +27,6 @@ from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 from dpcore.privacy.sources import Randomness
 from dpcore.train import pseudo_labels
 from dpcore.train.evaluator import loss_of
-from dpcore.train.handout import Handout
 from dpcore.train.inputs import InputBuilder
 from dpcore.train.private_steps import sources_of
 from dpcore.train.stages import started_network
@@ -134,7 +134,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _run(config: TrialConfig, runtime: RuntimeFlags, places: Places, *, key: SweepKey | None) -> list[Report]:
-    return list(run_trial(config, runtime, Handout(places=places, trial_id="t", key=key, folder=None)))
+    return list(run_trial(config, runtime, handed(config, places=places, trial_id="t", key=key, folder=None)))
 
 
 @pytest.fixture

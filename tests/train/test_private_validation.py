@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planned_trials import handed
 from torch import nn
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
@@ -17,7 +18,6 @@ from dpcore.privacy.randomness import SweepKey
 from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train import evaluator
 from dpcore.train.evaluator import unit_scores
-from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
 
@@ -37,7 +37,7 @@ def run(private_places: Places, make_config: MakeConfig, runtime: RuntimeFlags) 
     def reports(validation: ScoreRelease | None, *, method: str = "dpsgd", data: str = "patients", **given: Any) -> list[Report]:
         config = make_config(method, data__validation=data)
         given = {"key": SweepKey(bytes(32)), "trial_id": "t", "folder": None, **given}
-        return list(run_trial(config, runtime, Handout(places=private_places, validation=validation, **given)))
+        return list(run_trial(config, runtime, handed(config, places=private_places, validation=validation, **given)))
 
     return reports
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from planned_trials import handed
 from safetensors.torch import load_file
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
@@ -17,7 +18,6 @@ from dpcore.privacy.noise import NoisedSum
 from dpcore.privacy.randomness import RandomStream, SweepKey
 from dpcore.train import checkpoint, replay
 from dpcore.train.attempts import FIRST, Attempt, newest_checkpoint_step
-from dpcore.train.handout import Handout
 from dpcore.train.trainer import Report, run_trial
 
 Make = Callable[..., TrialConfig]
@@ -36,7 +36,9 @@ class Trial:
 
     def run(self, runtime: RuntimeFlags, folder: Path | None, *, attempt: Attempt = FIRST, key: SweepKey | None = None) -> list[Report]:
         whole = run_trial(
-            self.config, runtime, Handout(places=self._places, trial_id="t", key=key or self._key, folder=folder, attempt=attempt)
+            self.config,
+            runtime,
+            handed(self.config, places=self._places, trial_id="t", key=key or self._key, folder=folder, attempt=attempt),
         )
         return list(whole)
 
@@ -141,7 +143,9 @@ def test_a_resumed_trial_has_the_very_sums_of_the_undisturbed_one_under_its_nois
 def test_a_report_leaves_only_after_its_checkpoint_is_kept(make_trial: Callable[..., Trial], tmp_path: Path) -> None:
     trial = make_trial()
     running = run_trial(
-        trial.config, flags(checkpoint=1), Handout(places=trial._places, trial_id="t", key=trial._key, folder=tmp_path / "trial")
+        trial.config,
+        flags(checkpoint=1),
+        handed(trial.config, places=trial._places, trial_id="t", key=trial._key, folder=tmp_path / "trial"),
     )
     for report in running:
         assert report.done or newest_checkpoint_step(tmp_path / "trial") == report.step

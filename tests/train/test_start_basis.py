@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planned_trials import handed
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.caches import describe_dataset, purge_caches
@@ -23,7 +24,6 @@ from dpcore.privacy.subspace import SubspaceBasis
 from dpcore.train import start_basis as start_basis_module
 from dpcore.train import trainer
 from dpcore.train.evaluator import loss_of
-from dpcore.train.handout import Handout
 from dpcore.train.inputs import InputBuilder
 from dpcore.train.private_steps import sources_of
 from dpcore.train.stages import started_network
@@ -70,7 +70,7 @@ def flags(largest_rank: int | None) -> RuntimeFlags:
 
 def told(config: TrialConfig, runtime: RuntimeFlags, places: Places, folder: Path | None = None) -> list[str]:
     """The digests of a trial's reports."""
-    reports = trainer.run_trial(config, runtime, Handout(places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder))
+    reports = trainer.run_trial(config, runtime, handed(config, places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder))
     return [report.weights_digest for report in reports]
 
 
@@ -93,7 +93,7 @@ def test_a_trial_cuts_from_the_shared_basis_what_it_would_fit_alone(
 def test_a_trial_resumed_where_the_cache_is_gone_is_the_undisturbed_one(places: Places, make_config: Make, tmp_path: Path) -> None:
     config, folder = make_config("projected"), tmp_path / "trial"
     undisturbed = told(config, flags(16), places)
-    running = trainer.run_trial(config, flags(16), Handout(places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder))
+    running = trainer.run_trial(config, flags(16), handed(config, places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder))
     assert [next(running).weights_digest] == undisturbed[:1]
     running.close()
     elsewhere = Places(data_dir=places.data_dir, cache_dir=tmp_path / "elsewhere")
@@ -115,7 +115,7 @@ def test_a_trial_that_meets_another_basis_is_not_replayed_and_draws_other_noise(
         return PrivateStreams(**given)
 
     monkeypatch.setattr(trainer, "PrivateStreams", remembered)
-    next(trainer.run_trial(config, flags(None), Handout(places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder)))
+    next(trainer.run_trial(config, flags(None), handed(config, places=places, trial_id="t", key=SweepKey(bytes(32)), folder=folder)))
     monkeypatch.setattr(start_basis_module, "fit_to_public", turned)
     with pytest.raises(NotReplayable, match="subspace: "):
         told(config, flags(None), Places(data_dir=places.data_dir, cache_dir=tmp_path / "elsewhere"), folder)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from planned_trials import handed
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
@@ -19,7 +20,6 @@ from dpcore.privacy.noise import NoisedSum, add_noise
 from dpcore.privacy.randomness import RandomStream, SweepKey
 from dpcore.train import trial_data
 from dpcore.train.checkpoint import open_trial_folder
-from dpcore.train.handout import Handout
 from dpcore.train.saved import load_model
 from dpcore.train.trainer import Report, run_trial
 
@@ -28,7 +28,7 @@ METHODS = ("dpsgd", "projected", "feature", "feature_projected", "nonprivate", "
 
 
 def _run(config: TrialConfig, runtime: RuntimeFlags, places: Places, *, key: SweepKey | None, folder: Path | None = None) -> list[Report]:
-    return list(run_trial(config, runtime, Handout(places=places, trial_id="t", key=key, folder=folder)))
+    return list(run_trial(config, runtime, handed(config, places=places, trial_id="t", key=key, folder=folder)))
 
 
 def _digests(reports: list[Report]) -> list[tuple[int, str]]:
@@ -68,7 +68,7 @@ def test_replay_that_reaches_other_weights_is_refused_and_writes_nothing(
     train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
 ) -> None:
     config, runtime = make_config("dpsgd"), runtime.model_copy(update={"checkpoint_every_steps": 3})
-    first = run_trial(config, runtime, Handout(places=train_places, trial_id="t", key=key, folder=trial_folder))
+    first = run_trial(config, runtime, handed(config, places=train_places, trial_id="t", key=key, folder=trial_folder))
     list(islice(first, 2))
     first.close()  # type: ignore[attr-defined]
     path = trial_folder / "digests.jsonl"
@@ -86,7 +86,9 @@ def test_replay_that_reaches_other_weights_is_refused_and_writes_nothing(
 def test_a_folder_of_another_trial_is_refused_naming_what_differs(
     change: str, train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, trial_folder: Path
 ) -> None:
-    list(islice(run_trial(make_config(), runtime, Handout(places=train_places, trial_id="t", key=key, folder=trial_folder)), 1))
+    list(
+        islice(run_trial(make_config(), runtime, handed(make_config(), places=train_places, trial_id="t", key=key, folder=trial_folder)), 1)
+    )
     config = make_config(clip_norm=0.7) if change == "clip_norm" else make_config()
     other_key = SweepKey(bytes(32)) if change == "key" else key
     flags = runtime.model_copy(update={"physical_batch_size": 8}) if change == "physical_batch_size" else runtime
@@ -101,7 +103,7 @@ def test_trial_id_and_key_change_the_noise_and_the_seed_does_not_have_to(
     config = make_config("dpsgd")
     ours = _run(config, runtime, train_places, key=key)[-1]
     other_key = _run(config, runtime, train_places, key=SweepKey(bytes(32)))[-1]
-    other_id = list(run_trial(config, runtime, Handout(places=train_places, trial_id="u", key=key, folder=None)))[-1]
+    other_id = list(run_trial(config, runtime, handed(config, places=train_places, trial_id="u", key=key, folder=None)))[-1]
     assert len({ours.weights_digest, other_key.weights_digest, other_id.weights_digest}) == 3
 
 
@@ -118,7 +120,7 @@ def test_one_key_and_trial_id_never_put_the_same_noise_on_other_sums(
             return add_noise(bounded, noise_multiplier=noise_multiplier, stream=stream)
 
         monkeypatch.setattr(mechanism, "add_noise", listening)
-        list(islice(run_trial(config, runtime, Handout(places=train_places, trial_id="t", key=key, folder=None)), 1))
+        list(islice(run_trial(config, runtime, handed(config, places=train_places, trial_id="t", key=key, folder=None)), 1))
         return drawn[0]
 
     config = make_config("dpsgd")

@@ -294,7 +294,7 @@ def tune_here(stop_after: int | None = None) -> Callable[..., None]:
         while isinstance(given := searcher.suggest("x"), dict):
             trial, one = SimpleNamespace(config=given, last_result=None), Assignment.decode(given)
             callback.on_trial_start(0, [], trial)
-            handout = Handout(places=spec.places, trial_id=one.trial_id, key=key, folder=one.folder)
+            handout = Handout(places=spec.places, trial_id=one.trial_id, key=key, folder=one.folder, plan=one.plan)
             for report in fake_trials.run_trial(one.config, None, handout):
                 callback.on_trial_result(0, [], trial, Answer(done=False, report=report).encode())
                 if done == stop_after:

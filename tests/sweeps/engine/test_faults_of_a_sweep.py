@@ -84,7 +84,7 @@ def test_each_fault_of_a_worker_has_its_own_outcome_and_none_ends_the_sweep(spec
 
 
 def test_a_trial_that_no_worker_came_to_start_is_told_to_the_tracker_from_its_start(spec: SweepSpec) -> None:
-    accountant = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+    accountant = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
     ledger = Ledger(spec.resolved_ledger_url)
     schedule = Schedule(spec, accountant, Reservations(spec, ledger, accountant, cohort="dd", key_id="k"))
     searcher, tracker = ScheduleSearcher(spec, schedule, max_concurrent=1), fake_trials.Tracker(spec)

@@ -16,10 +16,9 @@ from sweeps.ledger.restoring import restore
 from sweeps.pricing.plan import Accountant, sweep_price
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.charged import open_ledger
-from sweeps.records.results import CurvePoint
 from sweeps.records.spec import SweepSpec
 
-ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 
 
 def schedule_of(spec: SweepSpec, ledger: Ledger) -> Schedule:
@@ -38,7 +37,9 @@ def spec(tmp_path: Path) -> SweepSpec:
     schedule = schedule_of(made, ledger)
     while (record := schedule.next()) is not None:
         for step in (1, 2, 3):
-            schedule.report(record.trial_id, CurvePoint(step, {"val/pckh_50": fake_trials.score_of(record.config) * step / 3}))
+            schedule.report(
+                record.trial_id, fake_trials.report_of(record, step, {"val/pckh_50": fake_trials.score_of(record.config) * step / 3})
+            )
         schedule.end(record.trial_id)
         if record.trial_id == "e0.5-001":
             ledger.close()

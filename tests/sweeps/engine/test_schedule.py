@@ -15,13 +15,13 @@ from sweeps.ledger.ledger import Ledger, LedgerLine
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.references import free_references
-from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.progress import progress_line
 from sweeps.search.journal import clear_journal
 from sweeps.search.studies import Studies
 
-ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 
 
 def spec_of(tmp_path: Path, *, device: str = "cpu", **sections: object) -> SweepSpec:
@@ -43,7 +43,9 @@ def reserved_in(spec: SweepSpec) -> list[LedgerLine]:
 
 def finish(schedule: Schedule, record: TrialRecord) -> TrialRecord:
     for step in (1, 2, 3):
-        schedule.report(record.trial_id, CurvePoint(step, {"val/pckh_50": fake_trials.score_of(record.config) * step / 3}))
+        schedule.report(
+            record.trial_id, fake_trials.report_of(record, step, {"val/pckh_50": fake_trials.score_of(record.config) * step / 3})
+        )
     return schedule.end(record.trial_id)
 
 
@@ -128,7 +130,7 @@ def test_a_resume_hands_out_running_trials_again_under_their_reservations(tmp_pa
     handed = [first.next() for _ in range(6)]
     for record in handed[:4]:
         finish(first, record)
-    first.report(handed[4].trial_id, CurvePoint(1, {"val/pckh_50": 0.2}))
+    first.report(handed[4].trial_id, fake_trials.report_of(handed[4], 1, {"val/pckh_50": 0.2}))
     second = schedule_of(spec)
     again = [second.next(), second.next()]
     assert {record.trial_id for record in again} == {record.trial_id for record in handed[4:]}
@@ -163,7 +165,7 @@ def test_a_retry_replays_on_a_cpu_and_is_a_new_attempt_elsewhere(tmp_path: Path,
     spec = spec_of(tmp_path, device=device, references={"floor": False, "ceiling": False})
     schedule = schedule_of(spec)
     record = schedule.next()
-    schedule.report(record.trial_id, CurvePoint(1, {"val/pckh_50": 0.2}))
+    schedule.report(record.trial_id, fake_trials.report_of(record, 1, {"val/pckh_50": 0.2}))
     spec.checkpoint_dir(record.trial_id).mkdir(parents=True)
     assert not schedule.worker_died(record.trial_id, "killed").is_finished
     again = schedule.next()
@@ -176,7 +178,7 @@ def test_a_new_attempt_goes_on_from_the_checkpoint_and_has_the_remaining_steps_r
     spec = spec_of(tmp_path, references={"floor": False, "ceiling": False})
     schedule = schedule_of(spec)
     record = schedule.next()
-    schedule.report(record.trial_id, CurvePoint(2, {"val/pckh_50": 0.2}))
+    schedule.report(record.trial_id, fake_trials.report_of(record, 2, {"val/pckh_50": 0.2}))
     (spec.checkpoint_dir(record.trial_id) / "checkpoint-000002").mkdir(parents=True)
     told = schedule.not_replayable(record.trial_id, "other libraries")
     assert "attempt 1 continues from step 2 with fresh noise, charged again: other libraries" in progress_line(told, finished=0, planned=1)
@@ -263,7 +265,7 @@ def test_a_trial_that_keeps_dying_fails_and_is_counted_once(tmp_path: Path) -> N
 def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
     schedule = schedule_of(spec_of(tmp_path))
     record = schedule.next()
-    schedule.report(record.trial_id, CurvePoint(1, {"val/pckh_50": float("nan")}))
+    schedule.report(record.trial_id, fake_trials.report_of(record, 1, {"val/pckh_50": float("nan")}))
     assert schedule.end(record.trial_id).state == "failed"
 
 

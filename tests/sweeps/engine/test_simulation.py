@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dpcore.config import RuntimeFlags, TrialConfig, parse_config
+from planned_trials import handed
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.train.attempts import Attempt
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
@@ -33,7 +35,8 @@ def config_at(epsilon: float, *, clip_norm: float, learning_rate: float) -> Tria
 def reports(
     config: TrialConfig, folder: Path, *, trial: TrialFunction = run_trial, trial_id: str = "e1-000", attempt: int = 0, every: int = 25
 ) -> list[Report]:
-    handout = Handout(trial_id=trial_id, folder=folder, attempt=Attempt(number=attempt), places=None, key=None)
+    places = Places(data_dir=folder, cache_dir=folder.parent / "cache")
+    handout = handed(config, trial_id=trial_id, folder=folder, attempt=Attempt(number=attempt), places=places, key=None)
     return list(trial(config, RuntimeFlags(report_every_steps=every), handout))
 
 
@@ -48,10 +51,13 @@ def test_a_repetition_gives_the_same_reports_and_a_new_attempt_other_ones(tmp_pa
 
 
 def test_the_curve_rises_to_the_score_and_the_budget_is_spent_on_the_way(tmp_path: Path) -> None:
-    curve = [report.metrics for report in reports(config_at(1.0, clip_norm=0.05, learning_rate=0.01), tmp_path)]
-    scores = [point["val/pckh_50"] for point in curve]
+    curve = reports(config_at(1.0, clip_norm=0.05, learning_rate=0.01), tmp_path / "t")
+    scores = [report.metrics["val/pckh_50"] for report in curve]
     assert scores == sorted(scores)
-    assert [point["privacy/epsilon_spent"] for point in curve][-1] == 1.0
+    spent = [report.spent.epsilon for report in curve if report.spent is not None]
+    assert spent == sorted(set(spent))
+    assert len(spent) == len(curve)
+    assert 0.999 < spent[-1] <= 1.0
 
 
 def test_about_the_failing_share_of_trials_breaks_in_mid_way(tmp_path: Path) -> None:

@@ -16,11 +16,10 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, plan_sweep, sweep_price
 from sweeps.pricing.regimes import basis_of
 from sweeps.pricing.reservations import Reservations
-from sweeps.records.results import CurvePoint
 from sweeps.records.spec import SweepSpec
 
-ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
-EXACT = Accountant(plan=fake_trials.plan, compose=price)
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
+EXACT = Accountant(plan=fake_trials.plan, compose=price, spent=fake_trials.spent)
 SEARCHED = {
     **spaces.DOCUMENT["search"],
     "stages.private.steps": {"int": [3, 6]},
@@ -131,7 +130,7 @@ def test_a_sweep_stops_before_the_trial_that_would_pass_its_filter(tmp_path: Pat
     ledger = Ledger(spec.resolved_ledger_url)
     schedule = Schedule(spec, EXACT, Reservations(spec, ledger, EXACT, cohort="c", key_id="k"))
     while (record := schedule.next()) is not None:
-        schedule.report(record.trial_id, CurvePoint(1, {"val/pckh_50": 0.5}))
+        schedule.report(record.trial_id, fake_trials.report_of(record, 1, {"val/pckh_50": 0.5}))
         schedule.end(record.trial_id)
     assert "RDP filter" in str(schedule.stopped_by)
     reserved = [line.spending for line in ledger.lines() if line.kind == "reserve"]

@@ -22,11 +22,11 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key, draw_count, winner_claim
-from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.status import sweep_status
 
-ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 KEY = SweepKey(bytes(range(32)))
 LAWS = [
     SelectionLaw(mean_trials=6, shape=1.0),
@@ -83,7 +83,7 @@ def run_one(schedule: Schedule, record: TrialRecord, *, score: float | None = No
     (folder / "weights").write_text(record.trial_id)
     for step in (1, 2, 3):
         value = fake_trials.score_of(record.config) * step / 3 if score is None else score
-        schedule.report(record.trial_id, CurvePoint(step, {"val/pckh_50": value}, f"{record.trial_id}-{step}"))
+        schedule.report(record.trial_id, fake_trials.report_of(record, step, {"val/pckh_50": value}, f"{record.trial_id}-{step}"))
     return schedule.end(record.trial_id)
 
 

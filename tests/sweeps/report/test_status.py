@@ -13,11 +13,11 @@ from sweeps.engine.schedule import Schedule
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
-from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.status import sweep_status
 
-ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 
 
 class Clock:
@@ -43,7 +43,7 @@ def schedule_of(spec: SweepSpec, clock: Clock) -> Schedule:
 def finish(schedule: Schedule, record: TrialRecord, clock: Clock, *, seconds: float = 10.0) -> None:
     schedule.started(record.trial_id)
     clock.now += seconds
-    schedule.report(record.trial_id, CurvePoint(3, {"val/pckh_50": fake_trials.score_of(record.config)}))
+    schedule.report(record.trial_id, fake_trials.report_of(record, 3, {"val/pckh_50": fake_trials.score_of(record.config)}))
     schedule.end(record.trial_id)
 
 

@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 from dpcore.config import Places, RuntimeFlags
 from dpcore.data.manifest import Manifest
 from dpcore.errors import BadInput
+from dpcore.train.reports import Report
 from search_spaces.space import SpaceFile
 from sweeps.engine.driver import run_sweep
 from sweeps.engine.schedule import Schedule
@@ -52,7 +53,7 @@ from sweeps.search.stopping import (
 from sweeps.search.studies import Studies
 from sweeps.tracking.tracker import Tracker
 
-ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose)
+ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 SPACE = spaces.space()
 HALVING = StoppingPlan(stopper="asha", rungs=(1, 2, 4), horizon=8, reduction_factor=2)
 MEDIAN = StoppingPlan(stopper="median", rungs=(2, 3, 4), horizon=8, min_others=2)
@@ -230,8 +231,9 @@ def schedule_of(spec: SweepSpec, *, key_lost: bool = False) -> Schedule:
     return schedule
 
 
-def point_of(record: TrialRecord, step: int) -> CurvePoint:
-    return CurvePoint(step, {"val/pckh_50": fake_trials.score_of(record.config) * step / 3}, f"{record.trial_id}-{step}")
+def point_of(record: TrialRecord, step: int) -> Report:
+    score = fake_trials.score_of(record.config) * step / 3
+    return fake_trials.report_of(record, step, {"val/pckh_50": score}, f"{record.trial_id}-{step}")
 
 
 def events(schedule: Schedule, *, workers: int = 3) -> Iterator[str]:
@@ -375,7 +377,7 @@ def test_replayed_reports_are_not_judged_again(spec: SweepSpec) -> None:
     while not any(r.role == "search" and len(r.curve) == 2 and r.state == "running" for r in schedule.records):
         next(events_so_far)
     survivor = next(r for r in schedule.records if r.role == "search" and len(r.curve) == 2 and r.state == "running")
-    low = CurvePoint(1, {"val/pckh_50": 0.0})
+    low = fake_trials.report_of(survivor, 1, {"val/pckh_50": 0.0})
     assert not schedule.is_to_stop(survivor.trial_id, low)
     assert schedule.report(survivor.trial_id, low) is survivor
 
@@ -386,7 +388,7 @@ class Facts:
     def manifests(self, config: object) -> dict[str, Manifest]:
         return {}
 
-    def claim(self, config: object) -> SimpleNamespace:
+    def claim(self, config: object, plan: object) -> SimpleNamespace:
         return SimpleNamespace(paragraph=lambda: "a claim", model_dump_json=lambda indent: "{}")
 
 

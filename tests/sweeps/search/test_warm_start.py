@@ -156,7 +156,7 @@ def test_plan_and_report_say_what_the_price_does_not_hold(tmp_path: Path) -> Non
     earlier_sweep(tmp_path)
     spec, _ = begun(tmp_path)
     words = "begun with settings that before chose on private results. The price of after covers only its own trials"
-    plan = plan_sweep(spec.space, Accountant(plan=fake_trials.plan, compose=fake_trials.compose))
+    plan = plan_sweep(spec.space, Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent))
     assert any(line.startswith(words) for line in plan_lines(spec, plan))
     report = build_report(results_of(spec, {0.5: [(0.1, 0.5)]}), spec=spec)
     assert words in report.text()

@@ -12,6 +12,7 @@ import spaces
 from dpcore.config import Places, RuntimeFlags, parse_config
 from dpcore.data.synthetic import synth
 from dpcore.errors import Unavailable
+from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
@@ -67,7 +68,8 @@ KEY = SweepKey(bytes(range(32)))
 def worker_of(spec: SweepSpec, *digests: str, cache: Path | None = None) -> TrialTrainable:
     """A worker that is handed the trial of which reports with these digests have come in; `cache`: of another node."""
     config = spec.space.trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})
-    record = TrialRecord(trial_id=TRIAL_ID, role="search", number=0, epsilon=0.5, config=config)
+    plan = plan_privacy(config, spec.places.cache_dir) if spec.trial_function == RUN_TRIAL else None
+    record = TrialRecord(trial_id=TRIAL_ID, role="search", number=0, epsilon=0.5, config=config, plan=plan)
     for step, digest in enumerate(digests, start=1):
         record = record.with_point(CurvePoint(step, {"val/pckh_50": 0.1}, digest))
     trial = assignment(spec, record, folder=spec.checkpoint_dir(TRIAL_ID))

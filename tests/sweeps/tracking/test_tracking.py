@@ -62,7 +62,7 @@ class FakeFacts:
             for part in ("private", "public", "validation")
         }
 
-    def claim(self, config: TrialConfig) -> SimpleNamespace:
+    def claim(self, config: TrialConfig, plan: object) -> SimpleNamespace:
         return SimpleNamespace(paragraph=lambda: "a claim", model_dump_json=lambda indent: json.dumps({"epsilon": 0.8}))
 
 
@@ -435,7 +435,7 @@ def test_runs_that_read_views_have_their_disclosure_and_a_claim_with_the_policy(
         config.changed(method="public_only", epsilon=None, delta=None, clip_norm=None), None, FakeFacts(protected=False).manifests(config)
     )
     facts = FakeFacts(protected=True)
-    facts.claim = lambda config: plain  # type: ignore[method-assign,assignment,return-value]
+    facts.claim = lambda config, plan: plain  # type: ignore[method-assign,assignment,return-value]
     tracker = Tracker(spec, facts=facts)
     tracker.sweep_started()
     tracker.views_disclosed(PolicyDisclosure(splits=(measured,)), DisclosureSheet(path=tmp_path / "sheet.png", mlflow_only=True))

@@ -7,7 +7,6 @@ import pytest
 import spaces
 
 from dpcore.config import Places, RuntimeFlags
-from dpcore.privacy import accounting
 from sweeps.tracking.trial_facts import CatalogFacts
 
 
@@ -17,8 +16,7 @@ def test_a_claim_names_the_generator_that_the_trial_draws_from(
 ) -> None:
     private = SimpleNamespace(name="p", role="PRIVATE", protected=True)
     monkeypatch.setattr(CatalogFacts, "manifests", lambda self, config: {"private": private})
-    monkeypatch.setattr(accounting, "plan_privacy", fake_trials.plan)
     config = spaces.space().trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})
-    claim = CatalogFacts(places, RuntimeFlags(secure_rng=secure)).claim(config)
+    claim = CatalogFacts(places, RuntimeFlags(secure_rng=secure)).claim(config, fake_trials.plan(config, None))
     assert claim.randomness.startswith(generator)
     assert "floating-point" in claim.paragraph()
