@@ -23,6 +23,7 @@ from dpcore.config import METHODS, TrialConfig, parse_config
 from dpcore.config.registry import installed
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import epsilon_spent
+from dpcore.privacy.plan import PrivacyPlan
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -94,7 +95,6 @@ def test_a_strangers_method_makes_its_direction_from_released_values(site: Path)
     from dpcore.privacy.directions import direction_of
     from dpcore.privacy.mechanism import Mechanism, Randomness, Sources
     from dpcore.privacy.per_example import Batch, GradientEngine
-from dpcore.privacy.plan import PrivacyPlan
     from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 
     class Held:
