@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from scipy.optimize import brentq
 from dpcore.config import Relation, TrialConfig
 from dpcore.errors import BadInput, NotAsPlanned, Refused
 from dpcore.privacy.plan import PrivacyPlan
+from dpcore.privacy.plan import Spending as Spending
 from dpcore.privacy.remembered import Key, remembered
 
 AccountantName = Literal["pld", "rdp"]
@@ -47,37 +48,6 @@ _NEIGHBOURS: dict[Relation, NeighboringRelation] = {
     "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
     "replace": NeighboringRelation.REPLACE_ONE,
 }
-
-
-@dataclass(frozen=True)
-class Spending:
-    """`steps` releases of a Gaussian mechanism on Poisson samples. A noise multiplier of 0 is a release without privacy.
-
-    `relation` says for which neighbours it is priced; the mechanism is the same.
-
-    Raises:
-        BadInput: q outside [0, 1], a negative or non-finite noise multiplier, negative steps.
-    """
-
-    sampling_prob: float
-    noise_multiplier: float
-    steps: int
-    relation: Relation = "add_remove"
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.sampling_prob <= 1.0:
-            raise BadInput(f"sampling_prob must lie in [0, 1], given {self.sampling_prob}")
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0.0):
-            raise BadInput(f"noise_multiplier must be finite and not negative, given {self.noise_multiplier}")
-        if self.steps < 0:
-            raise BadInput(f"steps must not be negative, given {self.steps}")
-        if self.relation not in _NEIGHBOURS:
-            raise BadInput(f"relation must be {' or '.join(_NEIGHBOURS)}, given {self.relation}")
-
-    def event(self, count: int = 1) -> dp_event.DpEvent:
-        """The same as a dp-accounting event, `count` times over."""
-        step = dp_event.PoissonSampledDpEvent(self.sampling_prob, dp_event.GaussianDpEvent(self.noise_multiplier))
-        return dp_event.SelfComposedDpEvent(step, self.steps * count)
 
 
 def plan_privacy(config: TrialConfig, cache_dir: Path | None = None) -> PrivacyPlan | None:

@@ -7,18 +7,52 @@ Light: neither torch nor the accountant, so that driver, worker and tables can h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dpcore.config import PrivacyUnit, Relation, TrialConfig
-from dpcore.errors import NotAsPlanned, Refused
+from dpcore.errors import BadInput, NotAsPlanned, Refused
 
 if TYPE_CHECKING:
-    from dpcore.privacy.accounting import Spending
+    from dp_accounting.dp_event import DpEvent
 
 TOLERANCE = 1e-6
 """Relative, of an ε. Accounting is deterministic; the last digits of a machine's transforms are not."""
+
+
+@dataclass(frozen=True)
+class Spending:
+    """`steps` releases of a Gaussian mechanism on Poisson samples. A noise multiplier of 0 is a release without privacy.
+
+    `relation` says for which neighbours it is priced; the mechanism is the same.
+
+    Raises:
+        BadInput: q outside [0, 1], a negative or non-finite noise multiplier, negative steps.
+    """
+
+    sampling_prob: float
+    noise_multiplier: float
+    steps: int
+    relation: Relation = "add_remove"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.sampling_prob <= 1.0:
+            raise BadInput(f"sampling_prob must lie in [0, 1], given {self.sampling_prob}")
+        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0.0):
+            raise BadInput(f"noise_multiplier must be finite and not negative, given {self.noise_multiplier}")
+        if self.steps < 0:
+            raise BadInput(f"steps must not be negative, given {self.steps}")
+        if self.relation not in get_args(Relation):
+            raise BadInput(f"relation must be {' or '.join(get_args(Relation))}, given {self.relation}")
+
+    def event(self, count: int = 1) -> DpEvent:
+        """The same as a dp-accounting event, `count` times over."""
+        from dp_accounting import dp_event
+
+        step = dp_event.PoissonSampledDpEvent(self.sampling_prob, dp_event.GaussianDpEvent(self.noise_multiplier))
+        return dp_event.SelfComposedDpEvent(step, self.steps * count)
 
 
 EpsilonAt = Callable[["PrivacyPlan", int], float]
@@ -52,8 +86,6 @@ class PrivacyPlan:
     @property
     def spending(self) -> Spending:
         """The events of all steps."""
-        from dpcore.privacy.accounting import Spending
-
         return Spending(self.sampling_prob, self.noise_multiplier, self.steps, self.relation)
 
     @property
