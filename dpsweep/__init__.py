@@ -26,30 +26,69 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from search_spaces.loader import load_space
+    from sweeps.api.calculators import epsilon, score
+    from sweeps.api.ledgers import LedgerReading, read_ledger
+    from sweeps.api.results import Results, WrittenReport, best, read_results, report
+    from sweeps.api.specs import SweepOptions, new_spec
+    from sweeps.api.sweep import Plan, plan, resume, run, status
+    from sweeps.api.trials import Trained, evaluate, pretrain, train
     from sweeps.ledger.ledger import Ledger
+    from sweeps.pricing.budget import Budget
+    from sweeps.records.results import TrialRecord
     from sweeps.records.spec import SweepSpec
 
 _ERRORS = ("BadInput", "Corrupt", "DiskFull", "Diverged", "DpsweepError", "NotReplayable", "OutOfMemory", "Refused", "Unavailable")
-_MODULE_OF = {
-    **dict.fromkeys(_ERRORS, "dpcore.errors"),
-    "load_space": "search_spaces.loader",
-    "Ledger": "sweeps.ledger.ledger",
-    "SweepSpec": "sweeps.records.spec",
+_NAMES_IN = {
+    "dpcore.errors": _ERRORS,
+    "search_spaces.loader": ("load_space",),
+    "sweeps.api.calculators": ("epsilon", "score"),
+    "sweeps.api.ledgers": ("LedgerReading", "read_ledger"),
+    "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
+    "sweeps.api.specs": ("SweepOptions", "new_spec"),
+    "sweeps.api.sweep": ("Plan", "plan", "resume", "run", "status"),
+    "sweeps.api.trials": ("Trained", "evaluate", "pretrain", "train"),
+    "sweeps.ledger.ledger": ("Ledger",),
+    "sweeps.pricing.budget": ("Budget",),
+    "sweeps.records.results": ("TrialRecord",),
+    "sweeps.records.spec": ("SweepSpec",),
 }
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 
 __all__ = [
     "BadInput",
+    "Budget",
     "Corrupt",
     "DiskFull",
     "Diverged",
     "DpsweepError",
     "Ledger",
+    "LedgerReading",
     "NotReplayable",
     "OutOfMemory",
+    "Plan",
     "Refused",
+    "Results",
+    "SweepOptions",
     "SweepSpec",
+    "Trained",
+    "TrialRecord",
     "Unavailable",
+    "WrittenReport",
+    "best",
+    "epsilon",
+    "evaluate",
     "load_space",
+    "new_spec",
+    "plan",
+    "pretrain",
+    "read_ledger",
+    "read_results",
+    "report",
+    "resume",
+    "run",
+    "score",
+    "status",
+    "train",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ FIXED_IN_A_SWEEP = ("privacy_unit", "relation")
 def load_space(
     name_or_path: str | Path,
     *,
-    assignments: Sequence[str] = (),
+    assignments: Sequence[str] | Mapping[str, Any] = (),
     epsilons: Sequence[float] | None = None,
     trials: int | None = None,
 ) -> SpaceFile:
@@ -46,8 +46,8 @@ def load_space(
 
     Args:
         name_or_path: a preset's name, else a path.
-        assignments: `path=value` texts; `sweep.` and `references.` keys are set, a TrialConfig path is fixed and
-            no longer searched (its `when` stays).
+        assignments: `path=value` texts, or a mapping from path to value; `sweep.` and `references.` keys are set, a
+            TrialConfig path is fixed and no longer searched (its `when` stays).
         epsilons: replaces `sweep.epsilons`; what `search_at` says of other ε is then dropped.
         trials: replaces `sweep.trials_per_epsilon`.
 
@@ -58,7 +58,7 @@ def load_space(
     document = _read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(document, dict):
         raise BadInput(f"{path}: expected a mapping with the keys {', '.join(SECTIONS)}")
-    given = dict(_parse_assignment(text) for text in assignments)
+    given = dict(assignments) if isinstance(assignments, Mapping) else dict(_parse_assignment(text) for text in assignments)
     narrowed = epsilons is not None or "sweep.epsilons" in given
     if epsilons is not None:
         given["sweep.epsilons"] = list(epsilons)

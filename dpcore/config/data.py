@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -79,3 +80,16 @@ class Places(Part):
 
     data_dir: Path
     cache_dir: Path
+
+    @classmethod
+    def of(cls, data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> Self:
+        """The two folders as absolute paths, which a worker with another working directory finds too.
+
+        | not given | is |
+        |---|---|
+        | `data_dir` | the variable DPSWEEP_DATA_DIR, else `data` in the working directory |
+        | `cache_dir` | the variable DPSWEEP_CACHE_DIR, else `cache` in `data_dir` |
+        """
+        data = Path(os.environ.get("DPSWEEP_DATA_DIR", "data") if data_dir is None else data_dir)
+        cache = os.environ.get("DPSWEEP_CACHE_DIR", data / "cache") if cache_dir is None else cache_dir
+        return cls(data_dir=data.absolute(), cache_dir=Path(cache).absolute())

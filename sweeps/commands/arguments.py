@@ -7,19 +7,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dpcore.config import Places
-from sweeps.records.spec import DEFAULT_STORAGE
-
-if TYPE_CHECKING:
-    from sweeps.records.spec import SweepSpec
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+from sweeps.records.spec import DEFAULT_STORAGE, NAME_PATTERN
 
 
 def finite_number(text: str) -> float:
@@ -130,14 +122,6 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def spec_of(args: argparse.Namespace, *, state: bool = True) -> SweepSpec:
-    """The spec of the sweep that NAME, --storage and --state name. With `state`, its study and ledger must be on this machine."""
-    from sweeps.records.publication import load_spec, require_state
-
-    spec = load_spec(args.name, args.storage, args.state)
-    return require_state(spec) if state else spec
-
-
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: one JSON document on stdout and nothing else there."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -145,20 +129,18 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_places(parser: argparse.ArgumentParser) -> None:
     """Adds `--data-dir`, the folder of the datasets, and `--cache-dir`, the folder of everything that can be rebuilt."""
-    data, cache = os.environ.get("DPSWEEP_DATA_DIR", "data"), os.environ.get("DPSWEEP_CACHE_DIR")
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, default=Path(data), help="folder of the datasets (default: DPSWEEP_DATA_DIR, else ./data)"
+        "--data-dir", metavar="DIR", type=Path, default=None, help="folder of the datasets (default: DPSWEEP_DATA_DIR, else ./data)"
     )
     parser.add_argument(
         "--cache-dir",
         metavar="DIR",
         type=Path,
-        default=None if cache is None else Path(cache),
+        default=None,
         help="folder of caches, which can be rebuilt (default: DPSWEEP_CACHE_DIR, else DATA_DIR/cache)",
     )
 
 
 def places_of(args: argparse.Namespace) -> Places:
     """The data and cache directories that the command line names."""
-    cache = args.cache_dir if args.cache_dir is not None else args.data_dir / "cache"
-    return Places(data_dir=args.data_dir.absolute(), cache_dir=cache.absolute())
+    return Places.of(args.data_dir, args.cache_dir)

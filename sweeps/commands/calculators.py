@@ -9,7 +9,6 @@ from typing import Any
 
 from dpcore.errors import BadInput
 from sweeps.commands import arguments
-from sweeps.commands.budget import BudgetQuestion, answer_budget
 from sweeps.report.text import number, print_json, render_table
 
 RDP_NOTE = "private selection is priced by RDP, which PLD does not support: both numbers are RDP"
@@ -54,9 +53,9 @@ def add_parsers(commands: Any) -> None:
 
 def score_command(args: argparse.Namespace) -> int:
     """PCKh@0.5 and @0.1 in percent, as MPII counts it: mean without pelvis and thorax, per joint and per group."""
-    from sweeps.models.predictions import load_predictions, score_predictions
+    from sweeps.api.calculators import score
 
-    document = score_predictions(load_predictions(args.predictions))
+    document = score(args.predictions)
     if args.json:
         print_json(document)
         return 0
@@ -74,42 +73,39 @@ def _percent(value: float | None) -> str:
 
 def epsilon_command(args: argparse.Namespace) -> int:
     """ε of T Poisson-subsampled Gaussian steps, or the noise that a target ε needs; and the price of many such runs."""
+    from sweeps.api.calculators import epsilon
+
     _check_selection(args)
-    document = answer_budget(
-        BudgetQuestion(
-            sampling_prob=args.sampling_prob,
-            steps=args.steps,
-            delta=args.delta,
-            noise_multiplier=args.noise_multiplier,
-            target_epsilon=args.target_epsilon,
-            accountant="rdp" if args.selection else args.accountant,
-            composed=args.composed,
-            mean_trials=args.mean_trials,
-            shape=args.shape,
-            relation=args.relation,
-        )
+    budget = epsilon(
+        sampling_prob=args.sampling_prob,
+        steps=args.steps,
+        delta=args.delta,
+        noise_multiplier=args.noise_multiplier,
+        target_epsilon=args.target_epsilon,
+        accountant=args.accountant,
+        composed=args.composed,
+        mean_trials=args.mean_trials,
+        shape=args.shape,
+        relation=args.relation,
     )
     if args.json:
-        print_json(document)
+        print_json(budget.document())
         return 0
-    print(f"epsilon           {number(document['epsilon'], 5)}   (one run, {'rdp' if args.selection else args.accountant})")
-    print(f"delta             {document['delta']:g}")
-    print(f"noise multiplier  {number(document['noise_multiplier'], 5)}")
-    if document["sweep_epsilon"] is not None:
+    print(f"epsilon           {number(budget.epsilon, 5)}   (one run, {'rdp' if args.selection else args.accountant})")
+    print(f"delta             {budget.delta:g}")
+    print(f"noise multiplier  {number(budget.noise_multiplier, 5)}")
+    if budget.sweep_epsilon is not None:
         law = f"{args.composed} runs composed" if args.composed else f"best of {args.mean_trials:g} runs on average, shape {args.shape:g}"
-        print(f"sweep epsilon     {number(document['sweep_epsilon'], 5)}   ({law})")
+        print(f"sweep epsilon     {number(budget.sweep_epsilon, 5)}   ({law})")
     if args.selection:
         print(RDP_NOTE)
     return 0
 
 
 def _check_selection(args: argparse.Namespace) -> None:
+    """What the law says without its switch, and the switch without its law: in words of the command line."""
     given = [flag for flag, value in (("--mean-trials", args.mean_trials), ("--shape", args.shape)) if value is not None]
     if args.selection is None and given:
         raise BadInput(f"{' and '.join(given)} describe private selection: add --selection private or leave them out")
-    if args.selection is None:
-        return
-    if args.mean_trials is None or args.shape is None:
+    if args.selection is not None and len(given) < 2:
         raise BadInput("--selection private needs both --mean-trials M and --shape H: the law of the number of runs")
-    if args.mean_trials <= 1:
-        raise BadInput(f"--mean-trials must be above 1, given {args.mean_trials:g}: the law always runs at least one trial")

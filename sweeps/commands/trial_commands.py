@@ -6,12 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dpcore.config import Places
-from dpcore.errors import BadInput
 from sweeps.commands import arguments
 from sweeps.report.text import number, percent, print_json
-
-RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
 
 
 def add_parsers(commands: Any) -> None:
@@ -67,26 +63,10 @@ def _add_optional_places(parser: argparse.ArgumentParser) -> None:
 
 def best_command(args: argparse.Namespace) -> int:
     """Prints the winner at an ε and writes best.yaml."""
-    from sweeps.records.export import best_trial, export_trial, write_exported
-    from sweeps.records.publication import results_at_hand
-    from sweeps.records.results import read_results
+    from sweeps.api.results import best, best_document
 
-    spec = arguments.spec_of(args, state=False)
-    with results_at_hand(spec) as folder:
-        record = best_trial(read_results(folder), args.epsilon)
-    if args.out is not None:
-        write_exported(export_trial(record, spec), args.out)
-    document = {
-        "epsilon_target": record.epsilon,
-        "epsilon_spent": record.epsilon_spent,
-        "delta": record.delta if record.delta is not None else record.config.delta,
-        "method": record.config.method,
-        "pckh_50": record.pckh_50,
-        "pckh_10": record.pckh_10,
-        "trial_id": record.trial_id,
-        "fingerprint": record.fingerprint,
-    }
-    _print_result(document, as_json=args.json)
+    record = best(args.name, args.epsilon, storage=args.storage, state=args.state, out=args.out)
+    _print_result(best_document(record), as_json=args.json)
     if args.out is not None and not args.json:
         print(f"written: {args.out}; `dpsweep train {args.out}` trains it with fresh noise, charged to the ledger")
     return 0
@@ -94,77 +74,31 @@ def best_command(args: argparse.Namespace) -> int:
 
 def train_command(args: argparse.Namespace) -> int:
     """Trains from best.yaml. This is a new private run with fresh noise, and the ledger of the config's sweep is charged."""
-    from sweeps.models.retrain import TrainRequest, origin_spec, train_fresh, train_replay, train_resumed
-    from sweeps.records.export import read_exported
+    from sweeps.api.trials import how_of, train
 
-    if args.new_attempt and not args.resume:
-        raise BadInput("--new-attempt goes with --resume: it continues a training that cannot be replayed")
-    exported = read_exported(args.config)
-    spec = origin_spec(exported, needed=args.replay or (args.ledger is None and exported.config.spends_privacy))
-    request = TrainRequest(
-        exported=exported,
-        spec=spec,
-        places=_places_of_request(args, spec.places if spec is not None else None),
-        out=args.out if args.out is not None else Path(f"{args.config.stem}-model"),
-        ledger_url=args.ledger,
-    )
-    if args.replay:
-        document = train_replay(request, keep=args.out is not None)
-    else:
-        document = train_resumed(request, new_attempt=args.new_attempt) if args.resume else train_fresh(request)
-    _print_result(document, as_json=args.json)
-    if not args.json and (not args.replay or args.out is not None):
-        print(f"model: {request.out}")
+    how = how_of(resume=args.resume, replay=args.replay, new_attempt=args.new_attempt)
+    trained = train(args.config, out=args.out, how=how, ledger=args.ledger, data_dir=args.data_dir, cache_dir=args.cache_dir)
+    _print_result(trained.document, as_json=args.json)
+    if not args.json and trained.folder is not None:
+        print(f"model: {trained.folder}")
     return 0
-
-
-def _places_of_request(args: argparse.Namespace, of_sweep: Places | None) -> Places:
-    data = args.data_dir.absolute() if args.data_dir is not None else of_sweep.data_dir if of_sweep is not None else Path("data").absolute()
-    cache = args.cache_dir.absolute() if args.cache_dir is not None else of_sweep.cache_dir if of_sweep is not None else data / "cache"
-    return Places(data_dir=data, cache_dir=cache)
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
     """Scores a trained model."""
-    from sweeps.models.evaluation import score_model
-    from sweeps.records.publication import checkpoint_at_hand
+    from sweeps.api.trials import evaluate
 
-    with checkpoint_at_hand(args.checkpoint) as folder:
-        scored = score_model(folder, args.data, arguments.places_of(args))
-    document = {key: scored.meta.get(key) for key in RESULT_KEYS} | {"pckh_50": scored.state.mean(0.5), "pckh_10": scored.state.mean(0.1)}
-    _print_result(document, as_json=args.json)
+    _print_result(evaluate(args.checkpoint, args.data, data_dir=args.data_dir, cache_dir=args.cache_dir), as_json=args.json)
     return 0
 
 
 def pretrain_command(args: argparse.Namespace) -> int:
     """Runs the public stage of a config, which reads only PUBLIC data and costs no budget. Stores it in the cache for later
     trials, and scores it on the validation data: the score from which a private run starts."""
-    from sweeps.models.evaluation import pretrain_public
+    from sweeps.api.trials import pretrain
 
-    if args.out is not None and args.out.exists():
-        raise BadInput(f"{args.out} already exists and is not overwritten; give --out a new folder")
-    config, state = pretrain_public(_config_of(args.config), arguments.places_of(args), out=args.out)
-    document = dict.fromkeys(RESULT_KEYS) | {
-        "epsilon_spent": 0.0,
-        "method": config.method,
-        "pckh_50": state.mean(0.5),
-        "pckh_10": state.mean(0.1),
-        "fingerprint": config.fingerprint(),
-    }
-    _print_result(document, as_json=args.json)
+    _print_result(pretrain(args.config, out=args.out, data_dir=args.data_dir, cache_dir=args.cache_dir), as_json=args.json)
     return 0
-
-
-def _config_of(name_or_path: str) -> dict[str, Any]:
-    """The values of `trial` in a space, or of `config` in a best.yaml."""
-    from search_spaces.loader import load_space
-    from search_spaces.presets import preset_names
-    from sweeps.records.export import read_exported
-
-    path = Path(name_or_path)
-    if name_or_path not in preset_names() and path.is_file() and any(line.startswith("config:") for line in path.read_text().splitlines()):
-        return read_exported(path).config.model_dump(mode="json")
-    return load_space(name_or_path).trial
 
 
 def _print_result(document: dict[str, Any], *, as_json: bool) -> None:

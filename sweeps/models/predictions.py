@@ -6,6 +6,7 @@ The file is a NumPy archive, loaded without pickle, so a file from elsewhere can
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,25 +45,41 @@ def load_predictions(path: Path) -> Predictions:
     Raises:
         BadInput: the file is missing or not an .npz, an array is missing or has a wrong shape, or a label that counts is not finite.
     """
-    arrays = _read_arrays(path)
+    return check_predictions(_read_arrays(path), str(path))
+
+
+def check_predictions(given: Mapping[str, Any], where: str) -> Predictions:
+    """The predictions in arrays by name.
+
+    Args:
+        given: the arrays of `ARRAYS`, or what NumPy makes arrays of.
+        where: what a message calls them.
+
+    Raises:
+        BadInput: an array is missing, of another shape, or a label is not finite where it counts.
+    """
+    missing = [name for name in ARRAYS if name not in given]
+    if missing:
+        raise BadInput(f"{where}: missing {', '.join(missing)}; it holds {', '.join(given) or 'nothing'}")
+    arrays = {name: np.asarray(given[name]) for name in ARRAYS}
     count = len(arrays["predictions"]) if arrays["predictions"].ndim else 0
     if count == 0:
-        raise BadInput(f"{path}: predictions must be (N, {JOINTS}, 2) with N of at least 1, given {arrays['predictions'].shape}")
+        raise BadInput(f"{where}: predictions must be (N, {JOINTS}, 2) with N of at least 1, given {arrays['predictions'].shape}")
     expected = {"predictions": (count, JOINTS, 2), "keypoints": (count, JOINTS, 2), "visible": (count, JOINTS), "head_boxes": (count, 2, 2)}
     for name, shape in expected.items():
         if arrays[name].shape != shape:
-            raise BadInput(f"{path}: {name} must be {shape}, given {arrays[name].shape}")
+            raise BadInput(f"{where}: {name} must be {shape}, given {arrays[name].shape}")
         if arrays[name].dtype.kind not in "biuf":
-            raise BadInput(f"{path}: {name} must hold numbers, given {arrays[name].dtype}")
+            raise BadInput(f"{where}: {name} must hold numbers, given {arrays[name].dtype}")
     if not np.isin(arrays["visible"], (0, 1)).all():
-        raise BadInput(f"{path}: visible must hold only 0 and 1 (or False and True)")
+        raise BadInput(f"{where}: visible must hold only 0 and 1 (or False and True)")
     loaded = Predictions(
         predictions=arrays["predictions"].astype(np.float64),
         keypoints=arrays["keypoints"].astype(np.float64),
         visible=arrays["visible"].astype(bool),
         head_boxes=arrays["head_boxes"].astype(np.float64),
     )
-    _check_values(loaded, path)
+    _check_values(loaded, where)
     return loaded
 
 
@@ -83,20 +100,20 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise BadInput(f"{path}: cannot be read as an .npz archive without pickle ({error})") from None
 
 
-def _check_values(loaded: Predictions, path: Path) -> None:
+def _check_values(loaded: Predictions, where: str) -> None:
     unknown = loaded.visible & ~np.isfinite(loaded.keypoints).all(axis=-1)
     if unknown.any():
         row, joint = np.argwhere(unknown)[0]
-        raise BadInput(f"{path}: keypoints[{row}, {joint}] is not finite though the joint is visible ({int(unknown.sum())} such)")
+        raise BadInput(f"{where}: keypoints[{row}, {joint}] is not finite though the joint is visible ({int(unknown.sum())} such)")
     diagonal = np.linalg.norm(loaded.head_boxes[:, 1] - loaded.head_boxes[:, 0], axis=-1)
     without_head = ~(np.isfinite(diagonal) & (diagonal > 0))
     if without_head.any():
         raise BadInput(
-            f"{path}: head_boxes[{int(np.argmax(without_head))}] has no size; PCKh needs each head box ({int(without_head.sum())} such)"
+            f"{where}: head_boxes[{int(np.argmax(without_head))}] has no size; PCKh needs each head box ({int(without_head.sum())} such)"
         )
     scored = [joint for joint in range(JOINTS) if joint not in UNSCORED]
     if not loaded.visible[:, scored].any():
-        raise BadInput(f"{path}: no joint that PCKh counts is visible, so there is nothing to score")
+        raise BadInput(f"{where}: no joint that PCKh counts is visible, so there is nothing to score")
 
 
 def score_predictions(loaded: Predictions) -> dict[str, Any]:

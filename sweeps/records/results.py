@@ -232,13 +232,22 @@ class SweepResults:
                 return record
         raise BadInput(f"sweep {self.name} has no trial {trial_id}")
 
-    def write_parquet(self, folder: Path) -> None:
-        """Writes trials.parquet, curves.parquet and sweep.json below `folder`, each completely or not at all."""
+    def trial_table(self) -> Any:
+        """trials.parquet as a pyarrow table: one row per record."""
         import pyarrow as pa
 
-        _write_table(folder / "trials.parquet", pa.Table.from_pylist([_row(r) for r in self.records], schema=_trial_schema()))
-        points = [row for record in self.records for row in _curve_rows(record)]
-        _write_table(folder / "curves.parquet", pa.Table.from_pylist(points, schema=_curve_schema()))
+        return pa.Table.from_pylist([_row(r) for r in self.records], schema=_trial_schema())
+
+    def curve_table(self) -> Any:
+        """curves.parquet as a pyarrow table: one row per record, step and metric."""
+        import pyarrow as pa
+
+        return pa.Table.from_pylist([row for record in self.records for row in _curve_rows(record)], schema=_curve_schema())
+
+    def write_parquet(self, folder: Path) -> None:
+        """Writes trials.parquet, curves.parquet and sweep.json below `folder`, each whole or not at all."""
+        _write_table(folder / "trials.parquet", self.trial_table())
+        _write_table(folder / "curves.parquet", self.curve_table())
         prices = () if self.composed_epsilon is None else ("sweep_epsilon", "composed_epsilon")
         facts = {k: getattr(self, k) for k in ("name", "accounting", "delta", *prices, "planned", "stopped_by", "protected")}
         facts = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in facts.items()}  # JSON has no infinity

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
-from typing import Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from search_spaces.space import SpaceFile
 from sweeps.ledger.charges import FilterTerms
 from sweeps.records.warm_start import WarmStart
 from sweeps.storage.bucket import check_uri, is_uri
-from sweeps.storage.urls import default_store, sqlite_url
+from sweeps.storage.urls import check_tracking_scheme, default_store, has_credentials, has_password, sqlite_url
 
 RUN_TRIAL = "dpcore.train.trainer:run_trial"
 """The function behind a trial, as module:function. Any function that yields the same Reports can replace it."""
@@ -28,12 +28,34 @@ SPEC_FILE = "spec.json"
 DEFAULT_STORAGE = "sweep_results"
 """Default folder of the sweeps, in the current directory."""
 
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""A name that is a folder, an MLflow experiment and a study on every system."""
+
 SELECTED = "selected"
 """Attribute of the study of an ε: its private selection has ended."""
 
 
+def reporting_flags(space: SpaceFile) -> dict[str, int]:
+    """How often trials must report, and keep a checkpoint, for the stopper to have something to judge when its grace period ends."""
+    if space.sweep.stopper == "none":
+        return {}
+    every = min(RuntimeFlags().report_every_steps, space.stopping_grace_steps)
+    return {"report_every_steps": every, "checkpoint_every_steps": every}
+
+
+def _runtime_of(fields: dict[str, Any]) -> RuntimeFlags:
+    """How the trials of a sweep run where nobody says otherwise: on the GPU that they ask for, on as many threads as CPUs."""
+    if not {"space", "cpus_per_trial", "gpus_per_trial"} <= fields.keys():
+        return RuntimeFlags()  # one of them is wrong, which is what will be said
+    device = "cuda" if fields["gpus_per_trial"] > 0 else "cpu"
+    return RuntimeFlags(device=device, threads=max(1, int(fields["cpus_per_trial"])), **reporting_flags(fields["space"]))
+
+
 class SweepSpec(Part):
-    """The spec of one sweep. It holds no secret: the sweep key is a separate file.
+    """The spec of one sweep. It holds no secret: the sweep key is a separate file, and an address with credentials is refused.
+
+    Rules between fields hold here, so a spec from a command, from Python and from a file is the same. The runtime follows from
+    CPUs, GPUs and stopper unless it is given. Paths are absolute. A sweep in a bucket has its state elsewhere.
 
     Layout: `sweep_dir` has spec.json, checkpoints/ and results/. `state_dir` (the same unless `state` is given) has study.journal,
     reports.jsonl, sweep.key and sweep.lock. All sweeps of a storage share the ledger.
@@ -45,7 +67,6 @@ class SweepSpec(Part):
     name: str = Field(min_length=1)
     space: SpaceFile
     seed: int = Field(default=0, ge=0, description="initialisation, public batches and the search; never private randomness")
-    runtime: RuntimeFlags = RuntimeFlags()
     places: Places
     storage: str | Path
     state: Path | None = None
@@ -53,6 +74,7 @@ class SweepSpec(Part):
     max_concurrent: int | None = Field(default=None, ge=1, description="None: as many as the resources hold")
     cpus_per_trial: float = Field(default=1, gt=0)
     gpus_per_trial: float = Field(default=0, ge=0)
+    runtime: RuntimeFlags = Field(default_factory=_runtime_of, description="not given: from CPUs, GPUs and the space's stopper")
     max_failures: int = Field(default=2, ge=0, description="retries of one trial after its worker died")
     tracking_uri: str | None = None
     study_url: str | None = Field(default=None, description="SQLAlchemy URL without user and password; None: a journal in the state")
@@ -64,26 +86,52 @@ class SweepSpec(Part):
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:
-        if name in (".", "..") or any(c in name for c in "/\\\0\n"):
-            raise ValueError(f"a sweep's name becomes a folder: leave out slashes and line breaks, given {name!r}")
+        if not NAME_PATTERN.fullmatch(name):
+            raise ValueError(f"expected letters, digits, '.', '_' and '-' (100 at most, a letter or digit first), given {name!r}")
         return name
 
-    @field_validator("study_url")
+    @field_validator("tracking_uri", "study_url")
     @classmethod
     def _holds_no_credentials(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "")
-        if parts.username is not None or parts.password is not None:
+        if url is not None and has_credentials(url):
             raise ValueError(
-                "user and password would be stored with the sweep; leave them out and give them to the database's client (PGUSER and "
-                "PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
+                "user and password would be stored with the sweep; leave them out and give them to the client "
+                "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; PGUSER and PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
             )
         return url
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_a_store(cls, uri: str | None) -> str | None:
+        return None if uri is None else check_tracking_scheme(uri)
+
+    @field_validator("places")
+    @classmethod
+    def _seen_by_workers(cls, places: Places) -> Places:
+        return Places.of(places.data_dir, places.cache_dir)
 
     @field_validator("storage", "state")
     @classmethod
     def _absolute(cls, path: str | Path | None) -> str | Path | None:
         """Makes paths absolute, because workers have another working directory than the driver."""
         return None if path is None else check_uri(str(path)) if is_uri(path) else Path(os.path.abspath(path))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _state_of_a_bucket(cls, values: Any) -> Any:
+        """Beside a bucket, with the ledger in a database, nothing else must outlive this machine: a folder here will do as state."""
+        if not isinstance(values, dict) or values.get("state") is not None or values.get("ledger_url") is None:
+            return values
+        return {**values, "state": DEFAULT_STORAGE} if is_uri(values.get("storage", "")) else values
+
+    @model_validator(mode="after")
+    def _uses_what_it_holds(self) -> Self:
+        if (self.gpus_per_trial > 0) != (self.runtime.device == "cuda"):
+            raise ValueError(
+                f"gpus_per_trial {self.gpus_per_trial:g} and runtime.device {self.runtime.device} do not fit: a trial has a GPU exactly if "
+                "it computes on cuda; leave runtime.device out, or change gpus_per_trial"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_a_bucket(self) -> Self:
@@ -97,7 +145,7 @@ class SweepSpec(Part):
                 f"{given}: it cannot hold a private selection or a sealed ceiling, because its versions and access logs keep what was "
                 "deleted; give a folder as --storage, or another accounting and references.ceiling=false"
             )
-        if self.ledger_url is not None and urlsplit(self.ledger_url).password is not None:
+        if self.ledger_url is not None and has_password(self.ledger_url):
             raise ValueError(f"{given}, and its spec.json would hold the password of the ledger's URL; put the password into ~/.pgpass")
         return self
 

@@ -28,6 +28,7 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
     |---|---|
     | state | `running` while a driver holds the sweep's lock, `done` when every planned trial is in the results, else `interrupted` |
     | epsilons | per ε: epsilon, planned, running, done, pruned, failed, best, leader (trial_id and method of the best) |
+    | accounting | the regime |
     | sweep_epsilon | ε that the sweep has reserved so far; None under `unaccounted` |
     | sweep_epsilon_planned | ε that it will have reserved at its end; None under `unaccounted` |
     | seconds_left | estimate from the trials that have ended; None if it is unknown or must stay unknown (protected data) |
@@ -42,6 +43,7 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
     spent, planned = _prices(spec, accountant or dp_accountant(spec.places.cache_dir))
     return {
         "state": state,
+        "accounting": spec.space.sweep.accounting,
         "epsilons": groups,
         "sweep_epsilon": spent,
         "sweep_epsilon_planned": planned,

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
-from dpcore.config import RuntimeFlags
 from dpcore.errors import BadInput
 from search_spaces.regimes import REGIMES
 from search_spaces.space import HORIZON_PATH, SpaceFile, StoppingSettings, value_at
@@ -84,14 +83,6 @@ def plan_stopping(space: SpaceFile, report_every_steps: int) -> StoppingPlan | N
     rungs = _powers(first, factor, horizon) if is_asha else tuple(range(first, horizon, report_every_steps))
     others = settings.min_others or MIN_OTHERS
     return StoppingPlan(stopper=space.sweep.stopper, rungs=rungs, horizon=horizon, reduction_factor=factor, min_others=others)
-
-
-def reporting_flags(space: SpaceFile) -> dict[str, int]:
-    """How often trials must report and save a checkpoint, so that the stopper has a report when its grace period ends."""
-    if space.sweep.stopper == "none":
-        return {}
-    every = min(RuntimeFlags().report_every_steps, space.stopping_grace_steps)
-    return {"report_every_steps": every, "checkpoint_every_steps": every}
 
 
 def _powers(first: int, factor: int, horizon: int) -> tuple[int, ...]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from dpcore.errors import BadInput
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""The databases in which MLflow keeps runs."""
+SECRET_KEYS = ("user", "username", "password", "passwd")
+"""Keys of a URL's query that database drivers read as credentials."""
+
 
 RESERVED = frozenset("?#%")
 """What a path must not hold to stand in a URL as it is."""
@@ -33,7 +39,36 @@ def default_store(storage: Path) -> Path:
     return (storage / "mlflow.db").resolve()
 
 
+def has_credentials(url: str) -> bool:
+    """Whether a user or a password stands in the URL, before its host or in its query."""
+    parts = urlsplit(url)
+    return "@" in parts.netloc or any(key.lower() in SECRET_KEYS for key, _ in parse_qsl(parts.query, keep_blank_values=True))
+
+
+def has_password(url: str) -> bool:
+    """Whether a password stands in the URL, before its host or in its query."""
+    parts = urlsplit(url)
+    return parts.password is not None or any(key.lower() in ("password", "passwd") for key, _ in parse_qsl(parts.query))
+
+
+def check_tracking_scheme(uri: str) -> str:
+    """The address of an MLflow store, unchanged.
+
+    Raises:
+        BadInput: MLflow takes no address of that form.
+    """
+    if urlsplit(uri).scheme.partition("+")[0] not in {"http", "https", *DATABASES}:
+        raise BadInput(
+            f"--tracking-uri {without_user(uri)}: expected http(s)://HOST or a database URL such as sqlite:///mlflow.db; "
+            "MLflow stores no runs in plain folders"
+        )
+    return uri
+
+
 def without_user(uri: str) -> str:
     """The URL without user and password, safe to show."""
+    if not has_credentials(uri):
+        return uri
     parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+    shown = "&".join(part for part in parts.query.split("&") if part.partition("=")[0].lower() not in SECRET_KEYS)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=shown))

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dpcore.errors import BadInput, Unavailable
-from sweeps.storage.urls import without_user
+from sweeps.storage.urls import DATABASES, check_tracking_scheme, has_credentials, without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 ANSWER_WITHIN_S = 10
 
 
@@ -26,16 +25,10 @@ def take_credentials(uri: str) -> str:
     Raises:
         BadInput: a database URL has credentials (MLflow has no variable for them), or MLflow refuses the scheme.
     """
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme not in {"http", "https", *DATABASES}:
-        raise BadInput(
-            f"--tracking-uri {without_user(uri)}: expected http(s)://HOST or a database URL such as sqlite:///mlflow.db; "
-            "MLflow stores no runs in plain folders"
-        )
-    if parts.username is None and parts.password is None:
+    parts = urlsplit(check_tracking_scheme(uri))
+    if not has_credentials(uri):
         return uri
-    if scheme in DATABASES:
+    if parts.scheme.partition("+")[0] in DATABASES:
         raise BadInput(
             f"--tracking-uri {without_user(uri)}: user and password would be stored with the sweep; leave them out and give them to the "
             "database's client (PGUSER and PGPASSWORD, ~/.pgpass, ~/.my.cnf) or use an MLflow server"

@@ -20,7 +20,7 @@ from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
 from search_spaces.loader import build_space
-from sweeps.commands.sweep_commands import summarize
+from sweeps.api.sweep import summarize
 from sweeps.engine import driver as driver_module
 from sweeps.engine.driver import run_sweep
 from sweeps.engine.preflight import default_surroundings

@@ -27,7 +27,14 @@ ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spen
 def spec_of(tmp_path: Path, *, device: str = "cpu", **sections: object) -> SweepSpec:
     places = Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
     runtime = RuntimeFlags(device=device)
-    return SweepSpec(name="s", space=spaces.space(**sections), places=places, storage=tmp_path / "store", runtime=runtime)
+    return SweepSpec(
+        name="s",
+        space=spaces.space(**sections),
+        places=places,
+        storage=tmp_path / "store",
+        runtime=runtime,
+        gpus_per_trial=float(device == "cuda"),
+    )
 
 
 def schedule_of(spec: SweepSpec, *, key_id: str = "k", key_lost: bool = False) -> Schedule:

@@ -11,12 +11,12 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import Corrupt
-from sweeps.commands.sweep_commands import plan_lines
 from sweeps.engine.driver import plan_of
 from sweeps.pricing.duration import estimate_duration, span
 from sweeps.pricing.plan import SweepPlan
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.report.plan_text import plan_lines
 
 SECONDS = {"search": 10.0, "seed": 20.0, "control": 5.0, "floor": 40.0, "ceiling": 100.0}
 

@@ -66,6 +66,7 @@ def spec_of(tmp_path: Path, *, device: str = "cpu", law: SelectionLaw = LAWS[0],
         places=Places(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache"),
         storage=tmp_path / "store",
         runtime=RuntimeFlags(device=device),
+        gpus_per_trial=float(device == "cuda"),
     )
 
 

@@ -36,7 +36,7 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.results import CurvePoint, TrialRecord, read_results
-from sweeps.records.spec import SweepSpec
+from sweeps.records.spec import SweepSpec, reporting_flags
 from sweeps.report.progress import progress_line
 from sweeps.report.report import build_report
 from sweeps.report.status import sweep_status
@@ -47,7 +47,6 @@ from sweeps.search.stopping import (
     halving_stops,
     median_stops,
     plan_stopping,
-    reporting_flags,
     what_stopping_saves,
 )
 from sweeps.search.studies import Studies

@@ -10,10 +10,10 @@ import spaces
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused
 from sweeps.cli import main
-from sweeps.commands.sweep_commands import plan_lines
 from sweeps.pricing.plan import Accountant, plan_sweep
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.report.plan_text import plan_lines
 from sweeps.report.report import build_report
 from sweeps.search.studies import Studies
 from sweeps.search.warm_start import draw_of, with_warm_start

@@ -148,7 +148,13 @@ def spec(proxy: Proxy, places: Places, tmp_path: Path, request: pytest.FixtureRe
     monkeypatch.setattr(sender, "LONGEST_PAUSE_S", 1.0)
     space = load_space("quick", epsilons=[0.8])
     uri = f"http://127.0.0.1:{proxy.server_address[1]}"
-    return SweepSpec(name=request.node.name[:60], space=space, places=places, storage=tmp_path / "storage", tracking_uri=uri)
+    return SweepSpec(
+        name=request.node.name[:60].translate(str.maketrans("[]", "--")),
+        space=space,
+        places=places,
+        storage=tmp_path / "storage",
+        tracking_uri=uri,
+    )
 
 
 def tracker_of(spec: SweepSpec) -> Tracker:

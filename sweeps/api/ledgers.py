@@ -1,0 +1,89 @@
+"""The ledger behind a sweep: its lines, their sum, and whether they add up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.records.publication import load_spec, require_state
+from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
+
+if TYPE_CHECKING:
+    from sweeps.ledger.ledger import LedgerLine
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerReading:
+    """A ledger as it stands.
+
+    Attributes:
+        lines: all lines of the storage, in order.
+        epsilon_total: of all reservations on the sweep's dataset, at `delta`.
+        findings: what does not add up, one text each; empty when all is well.
+    """
+
+    lines: tuple[LedgerLine, ...]
+    epsilon_total: float
+    delta: float
+    findings: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every line adds up."""
+        return not self.findings
+
+    def document(self) -> dict[str, Any]:
+        """What `dpsweep ledger --json` prints."""
+        return {"lines": [asdict(line) for line in self.lines], "epsilon_total": self.epsilon_total, "verified": self.is_sound}
+
+
+def read_ledger(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> LedgerReading:
+    """Reads and verifies the ledger behind a sweep.
+
+    Args:
+        name: of the sweep.
+        storage: folder of the sweeps, or a bucket's URI.
+        state: folder of study, key and spool; None: where the sweep began.
+
+    Raises:
+        BadInput: there is no such sweep. Unavailable: its state or the ledger can't be reached.
+    """
+    from dpcore.privacy.composition import epsilon_of_charge, price
+    from sweeps.ledger.database import file_of
+    from sweeps.records.charged import open_ledger
+
+    spec = _spec(name, storage, state)
+    ledger = open_ledger(spec, must_exist=True, read_only=file_of(spec.resolved_ledger_url) is not None)
+    lines, delta = ledger.lines(), spec.space.delta
+    cohorts = {line.cohort for line in lines if line.sweep == spec.name}
+    total = max((ledger.epsilon_total(delta, price, cohort=cohort) for cohort in cohorts), default=0.0)
+    return LedgerReading(lines=lines, epsilon_total=total, delta=delta, findings=ledger.verify(epsilon_of_charge))
+
+
+def restore_lines(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> int:
+    """Writes the lines back that the witness knows and the ledger has lost; returns how many.
+
+    Raises:
+        BadInput, Unavailable: as `read_ledger`. Refused: witness and ledger contradict each other.
+    """
+    from sweeps.ledger.restoring import restore
+    from sweeps.records.charged import neighbours_of
+
+    spec = _spec(name, storage, state)
+    return restore(spec.resolved_ledger_url, (spec.ledger_witness, *neighbours_of(spec)))
+
+
+def renew_witness(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> LedgerLine:
+    """Starts a new witness for the ledger as it stands, and returns the line that says so.
+
+    Raises:
+        BadInput, Unavailable: as `read_ledger`.
+    """
+    from sweeps.records.charged import open_ledger
+
+    return open_ledger(_spec(name, storage, state), must_exist=True).renew_witness()
+
+
+def _spec(name: str, storage: str | Path, state: str | Path | None) -> SweepSpec:
+    return require_state(load_spec(name, storage, None if state is None else Path(state)))

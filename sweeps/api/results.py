@@ -1,0 +1,254 @@
+"""What came out of a sweep, for a notebook and for the commands: results, best, report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpcore.errors import Unavailable
+from sweeps.records.export import best_trial, export_trial, write_exported
+from sweeps.records.publication import REPORT, load_spec, publish, require_state, results_at_hand
+from sweeps.records.results import SweepResults, TrialRecord
+from sweeps.records.results import read_results as read_tables
+from sweeps.records.spec import DEFAULT_STORAGE, SPEC_FILE, SweepSpec
+from sweeps.report.comparison import compare
+from sweeps.report.text import number, percent, render_table
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+    from sweeps.report.report import SweepReport
+
+HEADER = ("ε", "winner", "method", "PCKh@0.5 %", "fresh seeds %", "floor %", "trials done")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results of a sweep. In a notebook it shows a table: one row per ε, the price below.
+
+    Attributes:
+        found: all records, with the sweep's price.
+        spec: the sweep.
+    """
+
+    found: SweepResults
+    spec: SweepSpec
+
+    @property
+    def name(self) -> str:
+        """Of the sweep."""
+        return self.found.name
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """The ε of the search, in the order of the sweep."""
+        return self.spec.space.sweep.epsilons
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """One record per trial and reference, in the order of hand-out."""
+        return self.found.records
+
+    @property
+    def sweep_epsilon(self) -> float | None:
+        """The price of the whole sweep. None: no guarantee (`unaccounted`, a ceiling that was shown), or not priced yet."""
+        return self.found.sweep_epsilon
+
+    @property
+    def stopped_by(self) -> str | None:
+        """Why the sweep ended before its plan; None where it did not."""
+        return self.found.stopped_by
+
+    @property
+    def has_winner(self) -> bool:
+        """Whether a private trial came to its end at any ε."""
+        return any(self.found.best(epsilon) is not None for epsilon in self.epsilons)
+
+    def best(self, epsilon: float) -> TrialRecord:
+        """The finished search trial with the highest PCKh@0.5 at `epsilon`; `.config` trains it.
+
+        Raises:
+            BadInput: the sweep has no such ε, or no trial there is done.
+        """
+        return best_trial(self.found, epsilon)
+
+    def report(self) -> SweepReport:
+        """The report; `.text()` is what `dpsweep report` prints. The results must be priced."""
+        from sweeps.report.report import build_report
+
+        return build_report(self.found, spec=self.spec)
+
+    def to_arrow(self) -> pyarrow.Table:
+        """One row per trial: scores as fractions, ε as numbers, the whole config as JSON."""
+        return self.found.trial_table()
+
+    def curves(self) -> pyarrow.Table:
+        """One row per trial, step and metric."""
+        return self.found.curve_table()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`to_arrow` as a data frame.
+
+        Raises:
+            Unavailable: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401  (an optional library: pyarrow's own message does not say what to do)
+        except ImportError:
+            raise Unavailable("to_pandas needs pandas, which is not installed: `pip install pandas`, or take to_arrow()") from None
+        return self.to_arrow().to_pandas()
+
+    def __repr__(self) -> str:
+        return "\n".join([self._title(), render_table(list(HEADER), self._rows()), self._price()])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(title)}</th>" for title in HEADER)
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<p><b>{escape(self._title())}</b></p>{table}<p>{escape(self._price())}</p>"
+
+    def _title(self) -> str:
+        return f"sweep {self.name}" + (f": ended before its plan, {self.stopped_by}" if self.stopped_by is not None else "")
+
+    def _rows(self) -> list[list[str]]:
+        rows = []
+        for one in compare(self.found, self.epsilons):
+            done = sum(record.state == "done" for record in self.found.of_role("search", one.epsilon))
+            winner = one.winner
+            shown = ["–", "–", "–"] if winner is None else [winner.trial_id, winner.config.method, percent(winner.pckh_50)]
+            rows.append([f"{one.epsilon:g}", *shown, percent(one.seed_mean), percent(one.floor), f"{done}"])
+        return rows
+
+    def _price(self) -> str:
+        at = f"at δ = {self.found.delta:.3g} ({self.found.accounting})"
+        if self.found.composed_epsilon is None:
+            return f"price of the sweep {at}: not known here; the ledger has it"
+        if self.found.sweep_epsilon is None:
+            composed = f"; composed, all trials cost ε = {number(self.found.composed_epsilon)}"
+            return f"price of the sweep {at}: no end-to-end guarantee{composed}"
+        stand_in = "" if self.found.protected else "; stand-in data: ε as it would be"
+        return f"price of the sweep {at}: ε = {number(self.found.sweep_epsilon)}{stand_in}"
+
+
+def read_results(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> Results:
+    """The results of a sweep, as far as it has come; priced where its ledger can be seen from this machine.
+
+    Args:
+        name: of the sweep.
+        storage: folder of the sweeps, or a bucket's URI.
+        state: folder of study, key and spool; None: where the sweep began.
+
+    Raises:
+        BadInput: there is no such sweep, or nothing has come out yet. Corrupt: a table does not read.
+    """
+    spec = load_spec(name, storage, None if state is None else Path(state))
+    with results_at_hand(spec) as folder:
+        found = read_tables(folder)
+    has_state = spec.bucket_uri is None or (spec.state_dir / SPEC_FILE).is_file()
+    return Results(found=priced_now(found, spec) if has_state else found, spec=spec)
+
+
+def priced_now(found: SweepResults, spec: SweepSpec) -> SweepResults:
+    """The results with their price as the ledger stands: infinite once a sealed ceiling was shown.
+
+    Raises:
+        Unavailable: the ledger can't be reached.
+    """
+    from sweeps.pricing.plan import dp_accountant, priced
+    from sweeps.pricing.sealed import was_unsealed
+    from sweeps.records.charged import open_ledger
+
+    if found.composed_epsilon is None:
+        found = priced(found, open_ledger(spec, read_only=True), dp_accountant())
+    return _without_guarantee(found) if found.of_role("sealed_ceiling") and was_unsealed(spec) else found
+
+
+def _without_guarantee(found: SweepResults) -> SweepResults:
+    return replace(found, composed_epsilon=math.inf, sweep_epsilon=None)
+
+
+def best(
+    name: str,
+    epsilon: float,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    state: str | Path | None = None,
+    out: str | Path | None = None,
+) -> TrialRecord:
+    """The best trial of a sweep at an ε; `out` takes its config as the file that `train` reads.
+
+    Raises:
+        BadInput: there is no such sweep or ε, no trial there is done, or `out` is in no folder.
+        Refused: `out` holds another config.
+    """
+    spec = load_spec(name, storage, None if state is None else Path(state))
+    with results_at_hand(spec) as folder:
+        record = best_trial(read_tables(folder), epsilon)
+    if out is not None:
+        write_exported(export_trial(record, spec), Path(out))
+    return record
+
+
+def best_document(record: TrialRecord) -> dict[str, Any]:
+    """What `dpsweep best --json` prints."""
+    return {
+        "epsilon_target": record.epsilon,
+        "epsilon_spent": record.epsilon_spent,
+        "delta": record.delta if record.delta is not None else record.config.delta,
+        "method": record.config.method,
+        "pckh_50": record.pckh_50,
+        "pckh_10": record.pckh_10,
+        "trial_id": record.trial_id,
+        "fingerprint": record.fingerprint,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """A report, and the files that hold it: the text first, then the figures."""
+
+    report: SweepReport
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return self.report.text()
+
+
+def report(
+    name: str,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    state: str | Path | None = None,
+    out: str | Path | None = None,
+    show_sealed: bool = False,
+) -> WrittenReport:
+    """Writes a sweep's report and its figures again, into `report/` of the sweep unless `out` is given.
+
+    Args:
+        name, storage, state: as for `read_results`.
+        out: another folder.
+        show_sealed: show the sealed ceiling: a release without privacy. The ledger's ε is ∞ from then on.
+
+    Raises:
+        BadInput: there is no such sweep, or no sealed ceiling to show. Refused: a cap is set, which ∞ passes.
+        Unavailable: the state or the ledger can't be reached.
+    """
+    from sweeps.pricing.sealed import unseal_ceiling
+    from sweeps.report.curves import save_epsilon_curves
+    from sweeps.report.report import build_report, write_report
+
+    spec = require_state(load_spec(name, storage, None if state is None else Path(state)))
+    found = priced_now(read_tables(spec.sweep_dir), spec)
+    if show_sealed:
+        found = _without_guarantee(unseal_ceiling(found, spec))
+    built = build_report(found, spec=spec)
+    folder = Path(out) if out is not None else spec.sweep_dir / REPORT
+    figures: Sequence[Path] = (*write_report(built, folder), *save_epsilon_curves(found, folder))
+    if out is None:
+        publish(spec, REPORT)
+    return WrittenReport(report=built, files=(folder / "report.md", *figures))

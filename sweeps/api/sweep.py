@@ -1,0 +1,156 @@
+"""A sweep from its plan to its end: plan, run, resume, status."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from search_spaces.space import SpaceFile
+from sweeps.api.results import Results
+from sweeps.api.specs import SweepOptions, spec_of
+from sweeps.records.publication import load_spec, require_state
+from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
+
+if TYPE_CHECKING:
+    from sweeps.pricing.plan import SweepPlan
+    from sweeps.records.results import SweepResults
+    from sweeps.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a sweep would run, and what it would cost. Printed, it is what `dpsweep run --dry-run` shows.
+
+    Attributes:
+        spec: the sweep; `run` takes it.
+        plan: its groups (one per ε, with noise multiplier, q and steps) and its price under each regime.
+    """
+
+    spec: SweepSpec
+    plan: SweepPlan
+
+    @property
+    def sweep_epsilon(self) -> float | None:
+        """The price of the whole sweep under its own regime; None under `unaccounted`."""
+        return self.plan.sweep_epsilon
+
+    def __str__(self) -> str:
+        from sweeps.report.plan_text import plan_text
+
+        return plan_text(self.spec, self.plan)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def plan(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOptions]) -> Plan:
+    """Plans a sweep: nothing is started, nothing is charged, nothing is written but caches.
+
+    Args:
+        space: a preset's name, the path of a space file, a loaded space, or a spec.
+        **options: see `SweepOptions`.
+
+    Raises:
+        BadInput: a mistake in the space or an option, or a dataset is missing.
+        Refused: the price would pass `epsilon_total`, or the name is taken: what `run` would refuse too.
+
+    >>> planned = plan("quick", epsilons=[0.8], trials=2, storage="never_made")
+    >>> print(planned)  # doctest: +ELLIPSIS
+    plan of quick: ...
+    >>> planned.sweep_epsilon > 0.8
+    True
+    """
+    from sweeps.engine.driver import plan_of
+
+    spec = spec_of(space, options)
+    return Plan(spec=spec, plan=plan_of(spec))
+
+
+def run(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOptions]) -> Results:
+    """Runs a new sweep to its end and writes its report; a line per trial goes to stderr.
+
+    Args:
+        space: a preset's name, the path of a space file, a loaded space, or a spec.
+        **options: see `SweepOptions`.
+
+    Returns:
+        The priced results. Where `stopped_by` is set, the sweep ended before its plan.
+
+    Raises:
+        BadInput, Refused, Unavailable: nothing was begun, nothing is charged.
+        DpsweepError: Ctrl-C or a full disk ended it; `resume` goes on. What was reserved stays charged.
+    """
+    from sweeps.engine.driver import run_sweep
+
+    spec = spec_of(space, options)
+    if spec.tracking_uri is not None:
+        from sweeps.tracking.tracker import check_tracking
+
+        check_tracking(spec.tracking_uri)
+    return Results(found=run_sweep(spec, summarize=partial(summarize, spec)), spec=spec)
+
+
+def resume(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> Results:
+    """Goes on with a sweep that was interrupted, however it ended; nothing is doubled. A finished one writes its results again.
+
+    Args:
+        name: of the sweep.
+        storage: folder of the sweeps, or a bucket's URI.
+        state: folder of study, key and spool; None: where the sweep began.
+
+    Raises:
+        BadInput: there is no such sweep. Refused: another process runs it. Unavailable: its state is not on this machine.
+    """
+    from sweeps.engine.driver import resume_sweep
+
+    spec = existing_spec(name, storage, state)
+    moved = None if state is None else Path(state)
+    return Results(found=resume_sweep(name, storage, state=moved, summarize=partial(summarize, spec)), spec=spec)
+
+
+def status(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> dict[str, Any]:
+    """Where a sweep stands, whether its driver lives or not: what `dpsweep status --json` prints.
+
+    Args:
+        name, storage, state: as for `resume`.
+
+    Returns:
+        state, epsilons (a list of counts), sweep_epsilon, sweep_epsilon_planned, seconds_left: see `sweeps.report.status`.
+
+    Raises:
+        BadInput: there is no such sweep. Unavailable: its state is not on this machine.
+    """
+    from sweeps.report.status import sweep_status
+
+    return sweep_status(existing_spec(name, storage, state))
+
+
+def existing_spec(
+    name: str, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None, *, with_state: bool = True
+) -> SweepSpec:
+    """The spec of a sweep that exists; `with_state`: its study and ledger must be seen from this machine.
+
+    Raises:
+        BadInput: there is no such sweep. Unavailable: its state is not on this machine.
+    """
+    return require_state(load_spec(name, storage, None if state is None else Path(state)))
+
+
+def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
+    """Writes the report, curves and contact sheets and gives them to the tracker, while that is open."""
+    from sweeps.report.contact_sheet import save_contact_sheets
+    from sweeps.report.curves import save_epsilon_curves
+    from sweeps.report.report import build_report, write_report
+
+    report = build_report(results, spec=spec)
+    folder = spec.sweep_dir / "report"
+    figures = (*write_report(report, folder), *save_epsilon_curves(results, folder))
+    sheets = save_contact_sheets(results, spec, shown=folder, sealed=spec.state_dir / "sealed")
+    for sheet in sheets:
+        if sheet.reason is not None:
+            print(f"dpsweep: ε = {sheet.epsilon:g}: {sheet.reason}", file=sys.stderr)
+    tracker.summary(results, report.markdown(), figures, sheets)

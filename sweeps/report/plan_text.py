@@ -1,0 +1,77 @@
+"""The plan of a sweep for people: trials, noise, steps, price and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sweeps.pricing.duration import estimate_duration
+from sweeps.pricing.validation import validation_line
+from sweeps.report.text import number, render_table
+from sweeps.search.stopping import plan_stopping, what_stopping_saves
+
+if TYPE_CHECKING:
+    from dpcore.privacy.accounting import Spending
+    from sweeps.pricing.plan import SweepPlan
+    from sweeps.pricing.regimes import RegimePrice
+    from sweeps.records.spec import SweepSpec
+
+
+def plan_text(spec: SweepSpec, plan: SweepPlan) -> str:
+    """Trials, noise, steps, price and, where it is known, time of a sweep that has not begun: what `--dry-run` prints."""
+    rows = []
+    for group in plan.groups:
+        spending = group.spending
+        noise = ["–", "–", "–", "0"]
+        if spending is not None:
+            noise = [number(spending.sampling_prob), number(spending.noise_multiplier), str(spending.steps), number(group.price)]
+        elif group.spendings:
+            noise = [_range(group.spendings, name) for name in ("sampling_prob", "noise_multiplier", "steps")] + ["–"]
+        rows.append([f"{group.epsilon:g}", "", f"{group.trials:g}", str(group.reruns), str(group.control), *noise])
+    mean = " on average" if spec.space.sweep.regime.is_selection else ""
+    header = ["ε", "", "trials", "fresh seeds", "controls", "q", "noise multiplier", "steps", "price at this ε"]
+    parts = [
+        f"plan of {spec.name}: {plan.trials:g} runs{mean}, {', '.join(plan.references) or 'no references'} once",
+        render_table(header, rows),
+        render_table(["accounting", "what it rests on", "sweep ε"], [_price_row(price, plan) for price in plan.prices]),
+        "\n".join(plan_lines(spec, plan)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _range(spendings: Sequence[Spending], name: str) -> str:
+    values = [float(getattr(one, name)) for one in spendings]
+    return f"{number(min(values))} to {number(max(values))}"
+
+
+def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
+    mark = "→ " if price.accounting == plan.accounting else "  "
+    return [f"{mark}{price.accounting}", price.basis, "–" if price.epsilon is None else number(price.epsilon)]
+
+
+def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
+    """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
+    lines = []
+    if all(group.spending is not None for group in plan.groups):
+        steps = sum((group.trials + group.reruns) * group.spending.steps for group in plan.groups if group.spending is not None)
+        lines.append(f"private steps in all: {steps:g}")
+    lines.append(plan.headline)
+    if spec.warm_start is not None:
+        lines.append(spec.warm_start.text(spec.name))
+    trained = ", ".join(f"{number(final)} at ε = {group.epsilon:g}" for final, group in zip(plan.finals, plan.groups, strict=True))
+    kept = ", for which the filter keeps room" if plan.basis.filter is not None else " beside this"
+    lines.append(f"final training (dpsweep train): {trained}{kept}")
+    if plan.composed_epsilon is not None:
+        targets = ", ".join(f"{group.epsilon:g}" for group in plan.groups)
+        lines.append(
+            f"unaccounted shows each trial's own epsilon ({targets}) and hides the {plan.composed_epsilon:.3g} that choosing costs"
+        )
+    if plan.epsilon_total is not None:
+        lines.append(f"cap: epsilon_total {plan.epsilon_total:g}")
+    stopping = plan_stopping(spec.space, spec.runtime.report_every_steps)
+    if stopping is not None:
+        lines.append(what_stopping_saves(stopping, plan.accounting))
+    lines.append(validation_line(spec.space, spec.places.cache_dir))
+    duration = estimate_duration(spec, plan)
+    lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())
+    return lines
