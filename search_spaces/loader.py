@@ -55,7 +55,11 @@ def load_space(
         BadInput: one line per mistake, each with its path and what was expected.
     """
     path = _find(name_or_path)
-    document = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    document = _read_yaml(text, str(path))
     if not isinstance(document, dict):
         raise BadInput(f"{path}: expected a mapping with the keys {', '.join(SECTIONS)}")
     given = dict(assignments) if isinstance(assignments, Mapping) else dict(_parse_assignment(text) for text in assignments)

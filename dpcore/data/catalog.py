@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpcore.config import Places, PrivacyUnit, did_you_mean
+from dpcore.config import Places, PrivacyUnit, TrialConfig, did_you_mean
 from dpcore.data.folders import locked
 from dpcore.data.manifest import SCHEMA_VERSION
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
 from dpcore.errors import BadInput, Refused
+from dpcore.pose.skeleton import UNSCORED
 
 EMBEDDED_KIND = "datasets"
 """Folder below the cache directory for generated datasets."""
@@ -129,6 +131,44 @@ def _check_people_apart(private: ShardSet, rows: NDArray[np.int64]) -> None:
     if (overlap & others).any():
         first, second = (private.source_ids[rows[i]] for i in np.argwhere(overlap & others)[0])
         raise Refused(f"{where}: the crops of {first} and {second} overlap, so each shows pixels of the other; use privacy_unit image")
+
+
+def check_sizes(config: TrialConfig, datasets: Iterable[ShardSet]) -> None:
+    """Refuses datasets whose crops are not of the size that the model takes.
+
+    Raises:
+        BadInput: names the dataset and both sizes.
+    """
+    wanted = (config.model.input_height_px, config.model.input_width_px)
+    for dataset in datasets:
+        given = (dataset.manifest.height_px, dataset.manifest.width_px)
+        if given != wanted:
+            raise BadInput(
+                f"dataset {dataset.manifest.name} has crops of {given[0]}x{given[1]} px, the model takes {wanted[0]}x{wanted[1]}: "
+                "import it again at that size, or change model.input_height_px and model.input_width_px"
+            )
+
+
+def check_scorable(validation: ShardSet) -> None:
+    """Refuses PUBLIC validation data on which no PCKh can be computed, before a trial is charged for it.
+
+    PCKh counts visible joints, without pelvis and thorax, of people whose head size is known. Of PRIVATE data nothing is looked at.
+
+    Raises:
+        BadInput: no person has a head size, or none of those who have one has a visible joint that counts.
+    """
+    if validation.manifest.role != "PUBLIC":
+        return
+    name = validation.manifest.name
+    known = np.isfinite(validation.head_size_px) & (validation.head_size_px > 0)
+    if not known.any():
+        raise BadInput(
+            f"data.validation {name}: no head size is known, and PCKh divides by it; import it with head_size in its records or with "
+            "--head-boxes, or give other validation data"
+        )
+    counted = np.delete(validation.visible[known], UNSCORED, axis=1)
+    if not counted.any():
+        raise BadInput(f"data.validation {name}: no joint that PCKh counts is labelled where the head size is known; give other data")
 
 
 def check_crops(private: ShardSet) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
-from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset, unit_ids
+from dpcore.data.catalog import check_crops, check_roles, check_sizes, check_unit, open_dataset, unit_ids
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import build_views
-from dpcore.errors import BadInput, Refused
+from dpcore.errors import Refused
 from dpcore.privacy.rehearsal import check_proxy_size
 from dpcore.train.inputs import labels_of
 from dpcore.train.pseudo_labels import pseudo_labelled
@@ -65,14 +65,7 @@ def open_trial_data(
     public = open_dataset(config.data.public, places)
     validation = open_dataset(config.data.validation, places)
     check_roles(private, public, validation, private_validation=private_validation, rehearsal=config.is_rehearsal)
-    wanted = (config.model.input_height_px, config.model.input_width_px)
-    for dataset in (private, public, validation):
-        given = (dataset.manifest.height_px, dataset.manifest.width_px)
-        if given != wanted:
-            raise BadInput(
-                f"dataset {dataset.manifest.name} has crops of {given[0]}x{given[1]} px, the model takes {wanted[0]}x{wanted[1]}: "
-                "import it again at that size, or change model.input_height_px and model.input_width_px"
-            )
+    check_sizes(config, (private, public, validation))
     _check_guarantee(config, private, sealed=sealed)
     views = _public_side(config, private, public=public, places=places, runtime=runtime)
     return TrialData(private=private, public=public, validation=validation, views=views)

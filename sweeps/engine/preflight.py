@@ -73,10 +73,12 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     """Opens and verifies the datasets of a sweep.
 
     Raises:
-        BadInput: one is missing. Corrupt: one does not verify. Refused: roles or overlaps are wrong, the units of privacy cannot be
-            told apart, or labels that are to stay private placed the crops.
+        BadInput: one is missing or of another crop size than the model takes, or no score can be computed on the validation data.
+        Corrupt: one does not verify.
+        Refused: roles or overlaps are wrong, the units of privacy cannot be told apart, or labels that are to stay private placed
+            the crops.
     """
-    from dpcore.data.catalog import check_crops, check_roles, check_unit, open_dataset
+    from dpcore.data.catalog import check_crops, check_roles, check_scorable, check_sizes, check_unit, open_dataset
     from dpcore.data.cohorts import check_cohort
     from dpcore.data.shards import members_beside
 
@@ -86,6 +88,8 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     private, public, validation = (open_dataset(name, places) for name in (data.in_private_place, data.public, data.validation))
     validated = spec.space.sweep.validation == "private"
     check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
+    check_sizes(config, (private, public, validation))
+    check_scorable(validation)
     if config.labels == "private" and spec.space.splits_in_use:
         check_crops(private)
     if config.is_rehearsal:

@@ -21,6 +21,9 @@ from dpcore.pose.skeleton import MPII_16, UNSCORED
 JOINTS = len(MPII_16)
 ARRAYS = ("predictions", "keypoints", "visible", "head_boxes")
 
+_OTHERS = ((b"MATLAB", "a MATLAB file"), (b"\x89HDF", "a MATLAB 7.3 or HDF5 file"), (b"{", "a JSON file"), (b"[", "a JSON file"))
+"""First bytes of what people give in place of an .npz archive."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
@@ -86,6 +89,9 @@ def check_predictions(given: Mapping[str, Any], where: str) -> Predictions:
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise BadInput(f"{path}: no such file; expected an .npz with the arrays {', '.join(ARRAYS)}")
+    kind = next((kind for start, kind in _OTHERS if path.read_bytes()[:16].lstrip().startswith(start)), None)
+    if kind is not None:
+        raise BadInput(f"{path}: this is {kind}; save {', '.join(ARRAYS)} with numpy.savez and score that")
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -251,15 +251,19 @@ def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cach
     searched = {path: p for path, p in space.parameters_at(epsilon).items() if path in SPENDING_PATHS}
     ends = [p.choice if isinstance(p, Choice) else p.bounds for p in searched.values()]
     found: dict[Spending, None] = {}
+    refusal: BadInput | None = None
     for corner in itertools.product(*ends):
         try:
             plan = accountant.plan(config.changed(**dict(zip(searched, corner, strict=True))), cache_dir)
-        except BadInput:  # TrialConfig refuses this corner, for example a batch larger than N
+        except BadInput as error:  # TrialConfig refuses this corner, for example a batch larger than N
+            refusal = error
             continue
         if plan is not None:
             found[plan.spending] = None
+    if not found and not searched:
+        raise BadInput(f"epsilon {epsilon:g}: {refusal}")
     if not found:
-        raise BadInput(f"no corner of {', '.join(searched)} is admissible at epsilon {epsilon:g}: narrow their ranges")
+        raise BadInput(f"no corner of {', '.join(searched)} is admissible at epsilon {epsilon:g}: {refusal}; narrow their ranges")
     return tuple(found)
 
 

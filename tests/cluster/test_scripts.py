@@ -105,6 +105,37 @@ def test_slurm_starts_ray_on_every_node_with_a_token_that_stands_in_no_argument(
     assert "absolute" in run("slurm.sbatch", "quick", "b", "here", env={**stand_in, **job}, shell="bash").stderr
 
 
+@pytest.mark.parametrize(
+    ("found", "address"),
+    [
+        ("10.0.0.1 10.1.0.1", "10.0.0.1"),
+        ("127.0.1.1 10.0.0.7", "10.0.0.7"),
+        ("fe80::1%eth0 ::1 169.254.3.4 192.168.7.2", "192.168.7.2"),
+        ("fe80::1%eth0 2001:db8::7", "[2001:db8::7]"),
+        ("127.0.1.1 ::1 fe80::1", None),
+        ("", None),
+    ],
+)
+def test_slurm_takes_an_address_of_the_head_that_other_nodes_reach(
+    stand_in: dict[str, str], tmp_path: Path, found: str, address: str | None
+) -> None:
+    programs = tmp_path / "programs"
+    write_program(programs / "scontrol", "printf 'n1\\nn2\\n'")
+    write_program(programs / "hostname", f'test "$1" = --ip-address && echo "{found}"')
+    write_program(programs / "ray", 'printf "%s\\n" "$@"')
+    write_program(programs / "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
+    job = {"SLURM_SUBMIT_DIR": str(CLUSTER_DIR.parent), "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2"}
+    gpus = {"SLURM_GPUS_ON_NODE": "gpu:a100:4"}
+    done = run("slurm.sbatch", "quick", "a", tmp_path / "s", env={**stand_in, **job, **gpus}, shell="bash")
+    if address is None:
+        assert "has no address that other nodes reach" in done.stderr
+        assert (done.returncode, done.stdout) == (1, "")
+    else:
+        given = done.stdout.splitlines()
+        assert given[given.index("--address") + 1] == f"{address}:24711"
+        assert "--num-gpus=4" in given
+
+
 @pytest.mark.parametrize("name", [name for name in SECRETS if name != "PGPASSWORD"])
 def test_mlflow_does_not_start_without(name: str, stand_in: dict[str, str]) -> None:
     done = run("mlflow-server.sh", env={**stand_in, **{key: value for key, value in SECRETS.items() if key != name}})

@@ -225,3 +225,11 @@ def test_whether_labels_are_public_is_fixed_and_never_searched(tmp_path: Path) -
     assert load_space(write(tmp_path, GOOD.replace("trial:", "trial:\n  labels: private"))).trial["labels"] == "private"
     lines = refusal(tmp_path, "search:", "search:\n  labels: {choice: [public, private]}")
     assert lines == ["search.labels: whether labels are public is for the data's owner to say, once: fix it in trial"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_bytes("# größe\nsweep: {}\n".encode(encoding))
+    with pytest.raises(BadInput, match=r"space\.yaml: not UTF-8 text"):
+        load_space(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from sweeps.cli import main
 
@@ -127,6 +128,10 @@ def test_score_of_no_file_or_another_kind_of_file(tmp_path: Path, capsys: pytest
     assert "no such file" in mistake(capsys, "score", str(tmp_path / "none.npz"))
     (tmp_path / "text.npz").write_text("not an archive")
     assert "cannot be read" in mistake(capsys, "score", str(tmp_path / "text.npz"))
+    savemat(tmp_path / "pred.mat", {"preds": np.zeros(3)})
+    assert "this is a MATLAB file" in mistake(capsys, "score", str(tmp_path / "pred.mat"))
+    (tmp_path / "pred.json").write_text("[]")
+    assert "this is a JSON file" in mistake(capsys, "score", str(tmp_path / "pred.json"))
 
 
 @pytest.mark.parametrize(

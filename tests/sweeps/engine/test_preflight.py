@@ -1,0 +1,61 @@
+"""What PUBLIC data and manifests tell before a trial is charged: whether a score can be computed, and whether crops fit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from spaces import space
+
+from dpcore.config import Places
+from dpcore.data.importers import import_hrnet
+from dpcore.data.synthetic import synth
+from dpcore.errors import BadInput
+from sweeps.engine.driver import plan_of
+from sweeps.records.spec import SweepSpec
+
+PERSON: dict[str, Any] = {"image": "a.png", "center": [60, 60], "scale": 0.4, "joints": [[40 + j, 50] for j in range(16)]}
+
+
+@pytest.fixture
+def spec(places: Places, tmp_path: Path) -> SweepSpec:
+    """A sweep on small datasets, with a validation set of 64 px crops that the tests make."""
+    synth(places.data_dir / "private", "private", count=12, seed=1, role="PRIVATE")
+    synth(places.data_dir / "public", "public", count=12, seed=2, role="PUBLIC")
+    data = {"private": "private", "public": "public", "validation": "validation", "nominal_examples": 12}
+    stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 4}}
+    return SweepSpec(name="s", space=space(trial={"data": data, "stages": stages}), places=places, storage=tmp_path / "storage")
+
+
+def validation_set(spec: SweepSpec, tmp_path: Path, *, size_px: int = 64, visible: int = 1, head_size: float | None = 9.5) -> None:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (120, 120, 3), dtype=np.uint8)).save(tmp_path / "images" / "a.png")
+    record = {**PERSON, "joints_vis": [visible] * 16, "head_size": head_size}
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    out = spec.places.data_dir / "validation"
+    size = {"height_px": size_px, "width_px": size_px}
+    import_hrnet(tmp_path / "a.json", tmp_path / "images", out, name="validation", role="PUBLIC", protected=False, one_based=False, **size)
+
+
+def test_validation_data_with_head_sizes_are_planned(spec: SweepSpec, tmp_path: Path) -> None:
+    validation_set(spec, tmp_path)
+    assert plan_of(spec).trials > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"head_size": None}, "data.validation validation: no head size is known.*--head-boxes"),
+        ({"visible": 0}, "data.validation validation: no joint that PCKh counts"),
+        ({"size_px": 192}, "dataset validation has crops of 192x192 px, the model takes 64x64"),
+    ],
+)
+def test_a_sweep_that_could_not_score_is_refused_before_anything_is_written(
+    spec: SweepSpec, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    validation_set(spec, tmp_path, **changes)
+    with pytest.raises(BadInput, match=said):
+        plan_of(spec)
+    assert not (tmp_path / "storage").exists()
