@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SPACE = """
 sweep: {epsilons: [3.7], delta: 1.0e-3, trials_per_epsilon: 2, sampler: noted, accounting: twice}
-references: {floor: true, ceiling: false, control: true, winner_seeds: 1, disclosure: false}
+references: {floor: false, ceiling: false, control: false, winner_seeds: 1, disclosure: false}
 splits: {pixels_8: {transform: pixelate, cell_px: 8}}
 trial:
   data: {private: theirs, public: tiny/public, validation: tiny/validation, nominal_examples: 30}
