@@ -4,7 +4,7 @@ A space is a partial `TrialConfig` (`trial`) and the dotted paths that are searc
 (`search_at`). A parameter with `when` is active where all its keys match; an inactive one is absent from a draw, and its
 field keeps TrialConfig's None. TrialConfig alone judges combinations: a draw in the space may still be refused by it.
 
-Torch-free and Optuna-free: whoever samples walks `parameters_at` in order and asks `is_active`.
+Torch-free and Optuna-free. A sampler goes through `parameters_at` in order and asks `is_active`.
 """
 
 from __future__ import annotations

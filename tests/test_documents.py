@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -58,6 +59,13 @@ def sentences(text: str) -> list[str]:
     return [one for block in flat for one in re.split(r"(?<=[.!?])[*)]* |: (?=[A-Z])", block) if len(one.split()) > 1]
 
 
+def docstrings(path: Path) -> list[str]:
+    """The docstrings of a module, without their tables."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, documented)]
+    return [text for node in nodes if (text := ast.get_docstring(node)) is not None]
+
+
 @pytest.mark.parametrize("path", LINKED, ids=name_of)
 def test_every_link_leads_to_a_file_of_the_repository(path: Path) -> None:
     assert broken_links(path.read_text(encoding="utf-8"), path) == []
@@ -109,3 +117,13 @@ def test_the_readme_of_a_package_lists_its_rooms(package: str) -> None:
 def test_sentences_are_short(path: Path) -> None:
     lengths = [len(sentence.split()) for sentence in sentences(path.read_text(encoding="utf-8"))]
     assert sum(lengths) / len(lengths) <= MOST_WORDS
+
+
+def test_sentences_of_docstrings_are_short() -> None:
+    long = []
+    for package in ("dpcore", "dpsweep", "search_spaces", "sweeps"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            lengths = [len(one.split()) for text in docstrings(path) for one in sentences(text)]
+            if lengths and sum(lengths) / len(lengths) > MOST_WORDS:
+                long.append(f"{name_of(path)}: {sum(lengths) / len(lengths):.1f} words a sentence")
+    assert long == []

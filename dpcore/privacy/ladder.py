@@ -1,8 +1,8 @@
 """What a successive-halving ladder costs when the number of trials per rung is fixed beforehand.
 
-Trials share one noise multiplier, calibrated for the whole horizon; those that leave at a rung have taken fewer releases. As
-the numbers per rung and the steps of each rung are constants, the steps in all are one too, whoever stays: so PLD composes
-them, and nothing is refunded on what was seen. That holds while who stays is decided by a public score or one that was paid for.
+Trials share one noise multiplier, calibrated for the whole horizon. Trials that leave at a rung have made fewer releases. The numbers of
+trials and steps per rung are constants. So the total number of steps is a constant too, whichever trials stay. PLD composes these steps,
+and nothing is refunded because of results. This holds if a public score, or a score that was paid for, decides which trials stay.
 """
 
 from __future__ import annotations

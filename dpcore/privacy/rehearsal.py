@@ -1,9 +1,9 @@
-"""A private run played through on public data: what changes when a proxy stands in the private part's place.
+"""Rehearses a private run on public data: what changes if a proxy replaces the private part.
 
-Settings are worth carrying over where a step feels the same: the same steps, learning rate and clipping norm, and the same
-noise relative to the batch, σC/B, which is what the optimizer sees. So the noise is calibrated for the private dataset's own
-q, the expected batch B is kept where the proxy is large enough (its q is then larger), and where it has fewer than B
-examples the batch is the whole proxy and the noise shrinks with it. Torch-free.
+Settings carry over only if the steps are alike: the same number of steps, learning rate and clipping norm, and the same noise relative to
+the batch, σC/B. So the noise is calibrated for the q of the private dataset. If the proxy is large enough, the expected batch B
+stays, and only q is larger. If the proxy has fewer than B examples, the batch is the whole proxy, and the noise shrinks with it.
+Torch-free.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class StepTerms:
     """How the private steps of a trial run.
 
     Attributes:
-        config: with the batch and N that steps really have; but for a rehearsal the trial's own.
-        noise_multiplier: None where the method adds no noise.
+        config: the trial's config. In a rehearsal, with the batch and N that the steps really have.
+        noise_multiplier: None if the method adds no noise.
     """
 
     config: TrialConfig
@@ -29,7 +29,7 @@ class StepTerms:
 
 
 def step_terms(config: TrialConfig, plan: PrivacyPlan | None) -> StepTerms:
-    """The terms of a trial's steps, of a rehearsal by its proxy's size.
+    """The terms of a trial's steps. In a rehearsal they depend on the size of the proxy.
 
     Guarantees: in a rehearsal noise_multiplier · C / B equals the private run's, to rounding.
 
@@ -55,7 +55,7 @@ def step_terms(config: TrialConfig, plan: PrivacyPlan | None) -> StepTerms:
 
 
 def check_proxy_size(config: TrialConfig, count: int) -> None:
-    """Holds what the config says of its proxy against the dataset.
+    """Compares the size of the proxy in the config with the dataset.
 
     Raises:
         BadInput: `data.proxy_examples` is not `count`.
