@@ -60,10 +60,10 @@ def sentences(text: str) -> list[str]:
 
 
 def docstrings(path: Path) -> list[str]:
-    """The docstrings of a module, without their tables."""
+    """The docstrings of a module, up to their examples."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, documented)]
-    return [text for node in nodes if (text := ast.get_docstring(node)) is not None]
+    return [text.partition(">>>")[0] for node in nodes if (text := ast.get_docstring(node)) is not None]
 
 
 @pytest.mark.parametrize("path", LINKED, ids=name_of)

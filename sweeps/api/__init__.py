@@ -1,5 +1,5 @@
-"""What the command line does, as functions: `dpsweep` shows them to Python, the commands parse, call them and print.
+"""What the command line does, as functions. `dpsweep` exports them to Python. The commands parse arguments, call them and print.
 
-They stand here and not in `dpsweep`, because the commands need them too, and `dpsweep` needs the commands: two packages that import
-each other.
+The functions are here and not in `dpsweep`, because the commands need them too and `dpsweep` needs the commands. Otherwise the two packages
+would import each other.
 """

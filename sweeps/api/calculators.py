@@ -1,4 +1,4 @@
-"""Answers from files and numbers alone, no training, no sweep: the budget calculator and PCKh of anyone's predictions."""
+"""Answers from files and numbers, without training or a sweep: the budget calculator, and PCKh of predictions from any program."""
 
 from __future__ import annotations
 
