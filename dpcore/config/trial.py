@@ -127,6 +127,11 @@ class TrialConfig(Part):
         if isinstance(rank, int) and rank > examples:
             raise ValueError(f"subspace.rank {rank} is more than the {examples} public examples (subspace.examples) it is fitted to")
         expected, nominal = self.stages.private.expected_batch_size, self.data.nominal_examples
+        if self.delta is not None and self.delta * nominal >= 1:
+            raise ValueError(
+                f"delta {self.delta:g} is not below 1/N = {1 / nominal:.3g} (data.nominal_examples {nominal}): publishing one whole record "
+                f"would keep it; give at most {1 / (10 * nominal):.3g}"
+            )
         if expected > nominal:
             raise ValueError(f"stages.private.expected_batch_size {expected} is more than data.nominal_examples {nominal}")
         if self.public_weight == 0 and self.private_weight == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -38,7 +39,7 @@ class DatasetHeader(Part):
 
     `protected` marks data of real people. Only PRIVATE data can be protected. Stand-ins (synthetic people, research benchmarks) are
     PRIVATE and not protected. `cohort` names the people in a ledger (`dpcore.data.cohorts`). If it is None, the name is derived from
-    the image ids.
+    the image ids. `ledger` is where they are charged, whatever storage a sweep runs in.
     """
 
     name: str = Field(min_length=1)
@@ -49,6 +50,7 @@ class DatasetHeader(Part):
     origin: str = Field(description="generator and its settings, or importer and its source file")
     cohort: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="PRIVATE data: who is charged")
     crops: Crops = "labels"
+    ledger: str | None = Field(default=None, description="PRIVATE data: SQLAlchemy URL of the ledger that its people are charged to")
 
     @property
     def is_synthetic(self) -> bool:
@@ -94,6 +96,17 @@ class Manifest(DatasetHeader):
     def header(self) -> DatasetHeader:
         """The fields that the dataset's maker decided."""
         return DatasetHeader(**{name: getattr(self, name) for name in DatasetHeader.model_fields})
+
+
+def name_ledger(folder: Path, url: str) -> None:
+    """Writes into a dataset's manifest which ledger its people are charged to, whole or not at all."""
+    manifest = load_manifest(folder).model_copy(update={"ledger": url})
+    temporary = folder / f".{MANIFEST_NAME}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(manifest.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / MANIFEST_NAME)
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -178,6 +178,17 @@ def _refuse_twins(records: list[Record], first_of: dict[str, tuple[str, str]]) -
             )
 
 
+def ledgers_of(cohort: str, folder: Path) -> set[str]:
+    """The ledgers that datasets of the same people beside `folder` name.
+
+    Raises:
+        Corrupt: a manifest there cannot be read.
+    """
+    places = [path.parent for path in sorted(folder.parent.glob(f"[!.]*/{MANIFEST_NAME}")) if path.parent.resolve() != folder.resolve()]
+    manifests = [load_manifest(place) for place in places]
+    return {manifest.ledger for manifest in manifests if manifest.ledger is not None and manifest.cohort == cohort}
+
+
 def members_beside(folder: Path) -> list[Members]:
     """The people of the PRIVATE datasets in the same parent folder as `folder`.
 

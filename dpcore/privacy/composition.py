@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dp_accounting import dp_event, rdp
@@ -76,7 +76,19 @@ class Filtered:
         return spent + rdp_of(run, self.order) <= self.rdp * (1 + TOLERANCE)
 
 
-Charge = Spending | Selected | Filtered
+@dataclass(frozen=True)
+class AtOrder:
+    """No charge: what stands beside it is bounded by RDP at `order`, which was fixed beforehand. So nothing else had to be."""
+
+    order: int
+
+    @property
+    def rdp(self) -> float:
+        """Of itself."""
+        return 0.0
+
+
+Charge = Spending | Selected | Filtered | AtOrder
 
 
 def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Path | None = None) -> float:
@@ -87,11 +99,12 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     | none | 0 |
     | fixed runs alone | PLD |
     | also selections | RDP at the best order |
-    | also filters | RDP at the smallest order of a filter: RDP grows with the order, so each budget holds there too |
+    | also filters, or an order | RDP at the smallest order: RDP grows with the order, so each budget holds there too |
+    | one of those, and a claim of replacement | RDP of one removed and one added |
 
     Raises:
         BadInput: a negative count, or delta outside (0, 1).
-        Refused: RDP is needed, and a run is priced for replacement.
+        Refused: a run is priced for replacement beside a filter of an order below 4.
     """
     wanted = [(charge, count) for charge, count in charges if count]  # a planned run may happen no time at all
     if any(count < 0 for _, count in wanted):
@@ -99,16 +112,40 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     runs = [(charge, count) for charge, count in wanted if isinstance(charge, Spending)]
     if len(runs) == len(wanted):
         return compose(runs, delta, cache_dir=cache_dir)
-    for run, _ in runs:
-        refuse_replacement(run, "RDP, which filters and selections need,")
     order = _order_of(wanted)
+    if any(run.relation == "replace" for run, _ in runs):
+        return _price_of_pairs([(_by_removal(charge), count) for charge, count in wanted], delta, order)
     if order is None:
         accountant = rdp.RdpAccountant(ORDERS)
         for charge, count in wanted:
-            if not isinstance(charge, Filtered):
+            if not isinstance(charge, Filtered | AtOrder):
                 accountant.compose(charge.event(), count)
         return float(accountant.get_epsilon(delta))
     return epsilon_at(order, rdp_at(wanted, order), delta)
+
+
+def _by_removal(charge: Charge) -> Charge:
+    """The same run as one that a unit is added to or removed from."""
+    return replace(charge, relation="add_remove") if isinstance(charge, Spending) else charge
+
+
+def _price_of_pairs(wanted: Sequence[tuple[Charge, int]], delta: float, order: int | None) -> float:
+    """ε for a replaced unit, which is one removed and one added: RDP obeys a weak triangle inequality (Mironov 2017, Corollary 4),
+    D_α(P‖R) ≤ (α − ½)/(α − 1) · D_2α(P‖Q) + D_2α−1(Q‖R). With a fixed order, α is half of it.
+
+    Raises:
+        Refused: a filter's order is below 4.
+    """
+    if order is not None and order < 4:
+        raise Refused(f"a filter of order {order} beside a claim of replacement: no bound is known below order 4; use another ledger")
+    halves = [one for one in ORDERS if one <= 128] if order is None else [order // 2]
+    needed = sorted({*ORDERS, *(2 * one for one in halves), *(2 * one - 1 for one in halves)})
+    sums = [0.0] * len(needed)
+    for charge, count in wanted:
+        own = [charge.rdp] * len(needed) if isinstance(charge, Filtered | AtOrder) else _rdp_of_event(charge.event(), tuple(needed))
+        sums = [total + count * one for total, one in zip(sums, own, strict=True)]
+    at = dict(zip(needed, sums, strict=True))
+    return min(epsilon_at(a, (a - 0.5) / (a - 1) * at[2 * a] + at[2 * a - 1], delta) for a in halves)
 
 
 def epsilon_of_charge(charge: Spending | Selected, delta: float) -> float:
@@ -178,7 +215,7 @@ def rdp_at(charges: Iterable[tuple[Charge, int]], order: int) -> float:
     """
     total = []
     for charge, count in charges:
-        if isinstance(charge, Filtered):
+        if isinstance(charge, Filtered | AtOrder):
             if charge.order < order:
                 raise BadInput(f"a filter of order {charge.order} bounds nothing at order {order}")
             total.append(count * charge.rdp)
@@ -201,9 +238,40 @@ def _conversion_cost(order: int, delta: float) -> float:
 
 
 def _order_of(charges: Iterable[tuple[Charge, int]]) -> int | None:
-    return min((charge.order for charge, _ in charges if isinstance(charge, Filtered)), default=None)
+    return min((charge.order for charge, _ in charges if isinstance(charge, Filtered | AtOrder)), default=None)
+
+
+def rdp_of_all(charges: Sequence[tuple[Charge, int]], order: int, *, replaced: bool) -> float | None:
+    """RDP of everything together at `order`, `replaced` for a unit that gives way to another; None where a filter's order is too small
+    to say."""
+    least = _order_of(charges)
+    if least is not None and least < (2 * order if replaced else order):
+        return None
+    plain = [(_by_removal(charge), count) for charge, count in charges]
+    if not replaced:
+        return rdp_at(plain, order)
+    orders = tuple(sorted({*ORDERS, 2 * order, 2 * order - 1}))
+    total = 0.0
+    for charge, count in plain:
+        own = [charge.rdp] * len(orders) if isinstance(charge, Filtered | AtOrder) else _rdp_of_event(charge.event(), orders)
+        upper, lower = own[orders.index(2 * order)], own[orders.index(2 * order - 1)]
+        total += count * ((order - 0.5) / (order - 1) * upper + lower)
+    return total
+
+
+def filter_budget(order: int, epsilon: float, delta: float) -> float:
+    """The RDP at `order` that ε at δ leaves room for; not above 0 where there is none."""
+    return epsilon - _conversion_cost(order, delta)
+
+
+def order_for(epsilon: float, delta: float) -> int:
+    """The order at which Gaussians that use up ε at δ cost least: what a cap fixes before anything is spent."""
+    log = math.log(1 / delta)
+    best = 1 + math.sqrt(log) / (math.sqrt(log + epsilon) - math.sqrt(log))
+    nearest: int = min(ORDERS, key=lambda one: abs(math.log(one / best)))
+    return nearest
 
 
 @functools.lru_cache(maxsize=1024)
-def _rdp_of_event(event: dp_event.DpEvent) -> tuple[float, ...]:
-    return tuple(float(value) for value in rdp.RdpAccountant(ORDERS).compose(event).rdp)
+def _rdp_of_event(event: dp_event.DpEvent, orders: tuple[int, ...] = ORDERS) -> tuple[float, ...]:
+    return tuple(float(value) for value in rdp.RdpAccountant(orders).compose(event).rdp)

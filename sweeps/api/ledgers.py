@@ -11,6 +11,7 @@ from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
 
 if TYPE_CHECKING:
     from sweeps.ledger.ledger import LedgerLine
+    from sweeps.ledger.totals import UnitTotal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +20,12 @@ class LedgerReading:
 
     Attributes:
         lines: all lines of the storage, in order.
-        epsilon_total: of all reservations on the sweep's dataset, at `delta`.
+        totals: of all reservations on the people of the sweep, one per unit of privacy; none where something does not add up.
         findings: what does not add up, one text each; empty when all is well.
     """
 
     lines: tuple[LedgerLine, ...]
-    epsilon_total: float
+    totals: tuple[UnitTotal, ...]
     delta: float
     findings: tuple[str, ...]
 
@@ -33,9 +34,17 @@ class LedgerReading:
         """Whether every line adds up."""
         return not self.findings
 
+    @property
+    def epsilon_total(self) -> float | None:
+        """The largest total; None where there is none for some unit, or the ledger does not verify."""
+        known = [one.epsilon for one in self.totals if one.epsilon is not None]
+        return max(known, default=0.0) if self.is_sound and len(known) == len(self.totals) else None
+
     def document(self) -> dict[str, Any]:
         """What `dpsweep ledger --json` prints."""
-        return {"lines": [asdict(line) for line in self.lines], "epsilon_total": self.epsilon_total, "verified": self.is_sound}
+        totals = [{"unit": one.unit, "epsilon": one.epsilon, "delta": one.delta, "says": one.text()} for one in self.totals]
+        lines = [asdict(line) for line in self.lines]
+        return {"lines": lines, "epsilon_total": self.epsilon_total, "totals": totals, "verified": self.is_sound}
 
 
 def read_ledger(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> LedgerReading:
@@ -51,14 +60,17 @@ def read_ledger(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str 
     """
     from dpcore.privacy.composition import epsilon_of_charge, price
     from sweeps.ledger.database import file_of
+    from sweeps.ledger.totals import totals_of
     from sweeps.records.charged import open_ledger
 
     spec = _spec(name, storage, state)
     ledger = open_ledger(spec, must_exist=True, read_only=file_of(spec.resolved_ledger_url) is not None)
-    lines, delta = ledger.lines(), spec.space.delta
-    cohorts = {line.cohort for line in lines if line.sweep == spec.name}
-    total = max((ledger.epsilon_total(delta, price, cohort=cohort) for cohort in cohorts), default=0.0)
-    return LedgerReading(lines=lines, epsilon_total=total, delta=delta, findings=ledger.verify(epsilon_of_charge))
+    findings, delta = ledger.verify(epsilon_of_charge), spec.space.delta  # before anything is priced
+    lines = () if any("is damaged" in text for text in findings) else ledger.lines()
+    cohorts = sorted({line.cohort for line in lines if line.sweep == spec.name and line.event != "note"})
+    own = [] if findings else [[line for line in lines if line.cohort == cohort] for cohort in cohorts]
+    totals = tuple(one for charged in own for one in totals_of(charged, delta, price))
+    return LedgerReading(lines=lines, totals=totals, delta=delta, findings=findings)
 
 
 def restore_lines(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> int:

@@ -32,6 +32,12 @@ def add_parsers(commands: Any) -> None:
     arguments.add_places(info)
     arguments.add_json(info)
     info.set_defaults(execute=info_command)
+    ledger = verbs.add_parser("ledger", help="name the ledger of a dataset's people, and their cap for all time")
+    ledger.add_argument("dataset", metavar="D", help="a PRIVATE dataset's name below the data directory, or its folder")
+    _add_ledger(ledger)
+    ledger.add_argument("--earlier-unit", choices=("person", "image", "video"), default="", help="unit of the lines that 0.1.0 wrote there")
+    arguments.add_places(ledger)
+    ledger.set_defaults(execute=ledger_command)
     purge = verbs.add_parser("purge", help="remove the caches of a dataset: public views, features, stages")
     purge.add_argument("dataset", metavar="D", nargs="?", default=None, help="a dataset's name or folder")
     purge.add_argument("--all", action="store_true", help="remove every cache, also synthetic data and calibrated noise")
@@ -55,6 +61,17 @@ def _add_target(parser: argparse.ArgumentParser, *, protected: bool) -> None:
         parser.add_argument(
             "--stand-in", action="store_true", help="the data is a benchmark in the place of private data: nobody to protect"
         )
+        _add_ledger(parser)
+
+
+def _add_ledger(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ledger", metavar="URL|PATH", default=None, help="which charges these people, in every storage (default: a file beside them)"
+    )
+    parser.add_argument(
+        "--epsilon-total", metavar="E", type=arguments.positive_number, default=None, help="most they are ever charged (default: no cap)"
+    )
+    parser.add_argument("--delta", metavar="D", type=arguments.delta, default=None, help="of that cap (default: 1 / (10 photographs))")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +163,30 @@ def _manifest_fields(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _bind(out: Path, args: argparse.Namespace) -> None:
+    """Opens the account of protected people; of a stand-in where a ledger or a cap is asked for."""
+    from dpcore.data.shards import open_shards
+    from sweeps.records.cohort_ledger import bind_ledger
+
+    dataset = open_shards(out)
+    if dataset.manifest.protected or args.ledger is not None or args.epsilon_total is not None:
+        unit = getattr(args, "earlier_unit", "")
+        opened = bind_ledger(dataset, ledger=args.ledger, epsilon_total=args.epsilon_total, delta=args.delta, earlier_unit=unit)
+        cap = "no cap" if opened.epsilon is None else f"at most ε = {opened.epsilon:g} at δ = {opened.delta:.3g} for all time"
+        print(f"  charged to {open_shards(out, verify=False).manifest.ledger}, {cap}")
+
+
+def ledger_command(args: argparse.Namespace) -> int:
+    """Names the ledger of a dataset's people, or where it lies now, and sets their cap."""
+    from dpcore.data.catalog import dataset_folder
+    from dpcore.data.manifest import load_manifest
+
+    folder = dataset_folder(args.dataset, arguments.places_of(args))
+    print(f"{folder}: cohort {load_manifest(folder).cohort}")
+    _bind(folder, args)
+    return 0
+
+
 def synth_command(args: argparse.Namespace) -> int:
     """Makes synthetic people, deterministic from the seed."""
     from dpcore.data.synthetic import synth
@@ -160,6 +201,8 @@ def _announce(manifest: Manifest, args: argparse.Namespace, tally: ImportTally |
         return 0
     protection = " protected" if manifest.protected else ""
     cohort = f", cohort {manifest.cohort}" if manifest.cohort is not None else ""
+    if manifest.role == "PRIVATE" and hasattr(args, "epsilon_total"):
+        _bind(args.out, args)
     print(f"{args.out}: {manifest.count} people, {manifest.height_px}×{manifest.width_px} px, {manifest.role}{protection}{cohort}")
     for line in [] if tally is None else tally.lines():
         print(f"  {line}")

@@ -192,14 +192,17 @@ def ledger_command(args: argparse.Namespace) -> int:
                 line.sweep,
                 line.trial_id,
                 line.dataset,
-                number(math.inf if line.epsilon is None else line.epsilon),
+                "–" if line.event == "note" else number(math.inf if line.epsilon is None else line.epsilon),
                 line.outcome or "–",
                 line.at,
             ]
             for line in reading.lines
         ]
         print(render_table(["line", "kind", "sweep", "trial", "dataset", "ε", "outcome", "at"], rows))
-    print(f"ε of all reservations on the dataset: {number(reading.epsilon_total)} at δ = {reading.delta:.3g}")
+    for one in reading.totals:
+        print(f"all reservations on the dataset: {one.text()}")
+    if reading.findings:
+        print("no total: the ledger does not verify")
     for finding in reading.findings:
         print(f"dpsweep: {finding}", file=sys.stderr)
     print("verified" if reading.is_sound else f"{len(reading.findings)} findings")

@@ -19,10 +19,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dpcore.disk import naming_full_disk
 from dpcore.errors import DpsweepError
-from sweeps.engine.preflight import DatasetFacts, Surroundings, checked_plan, default_surroundings, describe_for_plan, with_filter
+from sweeps.engine.preflight import (
+    DatasetFacts,
+    Surroundings,
+    any_config,
+    charged_to,
+    checked_plan,
+    default_surroundings,
+    describe_for_plan,
+    with_filter,
+)
 from sweeps.engine.ray_session import ray_session, run_tune
 from sweeps.engine.schedule import Schedule
 from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
+from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
@@ -75,7 +85,7 @@ def run_sweep(
     """
     around = surroundings or default_surroundings(spec.places.cache_dir)
     plan, facts = checked_plan(spec, around)
-    spec = with_filter(spec, plan)
+    spec = with_filter(charged_to(spec, facts), plan)
     with _naming_faults(spec), ray_session(spec) as concurrency, new_folder(spec) as made:
         key = new_key(spec)
         spec.save()
@@ -110,6 +120,9 @@ def resume_sweep(
     around = surroundings or default_surroundings(spec.places.cache_dir)
     facts = around.dataset(spec)
     with _naming_faults(spec), locked(spec):
+        if (moved := charged_to(spec, facts, resumed=True)) is not spec:
+            spec = moved
+            spec.save()
         check_key(not spec.key_path.exists(), spec)
         key, lost = found_key(spec)
         with ray_session(spec) as concurrency, _Run(spec, around, facts, key=key, key_lost=lost) as run:
@@ -137,6 +150,9 @@ class _Run:
             self._tracker.sweep_started()  # before anything else is written: it may be unreachable
             self._ledger = open_ledger(spec)
             opened.callback(self._ledger.close)
+            if any(split.region != "all" for split in spec.space.splits_in_use):
+                views, data = views_text(spec.space.splits_in_use), any_config(spec).data
+                self._ledger.publish(spec.name, cohort=facts.cohort, dataset=data.in_private_place, views=views)
             self._schedule = self._restored(key_lost=key_lost)
             self._opened = opened.pop_all()
 

@@ -12,10 +12,13 @@ from dpcore.config import Places, TrialConfig
 from dpcore.errors import BadInput, Refused
 from sweeps.engine.searcher import SweepTracker
 from sweeps.ledger.charges import FilterTerms
+from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.totals import published_regions
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
 from sweeps.pricing.validation import check_noise, plan_validation
 from sweeps.records.charged import standing_ledger
+from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.publication import is_published
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.report.disclosure import MeasuredPolicy, measure_policy
@@ -28,13 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect; and
-    whom to charge for scores where validation is private. `look_alikes`: what a person should look at, for their terminal
-    alone."""
+    """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect; and whom to charge for scores
+    where validation is private. `ledger_url`: which their dataset names. `look_alikes`: what a person should look at, for their
+    terminal alone."""
 
     cohort: str
     protected: bool
     validation_cohort: str | None = None
+    ledger_url: str | None = None
     look_alikes: tuple[str, ...] = ()
 
 
@@ -97,16 +101,37 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     charged = (private, validation) if validated else (private,)
     for dataset in charged:
         check_cohort(dataset.members, members_beside(dataset.folder), place=dataset.folder.parent)
+    _check_views(spec, private)
     if spec.space.private_methods:
         check_unit(private, config.privacy_unit)
     if validated:
         check_unit(validation, config.privacy_unit)
+    urls = {one.manifest.name: url for one in charged if (url := charged_url(one)) is not None}
+    if len(set(urls.values())) > 1:
+        raise Refused(f"the people of this sweep are charged to different ledgers ({urls}), and one sweep has one: bind them to the same")
     return DatasetFacts(
+        ledger_url=next(iter(urls.values()), None),
         cohort=private.members.cohort,
         protected=private.manifest.protected or validation.manifest.protected,
         validation_cohort=validation.members.cohort if validated else None,
         look_alikes=_look_alikes([one for one in (public, validation) if one.manifest.role == "PUBLIC"], private, places),
     )
+
+
+def _check_views(spec: SweepSpec, private: ShardSet) -> None:
+    """Views stay out, whatever became of a cache: those that the ledger holds join with those of this sweep.
+
+    Raises:
+        Refused: together they show records whole.
+    """
+    from dpcore.data.views import check_join
+
+    url = private.manifest.ledger
+    ledger = standing_ledger(spec if url is None else spec.model_copy(update={"ledger_url": url}))
+    out = set() if ledger is None else published_regions(ledger.lines(cohort=private.members.cohort))
+    if ledger is not None:
+        ledger.close()
+    check_join(private, {split.region for split in spec.space.splits_in_use} | out)
 
 
 def _look_alikes(public: Sequence[ShardSet], private: ShardSet, places: Places) -> tuple[str, ...]:
@@ -159,16 +184,33 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Data
         named = ", ".join(spec.space.unbounded_methods)
         raise Refused(f"method {named} trains without privacy, and the private data are protected; take it out of the space")
     check_new_studies(spec, protected=facts.protected)
+    spec = charged_to(spec, facts)
     ledger = standing_ledger(spec)
     standing = () if ledger is None else ledger.lines(cohort=facts.cohort)
     plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
     _check_name_and_key_are_fresh(spec, ledger)
-    check_cap(plan, standing, around.accountant)
+    check_cap(plan, standing, around.accountant, unit=any_config(spec).privacy_unit)
     plan_stopping(spec.space, spec.runtime.report_every_steps)  # refuses a stopper that could never stop
     validation = plan_validation(spec.space, spec.places.cache_dir)
     if validation is not None:
         check_noise(validation)
     return plan, facts
+
+
+def charged_to(spec: SweepSpec, facts: DatasetFacts, *, resumed: bool = False) -> SweepSpec:
+    """The spec with the ledger that the dataset of its people names, whatever its storage; that of a resumed sweep may have moved.
+
+    Raises:
+        Refused: `--ledger` names another one.
+    """
+    if facts.ledger_url is None or facts.ledger_url == spec.ledger_url:
+        return spec
+    if spec.ledger_url is not None and not resumed:
+        raise Refused(
+            f"--ledger {shown(spec.ledger_url)}: the people of this sweep are charged to {shown(facts.ledger_url)}, which their dataset "
+            "names; leave --ledger out"
+        )
+    return spec.model_copy(update={"ledger_url": facts.ledger_url})
 
 
 def with_filter(spec: SweepSpec, plan: SweepPlan) -> SweepSpec:

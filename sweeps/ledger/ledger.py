@@ -12,7 +12,7 @@ changed, dropped, repeated or swapped line shows, also the last one (`verify`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from typing import Any
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
 from dpcore.errors import Refused, Unavailable
-from sweeps.ledger.charges import passes_filter
+from sweeps.ledger.charges import FilterTerms, passes_filter
 from sweeps.ledger.database import damage, file_of, open_engine, patiently, reason, shown
 from sweeps.ledger.findings import EpsilonOf, chain_findings, epsilon_findings, filter_findings, run_findings
+from sweeps.ledger.lifetime import check_lifetime, lifetime_cap
 from sweeps.ledger.lines import GENESIS, LINES, Kind, KnownLines, LedgerLine, Reservation, note, prepare_table, read_lines
 from sweeps.ledger.room import Compose, Room, total
+from sweeps.ledger.totals import counted
 from sweeps.ledger.witness import Witness
 
 __all__ = ["EpsilonOf", "Ledger", "LedgerLine", "Reservation"]
@@ -97,9 +99,41 @@ class Ledger:
         Raises:
             Refused: there is no such reservation, or a cap is set, which ∞ passes.
         """
+        cap = min((one for one in (cap, self.cap_of(reservation.cohort)) if one is not None), default=None)
         if cap is not None:
-            raise Refused(f"showing {reservation.trial_id} would bring {reservation.dataset} to ε = ∞, and sweep.epsilon_total is {cap:g}")
+            raise Refused(f"showing {reservation.trial_id} would bring {reservation.dataset} to ε = ∞, and its epsilon_total is {cap:g}")
         return self._append(reservation, kind="unseal")
+
+    def open_account(
+        self, cohort: str, dataset: str, *, number: int, terms: FilterTerms | None, epsilon: float | None, delta: float
+    ) -> LedgerLine:
+        """Opens the account of a cohort, or changes its cap, in a line that stays. The last such line counts.
+
+        Raises:
+            Refused: what was charged already passes the cap.
+        """
+        line = replace(
+            note("cohort", cohort, dataset=dataset, cohort=cohort),
+            attempt=number,
+            epsilon=epsilon,
+            delta=delta,
+            priced_by="" if terms is None else terms.text(),
+        )
+
+        def check(known: KnownLines) -> None:
+            if terms is not None:
+                check_lifetime(terms, counted(known.of_cohort(cohort)), f"a cap of {epsilon:g}", shown(self.url))
+
+        return self._append(line, kind="open", check=check)
+
+    def state_unit(self, cohort: str, unit: str) -> LedgerLine:
+        """Writes down which unit the cohort's earlier lines that name none (those of 0.1.0) were promised to."""
+        line = replace(note("unit", cohort, cohort=cohort), unit=unit)
+        return self._append(line, kind="state", outcome=f"earlier lines without a unit are per {unit}")
+
+    def publish(self, sweep: str, *, cohort: str, dataset: str, views: str) -> LedgerLine:
+        """Writes down, before they are made, under which splits a sweep publishes a cohort's views."""
+        return self._append(note(sweep, "views", dataset=dataset, cohort=cohort, views=views), kind="publish")
 
     def renew_witness(self) -> LedgerLine:
         """Writes a lost witness anew from the ledger as it stands, and a line into the ledger that says so for good.
@@ -169,6 +203,11 @@ class Ledger:
     def epsilon_total(self, delta: float, compose: Compose, *, cohort: str | None = None, sweep: str | None = None) -> float:
         """ε at `delta` of all reservations together, 0 without any. Settled or not: what was reserved counts in full."""
         return total(self.lines(cohort=cohort, sweep=sweep), delta, compose)
+
+    def cap_of(self, cohort: str) -> float | None:
+        """The most ε that a cohort may ever be charged; None where its account sets none, or there is no account."""
+        opened = [line for line in self.lines(cohort=cohort) if line.kind == "open"]
+        return opened[-1].epsilon if opened else None
 
     def verify(self, epsilon_of: EpsilonOf) -> tuple[str, ...]:
         """What does not add up, one text per finding that names its line; empty when all is well.
@@ -247,6 +286,10 @@ class Ledger:
                 f"{reservation.trial_id} would pass the budget of its RDP filter ({reservation.priced_by}), which was fixed before the "
                 "first trial; what is there stays as it is, further trials need a sweep of their own"
             )
+        terms = lifetime_cap(known.of_cohort(reservation.cohort))
+        if terms is not None and reservation.event == "gaussian":
+            charged = [*counted(known.of_cohort(reservation.cohort)), reservation]
+            check_lifetime(terms, charged, reservation.trial_id, shown(self.url))
         if cap is not None and compose is not None:
             self._room.check(reservation, known.of_cohort(reservation.cohort), cap=cap, compose=compose)
 

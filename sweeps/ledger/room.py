@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dpcore.errors import Refused
 from sweeps.ledger.charges import charges_of
 from sweeps.ledger.lines import LedgerLine, Reservation
+from sweeps.ledger.totals import counted, seen_per, totals_of
 
 if TYPE_CHECKING:
     from dpcore.privacy.composition import Charge
@@ -43,19 +44,25 @@ class Room:
         Raises:
             Refused: it would pass the cap.
         """
+        seen, reason = seen_per(counted([*own, reservation]), reservation.unit)
+        if reason:
+            raise Refused(f"epsilon_total {cap:g} on {reservation.dataset} cannot be held for {reservation.trial_id}: {reason}")
         # A larger δ gives a smaller ε: at its own, a late run could pass a cap that was set at the δ of the others.
-        delta = min(reservation.delta, *(line.delta for line in own), 1.0)
-        place = (reservation.cohort, delta, cap)
-        wanted = Counter(dict(charges_of(spent([*own, reservation]))))
+        delta = min(line.delta for line in seen or [reservation])
+        fixed = fixed_order(seen, reservation.sweep, cap, delta)
+        place = (f"{reservation.cohort} {reservation.unit}", delta, cap)
+        wanted = Counter(dict([*charges_of(seen), *fixed]))
         is_open = any(line.kind == "unseal" for line in own)
         if not is_open and (
             wanted <= self._fits.get(place, Counter()) or self._fits_with_some_to_spare(place, wanted, reservation, compose)
         ):
             return
-        after, now = (total(lines, delta, compose) for lines in ([*own, reservation], own))
+        now = charges_of([line for line in seen if line is not reservation])
+        before, after = (math.inf if is_open else compose(charges, delta) for charges in ([*now, *fixed], wanted.items()))
+        how = " by an RDP filter, as later sweeps are planned on earlier results" if fixed else ""
         raise Refused(
             f"epsilon_total {cap:g} on {reservation.dataset} would be passed: {reservation.trial_id} would bring it to {after:.4g} "
-            f"(now {now:.4g}, at delta {delta:g}); raise sweep.epsilon_total or run fewer trials"
+            f"(now {before:.4g}, at delta {delta:g}{how}); raise sweep.epsilon_total or run fewer trials"
         )
 
     def _fits_with_some_to_spare(
@@ -66,7 +73,7 @@ class Room:
         spare = self._spare.get(place, MOST_TO_SPARE)
         while spare:
             more = wanted | self._fits.get(place, Counter())
-            more.update({charge: spare for charge, _ in charges_of(spent([reservation]))})
+            more.update({charge: spare for charge, _ in charges_of([reservation])})
             if compose(more.items(), delta) <= cap:
                 self._fits[place] = more
                 return True
@@ -81,14 +88,22 @@ def total(lines: Iterable[LedgerLine | Reservation], delta: float, compose: Comp
     """ε at `delta` of reservations together.
 
     A sealed run counts nothing until an `unseal` line shows it: then the sum is ∞.
+
+    Raises:
+        Refused: they are promised to unlike units: `totals_of` gives one total for each.
     """
     found = list(lines)
     if any(isinstance(line, LedgerLine) and line.kind == "unseal" for line in found):
         return math.inf
-    charges = charges_of(spent(found))
-    return compose(charges, delta) if charges else 0.0
+    totals = totals_of(found, delta, compose)
+    if len(totals) > 1:
+        raise Refused(f"there is no one total: {'; '.join(one.text() for one in totals)}")
+    return totals[0].epsilon or 0.0 if totals else 0.0
 
 
-def spent(lines: Iterable[LedgerLine | Reservation]) -> list[LedgerLine | Reservation]:
-    """The reservations among `lines` that count under a finite ε."""
-    return [line for line in lines if line.event == "gaussian" and (not isinstance(line, LedgerLine) or line.kind == "reserve")]
+def fixed_order(lines: Iterable[Reservation], sweep: str, cap: float, delta: float) -> list[tuple[Charge, int]]:
+    """What makes a cap a filter where other sweeps stand beside `sweep`: their results may have decided what it does. The order
+    follows from the cap, so it is fixed before anything is spent under it. One sweep alone was planned beforehand: PLD holds."""
+    from dpcore.privacy.composition import AtOrder, order_for
+
+    return [(AtOrder(order_for(cap, delta)), 1)] if any(line.sweep != sweep for line in lines) else []

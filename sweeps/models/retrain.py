@@ -34,10 +34,13 @@ from dpcore.train.attempts import IDENTITY_FILE as TRIAL_IDENTITY_FILE
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
+from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.lines import UNFULFILLED
+from sweeps.ledger.totals import views_text
 from sweeps.pricing.validation import plan_validation, score_reservation
 from sweeps.records.charged import open_ledger
+from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.export import ExportedConfig
 from sweeps.records.publication import load_spec, require_state, trial_at_hand
 from sweeps.records.results import TrialRecord, read_results
@@ -180,6 +183,15 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
 
 
 def _open_ledger(request: TrainRequest) -> Ledger:
+    """The ledger of the people, where their dataset names one, else the one that was given or the sweep's."""
+    from dpcore.data.catalog import open_dataset
+
+    url = charged_url(open_dataset(request.config.data.private, request.places))
+    if url is not None:
+        if request.ledger_url not in (None, url):
+            raise Refused(f"--ledger: the people of {request.config.data.private} are charged to {shown(url)}, which their dataset names")
+        witness = None if request.spec is None else request.spec.ledger_witness
+        return Ledger(url, must_exist=True, witness=witness)
     if request.ledger_url is not None:
         return Ledger(request.ledger_url)
     if request.spec is None:
@@ -231,6 +243,10 @@ def _reservation(request: TrainRequest, training: _Training) -> Reservation | No
         fingerprint=request.config.fingerprint(),
         key_id=training.key.key_id(),
         priced_by=_filter_of(request),
+        unit=request.config.privacy_unit,
+        examples_per_unit=request.config.examples_per_unit,
+        views=views_text([] if request.config.split is None else [request.config.split]),
+        labels=request.config.labels,
     )
 
 

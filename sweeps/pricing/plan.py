@@ -18,7 +18,9 @@ from search_spaces.regimes import REGIMES
 from search_spaces.space import SPENDING_PATHS, Choice, SpaceFile
 from sweeps.ledger.charges import charges_of
 from sweeps.ledger.ledger import Ledger, LedgerLine
-from sweeps.ledger.room import Compose, spent, total
+from sweeps.ledger.lifetime import check_planned, lifetime_cap
+from sweeps.ledger.room import Compose, fixed_order, total
+from sweeps.ledger.totals import counted, seen_per
 from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, regime_prices
 from sweeps.records.references import free_references
 
@@ -160,21 +162,28 @@ def plan_sweep(
     )
 
 
-def check_cap(plan: SweepPlan, standing: Sequence[LedgerLine], accountant: Accountant) -> None:
+def check_cap(plan: SweepPlan, standing: Sequence[LedgerLine], accountant: Accountant, *, unit: str) -> None:
     """Refuses a sweep whose plan, added to what the dataset was charged already, exceeds `epsilon_total`.
 
     Raises:
         Refused: it would exceed the cap. Nothing has been written.
     """
-    if plan.epsilon_total is None or plan.basis.filter is not None:  # a filter respects the cap and stops the sweep there
-        return
     planned = charges_under(plan.basis, [group for group in plan.groups if group.spendings]) or []
+    terms = lifetime_cap(standing)
+    if terms is not None:
+        check_planned(terms, counted(standing), planned, unit)
+    if plan.epsilon_total is None or plan.basis.filter is not None:  # a filter has been cut to the cap, and stops the sweep there
+        return
     is_open = any(line.kind == "unseal" for line in standing)
-    after = math.inf if is_open else accountant.compose([*charges_of(spent(standing)), *planned], plan.delta)
+    seen, reason = seen_per(counted(standing), unit)
+    if reason:
+        raise Refused(f"sweep.epsilon_total {plan.epsilon_total:g} cannot be held: {reason}")
+    fixed = fixed_order(seen, "", plan.epsilon_total, plan.delta)  # whatever stands is of other sweeps
+    after = math.inf if is_open else accountant.compose([*charges_of(seen), *planned, *fixed], plan.delta)
     if after > plan.epsilon_total:
         raise Refused(
             f"sweep.epsilon_total is {plan.epsilon_total:g}, the {plan.trials:g} planned trials would bring the dataset to {after:.4g} at "
-            f"delta {plan.delta:g} (it already has {len(spent(standing))} reservations); plan fewer trials or raise the cap"
+            f"delta {plan.delta:g} (it already has {len(counted(standing))} reservations); plan fewer trials or raise the cap"
         )
 
 
@@ -239,7 +248,7 @@ def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence
         return None
     from dpcore.privacy.composition import open_filter
 
-    return open_filter(spending, space.delta, cap=space.sweep.epsilon_total, standing=charges_of(spent(standing)))
+    return open_filter(spending, space.delta, cap=space.sweep.epsilon_total, standing=charges_of(counted(standing)))
 
 
 def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> tuple[Spending, ...]:

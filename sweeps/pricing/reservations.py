@@ -12,6 +12,7 @@ from dpcore.privacy.plan import PrivacyPlan, check_spent
 from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.lines import UNFULFILLED
+from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.sealed import sealed_reservation
 from sweeps.pricing.validation import plan_validation, score_reservation
@@ -223,4 +224,8 @@ class Reservations:
             fingerprint=record.fingerprint,
             key_id=self._key_id,
             priced_by="" if self._spec.privacy_filter is None else self._spec.privacy_filter.text(),
+            unit=record.config.privacy_unit,
+            examples_per_unit=record.config.examples_per_unit,
+            views=views_text(self._spec.space.splits_in_use),
+            labels=record.config.labels,
         )

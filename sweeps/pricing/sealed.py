@@ -79,6 +79,10 @@ def sealed_reservation(config: TrialConfig, *, sweep: str, trial_id: str, attemp
         delta=1 / (10 * config.data.nominal_examples),
         fingerprint=config.fingerprint(),
         key_id=key_id,
+        unit=config.privacy_unit,
+        examples_per_unit=config.examples_per_unit,
+        views="[]",
+        labels="private",
     )
 
 

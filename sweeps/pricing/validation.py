@@ -107,4 +107,8 @@ def score_reservation(config: TrialConfig, plan: ValidationPlan, *, sweep: str, 
         delta=plan.delta,
         fingerprint=config.fingerprint(),
         key_id=key_id,
+        unit=config.privacy_unit,
+        examples_per_unit=config.examples_per_unit,
+        views="[]",
+        labels="private",
     )

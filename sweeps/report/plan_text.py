@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from search_spaces.space import value_at
 from sweeps.pricing.duration import estimate_duration
 from sweeps.pricing.validation import validation_line
 from sweeps.report.text import number, render_table
@@ -68,6 +69,12 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
         )
     if plan.epsilon_total is not None:
         lines.append(f"cap: epsilon_total {plan.epsilon_total:g}")
+    nominal = value_at(spec.space.trial, "data.nominal_examples")
+    if isinstance(nominal, int) and plan.delta * 10 * nominal > 1 + 1e-9:
+        lines.append(
+            f"δ = {plan.delta:.3g} is above 1 / (10 N) = {1 / (10 * nominal):.3g}: a run may show a whole record with probability "
+            f"{plan.delta * nominal:.2g}"
+        )
     stopping = plan_stopping(spec.space, spec.runtime.report_every_steps)
     if stopping is not None:
         lines.append(what_stopping_saves(stopping, plan.accounting))

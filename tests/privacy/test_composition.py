@@ -108,8 +108,6 @@ def test_a_claim_of_replacement_has_no_place_among_rdp_bounds() -> None:
         Selected(run, 10, 1.0)
     with pytest.raises(Refused, match="an RDP filter gives no bound"):
         open_filter([([run], 3)], 1e-5)
-    with pytest.raises(Refused, match="RDP, which filters and selections need, gives no bound"):
-        price([(run, 1), (Filtered(8, 0.5), 1)], 1e-5)
 
 
 def test_what_happens_no_time_costs_nothing_and_less_than_that_is_refused() -> None:

@@ -15,7 +15,7 @@ from unittest import mock
 
 from dpcore.config import RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput, Diverged, NotAsPlanned, NotReplayable, OutOfMemory
-from dpcore.privacy.composition import Filtered, Selected
+from dpcore.privacy.composition import AtOrder, Filtered, Selected
 from dpcore.privacy.plan import PrivacyPlan
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
@@ -142,6 +142,8 @@ def compose(charges: Iterable[tuple[Any, int]], delta: float) -> float:
 def _cost(charge: Any, delta: float) -> float:
     if isinstance(charge, Filtered):
         return charge.epsilon(delta)
+    if isinstance(charge, AtOrder):
+        return 0.0
     return 3 / charge.spending.noise_multiplier if isinstance(charge, Selected) else 1 / charge.noise_multiplier
 
 

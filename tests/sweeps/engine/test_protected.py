@@ -25,6 +25,7 @@ from sweeps.engine import driver as driver_module
 from sweeps.engine.driver import run_sweep
 from sweeps.engine.preflight import default_surroundings
 from sweeps.ledger.ledger import Ledger
+from sweeps.records.cohort_ledger import bind_ledger
 from sweeps.records.export import best_trial
 from sweeps.records.messages import Answer
 from sweeps.records.results import SweepResults
@@ -74,6 +75,7 @@ class Swept:
         write_shards(self.places.data_dir / "clinic", (draw_record("private", seed=4, index=i) for i in range(48)), header=header)
         synth(self.places.data_dir / "public", "public", count=24, seed=1, role="PUBLIC")
         synth(self.places.data_dir / "validation", "private", count=12, seed=3, role="PUBLIC")
+        bind_ledger(open_shards(self.places.data_dir / "clinic"), ledger=None, epsilon_total=None, delta=None)
         return open_shards(self.places.data_dir / "clinic")
 
     def run(self) -> SweepResults:
@@ -113,7 +115,7 @@ def test_the_sweep_ran_whole(swept: Swept) -> None:
     states = {record.trial_id: record.state for record in swept.results.records}
     assert set(states.values()) == {"done"}
     assert len(states) == (7 if swept.spec.bucket_uri is None else 6)
-    assert Ledger(swept.spec.resolved_ledger_url).lines()
+    assert Ledger(str(swept.dataset.manifest.ledger)).lines()
 
 
 def test_no_plain_digest_of_the_people_is_written_logged_or_handed_to_ray(swept: Swept) -> None:
@@ -160,7 +162,7 @@ def test_no_clock_tells_how_long_a_trial_took(swept: Swept) -> None:
     }
     assert {record.seconds for record in swept.results.records} == {0.0}
     assert not [line for line in swept.said if line.endswith(" s")]
-    assert {len(line.at) for line in Ledger(swept.spec.resolved_ledger_url).lines()} == {len("2026-01-31")}
+    assert {len(line.at) for line in Ledger(str(swept.dataset.manifest.ledger)).lines()} == {len("2026-01-31")}
 
 
 def test_the_sealed_score_stands_in_its_own_file_alone(swept: Swept) -> None:
