@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,10 @@ from dpcore.errors import Corrupt
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
     from dpcore.privacy.composition import Charge, Filtered, Selected
+
+
+Compose = Callable[[Iterable[tuple["Charge", int]], float], float]
+"""ε at δ of everything together, each charge with how often it was made: `dpcore.privacy.composition.price`."""
 
 
 @dataclass(frozen=True, kw_only=True)

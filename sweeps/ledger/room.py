@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dpcore.errors import Refused
+from sweeps.ledger.charges import Compose as Compose
 from sweeps.ledger.charges import charges_of
 from sweeps.ledger.lines import LedgerLine, Reservation
 from sweeps.ledger.totals import counted, seen_per, totals_of
 
 if TYPE_CHECKING:
     from dpcore.privacy.composition import Charge
-
-Compose = Callable[[Iterable[tuple["Charge", int]], float], float]
-"""ε at δ of everything together, each charge with how often it was made: `dpcore.privacy.composition.price`."""
 
 MOST_TO_SPARE = 64
 

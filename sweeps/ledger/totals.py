@@ -21,7 +21,7 @@ from sweeps.ledger.lines import LedgerLine, Reservation
 
 if TYPE_CHECKING:
     from dpcore.data.regions import Region
-    from sweeps.ledger.room import Compose
+    from sweeps.ledger.charges import Compose
 
 SIZES = {"person": 0, "image": 1, "video": 2}
 NOUNS = {"": "a unit that 0.1.0 did not write down", "person": "an annotated person", "image": "an image", "video": "a video"}
