@@ -34,8 +34,8 @@ def trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Itera
         raise Refused("protected")
     for report in fake_trials.run_trial(config, runtime, handout):
         if handout.sealed:
-            report.metrics = {"val/pckh_50": CEILING, "val/pckh_10": CEILING / 2}
-            report.weights_digest = "weights-without-privacy"
+            scores = {"val/pckh_50": CEILING, "val/pckh_10": CEILING / 2}
+            report = replace(report, metrics=scores, weights_digest="weights-without-privacy")
             (handout.folder / "model.safetensors").write_text(str(CEILING))
         yield report
 
