@@ -78,7 +78,7 @@ def examine_cluster(config: Path, *, storage: Path | str, tracking_uri: str | No
     arguments += [] if tracking_uri is None else ["--tracking-uri", tracking_uri]
     try:
         with jobs_of(str(config)) as client:
-            said = run_there(client, ["python", "-m", "sweeps.cli", *arguments])
+            said = run_there(client, ["python", "-m", "dpsweep", *arguments])
     except Unavailable as error:
         return [*checks, Check(name="cluster", state="fail", found=str(error), remedy=f"bring it up: ray up {config}")]
     document = re.search(r"^\{$.*?^\}$", said, re.MULTILINE | re.DOTALL)
@@ -133,7 +133,7 @@ def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path | str) -> lis
         for node in nodes
         if node.error is not None
     ]
-    judges: tuple[Callable[[Sequence[NodeFacts]], Check], ...] = (check_versions, check_gpus, check_clocks, check_disk)
+    judges: tuple[Callable[[Sequence[NodeFacts]], Check], ...] = (check_packages, check_versions, check_gpus, check_clocks, check_disk)
     return [*silent, check_storage(answered, storage), *(judge(answered) for judge in judges)]
 
 
@@ -147,6 +147,15 @@ def check_storage(nodes: Sequence[NodeFacts], storage: Path | str) -> Check:
         return Check(name="storage", state="fail", found="; ".join(wrong), remedy=remedy)
     kind, many = "bucket" if is_uri(storage) else "folder", "s" if len(nodes) != 1 else ""
     return Check(name="storage", state="ok", found=f"{storage} is one {kind} for {len(nodes)} node{many}, writable")
+
+
+def check_packages(nodes: Sequence[NodeFacts]) -> Check:
+    """Checks that no other project has overwritten one of dpsweep's packages; `pip install sweeps` does that without a word."""
+    found = [f"{node.node}: {text}" for node in nodes for text in node.strangers]
+    if found:
+        remedy = "put dpsweep's own files back on every node that is named, and keep the other project in another environment"
+        return Check(name="packages", state="fail", found="; ".join(found), remedy=remedy)
+    return Check(name="packages", state="ok", found="sweeps, search_spaces and dpcore are dpsweep's own")
 
 
 def check_versions(nodes: Sequence[NodeFacts]) -> Check:

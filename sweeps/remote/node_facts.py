@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -21,6 +22,10 @@ MARKER = "marker"
 NOT_THE_SAME = "is not the folder that the others see"
 ANSWER_WITHIN_S = 120.0
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
+FIND_STRANGERS = (
+    "import json; from dpsweep.neighbours import changed_files, foreign_packages; print(json.dumps(foreign_packages() or changed_files()))"
+)
+"""By a process of its own: `dpsweep` stands above this room, and the question is what a fresh process finds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ class NodeFacts:
         node: its address. error: why it did not answer; everything else is then empty.
         versions: package (and python) to version, as installed there.
         ray_gpus: GPUs that Ray hands out there. torch_gpus: GPUs that torch finds there.
+        strangers: what was put in the place of dpsweep's own packages there, each with the remedy.
         storage_error: why the storage cannot be written or is another one than the asker's; None: it can, and is not.
         free_bytes: of the storage and of the folder of temporary files.
         clock_skew_s: its clock less the asker's. clock_error_s: half the time that the question took, a bound on the skew's error.
@@ -41,6 +47,7 @@ class NodeFacts:
     versions: dict[str, str]
     ray_gpus: float = 0.0
     torch_gpus: int = 0
+    strangers: tuple[str, ...] = ()
     storage_error: str | None = None
     free_bytes: dict[str, int]
     clock_skew_s: float = 0.0
@@ -89,6 +96,7 @@ def describe_node(folder: str, mark: str, name: str) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
         "torch_gpus": _torch_gpus(),
+        "strangers": _strangers(),
         "storage_error": storage_error(folder, mark, name),
         "free_bytes": {str(place): shutil.disk_usage(place).free for place in places},
     }
@@ -111,6 +119,14 @@ def _torch_gpus() -> int:
     shown = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", COUNT_GPUS], env=shown, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else 0
+
+
+def _strangers() -> tuple[str, ...]:
+    """What was put in the place of dpsweep's own packages, with the remedy."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FIND_STRANGERS], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return tuple(json.loads(done.stdout))
+    return (f"dpsweep cannot be imported: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}",)
 
 
 def storage_error(folder: Path | str, mark: str, name: str) -> str | None:

@@ -12,7 +12,6 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SECRET_KEYS = ("user", "username", "password", "passwd")
 """Keys of a URL's query that database drivers read as credentials."""
 
-
 RESERVED = frozenset("?#%")
 """What a path must not hold to stand in a URL as it is."""
 

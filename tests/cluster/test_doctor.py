@@ -29,7 +29,7 @@ def states(checks: list[doctor.Check]) -> dict[str, str]:
 
 def test_nodes_that_are_well_pass_every_check() -> None:
     checks = doctor.check_nodes([WELL, OTHER], storage=Path("/mnt"))
-    assert states(checks) == dict.fromkeys(("storage", "versions", "gpus", "clocks", "disk"), "ok")
+    assert states(checks) == dict.fromkeys(("storage", "packages", "versions", "gpus", "clocks", "disk"), "ok")
     assert all(check.remedy is None for check in checks)
     assert doctor.is_healthy(checks)
 
@@ -39,6 +39,7 @@ def test_nodes_that_are_well_pass_every_check() -> None:
     [
         (replace(OTHER, versions={**WELL.versions, "torch": "2.12.0"}), "versions", "fail", "torch 2.13.0 on 10.0.0.1, 2.12.0 on 10.0.0.2"),
         (replace(OTHER, versions={"python": "3.11.7", "ray": "2.60.0"}), "versions", "fail", "torch .*not installed on 10.0.0.2"),
+        (replace(OTHER, strangers=("the package sweeps is not dpsweep's own",)), "packages", "fail", "10.0.0.2: the package sweeps"),
         (replace(OTHER, ray_gpus=1), "gpus", "fail", "10.0.0.2: Ray has 1, torch sees 0"),
         (replace(OTHER, torch_gpus=1), "gpus", "warn", "10.0.0.2: Ray has 0, torch sees 1"),
         (replace(OTHER, storage_error="cannot be written (Permission denied)"), "storage", "fail", "/mnt on 10.0.0.2 cannot be written"),
@@ -159,7 +160,17 @@ class TestOnARealHead:
         document = json.loads(done.stdout)
         failed = [check for check in document["checks"] if check["state"] == "fail" and check["name"] != "disk"]
         assert not failed
-        assert [check["name"] for check in document["checks"]] == ["ray", "auth", "storage", "versions", "gpus", "clocks", "disk", "mlflow"]
+        assert [check["name"] for check in document["checks"]] == [
+            "ray",
+            "auth",
+            "storage",
+            "packages",
+            "versions",
+            "gpus",
+            "clocks",
+            "disk",
+            "mlflow",
+        ]
         assert done.returncode == (0 if document["healthy"] else 1)
         assert not storage.exists()
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.remote.node_facts import FIND_STRANGERS
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("dpsweep", "sweeps", "dpcore", "search_spaces", "cluster", "pyproject.toml", "README.md", "LICENSE")
 WANDB_SWEEPS = {"sweeps/__init__.py": "from .run import *\n", "sweeps/run.py": "class SweepRun: ...\n", "sweeps/bayes_search.py": ""}
@@ -156,6 +158,8 @@ def test_a_stranger_that_overwrote_any_other_file_is_named(
     environment: Environment, stranger: Callable[[str, dict[str, str]], Path]
 ) -> None:
     environment.pip("install", "--no-deps", "--no-index", stranger("dpcore", {"dpcore/errors.py": "class Error(Exception): ...\n"}))
+    asked_by_doctor = environment.code(FIND_STRANGERS)
+    assert "dpcore/errors.py is not the file that dpsweep installed" in asked_by_doctor.stdout
     said = message_of(environment.dpsweep("--version"))
     assert "dpcore/errors.py is not the file that dpsweep installed by the distribution dpcore 0.0.7" in said
 
