@@ -33,6 +33,7 @@ from sweeps.engine.trainable import TrialTrainable
 from sweeps.records.messages import Answer, Assignment
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.storage.envelope import Envelope
 
 STEPS = 40
 """At 256 of 4,000 people a step, all but 7 % of them have been drawn by then."""
@@ -59,8 +60,9 @@ class Worker:
     def run(self, trial: Assignment, key: SweepKey, runtime: dict[str, Any]) -> int:
         """Trains up to the report before the last; gives the process id."""
         self._trial = object.__new__(TrialTrainable)
-        self._trial.setup(trial.encode(), key=key, runtime=runtime)
-        answer = Answer.decode(self._trial.step())
+        envelope = Envelope.fresh()
+        self._trial.setup(trial.encode(envelope), key=key, envelope=envelope, runtime=runtime)
+        answer = Answer.decode(self._trial.step(), envelope)
         if answer.report is None or answer.done:
             raise RuntimeError(f"the trial did not stop half-way: {answer}")
         return os.getpid()

@@ -16,6 +16,7 @@ from dpcore.config import SplitConfig, TrialConfig, did_you_mean, field_names, p
 from dpcore.errors import BadInput
 from search_spaces.admission import admission_mistakes
 from search_spaces.presets import preset_names, preset_path
+from search_spaces.searchable import why_not_searchable
 from search_spaces.space import (
     HORIZON_PATH,
     PARAMETER_KINDS,
@@ -31,8 +32,6 @@ from search_spaces.space import (
 
 SECTIONS = ("sweep", "references", "splits", "trial", "search", "search_at")
 SET_BY_THE_SWEEP = ("epsilon", "delta")
-FIXED_IN_A_SWEEP = ("privacy_unit", "relation")
-"""What an ε is about: numbers under two of these are not to be compared."""
 
 
 def load_space(
@@ -220,10 +219,8 @@ def _parameters(section: dict[Any, Any], where: str, mistakes: Mistakes) -> dict
         place = f"{where}.{path}"
         if not _is_trial_path(str(path)):
             mistakes.add(f"{place}: {_unknown_path(str(path))}")
-        elif path in SET_BY_THE_SWEEP:
-            mistakes.add(f"{place}: the sweep sets it; see sweep.epsilons and sweep.delta")
-        elif path in FIXED_IN_A_SWEEP:
-            mistakes.add(f"{place}: it says what every ε of the sweep is about; move it to trial")
+        elif (why := why_not_searchable(str(path))) is not None:
+            mistakes.add(f"{place}: {why}")
         elif (parameter := _parameter(values, place, mistakes)) is not None:
             parameters[str(path)] = parameter
     return parameters
@@ -280,7 +277,7 @@ def _check_trial_keys(trial: dict[Any, Any], mistakes: Mistakes, parents: tuple[
 
 def _space_mistakes(space: SpaceFile) -> list[str]:
     """What only the whole file can show: conditions, split names, what the accounting needs fixed."""
-    found = []
+    found = [f"{where}: {why}" for where, why in space.undeclared_paths()]
     places = [("search", space.search), *((f"search_at.{e:g}", p) for e, p in space.search_at.items())]
     for where, parameters in places:
         for path, parameter in parameters.items():
@@ -290,8 +287,6 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
                 found += [f"{place}: {_unknown_split(space, s)}" for s in parameter.choice if s is not None and s not in space.splits]
             if value_at(space.trial, path) is not None:
                 found.append(f"{place}: also fixed in trial; keep one of the two")
-            if path == "labels":
-                found.append(f"{place}: whether labels are public is for the data's owner to say, once: fix it in trial")
             if space.sweep.regime.is_selection and path in SPENDING_PATHS:
                 found.append(f"{place}: {space.sweep.accounting} chooses among trials that cost the same; move it to trial")
             if space.sweep.sampler_traits.is_listed and not isinstance(parameter, Choice):
@@ -310,9 +305,7 @@ def _space_mistakes(space: SpaceFile) -> list[str]:
 def _regime_mistakes(space: SpaceFile) -> Iterable[str]:
     """What an accounting regime needs of `trial` and `search`."""
     regime, has_proxy = space.sweep.regime, value_at(space.trial, "data.proxy") is not None
-    if any("data.proxy" in parameters for parameters in (space.search, *space.search_at.values())):
-        yield "search.data.proxy: one dataset stands in the private part's place; move it to trial"
-    elif not regime.reads_private and not has_proxy:
+    if not regime.reads_private and not has_proxy:
         yield f"trial.data.proxy: accounting {regime.name} rehearses on a PUBLIC dataset; name it, with data.proxy_examples"
     elif regime.reads_private and has_proxy:
         yield f"trial.data.proxy: trials of accounting {regime.name} read the private data; leave it out, or set public_proxy"

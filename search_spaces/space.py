@@ -13,7 +13,7 @@ import copy
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -21,14 +21,15 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 from dpcore.config import METHODS, AttackSettings, Method, Part, SplitConfig, TrialConfig, parse_config
 from search_spaces.regimes import REGIMES, Regime
 from search_spaces.samplers import SAMPLERS, Sampler
+from search_spaces.searchable import leaf_paths, why_not_searchable
 
 Scalar = bool | int | float | str | None
 Draw = dict[str, Scalar]
 """Dotted TrialConfig path → value, for the active parameters alone."""
 
 HORIZON_PATH = "stages.private.steps"
-SPENDING_PATHS = (HORIZON_PATH, "stages.private.expected_batch_size", "data.nominal_examples")
-"""What decides, together with ε, how much a trial spends: q, the steps, and by them the noise."""
+SPENDING_PATHS = (HORIZON_PATH, "stages.private.expected_batch_size")
+"""What of a draw decides, together with ε, how much a trial spends: q, the steps, and by them the noise."""
 
 
 class _Parameter(Part):
@@ -274,6 +275,25 @@ class SpaceFile(Part):
     trial: dict[str, Any]
     search: dict[str, Parameter] = Field(default_factory=dict)
     search_at: dict[float, dict[str, Parameter]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _draws_choose_nobodys_data(self) -> Self:
+        """However the space came about: from a file, from Python, or from the spec of an earlier sweep."""
+        for where, why in self.undeclared_paths():
+            raise ValueError(f"{where}: {why}")
+        return self
+
+    def undeclared_paths(self) -> Iterator[tuple[str, str]]:
+        """What is searched, or set for the ceiling alone, and may not be: its place and why."""
+        places: list[tuple[str, Iterable[str]]] = [("search", self.search)]
+        places += [(f"search_at.{e:g}", parameters) for e, parameters in self.search_at.items()]
+        if isinstance(self.references.ceiling, dict):
+            places.append(("references.ceiling", leaf_paths(self.references.ceiling)))
+        for where, paths in places:
+            for path in paths:
+                why = why_not_searchable(path)
+                if why is not None:
+                    yield f"{where}.{path}", why
 
     @property
     def delta(self) -> float:

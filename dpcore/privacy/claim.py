@@ -7,7 +7,8 @@ Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from dpcore.config import Part, PrivacyUnit, SplitConfig, TrialConfig
@@ -17,6 +18,14 @@ from dpcore.privacy.plan import PrivacyPlan
 
 ClaimRelation = Literal["add_remove_record", "add_remove_given_public_view", "replace_record", "replace_given_public_view"]
 """How two neighbouring datasets differ, and what an attacker is given of the difference."""
+
+_STRENGTH: tuple[ClaimRelation, ...] = (
+    "replace_record",
+    "add_remove_record",
+    "replace_given_public_view",
+    "add_remove_given_public_view",
+)
+"""From the stronger to the weaker statement. Runs of one selection share how neighbours differ: what is given to an attacker decides."""
 
 _NOUNS: dict[PrivacyUnit, tuple[str, str]] = {
     "person": ("annotated person", "annotated people"),
@@ -160,20 +169,31 @@ class PrivacyClaim(Part):
             return f"one {noun} with its labels"
         return f"the private part of one {noun}" + (" and its labels" if self.labels == "private" else "")
 
-    def within_selection(self, *, epsilon: float, law: str) -> PrivacyClaim:
+    def within_selection(self, *, epsilon: float, law: str, candidates: Sequence[PrivacyClaim]) -> PrivacyClaim:
         """The claim of a run that was released as the best of a secret number of such runs.
+
+        Guarantees: it is the weakest over all candidates. Which run wins depends on every one of them: whoever sees that a projected
+        run won has learned something from the runs that read public views, which were given each record's view and labels.
 
         Args:
             epsilon: of the whole selection, at this claim's δ.
             law: of the number of runs, in words.
+            candidates: the claims of every kind of run that the space admits.
         """
+        every = (self, *candidates)
         best = f"The run is the best of a secret number of such runs with independently drawn settings ({law}); the others are sealed."
+        missing = (*_joined(one.not_covered for one in every), "how long the sweep took, which hints at the number of runs")
+        weakest = max((one.relation for one in every), key=_STRENGTH.index)
         return self.model_copy(
             update={
                 "epsilon": epsilon,
+                "relation": weakest,
+                "labels": "public" if any(one.labels == "public" for one in every) else self.labels,
+                "public": _joined(one.public for one in every),
                 "accountant": "RDP (dp-accounting, repeat and select)",
                 "mechanism": f"{self.mechanism} {best}",
-                "not_covered": (*self.not_covered, "how long the sweep took, which hints at the number of runs"),
+                "not_covered": (*missing, "what a Ray that others use counts of its tasks"),
+                "views": next((one.views for one in every if one.views is not None), None),
             }
         )
 
@@ -300,3 +320,8 @@ def _no_guarantee(config: TrialConfig, private: ClaimedDataset) -> str | None:
     if not config.traits.is_unbounded or config.is_rehearsal:
         return None
     return f"method {config.method} releases gradients of {private.name} without clipping and without noise; its ε is infinite."
+
+
+def _joined(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """All lines in their order, each once."""
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(lists)))

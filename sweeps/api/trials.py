@@ -10,6 +10,7 @@ from dpcore.config import Places
 from dpcore.errors import BadInput, Refused
 
 if TYPE_CHECKING:
+    from sweeps.models.claims import ModelClaim
     from sweeps.records.spec import SweepSpec
 
 RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
@@ -101,6 +102,22 @@ def evaluate(
     with checkpoint_at_hand(str(checkpoint)) as folder:
         scored = score_model(folder, str(data), Places.of(data_dir, cache_dir))
     return {key: scored.meta.get(key) for key in RESULT_KEYS} | {"pckh_50": scored.state.mean(0.5), "pckh_10": scored.state.mean(0.1)}
+
+
+def claim(path: str | Path) -> ModelClaim:
+    """What a model promises, what choosing it cost, and its scores.
+
+    Args:
+        path: Folder of a model, a training or a finished trial, in a bucket its URI, or a claim.json.
+
+    Raises:
+        BadInput: No model there, or its claim was cut off. Corrupt: The claim does not read, or speaks of other weights.
+    """
+    from sweeps.models.claims import load_claim
+    from sweeps.records.publication import checkpoint_at_hand
+
+    with checkpoint_at_hand(str(path)) as folder:
+        return load_claim(folder)
 
 
 def pretrain(

@@ -61,6 +61,8 @@ def submit_command(args: argparse.Namespace, *, parse_remote: ParseRemote) -> in
     working_dir = find_working_dir(Path.cwd())
     check_arguments(args.after_dashes, working_dir, parse=parse_remote)
     working_dir.check_size()
+    for line in working_dir.stays:
+        print(f"dpsweep: stays here: {line}", file=sys.stderr)
     with jobs_of(args.cluster) as client:
         print(f"dpsweep: sending {len(working_dir.files)} files, {mebibytes(working_dir.size_bytes)}", file=sys.stderr)
         job = submit(client, args.after_dashes, working_dir)

@@ -1,4 +1,4 @@
-"""Commands on one trial: `best`, `train`, `evaluate`, `pretrain`."""
+"""Commands on one trial: `best`, `train`, `evaluate`, `claim`, `pretrain`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeps.report.text import number, percent, print_json
 
 
 def add_parsers(commands: Any) -> None:
-    """Declares `best`, `train`, `evaluate` and `pretrain`."""
+    """Declares `best`, `train`, `evaluate`, `claim` and `pretrain`."""
     best = commands.add_parser("best", help="show the best trial at an ε and write its config to a file")
     arguments.add_sweep(best)
     best.add_argument("--epsilon", metavar="E", type=arguments.positive_number, required=True)
@@ -47,6 +47,13 @@ def add_parsers(commands: Any) -> None:
     arguments.add_places(evaluate)
     arguments.add_json(evaluate)
     evaluate.set_defaults(execute=evaluate_command)
+
+    claim = commands.add_parser("claim", help="show what a model promises, what choosing it cost, and its scores")
+    claim.add_argument(
+        "path", metavar="PATH", help="folder of a model, a training or a finished trial; in a bucket its URI; or a claim.json"
+    )
+    arguments.add_json(claim)
+    claim.set_defaults(execute=claim_command)
 
     pretrain = commands.add_parser("pretrain", help="run only the public stage and score it", description=pretrain_command.__doc__)
     pretrain.add_argument("config", metavar="CONFIG", help="best.yaml, a preset's name or a space file")
@@ -89,6 +96,18 @@ def evaluate_command(args: argparse.Namespace) -> int:
     from sweeps.api.trials import evaluate
 
     _print_result(evaluate(args.checkpoint, args.data, data_dir=args.data_dir, cache_dir=args.cache_dir), as_json=args.json)
+    return 0
+
+
+def claim_command(args: argparse.Namespace) -> int:
+    """Prints the claim beside a model's weights; one that was cut off, or speaks of other weights, is an error."""
+    from sweeps.api.trials import claim
+
+    found = claim(args.path)
+    if args.json:
+        print_json(found.document())
+    else:
+        print(found.text())
     return 0
 
 

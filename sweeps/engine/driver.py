@@ -44,6 +44,7 @@ from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.report.disclosure import save_policy
 from sweeps.report.disclosure_sheet import save_disclosure_sheet
 from sweeps.report.progress import progress_line
+from sweeps.storage.ray_folder import clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def run_sweep(
     around = surroundings or default_surroundings(spec.places.cache_dir)
     plan, facts = checked_plan(spec, around)
     spec = with_filter(charged_to(spec, facts), plan)
-    with _naming_faults(spec), ray_session(spec) as concurrency, new_folder(spec) as made:
+    clear_leftovers(spec.state_dir.parent)
+    with _naming_faults(spec), new_folder(spec) as made, ray_session(spec) as concurrency:
         key = new_key(spec)
         spec.save()
         run = _Run(spec, around, facts, key=key, key_lost=False)

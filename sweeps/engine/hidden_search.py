@@ -17,7 +17,7 @@ from dpcore.train.reports import Report
 from sweeps.ledger.lines import UNFULFILLED
 from sweeps.pricing.plan import private_config
 from sweeps.pricing.reservations import Planner, Reservations
-from sweeps.pricing.selection import Selection
+from sweeps.pricing.selection import Selection, as_released
 from sweeps.records.results import CurvePoint, TrialRecord, best_of
 from sweeps.records.spec import SweepSpec
 
@@ -89,6 +89,7 @@ class HiddenSearch:
         if epsilon is None or not self._waiting[epsilon]:
             return None
         record = self._planner.planned(replace(self._waiting[epsilon].popleft(), state="running"))
+        self._reservations.check_data(record)
         self._running[record.trial_id] = record
         self._since[record.trial_id] = self._clock()
         return record
@@ -146,6 +147,7 @@ class HiddenSearch:
             if epsilon not in self.over and not waiting and not any(r.epsilon == epsilon for r in self._running.values()):
                 winner = best_of(self._ended[epsilon])
                 if winner is not None:
+                    winner = as_released(winner, self._spent(epsilon))
                     self._selection.publish(winner)
                     winner = replace(winner, fulfilled=all(record.fulfilled for record in self._ended[epsilon]))
                 yield epsilon, winner
@@ -169,6 +171,11 @@ class HiddenSearch:
     def _outcome(self, ended: Iterable[TrialRecord], outcome: str) -> str:
         """Which run wins depends on every candidate: one that did not do what was reserved voids the claim of all."""
         return outcome if all(record.fulfilled for record in ended) else UNFULFILLED
+
+    def _spent(self, epsilon: float) -> float | None:
+        """What the whole selection spends; None where its trials spend nothing."""
+        one = self._one(epsilon)
+        return None if one is None else self._reservations.epsilon_of_selection(one, self._selection)
 
     def _one(self, epsilon: float) -> TrialRecord | None:
         """One trial of an ε, which represents all of them, because they spend the same."""

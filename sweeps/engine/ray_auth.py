@@ -6,9 +6,11 @@ RAY_AUTH_TOKEN, from the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/aut
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
+import threading
 from pathlib import Path
 
 from dpcore.errors import Unavailable
@@ -18,6 +20,8 @@ MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 CONNECT_WITHIN_S = 5.0
+RESOLVE_WITHIN_S = 10.0
+LOOPBACK = "127.0.0.1"
 
 
 def default_token_path() -> Path:
@@ -58,3 +62,41 @@ def knock(host: str, port: int, *, remedy: str) -> None:
         socket.create_connection((host, port), timeout=CONNECT_WITHIN_S).close()
     except OSError as error:
         raise Unavailable(f"no Ray answers at {host}:{port} ({error}); {remedy}") from None
+
+
+def check_machine() -> None:
+    """Tries what a Ray of our own needs of the machine: without a loopback it hangs, and a host name that does not resolve costs
+    it minutes.
+
+    Raises:
+        Unavailable: one of them is missing.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=CONNECT_WITHIN_S).close()
+    except OSError as error:
+        raise Unavailable(
+            f"Ray cannot start: this machine does not reach itself at {LOOPBACK} ({error}); bring the loopback interface up "
+            "(`ip link set lo up`)"
+        ) from None
+    name = socket.gethostname()
+    if not _resolves_within(name, RESOLVE_WITHIN_S):
+        raise Unavailable(
+            f"Ray cannot start: the host name {name} does not resolve within {RESOLVE_WITHIN_S:g} s; add it to /etc/hosts "
+            f"(`{LOOPBACK} {name}`) or give the machine a name that resolves"
+        )
+
+
+def _resolves_within(name: str, seconds: float) -> bool:
+    """The resolver takes no deadline: it is asked in a thread that may be left behind."""
+    found = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            socket.getaddrinfo(name, None)
+            found.set()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return found.is_set()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from dpcore.errors import BadInput, Unavailable
-from sweeps.engine.ray_auth import guard_own_ray, knock, show_token
+from sweeps.engine.ray_auth import check_machine, guard_own_ray, knock, show_token
 from sweeps.records.spec import SweepSpec
+from sweeps.storage.ray_folder import ray_folder, tune_folder, unrecorded_session
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,26 +29,33 @@ QUIET = {
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials share data through memory-mapped files; Ray's store carries one key and small results."""
 
-RAY_FOLDER = ".ray"
 TRAINABLE = "sweeps.engine.trainable"
 
 
 @contextlib.contextmanager
 def ray_session(spec: SweepSpec) -> Iterator[int]:
-    """Ray for the length of a block; gives the number of trials that can run at once.
+    """Ray for the length of a block, with private folders that are removed at its end; gives the number of trials that can run
+    at once. The sweep's state is there, and its lock is ours.
 
     Raises:
-        Unavailable: nothing answers at `spec.address`.
+        Unavailable: nothing answers at `spec.address`, or no folder is short enough for Ray's sockets.
         BadInput: no machine of our own Ray has what one trial asks for.
     """
-    with connected(spec.address, preload=modules_to_preload(spec)) as resources:
+    with (
+        ray_folder(spec.state_dir, own=spec.address is None) as folder,
+        connected(spec.address, preload=modules_to_preload(spec), session=folder.session) as resources,
+    ):
         yield _concurrency(spec, resources)
 
 
 @contextlib.contextmanager
-def connected(address: str | None, *, preload: Sequence[str] = ()) -> Iterator[dict[str, float]]:
-    """A connection to the Ray at an address, or a Ray of our own, whose workers import `preload` as they start; gives its
-    resources.
+def connected(address: str | None, *, preload: Sequence[str] = (), session: Path | None = None) -> Iterator[dict[str, float]]:
+    """A connection to the Ray at an address, or a Ray of our own; gives its resources.
+
+    Args:
+        address: of a running Ray; None starts one.
+        preload: what the workers of a Ray of our own import as they start.
+        session: folder in which a Ray of our own keeps its files; None: a private one that is removed at the end.
 
     Raises:
         Unavailable: nothing answers there.
@@ -60,21 +68,58 @@ def connected(address: str | None, *, preload: Sequence[str] = ()) -> Iterator[d
     if ray.is_initialized():
         raise Unavailable("this process is connected to a Ray already; end that session first (ray.shutdown())")
     _silence()
-    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address is None:
-        guard_own_ray()
-        arguments.update(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
-        arguments.update(_system_config={"preload_python_modules": list(preload)} if preload else {})
-    else:
+    if address is not None:
         show_token()
+        with _initialized(address, {}) as resources:
+            yield resources
+        return
+    guard_own_ray()
+    check_machine()
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    if preload:
+        own["_system_config"] = {"preload_python_modules": list(preload)}
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(unrecorded_session()) if session is None else session
+        yield stack.enter_context(_initialized("local", {**own, "_temp_dir": str(folder)}))
+
+
+@contextlib.contextmanager
+def _initialized(address: str, arguments: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """Ray's own processes have ended at the end of the block: nothing writes into its folders any more."""
+    import ray
+
     try:
-        ray.init(address=address or "local", **arguments)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise Unavailable(f"Ray does not start at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
+    except Exception as error:  # Ray says so with bare exceptions where its own deadline, 30 s for a node, passes
+        place = "on this machine" if address == "local" else f"at {address}"
+        busy = f" (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores; try again when it is less busy)" if _is_busy() else ""
+        raise Unavailable(f"Ray does not start {place}: {(str(error).splitlines() or [type(error).__name__])[0]}{busy}") from error
     try:
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
     finally:
-        ray.shutdown()
+        ray.shutdown(wait_for_processes=True)
+
+
+def _is_busy() -> bool:
+    return os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def staging_in(folder: Path) -> Iterator[None]:
+    """Lets Tune write its driver's files below a folder of ours.
+
+    Tune has no setting for it: it writes below the session of whichever Ray it finds (seen with Ray 2.60). Of a Ray that was
+    running already that session is not ours, and stays.
+    """
+    from ray.train._internal import storage
+
+    name = "_get_ray_train_session_dir"
+    before = getattr(storage, name)
+    setattr(storage, name, folder.as_posix)
+    try:
+        yield
+    finally:
+        setattr(storage, name, before)
 
 
 def modules_to_preload(spec: SweepSpec) -> tuple[str, ...]:
@@ -101,12 +146,12 @@ def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None
     from sweeps.engine.trainable import TrialTrainable
 
     _silence()
-    trainable = tune.with_parameters(TrialTrainable, key=key, runtime=spec.trial_runtime.model_dump(mode="json"), gpus=spec.gpus_per_trial)
+    runtime = spec.trial_runtime.model_dump(mode="json")
+    trainable = tune.with_parameters(TrialTrainable, key=key, envelope=searcher.envelope, runtime=runtime, gpus=spec.gpus_per_trial)
     bundle = {"CPU": spec.cpus_per_trial, **({"GPU": spec.gpus_per_trial} if spec.gpus_per_trial else {})}
-    folder = (spec.selection_dir if spec.space.sweep.regime.is_selection else spec.state_dir) / RAY_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        # Not tune.Tuner: it pickles and copies searcher and callbacks at birth, and ours hold the open study and ledger.
+    folder = tune_folder(spec.state_dir)
+    # Not tune.Tuner: it pickles and copies searcher and callbacks at birth, and ours hold the open study and ledger.
+    with staging_in(folder / "staging"):
         tune.run(
             trainable,
             name="tune",
@@ -120,10 +165,14 @@ def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None
             max_failures=0,  # retries are the schedule's: one path for a retry and a resume
             raise_on_failed_trial=False,
             reuse_actors=True,
+            trial_dirname_creator=_trial_name,  # Ray's default is made of the settings
             verbose=0,
         )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trial_name(trial: Any) -> str:
+    """Ray's own id of a trial, drawn at random."""
+    return str(trial.trial_id)
 
 
 def _concurrency(spec: SweepSpec, resources: dict[str, float]) -> int:

@@ -18,9 +18,10 @@ from dpcore.errors import DiskFull
 from dpcore.train.reports import Report
 from sweeps.engine.schedule import Schedule
 from sweeps.pricing.validation import plan_validation
-from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in
+from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in, words_of_crash
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.storage.envelope import Envelope
 
 if TYPE_CHECKING:
     from sweeps.report.disclosure import PolicyDisclosure
@@ -66,7 +67,8 @@ class ScheduleSearcher(Searcher):
         self._spec = spec
         self._schedule = schedule
         self.max_concurrent = max_concurrent
-        self.stopper = EarlyStopper(schedule)
+        self.envelope = Envelope.fresh()
+        self.stopper = EarlyStopper(schedule, self.envelope)
         self.broken: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -81,7 +83,7 @@ class ScheduleSearcher(Searcher):
             return None
         record = self._schedule.next()
         if record is not None:
-            return assignment(self._spec, record, folder=self._schedule.folder(record)).encode()
+            return assignment(self._spec, record, folder=self._schedule.folder(record)).encode(self.envelope)
         return str(Searcher.FINISHED) if self._schedule.is_over else None
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -104,14 +106,15 @@ class EarlyStopper(FIFOScheduler):
     Ray asks the scheduler before it calls the callback, whose part it is to take the report in.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, envelope: Envelope) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._schedule = schedule
+        self._envelope = envelope
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """STOP, or CONTINUE."""
-        report = Answer.decode(result).report
-        stops = report is not None and self._schedule.is_to_stop(trial_id_in(trial.config), report)
+        report = Answer.decode(result, self._envelope).report
+        stops = report is not None and self._schedule.is_to_stop(trial_id_in(trial.config, self._envelope), report)
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
@@ -142,6 +145,7 @@ class ScheduleCallback(Callback):
     ) -> None:
         self._schedule = schedule
         self._searcher = searcher
+        self._envelope = searcher.envelope
         self._tracker = tracker
         self._ended = ended
         self._begun: set[str] = set()
@@ -156,21 +160,25 @@ class ScheduleCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has the trial."""
-        self._guard(lambda: self._begin(trial_id_in(trial.config)))
+        self._guard(lambda: self._begin(self._id_of(trial)))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A report, if the result has one."""
-        report = Answer.decode(result).report
+        report = Answer.decode(result, self._envelope).report
         if report is not None:
-            self._guard(lambda: self._take_in(trial_id_in(trial.config), report))
+            self._guard(lambda: self._take_in(self._id_of(trial), report))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial said that it is done, or why it cannot be, or how it can go on (`TrialTrainable`); or it was stopped."""
-        self._guard(lambda: self._finish(self._ended_as(trial_id_in(trial.config), Answer.decode(trial.last_result))))
+        answer = Answer.decode(trial.last_result, self._envelope)
+        self._guard(lambda: self._finish(self._ended_as(self._id_of(trial), answer)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died or crashed: perhaps the trial is handed out again."""
-        self._guard(lambda: self._finish(self._schedule.worker_died(trial_id_in(trial.config), _last_line(trial))))
+        self._guard(lambda: self._finish(self._schedule.worker_died(self._id_of(trial), _last_line(trial, self._envelope))))
+
+    def _id_of(self, trial: Any) -> str:
+        return trial_id_in(trial.config, self._envelope)
 
     def _ended_as(self, trial_id: str, answer: Answer) -> TrialRecord:
         """The trial after its worker's last answer.
@@ -235,12 +243,15 @@ def tell_whole(tracker: SweepTracker, record: TrialRecord) -> None:
     tracker.trial_ended(record)
 
 
-def _last_line(trial: Any) -> str:
-    """What went wrong, in one line: of a worker that died what Ray knows of it, else the last line of its traceback."""
+def _last_line(trial: Any, envelope: Envelope) -> str:
+    """What went wrong, in one line: of a crash its own words' last line; of a worker that died what Ray knows of it."""
     if trial.error_file is None:
         return DIED
     with open(trial.error_file, encoding="utf-8") as file:
         text = file.read()
+    words = words_of_crash(text, envelope)
+    if words is not None:
+        return words.splitlines()[-1].strip()
     if LOW_MEMORY in text:
         return f"{DIED}: its node ran out of memory, and Ray ended it; run fewer trials at once (--max-concurrent)"
     if WORKER_EXIT in text:

@@ -12,10 +12,11 @@ import importlib
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
@@ -26,9 +27,13 @@ from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from sweeps.engine.gpu_memory import CudaMemory, make_room
 from sweeps.pricing.sealed import make_sealed_folder, seal
-from sweeps.records.messages import Answer, Assignment, Fault
+from sweeps.records.messages import Answer, Assignment, Fault, TrialCrashed
 from sweeps.storage.bucket_trial import BucketTrial, open_bucket_trial
+from sweeps.storage.envelope import Envelope
 from sweeps.tracking.allow_list import allowed_error
+
+if TYPE_CHECKING:
+    from dpcore.privacy.randomness import SweepKey
 
 LOCK_FILE = "trial.lock"
 LOCK_WAIT_S = 90.0
@@ -47,17 +52,25 @@ class TrialTrainable(tune.Trainable):
     """Runs the `Assignment` in its config; the key comes as a parameter and stands in no config.
 
     A DpsweepError is an `Answer`, not a crash: the last one has `error`, and `fault` where the trial can go on. Anything else
-    crashes the worker, and the driver decides whether to try again. `Unavailable` (a device or file that may come back) is a
-    crash in that sense.
+    crashes the worker, as a `TrialCrashed`, and the driver decides whether to try again. `Unavailable` (a device or file that may
+    come back) is a crash in that sense. All of it travels in envelopes.
     """
 
     _reports: Iterator[Report] | None = None
     _copy: BucketTrial | None = None
     _scratch: ExitStack
 
-    def setup(self, config: dict[str, Any], key: Any = None, runtime: dict[str, Any] | None = None, gpus: float = 0.0) -> None:
+    def setup(  # type: ignore[override]  # what comes beside the config: `tune.with_parameters`
+        self,
+        config: dict[str, Any],
+        *,
+        key: SweepKey,
+        envelope: Envelope,
+        runtime: dict[str, Any] | None = None,
+        gpus: float = 0.0,
+    ) -> None:
         """Sets the threads before torch is imported, then begins the trial. `gpus`: what each trial asks of Ray."""
-        self._key = key
+        self._key, self._envelope = key, envelope
         self._scratch = ExitStack()
         self._gpus = gpus
         self._runtime = parse_config(RuntimeFlags, runtime or {})
@@ -72,8 +85,16 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next report as a result."""
-        return self._answer().encode()
+        """The next report as a result.
+
+        Raises:
+            TrialCrashed: the trial function raised what is no answer. Nothing of its exception hangs on it.
+        """
+        try:
+            return self._answer().encode(self._envelope)
+        except Exception as error:  # noqa: BLE001  whatever it is, its words must not reach Ray as they are
+            crash = TrialCrashed.of("".join(traceback.format_exception_only(error)).strip(), self._envelope)
+        raise crash
 
     def _answer(self) -> Answer:
         try:
@@ -131,7 +152,7 @@ class TrialTrainable(tune.Trainable):
         self._end()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._trial = Assignment.decode(config)
+        self._trial = Assignment.decode(config, self._envelope)
         self._reports = None
 
     def _start(self) -> Iterator[Report]:

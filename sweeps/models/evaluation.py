@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
 from dpcore.train.saved import load_model, save_model
 from dpcore.train.stages import public_network
 from dpcore.train.trial_data import open_trial_data
+from sweeps.models.claims import warning_about
 
 PUBLIC_FIELDS = ("data", "model", "stages", "seed")
 """The parts of a trial that its public stage reads."""
@@ -42,6 +44,9 @@ def score_model(folder: Path, data: str, places: Places) -> ScoredModel:
     """
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; give the folder of a finished trial or of its model")
+    warning = warning_about(folder)
+    if warning is not None:
+        print(f"dpsweep: {warning}", file=sys.stderr)
     saved = load_model(folder)
     dataset = open_dataset(data, places)
     if dataset.manifest.protected:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from dpcore.disk import naming_full_disk
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, NotAsPlanned, NotReplayable, OutOfMemory, Refused, Unavailable
 from dpcore.privacy.accounting import epsilon_spent, plan_privacy
+from dpcore.privacy.claim import PrivacyClaim
 from dpcore.privacy.composition import price
 from dpcore.privacy.plan import PrivacyPlan, check_spent
 from dpcore.privacy.randomness import SweepKey
@@ -38,11 +39,13 @@ from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.lines import UNFULFILLED
 from sweeps.ledger.totals import views_text
+from sweeps.models.claims import UNKNOWN, Price, claim_of_training, price_of, save_claim
+from sweeps.pricing.selection import winner_claim
 from sweeps.pricing.validation import plan_validation, score_reservation
 from sweeps.records.charged import open_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.export import ExportedConfig
-from sweeps.records.publication import load_spec, require_state, trial_at_hand
+from sweeps.records.publication import load_spec, require_state, results_at_hand, trial_at_hand
 from sweeps.records.results import TrialRecord, read_results
 from sweeps.records.spec import SweepSpec
 
@@ -178,8 +181,25 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
     if ledger is not None:
         for reservation in reservations:
             ledger.settle(reservation, steps_done=last.step, outcome="done")
+    save_claim(request.out, _claim(request), _price(request))
     (request.out / KEY_FILE).unlink()
     return _result(request.config, training.trial_id, last)
+
+
+def _claim(request: TrainRequest) -> PrivacyClaim:
+    secure = request.exported.runtime.secure_rng
+    return claim_of_training(request.config, request.spec, places=request.places, secure_rng=secure)
+
+
+def _price(request: TrainRequest) -> Price:
+    """What choosing the settings cost; not known of settings whose sweep is not at hand."""
+    if request.spec is None:
+        return UNKNOWN
+    with results_at_hand(request.spec) as folder:
+        try:
+            return price_of(request.spec, read_results(folder))
+        except BadInput:  # the sweep's tables are gone
+            return UNKNOWN
 
 
 def _open_ledger(request: TrainRequest) -> Ledger:
@@ -336,9 +356,17 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
         expected = {point.step: point.weights_digest for point in record.curve}
         last = _run(request, training, folder=folder, expected=expected)
         _check_score(record, last)
+        claim = winner_claim(
+            _claim(request), record, spec.space, claim_of=lambda one: _claim(replace(request, exported=_with(request, one)))
+        )
+        save_claim(folder, claim, _price(request))
         if keep:
             shutil.move(folder, request.out)
     return _result(request.config, record.trial_id, last)
+
+
+def _with(request: TrainRequest, config: TrialConfig) -> ExportedConfig:
+    return request.exported.model_copy(update={"config": config})
 
 
 def _take_identity(recorded: Path, folder: Path) -> None:

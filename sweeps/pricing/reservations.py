@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpcore.config import digest_of
-from dpcore.errors import NotAsPlanned, Refused
+from dpcore.errors import Corrupt, NotAsPlanned, Refused
 from dpcore.privacy.plan import PrivacyPlan, check_spent
+from search_spaces.searchable import foreign_part
 from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.lines import UNFULFILLED
@@ -81,13 +82,27 @@ class Reservations:
         Raises:
             Refused: `epsilon_total` or the budget of the sweep's filter would be passed, or more scores on private validation data be
                 released than were planned.
-            Unavailable: the ledger does not answer.
+            Unavailable: the ledger does not answer. Corrupt: `check_data`.
         """
+        self.check_data(record)
         score = self._score(record)
         if score is not None:
             self._check_planned(score)
         for reservation in (score, self._reservation(record)):
             self._write_down(reservation)
+
+    def check_data(self, record: TrialRecord) -> None:
+        """Holds a trial's own config against the data for which the sweep was checked: cohort and protection are of those alone.
+
+        Raises:
+            Corrupt: it would read other people, or protect them in another way.
+        """
+        part = foreign_part(record.config, self._spec.space.trial)
+        if part is not None:
+            raise Corrupt(
+                f"trial {record.trial_id} has another {part} than the sweep: {getattr(record.config, part)!r}, in trial: stands "
+                f"{self._spec.space.trial.get(part)!r}. It would be charged to the wrong people; begin a sweep of another --name for it"
+            )
 
     def reserve_selection(self, one: TrialRecord, selection: Selection) -> None:
         """Writes down a whole private selection, before its first trial.
@@ -106,6 +121,11 @@ class Reservations:
         reservation = self._of_selection(one, selection)
         if reservation is not None and self._ledger.is_open(reservation):
             self._ledger.settle(reservation, steps_done=reservation.steps, outcome=outcome)
+
+    def epsilon_of_selection(self, one: TrialRecord, selection: Selection) -> float | None:
+        """What the selection of trials like this one spends as a whole; None where they spend nothing."""
+        reservation = self._of_selection(one, selection)
+        return None if reservation is None else reservation.epsilon
 
     def _of_selection(self, one: TrialRecord, selection: Selection) -> Reservation | None:
         single = self._run(one)

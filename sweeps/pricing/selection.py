@@ -18,6 +18,7 @@ handed out again and replays from its checkpoint.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -32,12 +33,14 @@ from scipy.optimize import brentq
 
 from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line, replace_file
 from dpcore.errors import BadInput, Corrupt, Refused
-from search_spaces.space import SelectionLaw, value_at
+from dpcore.train.reports import EPSILON_SPENT
+from search_spaces.space import Choice, Draw, SelectionLaw, SpaceFile, value_at
 from sweeps.ledger.charges import SelectionTerms
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.trial_id import TrialId, epsilon_name
 
 if TYPE_CHECKING:
+    from dpcore.config import TrialConfig
     from dpcore.privacy.claim import PrivacyClaim
     from dpcore.privacy.randomness import RandomStream, SweepKey
     from sweeps.records.spec import SweepSpec
@@ -162,9 +165,14 @@ class Selection:
             yield replace(record, state=end["state"], seconds=end["seconds"], error=end["error"], fulfilled=end.get("fulfilled", True))
 
     def publish(self, winner: TrialRecord) -> None:
-        """Moves the winner's folder to the other trials. Doing it again after a crash changes nothing."""
+        """Moves the winner's folder to the other trials. Doing it again after a crash changes nothing.
+
+        Its documents then say what the winner spent as it is released.
+        """
         source, target = self.folder(winner.trial_id), self._spec.checkpoint_dir(winner.trial_id)
         if source.is_dir() and not target.exists():
+            _say_spent(source / "result.json", winner.epsilon_spent)
+            _say_spent(source / "model" / "model.json", winner.epsilon_spent)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(source, target)
 
@@ -202,8 +210,61 @@ class Selection:
         return PrivateStreams(key=self._key, trial_id=str(TrialId.selection(epsilon)), context=self._spec.name).stream(name, number)
 
 
-def winner_claim(claim: PrivacyClaim, record: TrialRecord, law: SelectionLaw | None) -> PrivacyClaim:
-    """The claim of a trial in a selection. The winner carries the claim of the whole selection. Every other trial carries its own."""
+def _say_spent(path: Path, epsilon: float | None) -> None:
+    """Sets the spent ε in a document of the trial's, where it stands there."""
+    if not path.is_file():
+        return
+    document = json.loads(path.read_text())
+    said = document.get("meta", document)
+    if "epsilon_spent" in said:
+        said["epsilon_spent"] = epsilon
+    if EPSILON_SPENT in said.get("metrics", {}):
+        said["metrics"][EPSILON_SPENT] = epsilon
+    replace_file(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+STRUCTURE = ("method", "split", "start", "labels", "subspace.source", "model.backbone", "model.weights")
+"""What of a draw decides what its claim says beside the numbers."""
+
+
+def candidate_configs(space: SpaceFile) -> tuple[TrialConfig, ...]:
+    """One admissible config of every kind that a draw of the sweep can be, at any ε.
+
+    An attacker holds the winners of all ε, and the views that any trial may read: so the kinds of all ε count.
+    """
+    found: dict[str, TrialConfig] = {}
+    for epsilon in space.sweep.epsilons:
+        choices = {path: p.choice for path, p in space.parameters_at(epsilon).items() if path in STRUCTURE and isinstance(p, Choice)}
+        for values in itertools.product(*choices.values()):
+            config = _admissible(space, epsilon, dict(zip(choices, values, strict=True)))
+            if config is not None:
+                found.setdefault(config.fingerprint(), config)
+    return tuple(found.values())
+
+
+def _admissible(space: SpaceFile, epsilon: float, forced: Draw) -> TrialConfig | None:
+    """A draw with these values, where TrialConfig takes one; those whose parameter is not active there fall away."""
+    generator = random.Random(0)
+    for _ in range(REDRAWS):
+        try:
+            return space.trial_config(epsilon, space.draw(epsilon, generator, forced=forced))
+        except BadInput:
+            continue
+    return None
+
+
+def winner_claim(
+    claim: PrivacyClaim, record: TrialRecord, space: SpaceFile, *, claim_of: Callable[[TrialConfig], PrivacyClaim]
+) -> PrivacyClaim:
+    """The claim of a trial as a selection makes it. The winner carries the selection's claim, every other trial its own.
+
+    Args:
+        claim: of the trial by itself.
+        record: with its plan.
+        space: says whether there is a selection, and which other runs could have won.
+        claim_of: the claim of another config by itself.
+    """
+    law = space.sweep.selection
     q, noise = record.sampling_prob, record.noise_multiplier
     if law is None or record.role != "search" or q is None or noise is None or claim.delta is None:
         return claim
@@ -211,7 +272,17 @@ def winner_claim(claim: PrivacyClaim, record: TrialRecord, law: SelectionLaw | N
     from dpcore.privacy.composition import Selected, epsilon_of_charge
 
     run = Spending(q, noise, record.config.stages.private.steps)
-    return claim.within_selection(epsilon=epsilon_of_charge(Selected(run, law.mean_trials, law.shape_number), claim.delta), law=law.text())
+    epsilon = epsilon_of_charge(Selected(run, law.mean_trials, law.shape_number), claim.delta)
+    candidates = [claim_of(config) for config in candidate_configs(space)]
+    return claim.within_selection(epsilon=epsilon, law=law.text(), candidates=candidates)
+
+
+def as_released(winner: TrialRecord, epsilon: float | None) -> TrialRecord:
+    """A winner with what it spent as it is released: what its whole selection spent, at each of its points."""
+    if epsilon is None:
+        return winner
+    curve = tuple(replace(point, metrics={**point.metrics, EPSILON_SPENT: epsilon}) for point in winner.curve)
+    return replace(winner, epsilon_spent=epsilon, curve=curve)
 
 
 def check_key(key_lost: bool, spec: SweepSpec) -> None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from dpcore.durable import made_folders, remove_empty
 from dpcore.errors import Refused
 from sweeps.records.spec import SPEC_FILE, SweepSpec
+from sweeps.storage.ray_folder import FOLDER, LOCK_FILE, RECORD
 
 if TYPE_CHECKING:
     from dpcore.privacy.randomness import SweepKey
 
 
-LOCK_FILE = "sweep.lock"
-UNBEGUN = (LOCK_FILE, "sweep.key")
+UNBEGUN = (LOCK_FILE, "sweep.key", FOLDER, RECORD)
 """What a sweep's folder holds before its spec is written."""
 
 

@@ -22,13 +22,14 @@ from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.train.attempts import IDENTITY_FILE, RESULT_FILE, newest_checkpoint_step
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.storage.bucket import Bucket, check_uri, is_uri
+from sweeps.storage.ray_folder import clear_leftover
 from sweeps.storage.snapshots import fetch_newest, newest_snapshot
 
 RESULTS, REPORT = "results", "report"
 
 
 def load_spec(name: str, storage: str | Path, state: Path | None = None) -> SweepSpec:
-    """The spec of an existing sweep in a folder or a bucket.
+    """The spec of an existing sweep in a folder or a bucket. What Ray left there under a driver that died is removed.
 
     Args:
         name: name of the sweep.
@@ -40,6 +41,12 @@ def load_spec(name: str, storage: str | Path, state: Path | None = None) -> Swee
         Unavailable: the bucket does not answer.
         Corrupt: spec.json is not a valid spec.
     """
+    spec = _found_spec(name, storage, state)
+    clear_leftover(spec.state_dir)
+    return spec
+
+
+def _found_spec(name: str, storage: str | Path, state: Path | None) -> SweepSpec:
     moved = None if state is None else Path(os.path.abspath(state))
     if not is_uri(storage):
         spec = SweepSpec.load(name, Path(storage))

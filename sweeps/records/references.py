@@ -19,7 +19,7 @@ PUBLIC_START = "public-start"
 """The trial id of the floor that reads no public view."""
 
 PRIVATE_ONLY = ("clip_norm", "epsilon", "delta", "public_weight", "private_weight", "public_batch_size")
-NO_DEFAULT = ("stages.private.steps", "stages.private.expected_batch_size", "data.nominal_examples")
+NO_DEFAULT = ("stages.private.steps", "stages.private.expected_batch_size")
 
 
 @dataclass(frozen=True)

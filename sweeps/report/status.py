@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sweeps.pricing.duration import at_a_time
 from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
 from sweeps.records.charged import open_ledger
-from sweeps.records.folder import LOCK_FILE
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import study_of
+from sweeps.storage.ray_folder import LOCK_FILE
 
 if TYPE_CHECKING:
     from optuna.study import Study

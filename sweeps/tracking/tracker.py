@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpcore.config import TrialConfig
 from dpcore.durable import OWNER_ONLY, read_json, write_json
+from sweeps.models.claims import Price, price_of, save_claim
 from sweeps.pricing.selection import winner_claim
 from sweeps.records.export import render_yaml
 from sweeps.records.publication import trial_at_hand
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest
     from dpcore.privacy.claim import PrivacyClaim
     from dpcore.privacy.disclosure import Disclosure
+    from dpcore.privacy.plan import PrivacyPlan
     from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.records.spec import SweepSpec
     from sweeps.report.contact_sheet import ContactSheet
@@ -114,7 +116,7 @@ class Tracker:
     def trial_started(self, record: TrialRecord) -> None:
         """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
         config = record.config
-        claim = winner_claim(self._claim(record), record, self._spec.space.sweep.selection)
+        claim = self._claim_of(record)
         manifests = self._facts.manifests(config)
         self._send(
             kind="run",
@@ -125,7 +127,7 @@ class Tracker:
                 "trial_id": record.trial_id,
                 "role": record.role,
                 **({"attempt": f"{record.attempt} from step {record.from_step}"} if record.attempt else {}),
-                "epsilon": epsilon_tag(config),
+                **self._epsilon_tags(record),
                 "method": config.method,
                 "fingerprint": config.fingerprint(),
                 "claim": claim.paragraph(),
@@ -140,9 +142,23 @@ class Tracker:
             metrics = {SPLIT_DISCLOSURE: own.disclosure}
             self._send(kind="metrics", key=record.trial_id, step=0, metrics=metrics, time_ms=self._time_ms(config, 0))
 
-    def _claim(self, record: TrialRecord) -> PrivacyClaim:
-        config = record.config
-        claim = self._facts.claim(config, record.reserved)
+    def _claim_of(self, record: TrialRecord) -> PrivacyClaim:
+        """What a trial claims as it is released. Candidates of a selection spend alike: the winner's plan is theirs."""
+
+        def claim_of(config: TrialConfig) -> PrivacyClaim:
+            return self._claim(config, record.reserved if config.spends_privacy else None)
+
+        return winner_claim(self._claim(record.config, record.reserved), record, self._spec.space, claim_of=claim_of)
+
+    def _epsilon_tags(self, record: TrialRecord) -> dict[str, str]:
+        """ε as it is released; of a selection's winner that of the selection, beside the target of the single run."""
+        target = epsilon_tag(record.config)
+        if self._spec.space.sweep.selection is None or record.role != "search" or record.epsilon_spent is None:
+            return {"epsilon": target}
+        return {"epsilon": f"{record.epsilon_spent:.6g}", "epsilon_target": target}
+
+    def _claim(self, config: TrialConfig, plan: PrivacyPlan | None) -> PrivacyClaim:
+        claim = self._facts.claim(config, plan)
         if config.split is None:
             return claim
         joint = None if self._disclosed is None else self._disclosed.of_all
@@ -196,14 +212,17 @@ class Tracker:
             if best is not None and best.pckh_50 is not None:
                 scores = {f"best/pckh_50/eps_{epsilon_name(epsilon)}": best.pckh_50}
                 self._send(kind="metrics", key="summary", step=0, metrics=scores, time_ms=now_ms)
-                self._register(best, epsilon)
+                self._register(best, epsilon, price_of(self._spec, results))
         self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
 
-    def _register(self, record: TrialRecord, epsilon: float) -> None:
+    def _register(self, record: TrialRecord, epsilon: float, price: Price) -> None:
+        """A model version with its claim and what choosing it cost, both in a file beside the weights and as tags."""
         model = trial_at_hand(self._spec, record.trial_id) / "model"
         if not model.is_dir():
             print(f"dpsweep: {model} is not there: no model version for ε = {epsilon_name(epsilon)}", file=sys.stderr)
             return
+        claim = self._claim_of(record)
+        save_claim(model, claim, price)
         self._send(
             kind="model",
             key=record.trial_id,
@@ -213,7 +232,13 @@ class Tracker:
             height_px=record.config.model.input_height_px,
             width_px=record.config.model.input_width_px,
             protected=self._is_protected(record.config),
-            tags={"trial_id": record.trial_id, "epsilon": epsilon_name(epsilon), "fingerprint": record.config.fingerprint()},
+            tags={
+                "trial_id": record.trial_id,
+                **self._epsilon_tags(record),
+                "fingerprint": record.config.fingerprint(),
+                "claim": claim.paragraph(),
+                "price": price.text,
+            },
         )
 
     def close(self, *, interrupted: bool = False) -> None:

@@ -46,7 +46,8 @@ from sweeps.engine.ray_session import ray_session
 from sweeps.records.spec import SweepSpec
 from search_spaces.loader import load_space
 from dpcore.config import Places
-spec = SweepSpec(name="a", space=load_space("quick"), places=Places(data_dir="/d", cache_dir="/c"), storage="/s")
+spec = SweepSpec(name="a", space=load_space("quick"), places=Places(data_dir="/d", cache_dir="/c"), storage=sys.argv[1])
+spec.state_dir.mkdir(parents=True)
 with ray_session(spec):
     import ray
     address = ray.get_runtime_context().gcs_address
@@ -61,7 +62,7 @@ with ray_session(spec):
 
 @pytest.mark.slow
 def test_a_ray_of_our_own_refuses_who_has_another_token(tmp_path: Path) -> None:
-    line = [sys.executable, "-W", "ignore", "-c", OWN_RAY]
+    line = [sys.executable, "-W", "ignore", "-c", OWN_RAY, str(tmp_path / "store")]
     done = subprocess.run(line, env=dict(os.environ), capture_output=True, text=True, timeout=1000, check=False)
     assert done.stdout.split() == ["True"] * 3, done.stdout + done.stderr
     assert not (tmp_path / ".ray").exists()

@@ -65,10 +65,10 @@ def test_the_package_holds_the_files_and_depends_on_nothing_else(folder: Path) -
 
 
 def test_a_large_folder_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    with (tmp_path / "videos" / "a.mp4").open("wb") as file:
+    (tmp_path / "logs").mkdir()
+    with (tmp_path / "logs" / "a.txt").open("wb") as file:
         file.truncate(LIMIT_BYTES + 1)
-    with pytest.raises(Refused, match=r"videos \(100\.0 MiB\)"):
+    with pytest.raises(Refused, match=r"logs \(100\.0 MiB\)"):
         find_working_dir(tmp_path).check_size()
     WorkingDir(folder=tmp_path, files=()).check_size()
 

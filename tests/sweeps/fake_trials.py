@@ -23,6 +23,10 @@ from sweeps.engine.preflight import DatasetFacts, Surroundings
 from sweeps.pricing.plan import Accountant
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.storage.envelope import Envelope
+
+ENVELOPE = Envelope(key=bytes(range(7, 39)))
+"""Of workers without a driver."""
 
 
 def score_of(config: TrialConfig) -> float:
@@ -54,6 +58,16 @@ def report_of(record: TrialRecord, step: int, metrics: dict[str, float], digest:
     """A worker's report of a record, with what was reserved; `claimed` says something else than that."""
     said = None if record.reserved is None else replace(record.reserved.spent(step, spent(record.reserved, step)), **claimed)
     return Report(step=step, done=done, metrics=metrics, weights_digest=digest, spent=said)
+
+
+QUOTED = "ward7-IMG_48213-maria.jpg"
+
+
+def crashing_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
+    """Raises what is no answer, and quotes a picture."""
+    if config.method:
+        raise ValueError(f"cannot read {QUOTED}")
+    yield from run_trial(config, runtime, handout)
 
 
 def slow_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:

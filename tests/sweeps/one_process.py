@@ -18,7 +18,8 @@ class OneProcess:
     def __call__(self, spec: SweepSpec, *, key: object, searcher: ScheduleSearcher, callback: ScheduleCallback) -> None:
         worker = object.__new__(TrialTrainable)
         config = searcher.suggest("x")
-        worker.setup(config, key=key, runtime=spec.runtime.model_dump(mode="json"))
+        self.envelope = searcher.envelope
+        worker.setup(config, key=key, envelope=searcher.envelope, runtime=spec.runtime.model_dump(mode="json"))
         while isinstance(config, dict):
             self.configs.append(config)
             trial = SimpleNamespace(config=config, last_result=None)

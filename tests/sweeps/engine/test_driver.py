@@ -122,7 +122,7 @@ def test_a_sweep_that_fails_after_a_trial_was_handed_out_is_kept_to_be_resumed(
     spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(spec: SweepSpec, *, searcher: ScheduleSearcher, **given: object) -> None:
-        while not trial_id_in(searcher.suggest("x")).startswith("e"):
+        while not trial_id_in(searcher.suggest("x"), searcher.envelope).startswith("e"):
             searcher.max_concurrent += 1
         raise OSError("the cluster is gone")
 
@@ -222,7 +222,7 @@ def test_tables_and_lines_of_protected_data_tell_no_duration_and_no_message(
 ) -> None:
     def run_one_trial(spec: SweepSpec, *, searcher: ScheduleSearcher, callback: ScheduleCallback, **given: object) -> None:
         trial = SimpleNamespace(
-            config=searcher.suggest("x"), last_result=Answer(done=True, error="ValueError: pixel 3 of jane.jpg").encode()
+            config=searcher.suggest("x"), last_result=Answer(done=True, error="ValueError: pixel 3 of jane.jpg").encode(searcher.envelope)
         )
         callback.on_trial_start(1, [], trial)
         callback.on_trial_complete(1, [], trial)
@@ -292,11 +292,11 @@ def tune_here(stop_after: int | None = None) -> Callable[..., None]:
     def run(spec: SweepSpec, *, key: SweepKey, searcher: ScheduleSearcher, callback: ScheduleCallback) -> None:
         done = 0
         while isinstance(given := searcher.suggest("x"), dict):
-            trial, one = SimpleNamespace(config=given, last_result=None), Assignment.decode(given)
+            trial, one = SimpleNamespace(config=given, last_result=None), Assignment.decode(given, searcher.envelope)
             callback.on_trial_start(0, [], trial)
             handout = Handout(places=spec.places, trial_id=one.trial_id, key=key, folder=one.folder, plan=one.plan)
             for report in fake_trials.run_trial(one.config, None, handout):
-                callback.on_trial_result(0, [], trial, Answer(done=False, report=report).encode())
+                callback.on_trial_result(0, [], trial, Answer(done=False, report=report).encode(searcher.envelope))
                 if done == stop_after:
                     raise OSError("killed")
             callback.on_trial_complete(0, [], trial)

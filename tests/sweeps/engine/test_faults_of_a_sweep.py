@@ -12,6 +12,7 @@ import fake_trials
 import optuna
 import pytest
 import spaces
+from fake_trials import ENVELOPE
 from full_disk import fill, small_disk
 from one_process import OneProcess
 from optuna.storages import JournalStorage
@@ -107,7 +108,7 @@ def test_a_trial_that_no_worker_came_to_start_is_told_to_the_tracker_from_its_st
 )
 def test_a_death_of_a_worker_is_told_in_a_line_of_our_own_that_protected_data_may_show(told: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "error.txt").write_text(f"Failure # 1 (occurred at 2030-01-01)\n{told}\n")
-    line = _last_line(SimpleNamespace(error_file=str(tmp_path / "error.txt")))
+    line = _last_line(SimpleNamespace(error_file=str(tmp_path / "error.txt")), ENVELOPE)
     assert line.startswith(f"the worker died: {expected}")
     assert allowed_error(line, protected=True) == "the worker died"
 

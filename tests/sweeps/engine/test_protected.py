@@ -134,7 +134,7 @@ def test_metrics_everywhere_are_on_the_allow_list(swept: Swept) -> None:
     assert in_mlflow - {"best/pckh_50/eps_4"} == {name for name in in_mlflow if is_allowed(name)}
     in_tables = {row["metric"] for row in pq.read_table(swept.spec.sweep_dir / "results" / "curves.parquet").to_pylist()}
     in_reports = {name for line in swept.spec.reports_path.read_text().splitlines() for name in json.loads(line)["metrics"]}
-    by_ray = {name for result in swept.ray.results if (told := Answer.decode(result).report) for name in told.metrics}
+    by_ray = {name for result in swept.ray.results if (told := Answer.decode(result, swept.ray.envelope).report) for name in told.metrics}
     assert {"val/pckh_50", "privacy/epsilon_spent"} <= in_tables
     assert not [name for name in in_tables | in_reports | by_ray if not is_allowed(name)]
 

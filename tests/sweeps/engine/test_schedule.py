@@ -1,6 +1,7 @@
 """The schedule alone, without Ray: what runs next, once, in which order, and after a crash."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import fake_trials
@@ -8,7 +9,7 @@ import pytest
 import spaces
 
 from dpcore.config import Places, RuntimeFlags
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Corrupt
 from dpcore.train.attempts import Attempt
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.ledger import Ledger, LedgerLine
@@ -356,3 +357,16 @@ def test_half_a_line_of_journal_or_reports_is_dropped(tmp_path: Path) -> None:
     second = schedule_of(spec)
     assert second.finished == 1
     assert len(run_all(second)) == 16
+
+
+def test_a_trial_that_would_read_other_people_than_the_sweep_ends_it_before_it_is_charged(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False, "control": False, "winner_seeds": 0})
+    schedule = schedule_of(spec)
+    first = schedule.next()
+    assert first is not None
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, cohort="dd", key_id="k")
+    for changes in ({"data.private": "clinic_b"}, {"data.validation": "clinic_b"}, {"labels": "private"}, {"privacy_unit": "person"}):
+        foreign = replace(first, trial_id="e0.5-999", config=first.config.changed(**changes))
+        with pytest.raises(Corrupt, match="than the sweep"):
+            reservations.reserve(foreign)
+    assert [line.trial_id for line in reserved_in(spec)] == [first.trial_id]

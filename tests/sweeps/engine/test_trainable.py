@@ -1,17 +1,21 @@
 """The worker's side of a trial, without a Ray around it."""
 
+import pickle
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import fake_trials
 import pytest
 import spaces
+from fake_trials import ENVELOPE
 
 from dpcore.config import Places
 from dpcore.errors import Unavailable
 from dpcore.privacy.randomness import SweepKey
 from sweeps.engine.searcher import assignment
 from sweeps.engine.trainable import TrialTrainable, wait_for_lock
-from sweeps.records.messages import Answer
+from sweeps.records.messages import Answer, TrialCrashed, words_of_crash
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
 
@@ -34,17 +38,17 @@ def record_of(spec: SweepSpec, *digests: str) -> TrialRecord:
 def begin(spec: SweepSpec, record: TrialRecord) -> TrialTrainable:
     """A worker with a trial."""
     worker = object.__new__(TrialTrainable)
-    config = assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id)).encode()
-    worker.setup(config, key=SweepKey.fresh(), runtime=spec.runtime.model_dump(mode="json"))
+    config = assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id)).encode(ENVELOPE)
+    worker.setup(config, key=SweepKey.fresh(), envelope=ENVELOPE, runtime=spec.runtime.model_dump(mode="json"))
     return worker
 
 
 def steps_of(spec: SweepSpec, record: TrialRecord) -> list[Answer]:
     """The answers of a worker up to its last."""
     worker = begin(spec, record)
-    answers = [Answer.decode(worker.step())]
+    answers = [Answer.decode(worker.step(), ENVELOPE)]
     while not answers[-1].done:
-        answers.append(Answer.decode(worker.step()))
+        answers.append(Answer.decode(worker.step(), ENVELOPE))
     worker.cleanup()
     return answers
 
@@ -82,7 +86,19 @@ def test_a_trial_that_is_stopped_in_mid_way_frees_its_folder_before_the_worker_b
     with pytest.raises(Unavailable, match="held by another process"):
         wait_for_lock(folder, within_s=0.0)
     following = replace(record_of(spec), trial_id="e0.5-001")
-    assert worker.reset_config(assignment(locked, following, folder=spec.checkpoint_dir("e0.5-001")).encode())
+    assert worker.reset_config(assignment(locked, following, folder=spec.checkpoint_dir("e0.5-001")).encode(ENVELOPE))
     wait_for_lock(folder, within_s=0.0)
-    assert Answer.decode(worker.step()).report.weights_digest == "e0.5-001-1"
+    assert Answer.decode(worker.step(), ENVELOPE).report.weights_digest == "e0.5-001-1"
     worker.cleanup()
+
+
+def test_what_a_trial_function_raises_reaches_ray_without_its_words(spec: SweepSpec) -> None:
+    worker = begin(spec.model_copy(update={"trial_function": "fake_trials:crashing_trial"}), record_of(spec))
+    with pytest.raises(TrialCrashed) as caught:
+        worker.step()
+    error: BaseException | None = caught.value
+    assert error is not None
+    assert (error.__cause__, error.__context__) == (None, None)
+    shown = "".join(traceback.format_exception(error)) + repr(pickle.dumps(error))
+    assert fake_trials.QUOTED not in shown
+    assert words_of_crash(shown, ENVELOPE) == f"ValueError: cannot read {fake_trials.QUOTED}"

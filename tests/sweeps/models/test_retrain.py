@@ -15,16 +15,26 @@ import spaces
 from dpcore.config import Places
 from dpcore.data import catalog
 from dpcore.errors import BadInput, DiskFull, NotReplayable, OutOfMemory, Refused
+from dpcore.privacy import accounting
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import Attempt
 from dpcore.train.handout import Handout
 from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.ledger import Ledger
 from sweeps.models import retrain
+from sweeps.models.claims import load_claim
 from sweeps.models.retrain import KEY_FILE, TrainRequest, train_fresh, train_replay, train_resumed
 from sweeps.records.export import ExportedConfig, export_trial
 from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
+
+
+def dataset_of(name: str, places: Places) -> SimpleNamespace:
+    """What is read of a dataset that needs no file."""
+    role = "PRIVATE" if name.endswith("/private") else "PUBLIC"
+    return SimpleNamespace(
+        members=SimpleNamespace(cohort="d" * 8), manifest=SimpleNamespace(name=name, role=role, protected=False, ledger=None)
+    )
 
 
 @pytest.fixture
@@ -38,12 +48,16 @@ def request_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainR
                 known = {"epsilon_target": config.epsilon, "delta": config.delta, "method": config.method}
                 result = {**last, **known, "trial_id": handout.trial_id, "fingerprint": config.fingerprint()}
                 (handout.folder / "result.json").write_text(json.dumps(result))
+                (handout.folder / "model").mkdir(exist_ok=True)
+                (handout.folder / "model" / "model.json").write_text(json.dumps({"weights_digest": report.weights_digest, "meta": result}))
             yield report
 
     monkeypatch.setattr(retrain, "run_trial", trial)
     monkeypatch.setattr(retrain, "plan_privacy", fake_trials.plan)
     monkeypatch.setattr(retrain, "price", fake_trials.compose)
-    monkeypatch.setattr(catalog, "open_dataset", lambda name, places: SimpleNamespace(members=SimpleNamespace(cohort="d" * 8)))
+    monkeypatch.setattr(accounting, "plan_privacy", fake_trials.plan)
+    monkeypatch.setattr(retrain, "epsilon_spent", fake_trials.spent)
+    monkeypatch.setattr(catalog, "open_dataset", dataset_of)
     return TrainRequest(
         exported=ExportedConfig(config=spaces.space().trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})),
         spec=None,
@@ -276,3 +290,11 @@ def test_training_from_a_sweep_that_searched_its_steps_stays_behind_its_filter(
     train_fresh(replace(request_of_a_file, spec=spec, ledger_url=url))
     lines = Ledger(url or spec.resolved_ledger_url).lines()
     assert {line.priced_by for line in lines} == {"" if on_purpose else terms.text()}
+
+
+def test_a_trained_model_has_its_claim_and_says_that_its_choice_is_not_priced_here(request_of_a_file: TrainRequest) -> None:
+    train_fresh(request_of_a_file)
+    made = load_claim(request_of_a_file.out)
+    assert (made.claim.epsilon, made.claim.relation) == (request_of_a_file.config.epsilon, "add_remove_record")
+    assert made.price.text == "what choosing these settings cost is not known here"
+    assert made.scores["pckh_50"] == pytest.approx(fake_trials.score_of(request_of_a_file.config))

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import fake_trials
 import pytest
@@ -17,6 +16,7 @@ from one_process import OneProcess
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.train.handout import Handout
+from dpcore.train.reports import Report
 from sweeps import cli
 from sweeps.engine import driver as driver_module
 from sweeps.engine.driver import run_sweep
@@ -28,7 +28,7 @@ from sweeps.records.spec import SweepSpec
 CEILING = 0.87654321
 
 
-def trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[SimpleNamespace]:
+def trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """A fake trial whose ceiling has a score of its own, also in its folder; without `sealed` it would be refused."""
     if config.method == "nonprivate" and not handout.sealed:
         raise Refused("protected")

@@ -3,7 +3,10 @@
 import json
 import math
 import stat
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_trials
@@ -11,9 +14,9 @@ import numpy as np
 import pytest
 import spaces
 
-from dpcore.config import Places, RuntimeFlags
+from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.claim import claim_of
+from dpcore.privacy.claim import PrivacyClaim, claim_of
 from dpcore.privacy.randomness import SweepKey
 from search_spaces.space import SelectionLaw
 from sweeps.engine.schedule import Schedule
@@ -21,7 +24,7 @@ from sweeps.ledger.charges import SelectionTerms
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
-from sweeps.pricing.selection import Selection, check_key, draw_count, winner_claim
+from sweeps.pricing.selection import Selection, candidate_configs, check_key, draw_count, winner_claim
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.status import sweep_status
@@ -288,19 +291,80 @@ def test_half_a_line_of_the_journal_is_dropped(tmp_path: Path) -> None:
     assert [record.trial_id for record in Selection(spec, KEY).ended(ended.epsilon)] == [ended.trial_id]
 
 
-def test_the_claim_of_a_winner_is_that_of_the_whole_selection(tmp_path: Path) -> None:
-    from types import SimpleNamespace
+def claims_in(spec: SweepSpec) -> Callable[[TrialConfig], PrivacyClaim]:
+    facts = {
+        p: SimpleNamespace(name=p, role="PRIVATE" if p == "private" else "PUBLIC", protected=True)
+        for p in ("private", "public", "validation")
+    }
+    return lambda config: claim_of(config, fake_trials.plan(config, None), facts)
 
+
+def planned_winner(spec: SweepSpec, **draw: Any) -> TrialRecord:
+    config = spec.space.trial_config(2.0, draw)
+    plan = fake_trials.plan(config, None)
+    record = TrialRecord(trial_id="e2-0f3a9c1d22", role="search", number=0, epsilon=2.0, config=config)
+    return replace(record, sampling_prob=plan.sampling_prob, noise_multiplier=plan.noise_multiplier)
+
+
+def test_the_claim_of_a_winner_is_that_of_the_whole_selection(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
-    record = Selection(spec, KEY).candidate(2.0, 0)
-    plan = fake_trials.plan(record.config, None)
-    facts = {p: SimpleNamespace(name=p, role="PRIVATE" if p == "private" else "PUBLIC", protected=True) for p in ("private", "public")}
-    claim = claim_of(record.config, plan, facts)
-    planned = TrialRecord(**{**vars(record), "sampling_prob": plan.sampling_prob, "noise_multiplier": plan.noise_multiplier})
-    won = winner_claim(claim, planned, spec.space.sweep.selection)
+    planned, claim_in = planned_winner(spec, method="dpsgd", clip_norm=0.137), claims_in(spec)
+    claim = claim_in(planned.config)
+    won = winner_claim(claim, planned, spec.space, claim_of=claim_in)
     assert won.epsilon > 0
     assert won.epsilon != claim.epsilon
     assert "geometric law with mean 6" in won.paragraph()
     assert "hints at the number of runs" in won.paragraph()
-    assert winner_claim(claim, planned, None) == claim
+    assert winner_claim(claim, planned, spaces.space(), claim_of=claim_in) == claim
     assert json.loads(won.model_dump_json())["accountant"].startswith("RDP")
+
+
+def test_a_winner_that_reads_no_view_claims_no_more_than_the_feature_runs_that_it_competed_with(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    planned, claim_in = planned_winner(spec, method="dpsgd", clip_norm=0.137), claims_in(spec)
+    own = claim_in(planned.config)
+    won = winner_claim(own, planned, spec.space, claim_of=claim_in)
+    assert (own.relation, won.relation) == ("add_remove_record", "add_remove_given_public_view")
+    assert won.labels == "public"
+    assert any("the public view ψ(x) of every crop: split blur" in line for line in won.public)
+    assert any("keypoints, visibility, crop box" in line for line in won.public)
+    assert any("what ψ itself shows" in line for line in won.not_covered)
+    assert "with its labels" not in won.paragraph()
+    rerun = replace(planned, role="seed")
+    assert winner_claim(own, rerun, spec.space, claim_of=claim_in) == own
+
+
+def test_candidates_are_one_config_of_every_kind_and_no_kind_that_is_refused(tmp_path: Path) -> None:
+    space = spec_of(tmp_path).space
+    kinds = {(config.method, None if config.split is None else config.split.name) for config in candidate_configs(space)}
+    assert kinds == {("dpsgd", None), ("feature", "blur")}
+    alone = spec_of(tmp_path, search={"clip_norm": {"float": [0.1, 1.0]}}, trial={"method": "dpsgd"}).space
+    assert {config.method for config in candidate_configs(alone)} == {"dpsgd"}
+
+
+def test_a_winner_says_everywhere_what_its_selection_spent(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, references={"floor": False, "ceiling": False, "control": False, "winner_seeds": 0})
+    schedule = schedule_of(spec)
+    while (record := schedule.next()) is not None:
+        model = schedule.folder(record) / "model"
+        model.mkdir(parents=True)
+        said = {"epsilon_spent": record.config.epsilon, "metrics": {"privacy/epsilon_spent": record.config.epsilon, "val/pckh_50": 0.4137}}
+        (model / "model.json").write_text(json.dumps({"config": {}, "meta": said}))
+        (model.parent / "result.json").write_text(json.dumps(said))
+        schedule.report(record.trial_id, fake_trials.report_of(record, 3, {"val/pckh_50": fake_trials.score_of(record.config)}))
+        schedule.end(record.trial_id)
+    schedule.take_released()
+    lines = {line.trial_id: line.epsilon for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "reserve"}
+    winners = [record for record in schedule.records if record.role == "search"]
+    assert len(winners) == 2
+    for winner in winners:
+        spent = lines[f"selection-e{winner.epsilon:g}"]
+        assert spent > winner.config.epsilon
+        assert winner.epsilon_spent == spent
+        assert {point.metrics["privacy/epsilon_spent"] for point in winner.curve} == {spent}
+        folder = spec.checkpoint_dir(winner.trial_id)
+        for said in (json.loads((folder / "model" / "model.json").read_text())["meta"], json.loads((folder / "result.json").read_text())):
+            assert (said["epsilon_spent"], said["metrics"]["privacy/epsilon_spent"]) == (spent, spent)
+            assert said["metrics"]["val/pckh_50"] == 0.4137
+    restored = schedule_of(spec)
+    assert {r.trial_id: r.epsilon_spent for r in restored.records} == {w.trial_id: w.epsilon_spent for w in winners}

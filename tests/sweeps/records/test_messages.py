@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import spaces
+from fake_trials import ENVELOPE
 
 from dpcore.config import Places
 from dpcore.errors import BadInput
 from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train.attempts import Attempt
 from dpcore.train.reports import Report
-from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in
+from sweeps.records.messages import Answer, Assignment, BucketPlace, TrialCrashed, trial_id_in, words_of_crash
 
 REPORT = Report(step=7, done=True, metrics={"val/pckh_50": 0.1 + 0.2, "val/pckh_50/ankle": 1 / 3}, weights_digest="0f")
 
@@ -27,15 +28,17 @@ REPORT = Report(step=7, done=True, metrics={"val/pckh_50": 0.1 + 0.2, "val/pckh_
         Answer(done=True, error="NotReplayable: other libraries", fault="not_replayable"),
     ],
 )
-def test_an_answer_comes_back_as_it_was_given_and_ray_sees_two_plain_values(answer: Answer) -> None:
-    result = json.loads(json.dumps({**answer.encode(), "training_iteration": 3}))
-    assert Answer.decode(result) == answer
-    assert set(answer.encode()) <= {"done", "answer"}
-    assert all(isinstance(value, bool | str) for value in answer.encode().values())
+def test_an_answer_comes_back_as_it_was_given_and_ray_sees_that_it_is_done_and_no_more(answer: Answer) -> None:
+    result = json.loads(json.dumps({**answer.encode(ENVELOPE), "training_iteration": 3}))
+    assert Answer.decode(result, ENVELOPE) == answer
+    assert set(result) == {"done", "answer", "time_this_iter_s", "training_iteration"}
+    assert result["time_this_iter_s"] == 0.0
+    assert len(result["answer"]) == len(Answer(done=False).encode(ENVELOPE)["answer"])
+    assert "ankle" not in str(result)
 
 
 def test_a_result_that_is_not_there_says_nothing() -> None:
-    assert Answer.decode(None) == Answer.decode({}) == Answer(done=False)
+    assert Answer.decode(None, ENVELOPE) == Answer.decode({}, ENVELOPE) == Answer(done=False)
 
 
 def test_an_assignment_comes_back_as_it_was_given(tmp_path: Path) -> None:
@@ -51,12 +54,22 @@ def test_an_assignment_comes_back_as_it_was_given(tmp_path: Path) -> None:
         function="module:function",
         expected={10: "aa", 20: "bb"},
     )
-    config = json.loads(json.dumps(given.encode()))
-    assert Assignment.decode(config) == given
-    assert trial_id_in(config) == "e0.5-003"
+    config = json.loads(json.dumps(given.encode(ENVELOPE)))
+    assert Assignment.decode(config, ENVELOPE) == given
+    assert trial_id_in(config, ENVELOPE) == "e0.5-003"
     assert all(isinstance(value, str) for value in config.values())
+    assert not [word for word in ("dpsgd", "e0.5", "store", "module") if word in str(config)]
 
 
 def test_an_assignment_of_another_version_is_refused_by_its_key() -> None:
     with pytest.raises(BadInput, match="trial_id: missing"):
-        Assignment.decode({"assignment": "{}"})
+        Assignment.decode({"assignment": ENVELOPE.seal({})}, ENVELOPE)
+
+
+def test_the_words_of_a_crash_are_read_off_rays_text_and_by_nobody_else() -> None:
+    words = "ValueError: cannot read IMG_48213-maria.jpg"
+    crash = TrialCrashed.of(words, ENVELOPE)
+    text = f"ray::_Inner.train() (pid=7)\n  File trainable.py\nsweeps.records.messages.{type(crash).__name__}: {crash}\n"
+    assert words_of_crash(text, ENVELOPE) == words
+    assert "IMG" not in text
+    assert words_of_crash("The actor died: Worker exit type: SYSTEM_ERROR", ENVELOPE) is None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import spaces
+from fake_trials import ENVELOPE
 
 from dpcore.config import Places, RuntimeFlags, parse_config
 from dpcore.data.synthetic import synth
@@ -76,13 +77,13 @@ def worker_of(spec: SweepSpec, *digests: str, cache: Path | None = None) -> Tria
     if cache is not None:
         trial = trial.model_copy(update={"places": trial.places.model_copy(update={"cache_dir": cache})})
     worker = object.__new__(TrialTrainable)
-    worker.setup(trial.encode(), key=KEY, runtime=spec.runtime.model_dump(mode="json"))
+    worker.setup(trial.encode(ENVELOPE), key=KEY, envelope=ENVELOPE, runtime=spec.runtime.model_dump(mode="json"))
     return worker
 
 
 def report_of(worker: TrialTrainable) -> Report:
     """The next report of a worker."""
-    report = Answer.decode(worker.step()).report
+    report = Answer.decode(worker.step(), ENVELOPE).report
     assert report is not None
     return report
 
@@ -146,7 +147,7 @@ def test_another_node_goes_on_from_the_uploaded_checkpoint(spec: SweepSpec, tmp_
 def test_other_weights_than_were_told_before_never_reach_the_bucket(spec: SweepSpec, tmp_path: Path) -> None:
     worker = worker_of(spec, f"{TRIAL_ID}-1", "other")
     assert report_of(worker).step == 1
-    assert Answer.decode(worker.step()).fault == "not_replayable"
+    assert Answer.decode(worker.step(), ENVELOPE).fault == "not_replayable"
     worker.cleanup()
     assert at(spec) is None
 
@@ -232,7 +233,7 @@ def digests_to_the_end(worker: TrialTrainable) -> list[str]:
     while not results[-1]["done"]:
         results.append(worker.step())
     worker.cleanup()
-    return [report.weights_digest for result in results if (report := Answer.decode(result).report) is not None]
+    return [report.weights_digest for result in results if (report := Answer.decode(result, ENVELOPE).report) is not None]
 
 
 def test_a_trial_whose_node_is_lost_ends_elsewhere_with_the_very_same_weights(real: SweepSpec, tmp_path: Path) -> None:

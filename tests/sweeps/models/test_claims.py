@@ -1,0 +1,80 @@
+"""A model that leaves has its claim, its price and its scores beside its weights; one whose claim was cut off says so."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_trials
+import pytest
+import spaces
+
+from dpcore.errors import BadInput, Corrupt
+from dpcore.privacy.claim import PrivacyClaim, claim_of
+from sweeps.cli import main
+from sweeps.models.claims import CLAIM_FILE, UNKNOWN, Price, load_claim, save_claim, warning_about
+
+PRICE = Price(
+    accounting="composed", epsilon=7.3719, delta=1e-5, text="sweep epsilon 7.37 at delta 1e-05 (composition of all its trials by PLD)"
+)
+
+
+def claim() -> PrivacyClaim:
+    config = spaces.space().trial_config(0.5, {"method": "feature", "split": "blur", "clip_norm": 0.137, "public_weight": 0.7})
+    facts = {
+        part: SimpleNamespace(name=part, role="PRIVATE" if part == "private" else "PUBLIC", protected=True)
+        for part in ("private", "public")
+    }
+    return claim_of(config, fake_trials.plan(config, None), facts)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "out" / "model"
+    folder.mkdir(parents=True)
+    meta = {"pckh_50": 0.4137, "pckh_10": 0.0719}
+    (folder / "model.json").write_text(json.dumps({"weights_digest": "0f3a9c1d22e4b577", "meta": meta}))
+    return folder
+
+
+def test_claim_price_and_scores_stand_beside_the_weights_and_come_back(model: Path) -> None:
+    made = save_claim(model.parent, claim(), PRICE)
+    assert load_claim(model) == load_claim(model.parent) == load_claim(model / CLAIM_FILE) == made
+    assert made.scores == {"pckh_50": 0.4137, "pckh_10": 0.0719}
+    assert warning_about(model) is None
+
+
+def test_the_command_prints_the_contracts_keys(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_claim(model, claim(), PRICE)
+    assert main(["claim", str(model.parent), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"epsilon", "delta", "unit", "relation", "public", "price"} <= set(document)
+    assert document["relation"] == "add_remove_given_public_view"
+    assert document["price"]["epsilon"] == 7.3719
+    assert main(["claim", str(model)]) == 0
+    assert "Choosing it: sweep epsilon 7.37" in capsys.readouterr().out
+
+
+def test_a_model_whose_claim_was_cut_off_says_so(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadInput, match="its claim was cut off"):
+        load_claim(model)
+    assert "cut off" in str(warning_about(model))
+    assert main(["claim", str(model)]) == 2
+    assert "cut off" in capsys.readouterr().err
+
+
+def test_a_claim_of_other_weights_or_half_a_claim_is_refused(model: Path) -> None:
+    save_claim(model, claim(), UNKNOWN)
+    file = model / CLAIM_FILE
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 2])
+    with pytest.raises(Corrupt, match="does not read"):
+        load_claim(model)
+    file.write_text(whole.replace("0f3a9c1d22e4b577", "0f3a9c1d22e4b578"))
+    with pytest.raises(Corrupt, match="other weights"):
+        load_claim(model)
+    assert "other weights" in str(warning_about(model))
+
+
+def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no model there"):
+        load_claim(tmp_path)
