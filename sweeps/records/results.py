@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,7 +87,7 @@ class TrialRecord:
     steps: int = 0
     seconds: float = 0.0
     error: str | None = None
-    plan: PrivacyPlan | None = None
+    plan: PrivacyPlan | None = field(default=None, compare=False)
     fulfilled: bool = True
     curve: tuple[CurvePoint, ...] = ()
 

@@ -38,20 +38,21 @@ def score_of(config: TrialConfig) -> float:
 
 
 def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
-    """Three reports; each is written down before it is given."""
+    """A report a step, three without a plan; each is written down before it is given."""
     folder = handout.folder
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "reports.json"
     reports = json.loads(done.read_text()) if done.exists() else []
     with (folder / "starts.txt").open("a") as file:
         file.write(f"{handout.key.key_id()} {handout.attempt.number}\n")
-    for step in (1, 2, 3):
+    last = 3 if handout.plan is None else handout.plan.steps
+    for step in range(1, last + 1):
         if step > len(reports):
-            reports.append({"val/pckh_50": score_of(config) * step / 3, "val/pckh_10": 0.1})
+            reports.append({"val/pckh_50": score_of(config) * step / last, "val/pckh_10": 0.1})
             done.write_text(json.dumps(reports))
         digest, held = f"{handout.trial_id}-{step}", handout.plan if config.spends_privacy else None
         said = None if held is None else held.spent(step, spent(held, step))
-        yield Report(step=step, done=step == 3, metrics=reports[step - 1], weights_digest=digest, spent=said)
+        yield Report(step=step, done=step == last, metrics=reports[step - 1], weights_digest=digest, spent=said)
 
 
 def report_of(record: TrialRecord, step: int, metrics: dict[str, float], digest: str = "", *, done: bool = False, **claimed: Any) -> Report:

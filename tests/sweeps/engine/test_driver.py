@@ -187,7 +187,7 @@ def test_a_name_whose_driver_was_killed_before_it_began_is_free_again(
 
 def test_a_folder_of_something_else_is_no_free_name(spec: SweepSpec, no_ray: None) -> None:
     (spec.sweep_dir / "notes").mkdir(parents=True)
-    with pytest.raises(Refused, match="but notes; give another --name"):
+    with pytest.raises(Refused, match="but it holds notes; give another --name"):
         run_sweep(spec, fake_trials.surroundings())
     assert (spec.sweep_dir / "notes").is_dir()
 
