@@ -158,10 +158,10 @@ class TrialRecord:
 def _scores(metrics: dict[str, float]) -> dict[str, Any]:
     """The scores of a report. A missing or NaN PCKh becomes None: the weights of that step have no score."""
     named = {EPSILON_SPENT: "epsilon_spent", NOISE_MULTIPLIER: "noise_multiplier"}
-    scores: dict[str, Any] = {field: metrics[metric] for metric, field in named.items() if metric in metrics}
-    for metric, field in ((PCKH_50, "pckh_50"), (PCKH_10, "pckh_10")):
+    scores: dict[str, Any] = {target: metrics[metric] for metric, target in named.items() if metric in metrics}
+    for metric, target in ((PCKH_50, "pckh_50"), (PCKH_10, "pckh_10")):
         value = metrics.get(metric, math.nan)
-        scores[field] = value if math.isfinite(value) else None
+        scores[target] = value if math.isfinite(value) else None
     return scores
 
 
