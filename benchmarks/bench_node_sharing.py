@@ -91,7 +91,7 @@ def measure(case: str, workers: int, places: Places) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as storage:
         spec = SweepSpec(name="bench", space=load_space("quick"), runtime=RUNTIME, places=places, storage=Path(storage))
         records = [TrialRecord(trial_id=f"t{n}", role="search", number=n, epsilon=0.8, config=config) for n in range(workers)]
-        trials = [assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id)) for record in records]
+        trials = [assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id), validation=None) for record in records]
         actors = [Worker.remote() for _ in trials]
         flags = spec.trial_runtime.model_dump(mode="json")
         key = SweepKey.fresh()

@@ -35,6 +35,7 @@ from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.results import best_of
 from sweeps.records.spec import SweepSpec
+from sweeps.search.terms import terms_of
 
 EPSILONS, WORKERS = (0.4, 0.8, 1.6), 4
 HORIZON: int = DOCUMENT["trial"]["stages"]["private"]["steps"]
@@ -88,7 +89,9 @@ def search(space: SpaceFile, *, seed: int, crossing: bool) -> dict[str, float]:
         spec.sweep_dir.mkdir(parents=True)
         free = Accountant(plan=pretended_plan, compose=lambda charges, delta: 0.0, spent=lambda plan, step, cache_dir: 0.0)
         ledger = Ledger(spec.resolved_ledger_url)
-        schedule = Schedule(spec, free, Reservations(spec, ledger, free, cohort="simulated", key_id="none"))
+        schedule = Schedule(
+            spec, free, Reservations(spec, ledger, free, validation=None, cohort="simulated", key_id="none"), terms=terms_of(spec)
+        )
         steps, clock = _run(schedule, surface, seed=seed, crossing=crossing)
         ledger.close()
         winners = [best_of(record for record in schedule.records if record.epsilon == epsilon) for epsilon in EPSILONS]

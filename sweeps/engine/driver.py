@@ -44,6 +44,7 @@ from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.report.disclosure import save_policy
 from sweeps.report.disclosure_sheet import save_disclosure_sheet
 from sweeps.report.progress import progress_line
+from sweeps.search.terms import SweepTerms, terms_of
 from sweeps.storage.ray_folder import clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
 
@@ -67,7 +68,7 @@ def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepP
         BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
     """
     around = surroundings or replace(default_surroundings(spec.places.cache_dir), dataset=describe_for_plan)
-    return checked_plan(spec, around)[0]
+    return checked_plan(spec, around).plan
 
 
 def run_sweep(
@@ -85,13 +86,14 @@ def run_sweep(
             a worker; it goes on once there is room.
     """
     around = surroundings or default_surroundings(spec.places.cache_dir)
-    plan, facts = checked_plan(spec, around)
-    spec = with_filter(charged_to(spec, facts), plan)
+    checked = checked_plan(spec, around)
+    facts, terms = checked.facts, checked.terms
+    spec = with_filter(charged_to(spec, facts), checked.plan)
     clear_leftovers(spec.state_dir.parent)
     with _naming_faults(spec), new_folder(spec) as made, ray_session(spec) as concurrency:
         key = new_key(spec)
         spec.save()
-        run = _Run(spec, around, facts, key=key, key_lost=False)
+        run = _Run(spec, around, facts, terms, key=key, key_lost=False)
         try:
             with run:
                 take_name(spec)
@@ -127,7 +129,7 @@ def resume_sweep(
             spec.save()
         check_key(not spec.key_path.exists(), spec)
         key, lost = found_key(spec)
-        with ray_session(spec) as concurrency, _Run(spec, around, facts, key=key, key_lost=lost) as run:
+        with ray_session(spec) as concurrency, _Run(spec, around, facts, terms_of(spec), key=key, key_lost=lost) as run:
             return run.to_the_end(concurrency, summarize)
 
 
@@ -138,10 +140,13 @@ class _Run:
     in the constructor closes what was opened so far.
     """
 
-    def __init__(self, spec: SweepSpec, around: Surroundings, facts: DatasetFacts, *, key: SweepKey, key_lost: bool) -> None:
+    def __init__(
+        self, spec: SweepSpec, around: Surroundings, facts: DatasetFacts, terms: SweepTerms, *, key: SweepKey, key_lost: bool
+    ) -> None:
         self._spec = spec
         self._around = around
         self._facts = facts
+        self._terms = terms
         self._key = key
         self._finished = False
         self._interrupted = False
@@ -171,12 +176,13 @@ class _Run:
             self._ledger,
             around.accountant,
             cohort=facts.cohort,
+            validation=self._terms.validation,
             validation_cohort=facts.validation_cohort,
             key_id=key.key_id(),
         )
         clock = None if facts.protected else time.monotonic
         selection = Selection(spec, key) if spec.space.sweep.regime.is_selection else None
-        schedule = Schedule(spec, around.accountant, reservations, selection=selection, clock=clock)
+        schedule = Schedule(spec, around.accountant, reservations, terms=self._terms, selection=selection, clock=clock)
         schedule.restore(key_lost=key_lost)
         return schedule
 

@@ -16,14 +16,14 @@ from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.totals import published_regions
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
-from sweeps.pricing.validation import check_noise, plan_validation
+from sweeps.pricing.validation import check_noise
 from sweeps.records.charged import standing_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.publication import is_published
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.report.disclosure import MeasuredPolicy, measure_policy
-from sweeps.search.stopping import plan_stopping
 from sweeps.search.storage import check_new_studies
+from sweeps.search.terms import SweepTerms, terms_of
 
 if TYPE_CHECKING:
     from dpcore.data.shards import ShardSet
@@ -169,7 +169,21 @@ def any_config(spec: SweepSpec) -> TrialConfig:
     raise BadInput(f"no draw of the space is admissible: {refusal}")
 
 
-def checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, DatasetFacts]:
+@dataclass(frozen=True, kw_only=True)
+class CheckedSweep:
+    """A sweep that may begin: its price, its data, and what follows from its spec."""
+
+    plan: SweepPlan
+    facts: DatasetFacts
+    terms: SweepTerms
+
+
+def checked_plan(spec: SweepSpec, around: Surroundings) -> CheckedSweep:
+    """Checks all that can be known before a sweep begins.
+
+    Raises:
+        BadInput: a dataset, the space or a stopper does not fit. Refused: the name, the key, the price or the noise of scores.
+    """
     if (spec.sweep_dir / SPEC_FILE).exists() or is_published(spec):
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
@@ -190,11 +204,10 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> tuple[SweepPlan, Data
     plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
     _check_name_and_key_are_fresh(spec, ledger)
     check_cap(plan, standing, around.accountant, unit=any_config(spec).privacy_unit)
-    plan_stopping(spec.space, spec.runtime.report_every_steps)  # refuses a stopper that could never stop
-    validation = plan_validation(spec.space, spec.places.cache_dir)
-    if validation is not None:
-        check_noise(validation)
-    return plan, facts
+    terms = terms_of(spec)
+    if terms.validation is not None:
+        check_noise(terms.validation)
+    return CheckedSweep(plan=plan, facts=facts, terms=terms)
 
 
 def charged_to(spec: SweepSpec, facts: DatasetFacts, *, resumed: bool = False) -> SweepSpec:

@@ -32,13 +32,14 @@ from sweeps.pricing.reservations import Planner, Reservations
 from sweeps.pricing.sealed import keep_error
 from sweeps.pricing.selection import Selection
 from sweeps.records.publication import standing_of
-from sweeps.records.references import control_config, free_references, seed_config
+from sweeps.records.references import control_config, seed_config
 from sweeps.records.reports import ReportsFile
 from sweeps.records.results import CurvePoint, Role, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.records.trial_id import TrialId
-from sweeps.search.stopping import Stopping, plan_stopping
+from sweeps.search.stopping import Stopping
 from sweeps.search.studies import Studies
+from sweeps.search.terms import SweepTerms
 from sweeps.tracking.allow_list import allowed_error
 
 
@@ -59,6 +60,7 @@ class Schedule:
         accountant: Accountant,
         reservations: Reservations,
         *,
+        terms: SweepTerms,
         selection: Selection | None = None,
         clock: Callable[[], float] | None = time.monotonic,
     ) -> None:
@@ -66,7 +68,7 @@ class Schedule:
         self._planner = Planner(accountant, spec.places.cache_dir)
         self._reservations = reservations
         self._clock = clock or _no_time
-        self._free = free_references(spec.space, seed=spec.seed)
+        self.terms = terms
         self._studies = Studies(spec, timed=clock is not None, planned=self._planner.planned)
         self._reports = ReportsFile(spec.reports_path)
         self._roster = Roster()
@@ -76,8 +78,7 @@ class Schedule:
         self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, planner=self._planner, clock=self._clock)
         self._wanted = {epsilon: 1 if selection else trials_at(spec.space, epsilon) for epsilon in spec.space.sweep.epsilons}
         self._released: list[TrialRecord] = []
-        plan = plan_stopping(spec.space, spec.runtime.report_every_steps)
-        self._stopping = None if plan is None else Stopping(plan)
+        self._stopping = None if terms.stopping is None else Stopping(terms.stopping)
         self._pruned: set[str] = set()
         self._void: dict[str, str] = {}
         self.stopped_by: str | None = None
@@ -105,7 +106,7 @@ class Schedule:
     @property
     def planned(self) -> int:
         """How many trials the sweep has in all. Falls when a control turns out to be impossible (no feature trial ended well)."""
-        free = len(self._free)
+        free = len(self.terms.references)
         return free + sum(self._planned_at(epsilon) for epsilon in self._spec.space.sweep.epsilons)
 
     def restore(self, *, key_lost: bool) -> None:
@@ -350,7 +351,7 @@ class Schedule:
         return self._roster[self._again.popleft()] if self._again else None
 
     def _reference_next(self) -> TrialRecord | None:
-        for number, free in enumerate(self._free):
+        for number, free in enumerate(self.terms.references):
             record = self._reference(free.trial_id, free.role, number, None, free.config)
             if record is not None:
                 return record

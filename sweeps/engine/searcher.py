@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from dpcore.errors import DiskFull
 from dpcore.train.reports import Report
 from sweeps.engine.schedule import Schedule
-from sweeps.pricing.validation import plan_validation
+from sweeps.pricing.validation import ValidationPlan
 from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in, words_of_crash
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
@@ -83,7 +83,8 @@ class ScheduleSearcher(Searcher):
             return None
         record = self._schedule.next()
         if record is not None:
-            return assignment(self._spec, record, folder=self._schedule.folder(record)).encode(self.envelope)
+            given = assignment(self._spec, record, folder=self._schedule.folder(record), validation=self._schedule.terms.validation)
+            return given.encode(self.envelope)
         return str(Searcher.FINISHED) if self._schedule.is_over else None
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -118,9 +119,8 @@ class EarlyStopper(FIFOScheduler):
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
-def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path) -> Assignment:
-    """What a worker must know of a trial."""
-    validation = plan_validation(spec.space, spec.places.cache_dir)
+def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path, validation: ValidationPlan | None) -> Assignment:
+    """What a worker must know of a trial. `validation`: how the sweep's scores on private validation data leave."""
     bucket = None if spec.bucket_uri is None else BucketPlace(uri=spec.bucket_uri, trial=spec.trial_in_bucket(record.trial_id))
     return Assignment(
         trial_id=record.trial_id,

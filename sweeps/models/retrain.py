@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from sweeps.ledger.lines import UNFULFILLED
 from sweeps.ledger.totals import views_text
 from sweeps.models.claims import UNKNOWN, Price, claim_of_training, price_of, save_claim
 from sweeps.pricing.selection import winner_claim
-from sweeps.pricing.validation import plan_validation, score_reservation
+from sweeps.pricing.validation import ValidationPlan, plan_validation, score_reservation
 from sweeps.records.charged import open_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.export import ExportedConfig
@@ -77,6 +77,11 @@ class TrainRequest:
     def config(self) -> TrialConfig:
         """The trial's settings."""
         return self.exported.config
+
+    @cached_property
+    def validation(self) -> ValidationPlan | None:
+        """How scores on the private validation data of the sweep leave; None where validation is public."""
+        return None if self.spec is None else plan_validation(self.spec.space, self.places.cache_dir)
 
 
 def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
@@ -223,7 +228,7 @@ def _score(request: TrainRequest, training: _Training) -> Reservation | None:
     """One more score on private validation data, under the noise of the sweep's."""
     from dpcore.data.catalog import open_dataset
 
-    plan = None if request.spec is None else plan_validation(request.spec.space, request.places.cache_dir)
+    plan = request.validation
     if plan is None:
         return None
     cohort = open_dataset(request.config.data.validation, request.places).members.cohort
@@ -380,7 +385,7 @@ def _take_identity(recorded: Path, folder: Path) -> None:
 
 def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: dict[int, str]) -> Report:
     last: Report | None = None
-    scored = None if request.spec is None else plan_validation(request.spec.space, request.places.cache_dir)
+    scored = request.validation
     handout = Handout(
         places=request.places,
         trial_id=training.trial_id,

@@ -16,7 +16,7 @@ from sweeps.ledger.lines import UNFULFILLED
 from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.sealed import sealed_reservation
-from sweeps.pricing.validation import plan_validation, score_reservation
+from sweeps.pricing.validation import ValidationPlan, score_reservation
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.records.trial_id import TrialId
@@ -65,7 +65,15 @@ class Reservations:
     """Reserves and settles the trials of one sweep on one private dataset. Trials that spend nothing leave no line."""
 
     def __init__(
-        self, spec: SweepSpec, ledger: Ledger, accountant: Accountant, *, cohort: str, key_id: str, validation_cohort: str | None = None
+        self,
+        spec: SweepSpec,
+        ledger: Ledger,
+        accountant: Accountant,
+        *,
+        cohort: str,
+        key_id: str,
+        validation: ValidationPlan | None,
+        validation_cohort: str | None = None,
     ) -> None:
         self._spec = spec
         self._ledger = ledger
@@ -73,7 +81,7 @@ class Reservations:
         self._cohort = cohort
         self._key_id = key_id
         self._validation_cohort = validation_cohort
-        self._validation = plan_validation(spec.space, spec.places.cache_dir)
+        self._validation = validation
 
     def reserve(self, record: TrialRecord) -> None:
         """Writes the trial's whole planned spending down before it starts, of a new attempt its steps from the checkpoint on.

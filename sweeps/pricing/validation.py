@@ -71,12 +71,6 @@ def plan_validation(space: SpaceFile, cache_dir: Path | None) -> ValidationPlan 
     return ValidationPlan(releases=releases, release=release, epsilon=settings.validation_epsilon, delta=space.delta)
 
 
-def validation_line(space: SpaceFile, cache_dir: Path | None) -> str:
-    """What plan and report say about the validation data."""
-    plan = plan_validation(space, cache_dir)
-    return PUBLIC_VALIDATION if plan is None else plan.text
-
-
 def check_noise(plan: ValidationPlan) -> None:
     """Refuses scores with so much noise that a search would follow it.
 

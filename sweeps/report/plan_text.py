@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from search_spaces.space import value_at
 from sweeps.pricing.duration import estimate_duration
-from sweeps.pricing.validation import validation_line
 from sweeps.report.text import number, render_table
-from sweeps.search.stopping import plan_stopping, what_stopping_saves
+from sweeps.search.stopping import what_stopping_saves
+from sweeps.search.terms import terms_of
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
@@ -75,10 +75,10 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
             f"δ = {plan.delta:.3g} is above 1 / (10 N) = {1 / (10 * nominal):.3g}: a run may show a whole record with probability "
             f"{plan.delta * nominal:.2g}"
         )
-    stopping = plan_stopping(spec.space, spec.runtime.report_every_steps)
-    if stopping is not None:
-        lines.append(what_stopping_saves(stopping, plan.accounting))
-    lines.append(validation_line(spec.space, spec.places.cache_dir))
+    terms = terms_of(spec)
+    if terms.stopping is not None:
+        lines.append(what_stopping_saves(terms.stopping, plan.accounting))
+    lines.append(terms.validation_text)
     duration = estimate_duration(spec, plan)
     lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())
     return lines

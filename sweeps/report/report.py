@@ -16,14 +16,14 @@ from dpcore.config import METHODS
 from dpcore.durable import replace_file
 from search_spaces.regimes import REGIMES, Regime
 from sweeps.pricing.regimes import Basis, Pricing, basis_of, pricing_of
-from sweeps.pricing.validation import validation_line
 from sweeps.records.spec import DEFAULT_STORAGE
 from sweeps.records.trial_id import epsilon_name
 from sweeps.report.comparison import Comparison, compare
 from sweeps.report.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
 from sweeps.report.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
 from sweeps.report.text import number, percent, render_table
-from sweeps.search.stopping import plan_stopping, stopping_lines
+from sweeps.search.stopping import stopping_lines
+from sweeps.search.terms import terms_of
 
 if TYPE_CHECKING:
     from sweeps.records.results import SweepResults
@@ -161,18 +161,19 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
     """Builds the report from the current results, which must be priced (`sweeps.pricing.plan.priced`)."""
     if results.composed_epsilon is None:
         raise RuntimeError(f"the results of {results.name} have no price yet")
+    terms = terms_of(spec)
     price = SweepPrice(
         basis=replace(basis_of(spec), accounting=results.accounting),
         composed_epsilon=results.composed_epsilon,
         private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
         delta=results.delta,
         protected=results.protected,
-        validation=validation_line(spec.space, spec.places.cache_dir),
+        validation=terms.validation_text,
         sealed=bool(results.of_role("sealed_ceiling")),
         warm_start=None if spec.warm_start is None else spec.warm_start.text(spec.name),
     )
     comparisons = compare(results, spec.space.sweep.epsilons)
-    policy, stopping = read_policy(spec.sweep_dir), plan_stopping(spec.space, spec.runtime.report_every_steps)
+    policy, stopping = read_policy(spec.sweep_dir), terms.stopping
     return SweepReport(
         name=results.name,
         comparisons=comparisons,

@@ -28,6 +28,7 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.spec import SweepSpec
+from sweeps.search.terms import terms_of
 from sweeps.tracking.allow_list import allowed_error
 
 HERE = Path(__file__).parents[1]
@@ -87,7 +88,9 @@ def test_each_fault_of_a_worker_has_its_own_outcome_and_none_ends_the_sweep(spec
 def test_a_trial_that_no_worker_came_to_start_is_told_to_the_tracker_from_its_start(spec: SweepSpec) -> None:
     accountant = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
     ledger = Ledger(spec.resolved_ledger_url)
-    schedule = Schedule(spec, accountant, Reservations(spec, ledger, accountant, cohort="dd", key_id="k"))
+    schedule = Schedule(
+        spec, accountant, Reservations(spec, ledger, accountant, validation=None, cohort="dd", key_id="k"), terms=terms_of(spec)
+    )
     searcher, tracker = ScheduleSearcher(spec, schedule, max_concurrent=1), fake_trials.Tracker(spec)
     callback = ScheduleCallback(schedule, searcher, tracker, ended=lambda record: None)
     for _ in range(spec.max_failures + 1):

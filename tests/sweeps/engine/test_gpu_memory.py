@@ -89,7 +89,7 @@ def test_a_worker_makes_room_before_each_trial_on_a_gpu_and_never_on_a_cpu(
     spec = SweepSpec(name="s", space=spaces.space(), places=places, storage=tmp_path, trial_function="fake_trials:run_trial")
     config = spec.space.trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})
     record = TrialRecord(trial_id="e0.5-000", role="search", number=0, epsilon=0.5, config=config)
-    trial = assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id)).encode(ENVELOPE)
+    trial = assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id), validation=None).encode(ENVELOPE)
     worker = object.__new__(TrialTrainable)
     worker.setup(trial, key=SweepKey.fresh(), envelope=ENVELOPE, runtime={"device": device}, gpus=0.5)
     worker.step()

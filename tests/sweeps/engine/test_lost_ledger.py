@@ -17,12 +17,15 @@ from sweeps.pricing.plan import Accountant, sweep_price
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.charged import open_ledger
 from sweeps.records.spec import SweepSpec
+from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 
 
 def schedule_of(spec: SweepSpec, ledger: Ledger) -> Schedule:
-    schedule = Schedule(spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, cohort="d" * 8, key_id="k"))
+    schedule = Schedule(
+        spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, validation=None, cohort="d" * 8, key_id="k"), terms=terms_of(spec)
+    )
     schedule.restore(key_lost=False)
     return schedule
 

@@ -23,6 +23,7 @@ from sweeps.pricing.reservations import Planner, Reservations
 from sweeps.records.results import SweepResults, TrialRecord, read_results
 from sweeps.records.spec import SweepSpec
 from sweeps.search.studies import Studies
+from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 
@@ -109,7 +110,12 @@ def test_a_trial_that_reserved_nothing_may_say_of_no_spending(spec: SweepSpec) -
 
 
 def schedule_of(spec: SweepSpec, accountant: Accountant = ACCOUNTANT) -> Schedule:
-    schedule = Schedule(spec, accountant, Reservations(spec, Ledger(spec.resolved_ledger_url), accountant, cohort="dd", key_id="k"))
+    schedule = Schedule(
+        spec,
+        accountant,
+        Reservations(spec, Ledger(spec.resolved_ledger_url), accountant, validation=None, cohort="dd", key_id="k"),
+        terms=terms_of(spec),
+    )
     schedule.restore(key_lost=False)
     return schedule
 

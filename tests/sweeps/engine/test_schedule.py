@@ -21,6 +21,7 @@ from sweeps.records.spec import SweepSpec
 from sweeps.report.progress import progress_line
 from sweeps.search.journal import clear_journal
 from sweeps.search.studies import Studies
+from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 
@@ -40,7 +41,9 @@ def spec_of(tmp_path: Path, *, device: str = "cpu", **sections: object) -> Sweep
 
 def schedule_of(spec: SweepSpec, *, key_id: str = "k", key_lost: bool = False) -> Schedule:
     ledger = Ledger(spec.resolved_ledger_url)
-    schedule = Schedule(spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, cohort="dd", key_id=key_id))
+    schedule = Schedule(
+        spec, ACCOUNTANT, Reservations(spec, ledger, ACCOUNTANT, validation=None, cohort="dd", key_id=key_id), terms=terms_of(spec)
+    )
     schedule.restore(key_lost=key_lost)
     return schedule
 
@@ -364,7 +367,7 @@ def test_a_trial_that_would_read_other_people_than_the_sweep_ends_it_before_it_i
     schedule = schedule_of(spec)
     first = schedule.next()
     assert first is not None
-    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, cohort="dd", key_id="k")
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, validation=None, cohort="dd", key_id="k")
     for changes in ({"data.private": "clinic_b"}, {"data.validation": "clinic_b"}, {"labels": "private"}, {"privacy_unit": "person"}):
         foreign = replace(first, trial_id="e0.5-999", config=first.config.changed(**changes))
         with pytest.raises(Corrupt, match="than the sweep"):

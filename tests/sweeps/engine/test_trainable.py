@@ -38,7 +38,7 @@ def record_of(spec: SweepSpec, *digests: str) -> TrialRecord:
 def begin(spec: SweepSpec, record: TrialRecord) -> TrialTrainable:
     """A worker with a trial."""
     worker = object.__new__(TrialTrainable)
-    config = assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id)).encode(ENVELOPE)
+    config = assignment(spec, record, folder=spec.checkpoint_dir(record.trial_id), validation=None).encode(ENVELOPE)
     worker.setup(config, key=SweepKey.fresh(), envelope=ENVELOPE, runtime=spec.runtime.model_dump(mode="json"))
     return worker
 
@@ -86,7 +86,7 @@ def test_a_trial_that_is_stopped_in_mid_way_frees_its_folder_before_the_worker_b
     with pytest.raises(Unavailable, match="held by another process"):
         wait_for_lock(folder, within_s=0.0)
     following = replace(record_of(spec), trial_id="e0.5-001")
-    assert worker.reset_config(assignment(locked, following, folder=spec.checkpoint_dir("e0.5-001")).encode(ENVELOPE))
+    assert worker.reset_config(assignment(locked, following, folder=spec.checkpoint_dir("e0.5-001"), validation=None).encode(ENVELOPE))
     wait_for_lock(folder, within_s=0.0)
     assert Answer.decode(worker.step(), ENVELOPE).report.weights_digest == "e0.5-001-1"
     worker.cleanup()

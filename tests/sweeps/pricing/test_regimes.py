@@ -17,6 +17,7 @@ from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, plan_sweep, sw
 from sweeps.pricing.regimes import basis_of
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.spec import SweepSpec
+from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 EXACT = Accountant(plan=fake_trials.plan, compose=price, spent=fake_trials.spent)
@@ -128,7 +129,7 @@ def test_a_sweep_stops_before_the_trial_that_would_pass_its_filter(tmp_path: Pat
     spec.save()
     assert SweepSpec.load("s", spec.storage) == spec
     ledger = Ledger(spec.resolved_ledger_url)
-    schedule = Schedule(spec, EXACT, Reservations(spec, ledger, EXACT, cohort="c", key_id="k"))
+    schedule = Schedule(spec, EXACT, Reservations(spec, ledger, EXACT, validation=None, cohort="c", key_id="k"), terms=terms_of(spec))
     while (record := schedule.next()) is not None:
         schedule.report(record.trial_id, fake_trials.report_of(record, 1, {"val/pckh_50": 0.5}))
         schedule.end(record.trial_id)

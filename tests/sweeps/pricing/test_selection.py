@@ -28,6 +28,7 @@ from sweeps.pricing.selection import Selection, candidate_configs, check_key, dr
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.status import sweep_status
+from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 KEY = SweepKey(bytes(range(32)))
@@ -75,8 +76,8 @@ def spec_of(tmp_path: Path, *, device: str = "cpu", law: SelectionLaw = LAWS[0],
 
 def schedule_of(spec: SweepSpec, key: SweepKey = KEY) -> Schedule:
     ledger = Ledger(spec.resolved_ledger_url)
-    reservations = Reservations(spec, ledger, ACCOUNTANT, cohort="c", key_id=key.key_id())
-    schedule = Schedule(spec, ACCOUNTANT, reservations, selection=Selection(spec, key))
+    reservations = Reservations(spec, ledger, ACCOUNTANT, validation=None, cohort="c", key_id=key.key_id())
+    schedule = Schedule(spec, ACCOUNTANT, reservations, terms=terms_of(spec), selection=Selection(spec, key))
     schedule.restore(key_lost=False)
     return schedule
 

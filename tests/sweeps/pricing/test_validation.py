@@ -15,9 +15,10 @@ from sweeps.engine.searcher import assignment
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import planned_runs, sweep_price
 from sweeps.pricing.reservations import Reservations
-from sweeps.pricing.validation import PUBLIC_VALIDATION, plan_validation, validation_line
+from sweeps.pricing.validation import PUBLIC_VALIDATION, plan_validation
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.search.terms import terms_of
 
 PRIVATE = {"validation": "private", "validation_epsilon": 2.0, "validation_units": 3000}
 
@@ -30,22 +31,26 @@ def spec(tmp_path: Path) -> SweepSpec:
 
 def record(number: int) -> TrialRecord:
     config = spaces.space().trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})
-    return TrialRecord(trial_id=f"e0.5-{number:03d}", role="search", number=number, epsilon=0.5, config=config)
+    return TrialRecord(
+        trial_id=f"e0.5-{number:03d}", role="search", number=number, epsilon=0.5, config=config, plan=fake_trials.plan(config, None)
+    )
 
 
 def reservations(spec: SweepSpec, ledger: Ledger) -> Reservations:
     accountant = fake_trials.surroundings().accountant
-    return Reservations(spec, ledger, accountant, cohort="patients", validation_cohort="others", key_id="k")
+    return Reservations(
+        spec, ledger, accountant, validation=plan_validation(spec.space, None), cohort="patients", validation_cohort="others", key_id="k"
+    )
 
 
 def test_every_run_releases_one_score_and_the_plan_says_what_that_takes(spec: SweepSpec) -> None:
     plan = plan_validation(spec.space, spec.places.cache_dir)
     assert plan is not None
     assert plan.releases == planned_runs(spec.space) == plan_of(spec, around()).trials == 17
-    line = validation_line(spec.space, spec.places.cache_dir)
+    line = terms_of(spec).validation_text
     assert line.startswith("validation is private: 17 scores, one per run, at epsilon 2 together")
     assert "PCKh points on 3000 people" in line
-    assert validation_line(spaces.space(), None) == PUBLIC_VALIDATION
+    assert terms_of(spec.model_copy(update={"space": spaces.space()})).validation_text == PUBLIC_VALIDATION
 
 
 def around() -> object:
@@ -92,11 +97,11 @@ def test_no_more_scores_leave_than_the_noise_was_made_for(spec: SweepSpec) -> No
 
 
 def test_a_worker_is_told_how_its_score_leaves(spec: SweepSpec, tmp_path: Path) -> None:
-    told = assignment(spec, record(0), folder=tmp_path).validation
+    told = assignment(spec, record(0), folder=tmp_path, validation=terms_of(spec).validation).validation
     plan = plan_validation(spec.space, spec.places.cache_dir)
     assert plan is not None
     assert told == plan.release
-    assert assignment(spec.model_copy(update={"space": spaces.space()}), record(0), folder=tmp_path).validation is None
+    assert terms_of(spec.model_copy(update={"space": spaces.space()})).validation is None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from sweeps.pricing.reservations import Reservations
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.status import sweep_status
+from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 
@@ -34,8 +35,8 @@ def spec_of(tmp_path: Path, **sections: object) -> SweepSpec:
 
 
 def schedule_of(spec: SweepSpec, clock: Clock) -> Schedule:
-    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, cohort="dd", key_id="k")
-    schedule = Schedule(spec, ACCOUNTANT, reservations, clock=clock)
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, validation=None, cohort="dd", key_id="k")
+    schedule = Schedule(spec, ACCOUNTANT, reservations, terms=terms_of(spec), clock=clock)
     schedule.restore(key_lost=False)
     return schedule
 
@@ -96,8 +97,8 @@ def test_a_finished_sweep_has_nothing_left(tmp_path: Path) -> None:
 def test_where_no_clock_ran_no_time_is_told(tmp_path: Path) -> None:
     """On protected data how long a trial took is not recorded."""
     spec = spec_of(tmp_path)
-    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, cohort="dd", key_id="k")
-    schedule = Schedule(spec, ACCOUNTANT, reservations, clock=None)
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, validation=None, cohort="dd", key_id="k")
+    schedule = Schedule(spec, ACCOUNTANT, reservations, terms=terms_of(spec), clock=None)
     schedule.restore(key_lost=False)
     for _ in range(4):
         record = schedule.next()

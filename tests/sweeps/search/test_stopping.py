@@ -50,6 +50,7 @@ from sweeps.search.stopping import (
     what_stopping_saves,
 )
 from sweeps.search.studies import Studies
+from sweeps.search.terms import terms_of
 from sweeps.tracking.tracker import Tracker
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
@@ -224,8 +225,8 @@ def spec(tmp_path: Path) -> SweepSpec:
 
 
 def schedule_of(spec: SweepSpec, *, key_lost: bool = False) -> Schedule:
-    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, cohort="dd", key_id="k")
-    schedule = Schedule(spec, ACCOUNTANT, reservations)
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, validation=None, cohort="dd", key_id="k")
+    schedule = Schedule(spec, ACCOUNTANT, reservations, terms=terms_of(spec))
     schedule.restore(key_lost=key_lost)
     return schedule
 

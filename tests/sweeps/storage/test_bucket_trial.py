@@ -73,7 +73,7 @@ def worker_of(spec: SweepSpec, *digests: str, cache: Path | None = None) -> Tria
     record = TrialRecord(trial_id=TRIAL_ID, role="search", number=0, epsilon=0.5, config=config, plan=plan)
     for step, digest in enumerate(digests, start=1):
         record = record.with_point(CurvePoint(step, {"val/pckh_50": 0.1}, digest))
-    trial = assignment(spec, record, folder=spec.checkpoint_dir(TRIAL_ID))
+    trial = assignment(spec, record, folder=spec.checkpoint_dir(TRIAL_ID), validation=None)
     if cache is not None:
         trial = trial.model_copy(update={"places": trial.places.model_copy(update={"cache_dir": cache})})
     worker = object.__new__(TrialTrainable)
