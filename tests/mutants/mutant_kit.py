@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "mutants"
-SOURCES = ("dpcore", "search_spaces", "sweeps", "cluster", "tests", "benchmarks", "pyproject.toml")
+SOURCES = ("dpcore", "dpsweep", "search_spaces", "sweeps", "cluster", "tests", "benchmarks", "pyproject.toml")
 KINDS = ("config refused", "law test", "inclusion counts", "membership read-off", "sensitivity pair", "audit", "direct test")
 TIMEOUT_S = 900
 AT_ONCE = 2
