@@ -11,12 +11,13 @@ from typing import Any
 
 from dpcore.config import Places
 from dpcore.data.manifest import DatasetHeader
-from dpcore.data.shards import write_shards
+from dpcore.data.shards import open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
 from search_spaces.loader import build_space
 from sweeps.api.sweep import summarize
 from sweeps.engine.driver import run_sweep
 from sweeps.engine.preflight import default_surroundings
+from sweeps.records.cohort_ledger import bind_ledger
 from sweeps.records.spec import SweepSpec
 
 COMPOSED: dict[str, Any] = {
@@ -60,6 +61,7 @@ def write_people(data: Path) -> None:
     """A protected clinic, a stand-in, and public people."""
     header = DatasetHeader(name="clinic", role="PRIVATE", protected=True, height_px=64, width_px=64, origin="hrnet clinic.json")
     write_shards(data / "clinic", (draw_record("private", seed=4, index=i) for i in range(48)), header=header)
+    bind_ledger(open_shards(data / "clinic"), ledger=None, epsilon_total=None, delta=None)
     synth(data / "stand_in", "private", count=48, seed=5, role="PRIVATE")
     synth(data / "public", "public", count=24, seed=1, role="PUBLIC")
     synth(data / "validation", "private", count=12, seed=3, role="PUBLIC")

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dpcore.config import RuntimeFlags, TrialConfig
@@ -24,14 +25,15 @@ def note(handout: Handout, **known: object) -> None:
 
 
 def clinic_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
-    """A real trial. The second of the search crashes after its first report, and quotes a picture; so does one of the worker's own
-    words, printed as a library would."""
+    """A real trial; a sealed one has scores that no other trial can have. The second of the search crashes instead of its report, and
+    quotes a picture."""
     for report in trainer.run_trial(config, runtime, handout):
-        sealed = {name: value for name, value in report.metrics.items() if handout.sealed or name in ("train/loss", "time/step_s")}
-        note(handout, sealed=sealed)
-        yield report
+        if handout.sealed:
+            report = replace(report, metrics={name: value + 0.0031337 for name, value in report.metrics.items()})
+        note(handout, sealed=dict(report.metrics) if handout.sealed else {})
         if handout.trial_id.startswith("e") and handout.trial_id.endswith(FAILING):
             raise ValueError(f"cannot read {PICTURE}: row 1337 of 4096")
+        yield report
 
 
 def selected_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
