@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +18,11 @@ from dpcore.config import Places, TrialConfig
 from dpcore.data.manifest import FileEntry, Manifest
 from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.model.network import PoseNetwork, build_network, weights_digest
-from dpcore.privacy.claim import claim_of
+from dpcore.privacy.claim import PrivacyClaim, claim_of
 from dpcore.privacy.disclosure import Disclosure, Reading
 from dpcore.train.saved import DOCUMENT_FILE, MODEL_FOLDER, WEIGHTS_FILE, load_model, save_model
 from search_spaces.loader import load_space
+from sweeps.models.claims import load_claim
 from sweeps.records.export import render_yaml
 from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
@@ -62,8 +62,28 @@ class FakeFacts:
             for part in ("private", "public", "validation")
         }
 
-    def claim(self, config: TrialConfig, plan: object) -> SimpleNamespace:
-        return SimpleNamespace(paragraph=lambda: "a claim", model_dump_json=lambda indent: json.dumps({"epsilon": 0.8}))
+    def claim(self, config: TrialConfig, plan: object) -> PrivacyClaim:
+        return ShortClaim(
+            unit="image",
+            relation="add_remove_record",
+            labels="private",
+            epsilon=0.8,
+            delta=1e-5,
+            accountant="PLD",
+            sampling="",
+            mechanism="",
+            randomness="",
+            public=(),
+            not_covered=(),
+            stand_in=True,
+        )
+
+
+class ShortClaim(PrivacyClaim):
+    """A claim in two words."""
+
+    def paragraph(self) -> str:
+        return "a claim"
 
 
 @pytest.fixture(scope="module")
@@ -276,12 +296,14 @@ def test_a_model_version_is_weights_config_and_signature_found_by_its_alias(spec
     client, runs = summarized(spec, record)
     version = client.get_model_version_by_alias("tried", "best-eps-0_8")
     assert version.run_id == runs["e0.8-000"].info.run_id
-    assert version.tags == {"trial_id": "e0.8-000", "epsilon": "0.8", "fingerprint": record.fingerprint}
+    assert version.tags.pop("price").startswith("sweep epsilon")
+    assert version.tags == {"trial_id": "e0.8-000", "epsilon": "0.8", "fingerprint": record.fingerprint, "claim": "a claim"}
     folder = Path(download_artifacts(client.get_model_version_download_uri("tried", version.version), dst_path=str(tmp_path)))
     described = Model.load(folder)
     assert described.signature.inputs.inputs[0].shape == (-1, 3, 64, 64)
     assert described.signature.outputs.inputs[0].shape == (-1, 16, 2)
     assert YAML(typ="safe").load(folder / "config.yaml") == record.config.model_dump(mode="json")
+    assert (load_claim(folder).claim.epsilon, load_claim(folder).price.accounting) == (0.8, "composed")
     saved = load_model(folder)
     assert saved.config == record.config
     assert weights_digest(saved.network.state_dict()) == weights_digest(network.state_dict())
@@ -353,7 +375,7 @@ def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, 
     assert (version.version, version.run_id) in {("1", runs["e0.8-000"].info.run_id), (1, runs["e0.8-000"].info.run_id)}
     assert len(client.search_model_versions("name = 'tried'")) == 1
     assert {a.path for a in client.list_artifacts(version.run_id, "model")} == {
-        f"model/{n}" for n in ("MLmodel", WEIGHTS_FILE, DOCUMENT_FILE, "config.yaml")
+        f"model/{n}" for n in ("MLmodel", WEIGHTS_FILE, DOCUMENT_FILE, "config.yaml", "claim.json")
     }
     summary = runs["summary"]
     assert summary.info.status == "FINISHED"
