@@ -61,6 +61,7 @@ def ray_folder(state_dir: Path, *, own: bool) -> Iterator[RayFolder]:
     """
     _clear(state_dir)
     kept = state_dir / FOLDER
+    _remove(kept)  # the daemons of a driver that was killed may have made it again, after its record was gone
     around = short_folder(kept) if own else kept
     (state_dir / RECORD).write_text(json.dumps({"host": socket.gethostname(), "folder": str(around)}))
     try:

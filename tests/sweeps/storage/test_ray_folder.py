@@ -57,6 +57,15 @@ def test_a_short_state_holds_ray_itself_for_its_owner_alone_and_nothing_remains(
     assert list(short.iterdir()) == []
 
 
+def test_a_folder_that_outlived_its_record_is_made_anew(short: Path) -> None:
+    """Daemons of a driver that was killed write on for a while, after the next command removed the folder and its record."""
+    (short / FOLDER / "r").mkdir(parents=True)
+    (short / FOLDER / "r" / "late.log").touch()
+    with ray_folder(short, own=True):
+        assert not (short / FOLDER / "r" / "late.log").exists()
+    assert not (short / FOLDER).exists()
+
+
 def test_of_a_long_state_the_session_lies_in_the_temporary_folder_and_a_socket_fits(
     long_state: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
