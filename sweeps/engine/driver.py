@@ -36,7 +36,7 @@ from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
-from sweeps.records.charged import open_ledger
+from sweeps.records.charged import open_ledger, say_earlier_unit
 from sweeps.records.folder import found_key, locked, new_folder, new_key
 from sweeps.records.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
 from sweeps.records.results import SweepResults, TrialRecord
@@ -157,6 +157,8 @@ class _Run:
             self._tracker.sweep_started()  # before anything else is written: it may be unreachable
             self._ledger = open_ledger(spec)
             opened.callback(self._ledger.close)
+            if self._ledger.lines(sweep=spec.name):
+                say_earlier_unit(spec, self._ledger, cohort=facts.cohort, unit=any_config(spec).privacy_unit)
             if any(split.region != "all" for split in spec.space.splits_in_use):
                 views, data = views_text(spec.space.splits_in_use), any_config(spec).data
                 self._ledger.publish(spec.name, cohort=facts.cohort, dataset=data.in_private_place, views=views)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dpcore.errors import Refused
 from sweeps.ledger.database import file_of
 from sweeps.ledger.ledger import Ledger, refuse_loss
+from sweeps.ledger.totals import counted
 from sweeps.ledger.witness import Witness
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 
@@ -41,6 +43,25 @@ def standing_ledger(spec: SweepSpec) -> Ledger | None:
     ledger = open_ledger(spec, read_only=file is not None)
     ledger.require_whole()
     return ledger
+
+
+def say_earlier_unit(spec: SweepSpec, ledger: Ledger, *, cohort: str, unit: str) -> None:
+    """Writes down the unit of the lines that dpsweep 0.1.0 wrote for a sweep which goes on: 0.1.0 kept it in the spec alone.
+
+    Lines of unlike units have no total, so the sweep could not say its price at its end.
+
+    Raises:
+        Refused: the ledger holds lines of 0.1.0 of other sweeps too, whose unit this spec does not tell.
+    """
+    unsaid = {line.sweep for line in counted(ledger.lines(cohort=cohort)) if not line.unit}
+    if unsaid - {spec.name}:
+        others = ", ".join(sorted(unsaid - {spec.name}))
+        raise Refused(
+            f"sweep {spec.name} was begun by dpsweep 0.1.0, and the ledger has lines of that version of {others} too, which do not say "
+            "their unit of privacy; finish this sweep with dpsweep 0.1.0, or begin it again under another --name"
+        )
+    if unsaid:
+        ledger.state_unit(cohort, unit)
 
 
 def beside(file: Path) -> Path:
