@@ -157,7 +157,7 @@ class _Run:
             self._tracker.sweep_started()  # before anything else is written: it may be unreachable
             self._ledger = open_ledger(spec)
             opened.callback(self._ledger.close)
-            if self._ledger.lines(sweep=spec.name):
+            if any(line.kind == "reserve" for line in self._ledger.lines(sweep=spec.name)):
                 say_earlier_unit(spec, self._ledger, cohort=facts.cohort, unit=any_config(spec).privacy_unit)
             if any(split.region != "all" for split in spec.space.splits_in_use):
                 views, data = views_text(spec.space.splits_in_use), any_config(spec).data

@@ -152,9 +152,10 @@ class Ledger:
         return self._append(note("witness", f"after {len(lines)}"), kind="state", outcome=said)
 
     def lines(self, *, cohort: str | None = None, sweep: str | None = None) -> tuple[LedgerLine, ...]:
-        """The lines in order, of one dataset or sweep where given, whatever a witness says of them (`require_whole`)."""
-        found = self._read()
-        return tuple(line for line in found if cohort in (None, line.cohort) and sweep in (None, line.sweep))
+        """The lines in order, of one dataset or sweep where given, whatever a witness says of them (`require_whole`). What was stated of
+        earlier lines' unit belongs to every sweep."""
+        found = [line for line in self._read() if cohort in (None, line.cohort)]
+        return tuple(line for line in found if sweep in (None, line.sweep) or (line.kind == "state" and line.unit))
 
     def require_whole(self) -> None:
         """Refuses a ledger that went back in time: every writer and every plan asks this first.

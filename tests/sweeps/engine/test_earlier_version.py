@@ -11,6 +11,7 @@ from dpcore.errors import Refused
 from dpcore.privacy.composition import price
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.totals import totals_of
+from sweeps.pricing.plan import dp_accountant, sweep_price
 from sweeps.records.charged import say_earlier_unit
 from sweeps.records.spec import SweepSpec
 
@@ -37,6 +38,7 @@ def test_the_unit_that_its_spec_tells_is_written_down_so_that_old_and_new_lines_
     (total,) = totals_of(ledger.lines(), 1e-5, price)
     assert total.unit == "image"
     assert total.epsilon == pytest.approx(price([(RUN.spending, 2)], 1e-5))
+    assert sweep_price(ledger, "s", 1e-5, dp_accountant()) == total.epsilon
 
 
 def test_lines_of_other_sweeps_of_that_version_are_not_spoken_for(spec: SweepSpec, tmp_path: Path) -> None:
