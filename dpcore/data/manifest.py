@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from dpcore.config import Part
+from dpcore.durable import replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.pose.skeleton import MPII_16
 
@@ -101,12 +101,7 @@ class Manifest(DatasetHeader):
 def name_ledger(folder: Path, url: str) -> None:
     """Writes into a dataset's manifest which ledger its people are charged to, whole or not at all."""
     manifest = load_manifest(folder).model_copy(update={"ledger": url})
-    temporary = folder / f".{MANIFEST_NAME}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / MANIFEST_NAME)
+    replace_file(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
 
 
 def load_manifest(folder: Path) -> Manifest:

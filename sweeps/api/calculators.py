@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
 from dpcore.config import Relation
-from sweeps.pricing.budget import AccountantName, Budget, BudgetQuestion, answer_budget
+from dpcore.privacy.accounting import AccountantName
+from sweeps.pricing.budget import Budget, BudgetQuestion, answer_budget
 
 
 class BudgetOptions(TypedDict, total=False):

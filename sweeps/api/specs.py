@@ -13,8 +13,6 @@ from search_spaces.loader import load_space
 from search_spaces.space import SpaceFile
 from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
 
-TrialFunction = Callable[..., Iterator[Any]]
-
 
 class SweepOptions(TypedDict, total=False):
     """What may be said of a sweep beside its space. Named like the flags of `dpsweep run`; None is the default, as if not given.
@@ -56,7 +54,7 @@ class SweepOptions(TypedDict, total=False):
     data_dir: str | Path | None
     cache_dir: str | Path | None
     runtime: RuntimeFlags | None
-    trial_function: str | TrialFunction | None
+    trial_function: str | Callable[..., Iterator[Any]] | None
 
 
 OF_THE_SPACE = ("epsilons", "trials", "set")
@@ -114,7 +112,7 @@ def spec_of(space: str | Path | SpaceFile | SweepSpec, options: SweepOptions) ->
     return space
 
 
-def name_of_function(function: str | TrialFunction) -> str:
+def name_of_function(function: str | Callable[..., Iterator[Any]]) -> str:
     """`module:function`, as a worker imports it. A function of the running script has the script's own name as module.
 
     Raises:

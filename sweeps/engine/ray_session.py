@@ -11,6 +11,7 @@ from typing import Any
 
 from dpcore.errors import BadInput, Unavailable
 from sweeps.engine.ray_auth import check_machine, guard_own_ray, knock, show_token
+from sweeps.internals.ray_internals import staging_in
 from sweeps.records.spec import SweepSpec
 from sweeps.storage.ray_folder import ray_folder, tune_folder, unrecorded_session
 
@@ -102,24 +103,6 @@ def _initialized(address: str, arguments: dict[str, Any]) -> Iterator[dict[str, 
 
 def _is_busy() -> bool:
     return os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
-
-
-@contextlib.contextmanager
-def staging_in(folder: Path) -> Iterator[None]:
-    """Lets Tune write its driver's files below a folder of ours.
-
-    Tune has no setting for it: it writes below the session of whichever Ray it finds (seen with Ray 2.60). Of a Ray that was
-    running already that session is not ours, and stays.
-    """
-    from ray.train._internal import storage
-
-    name = "_get_ray_train_session_dir"
-    before = getattr(storage, name)
-    setattr(storage, name, folder.as_posix)
-    try:
-        yield
-    finally:
-        setattr(storage, name, before)
 
 
 def modules_to_preload(spec: SweepSpec) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What dpsweep uses of Ray's private modules: token authentication and the check of launcher files.
+"""What dpsweep uses of Ray's private modules: token authentication, the check of launcher files, and where Tune writes.
 
 Ray offers no public way to read its authentication settings again after import, to ask whether a token is required, or to
 check a launcher file without starting a cluster.
@@ -6,7 +6,9 @@ check a launcher file without starting a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 SEEN_WITH = "2.60.0"
@@ -35,3 +37,21 @@ def check_launcher_config(config: Mapping[str, Any]) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(dict(config)))
+
+
+@contextlib.contextmanager
+def staging_in(folder: Path) -> Iterator[None]:
+    """Lets Tune write its driver's files below a folder of ours.
+
+    Tune has no setting for it: it writes below the session of whichever Ray it finds (seen with Ray 2.60). Of a Ray that was
+    running already that session is not ours, and stays.
+    """
+    from ray.train._internal import storage
+
+    name = "_get_ray_train_session_dir"
+    before = getattr(storage, name)
+    setattr(storage, name, folder.as_posix)
+    try:
+        yield
+    finally:
+        setattr(storage, name, before)

@@ -417,10 +417,19 @@ def _check_score(record: TrialRecord, last: Report) -> None:
         raise Refused(f"the replay ended with PCKh@0.5 {last.metrics['val/pckh_50']}, recorded is {record.pckh_50}; nothing was written")
 
 
+def _epsilon_spent(config: TrialConfig, last: Report) -> float | None:
+    """What the run spent: infinite (None) without privacy, 0 where nothing private was read, else what its report was held for."""
+    if config.traits.is_unbounded:
+        return None
+    if not config.spends_privacy:
+        return 0.0
+    return None if last.spent is None else last.spent.epsilon
+
+
 def _result(config: TrialConfig, trial_id: str, last: Report) -> dict[str, Any]:
     return {
         "epsilon_target": config.epsilon if config.spends_privacy else None,
-        "epsilon_spent": last.metrics.get("privacy/epsilon_spent", None if config.traits.is_unbounded else 0.0),
+        "epsilon_spent": _epsilon_spent(config, last),
         "delta": config.delta if config.spends_privacy else None,
         "method": config.method,
         "pckh_50": last.metrics["val/pckh_50"],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from dpcore.config import Relation
 from dpcore.errors import BadInput
 
-AccountantName = Literal["pld", "rdp"]
+if TYPE_CHECKING:
+    from dpcore.privacy.accounting import AccountantName
+
 LARGEST_NOISE = 1e6
 NOISE_TOLERANCE = 1e-5
 

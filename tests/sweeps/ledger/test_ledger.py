@@ -36,7 +36,9 @@ def numbered(number: int, **changes: object) -> Reservation:
 
 def epsilon_of(spending: object, delta: float) -> float:
     """Stands for the accountant: 1 / noise."""
-    return 0.0 if isinstance(spending, AtOrder) else 1 / spending.noise_multiplier
+    if isinstance(spending, AtOrder):
+        return 0.0
+    return 1 / spending.noise_multiplier if spending.noise_multiplier else math.inf
 
 
 def compose(spendings: object, delta: float) -> float:

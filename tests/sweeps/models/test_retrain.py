@@ -82,7 +82,11 @@ def test_a_training_that_ended_leaves_no_key_beside_its_model(request_of_a_file:
 @pytest.mark.parametrize(
     ("fault", "told", "how"),
     [
-        (OutOfMemory("step 2 does not fit", physical_batch_size=16), OutOfMemory, "step 2 does not fit; `--resume --new-attempt`"),
+        (
+            OutOfMemory("step 2 does not fit", physical_batch_size=16),
+            OutOfMemory,
+            "step 2 does not fit; then `--resume --new-attempt`",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), DiskFull, "disk full: .*out on .* --resume`"),
     ],
 )
@@ -126,7 +130,7 @@ def test_an_interrupted_training_goes_on_with_its_key_under_its_reservation(
 def test_another_config_does_not_continue_in_the_folder_of_one_that_ended(request_of_a_file: TrainRequest) -> None:
     train_fresh(request_of_a_file)
     other = ExportedConfig(config=request_of_a_file.config.changed(clip_norm=0.2))
-    changed = TrainRequest(**{**request_of_a_file.__dict__, "exported": other})
+    changed = replace(request_of_a_file, exported=other)
     with pytest.raises(Refused, match="began with another config"):
         train_resumed(changed, new_attempt=False)
 
@@ -200,7 +204,7 @@ def test_with_the_key_lost_the_charge_stands_and_only_a_new_attempt_goes_on(
 ) -> None:
     interrupt_after_first_report(request_of_a_file, monkeypatch)
     (request_of_a_file.out / KEY_FILE).unlink()
-    with pytest.raises(NotReplayable, match=r"is lost.*its charge stands.*--new-attempt"):
+    with pytest.raises(NotReplayable, match=r"is lost.*its charge remains.*--new-attempt"):
         train_resumed(request_of_a_file, new_attempt=False)
     assert lines_of(request_of_a_file) == ["reserve"]
     train_resumed(request_of_a_file, new_attempt=True)

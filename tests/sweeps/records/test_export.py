@@ -78,7 +78,11 @@ def test_a_wrong_file_is_one_message(text: str, message: str, tmp_path: Path) ->
 def test_training_refuses_when_the_sweeps_ledger_cannot_be_reached(
     spec: SweepSpec, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "open_dataset", lambda name, places: SimpleNamespace(members=SimpleNamespace(cohort="c")))
+    monkeypatch.setattr(
+        catalog,
+        "open_dataset",
+        lambda name, places: SimpleNamespace(members=SimpleNamespace(cohort="c"), manifest=SimpleNamespace(protected=False, ledger=None)),
+    )
     exported = export_trial(RECORD, spec)
     with pytest.raises(Unavailable, match="--ledger URL"):
         origin_spec(exported, needed=True)

@@ -198,7 +198,7 @@ def test_rungs_follow_from_the_horizon_and_the_reports() -> None:
     assert plan_stopping(space_with("asha"), 30).rungs == (30, 90, 270)
     assert plan_stopping(space_with("asha", grace_steps=10, reduction_factor=4), 10).rungs == (10, 40, 160)
     assert plan_stopping(space_with("median", grace_steps=120), 50).rungs == (150, 200, 250)
-    assert "at step 30, 90, 270 of 300 (the best 1/3 go on)" in plan_stopping(space_with("asha"), 30).text()
+    assert "at step 30, 90, 270 of 300 (the best 1/3 continue)" in plan_stopping(space_with("asha"), 30).text()
 
 
 def test_a_stopper_that_could_never_stop_is_refused() -> None:

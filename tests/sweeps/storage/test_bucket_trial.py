@@ -12,14 +12,13 @@ from fake_trials import ENVELOPE
 
 from dpcore.config import Places, RuntimeFlags, parse_config
 from dpcore.data.synthetic import synth
-from dpcore.errors import Unavailable
 from dpcore.privacy.accounting import plan_privacy
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
 from sweeps.engine.searcher import assignment
 from sweeps.engine.trainable import TrialTrainable
-from sweeps.records.messages import Answer
+from sweeps.records.messages import Answer, TrialCrashed, words_of_crash
 from sweeps.records.publication import trial_at_hand
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import RUN_TRIAL, SweepSpec
@@ -110,7 +109,7 @@ def test_a_state_is_uploaded_only_after_its_report_was_taken_in(spec: SweepSpec)
         assert report_of(worker).step == step
         held.append(at(spec))
     assert held == [None, None, (2, 2), (3, 3)]
-    assert worker.step() == {"done": True}
+    assert Answer.decode(worker.step(), ENVELOPE) == Answer(done=True)
     finished = newest(spec)
     assert finished is not None
     assert (finished.step, finished.is_finished) == (STEPS, True)
@@ -175,8 +174,9 @@ def test_a_store_that_does_not_answer_is_a_crash_that_may_be_tried_again(spec: S
     worker.step()
     worker.step()
     (tmp_path / "bucket").write_text("no folder")
-    with pytest.raises(Unavailable):
+    with pytest.raises(TrialCrashed) as crash:
         worker.step()
+    assert "Unavailable" in (words_of_crash(f"TrialCrashed: {crash.value}", ENVELOPE) or "")
     worker.cleanup()
 
 
