@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
 
 from dpcore.config import Relation
-from dpcore.privacy.accounting import AccountantName
 from sweeps.pricing.budget import Budget, BudgetQuestion, answer_budget
+
+if TYPE_CHECKING:
+    from dpcore.privacy.accounting import AccountantName
 
 
 class BudgetOptions(TypedDict, total=False):

@@ -19,6 +19,7 @@ from sweeps.engine import driver as driver_module
 from sweeps.engine.driver import Interrupted, run_sweep
 from sweeps.ledger.ledger import Ledger
 from sweeps.records.folder import LOCK_FILE, locked, new_folder
+from sweeps.records.messages import Assignment
 from sweeps.records.spec import SweepSpec
 from sweeps.remote import doctor
 
@@ -49,7 +50,7 @@ def fails_before_its_first_trial(spec: SweepSpec, root: Path) -> None:
 
 def reserves_and_is_interrupted(spec: SweepSpec, root: Path) -> None:
     def tune(spec: SweepSpec, *, searcher: object, **given: object) -> None:
-        while not searcher.suggest("x")["trial"]["trial_id"].startswith("e"):
+        while not Assignment.decode(searcher.suggest("x"), searcher.envelope).trial_id.startswith("e"):
             searcher.max_concurrent += 1
         (root / "joined").touch()
         wait_for(root / "failed")

@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 from dpcore.config import Places, RuntimeFlags
 from dpcore.data.manifest import Manifest
 from dpcore.errors import BadInput
+from dpcore.privacy.accounting import epsilon_spent
 from dpcore.train.reports import Report
 from search_spaces.space import SpaceFile
 from sweeps.engine.driver import run_sweep
@@ -413,7 +414,8 @@ def test_on_ray_stopped_trials_are_pruned_in_study_tables_report_and_mlflow(spec
         }
     )
     lines: list[str] = []
-    around = replace(fake_trials.surroundings(lines), tracker=partial(Tracker, facts=Facts()))
+    accountant = replace(ACCOUNTANT, spent=epsilon_spent)  # as the simulated trials say it
+    around = replace(fake_trials.surroundings(lines), tracker=partial(Tracker, facts=Facts()), accountant=accountant)
     results = run_sweep(simulated, around)
     assert len(results.records) == results.planned == 1 + 12 + 1
     pruned = {record.trial_id for record in results.records if record.state == "pruned"}
