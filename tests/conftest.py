@@ -25,6 +25,7 @@ ONE_PROCESS = ("audit", "disclosure")
 """Folders whose tests share something that takes long to make."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Under `pytest -n`: tests that start a Ray run in one process, one after the other, as do those of some folders."""
     for item in items:
