@@ -159,7 +159,7 @@ def spec(proxy: Proxy, places: Places, tmp_path: Path, request: pytest.FixtureRe
 
 def tracker_of(spec: SweepSpec) -> Tracker:
     claim = SimpleNamespace(paragraph=lambda: "a claim", model_dump_json=lambda indent: "{}")
-    return Tracker(spec, facts=SimpleNamespace(manifests=lambda config: {}, claim=lambda config: claim))
+    return Tracker(spec, facts=SimpleNamespace(manifests=lambda config: {}, claim=lambda config, plan: claim))
 
 
 def record_of(number: int) -> TrialRecord:
