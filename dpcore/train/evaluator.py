@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,7 +61,8 @@ def metrics_of(predictions: Tensor, *, dataset: ShardSet, per_joint: bool) -> di
     """
     facts = (predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px)
     scored = Scored(*facts, PckhState.of(*facts))
-    found = {f"val/{metric.name}": score_of(metric, scored) for metric in map(METRICS.get, METRICS.names())}
+    scores = {f"val/{metric.name}": score_of(metric, scored) for metric in map(METRICS.get, METRICS.names())}
+    found = {name: score for name, score in scores.items() if math.isfinite(score)}
     return found | (joint_metrics(scored.pckh) if per_joint else {})
 
 

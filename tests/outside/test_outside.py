@@ -20,10 +20,15 @@ from fake_trials import compose
 from PIL import Image
 
 from dpcore.config import METHODS, TrialConfig, parse_config
+from dpcore.config.networks import BACKBONES, HEADS
 from dpcore.config.registry import installed
+from dpcore.data.formats import IMPORTERS
 from dpcore.errors import BadInput
+from dpcore.pose.metrics import METRICS
 from dpcore.privacy.accounting import epsilon_spent
 from dpcore.privacy.plan import PrivacyPlan
+from search_spaces.regimes import REGIMES
+from search_spaces.samplers import SAMPLERS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -57,12 +62,17 @@ def install(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The package on this process's path."""
+    """The package on this process's path, and gone from it and from the tables afterwards."""
     folder = install(tmp_path_factory.mktemp("site"))
     sys.path.insert(0, str(folder))
     installed.cache_clear()
-    yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        for table in (METHODS, BACKBONES, HEADS, IMPORTERS, METRICS, REGIMES, SAMPLERS):
+            patch.setattr(table, "_entries", dict(table._entries))
+        yield folder
     sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "stranger"]:
+        del sys.modules[name]
     installed.cache_clear()
 
 
@@ -185,6 +195,8 @@ def test_a_strangers_metric_stands_beside_our_own(site: Path) -> None:
     found = metrics_of(torch.full((2, 16, 2), 3.7, dtype=torch.float64), dataset=dataset, per_joint=False)  # type: ignore[arg-type]
     assert found == {"val/pckh_50": pytest.approx(found["val/pckh_50"]), "val/pckh_10": 0.0, "val/error_px": pytest.approx(3.7 * 2**0.5)}
     assert 0 < found["val/pckh_50"] < 1
+    lost = metrics_of(torch.full((2, 16, 2), torch.nan, dtype=torch.float64), dataset=dataset, per_joint=False)  # type: ignore[arg-type]
+    assert lost == {"val/pckh_50": 0.0, "val/pckh_10": 0.0}
 
 
 def test_a_plan_is_priced_and_told_by_a_strangers_regime(site: Path, write_space: Path) -> None:
