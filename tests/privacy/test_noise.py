@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from dpcore.errors import BadInput
-from dpcore.privacy.clipping import BoundedSum
+from dpcore.privacy.clipping import BoundedSum, clip_rows
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.randomness import PrivateStreams, SweepKey
 
@@ -59,6 +59,28 @@ def test_a_release_without_noise_cannot_be_asked_for(noise_multiplier: float) ->
     stream = PrivateStreams(key=SweepKey.fresh(), trial_id="t").stream("noise", 0)
     with pytest.raises(BadInput, match="noise_multiplier"):
         add_noise(BoundedSum.empty(3, 1.0), noise_multiplier=noise_multiplier, stream=stream)
+
+
+@pytest.mark.parametrize("noise_multiplier", [0.8437, 1.0449219, 17.351])
+def test_the_noise_is_the_streams_normals_at_the_very_multiplier_and_bound(noise_multiplier: float) -> None:
+    streams = PrivateStreams(key=SweepKey.fresh(), trial_id="t")
+    bounded = BoundedSum(value=torch.linspace(-3.0, 5.0, 1000, dtype=torch.float64), l2_bound=0.0371)
+    released = add_noise(bounded, noise_multiplier=noise_multiplier, stream=streams.stream("noise", 0))
+    normals = torch.from_numpy(streams.stream("noise", 0).normal(1000))
+    assert released.noise_stddev == noise_multiplier * 0.0371
+    torch.testing.assert_close(released.value, bounded.value + noise_multiplier * 0.0371 * normals, rtol=1e-14, atol=1e-15)
+
+
+def test_sum_and_noise_meet_in_float64() -> None:
+    """In float32 the gaps between numbers, wide at a large sum, would tell the sum."""
+    rows = [torch.full((1, 64), value) for value in (1.0, 1e-6, 1e-7)]
+    total = BoundedSum.empty(64, 100.0)
+    for one in rows:
+        total = total.plus(clip_rows(one, 100.0).sum())
+    assert total.value[0].item() == pytest.approx(1.0 + 1.1e-6, abs=1e-13)
+    released = add_noise(total, noise_multiplier=1.0, stream=PrivateStreams(key=SweepKey.fresh(), trial_id="t").stream("noise", 0)).value
+    assert released.dtype == torch.float64
+    assert bool((released != released.to(torch.float32)).all())
 
 
 def test_noise_keeps_the_resolution_of_float32() -> None:

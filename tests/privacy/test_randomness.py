@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
+from dpcore.privacy import randomness
 from dpcore.privacy.randomness import (
     ChaChaStream,
     NumpyStream,
@@ -125,6 +126,20 @@ def test_philox_keeps_all_128_bits_of_its_key() -> None:
     # and numpy takes all of them: a generator that kept 32 or 64 bits would repeat here
     low, high = (NumpyStream(np.random.Generator(np.random.Philox(key=1 + (1 << bit)))) for bit in (64, 127))
     assert not np.any(low.normal(8) == high.normal(8))
+
+
+def test_chacha_is_keyed_with_all_256_bits_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[bytes] = []
+
+    def listening(key: bytes) -> ChaChaStream:
+        keys.append(key)
+        return ChaChaStream(key)
+
+    monkeypatch.setattr(randomness, "ChaChaStream", listening)
+    for step in range(8):
+        PrivateStreams(key=SweepKey(bytes(32)), trial_id="t", secure=True).stream("noise", step)
+    assert {len(key) for key in keys} == {32}
+    assert all(len({key[place] for key in keys}) > 1 for place in range(32))
 
 
 @pytest.mark.parametrize("method", ["dpsgd", "feature_projected"])

@@ -63,6 +63,16 @@ def test_a_unit_gives_at_most_its_cap_and_what_it_gives_depends_on_no_other_unit
     assert {[0, 2, 3, 4][row] for row in fewer.examples} == alone[0]
 
 
+def test_of_many_units_above_their_cap_each_is_chosen_from_by_its_own_stream() -> None:
+    ids = np.repeat(np.array(["b", "a", "c"]), 12)
+    units, others = Units.of_ids(ids), Units.of_ids(np.where(ids == "b", "b", np.char.add("other-", ids)))
+    chosen = units.choose(np.arange(3), 5, stream_of).examples.reshape(3, 5)
+    for unit, name in enumerate("bac"):
+        order = np.argsort(stream_of(name).uniform(12), kind="stable")[:5]
+        assert chosen[unit].tolist() == sorted(12 * unit + order)
+    assert others.choose(np.arange(3), 5, stream_of).examples[:5].tolist() == chosen[0].tolist()
+
+
 def test_the_choice_is_uniform_over_the_examples_of_a_unit() -> None:
     units = Units.of_ids(np.array(["u"] * 5))
     counts = np.zeros(5)

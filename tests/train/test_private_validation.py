@@ -14,7 +14,7 @@ from dpcore.data.catalog import open_dataset
 from dpcore.data.synthetic import synth
 from dpcore.errors import BadInput, Refused
 from dpcore.model.network import codec_of
-from dpcore.privacy.randomness import SweepKey
+from dpcore.privacy.randomness import PrivateStreams, RandomStream, SweepKey
 from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train import evaluator
 from dpcore.train.evaluator import unit_scores
@@ -59,6 +59,20 @@ def test_the_noise_follows_trial_and_key_and_a_replay_has_it_again(run: Callable
     scores = [run(LOUD, **given)[-1].metrics["val/pckh_50"] for given in ({}, {}, {"trial_id": "other"}, {"key": SweepKey(b"k" * 32)})]
     assert scores[0] == scores[1]
     assert len(set(scores)) == 3
+
+
+def test_the_score_has_a_stream_that_nothing_else_draws_from(run: Callable[..., list[Report]], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    stream = PrivateStreams.stream
+
+    def listening(self: PrivateStreams, name: str, step: int) -> RandomStream:
+        asked.append((name, step))
+        return stream(self, name, step)
+
+    monkeypatch.setattr(PrivateStreams, "stream", listening)
+    run(LOUD)
+    assert asked[-1] == ("validation", 6)
+    assert len(set(asked)) == len(asked) > 6
 
 
 def test_private_people_are_not_scored_on_for_free(run: Callable[..., list[Report]]) -> None:

@@ -263,3 +263,13 @@ def test_a_line_within_the_record_that_is_torn_is_corrupt(make_trial: Callable[.
     (folder / "digests.jsonl").write_text(lines[0][:10] + "\n" + "".join(lines[1:]))
     with pytest.raises(Corrupt, match=r"digests\.jsonl"):
         trial.run(flags(), folder)
+
+
+def test_a_checkpoints_tensors_lie_where_torch_puts_new_ones(tmp_path: Path) -> None:
+    """Read in place, they lie wherever the file has them, and a product of a single row rounds by its place in memory."""
+    with checkpoint.open_trial_folder(tmp_path / "trial") as store:
+        store.settle_identity({"attempt": 0, "from_step": 0})
+        store.save_checkpoint(checkpoint.Checkpoint(3, {f"part {size}": torch.ones(size) for size in range(1, 9)}))
+        loaded = store.load_checkpoint()
+    assert loaded is not None
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.tensors.values())

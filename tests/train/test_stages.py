@@ -1,6 +1,7 @@
 """Public stages: cached by content, deterministic, converged on a held-out tenth."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dpcore.train.stages import held_out_tenth, public_network, started_network
 from dpcore.train.trial_data import open_trial_data
 
 Make = Callable[..., TrialConfig]
+COARSE = {"name": "coarse", "transform": "pixelate", "cell_px": 16}
 
 
 def _elsewhere(places: Places, tmp_path: Path) -> Places:
@@ -58,7 +60,7 @@ def test_trials_share_a_public_stage_unless_something_that_moves_it_differs(
 def test_view_stage_trains_the_tail_alone_and_moves_with_the_split(train_places: Places, make_config: Make, runtime: RuntimeFlags) -> None:
     stage = {"start": "public_view", "stages__public_view": {"steps": 3, "batch_size": 8}}
     fine = make_config("public_only", **stage, split={"name": "fine", "transform": "pixelate", "cell_px": 4})
-    coarse = make_config("public_only", **stage, split={"name": "coarse", "transform": "pixelate", "cell_px": 16})
+    coarse = make_config("public_only", **stage, split=COARSE)
     states = []
     for config in (fine, coarse):
         data = open_trial_data(config, train_places, runtime)
@@ -111,3 +113,15 @@ def test_training_to_convergence_returns_the_best_weights_and_stops_by_itself(
     assert outcome.steps < 400
     assert outcome.holdout_loss == pytest.approx(mean_loss(split.tail, examples, indices=held_out, codec=codec))
     assert outcome.holdout_loss <= before
+
+
+def test_other_labels_of_the_same_views_are_another_stage(train_places: Places, make_config: Make, runtime: RuntimeFlags) -> None:
+    config = make_config("public_only", start="public_view", stages__public_view={"steps": 3, "batch_size": 8}, split=COARSE)
+    data = open_trial_data(config, train_places, runtime)
+    assert data.views is not None
+    mirrored = replace(data.views.labels, keypoints=63 - data.views.labels.keypoints)
+    started = [
+        weights_digest(started_network(config, public=data.public, views=views, places=train_places, runtime=runtime).state_dict())
+        for views in (data.views, replace(data.views, labels=mirrored))
+    ]
+    assert started[0] != started[1]

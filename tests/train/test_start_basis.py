@@ -4,6 +4,7 @@ import json
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from dpcore.train.inputs import InputBuilder
 from dpcore.train.private_steps import sources_of
 from dpcore.train.stages import started_network
 from dpcore.train.start_basis import StartBasis, start_basis
-from dpcore.train.trial_data import open_trial_data
+from dpcore.train.trial_data import TrialData, open_trial_data
 
 Make = Callable[..., TrialConfig]
 
@@ -52,10 +53,10 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-def basis_of(config: TrialConfig, places: Places, runtime: RuntimeFlags | None = None) -> StartBasis:
+def basis_of(config: TrialConfig, places: Places, runtime: RuntimeFlags | None = None, data: TrialData | None = None) -> StartBasis:
     """As a trial asks for it."""
     runtime = runtime or RuntimeFlags(physical_batch_size=16)
-    data = open_trial_data(config, places, runtime)
+    data = data or open_trial_data(config, places, runtime)
     network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
     split = network.split(config.model.freeze)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=torch.device("cpu"))
@@ -162,6 +163,15 @@ def test_what_moves_a_direction_has_a_file_of_its_own(places: Places, make_confi
     basis_of(plain, places, RuntimeFlags(physical_batch_size=8))
     basis_of(plain, places, RuntimeFlags(physical_batch_size=16, threads=2))
     assert len(fits) == 3 + len(others)
+
+
+def test_other_labels_of_the_same_views_have_a_file_of_their_own(places: Places, make_config: Make, fits: list[int]) -> None:
+    config = make_config("feature_projected", subspace={"rank": 4, "examples": 16, "source": "public_view"})
+    data = open_trial_data(config, places, RuntimeFlags())
+    assert data.views is not None
+    mirrored = replace(data.views.labels, keypoints=63 - data.views.labels.keypoints)
+    found = {basis_of(config, places, data=one).digest for one in (data, replace(data, views=replace(data.views, labels=mirrored)))}
+    assert len(found) == len(fits) == 2
 
 
 def test_other_methods_learning_rates_and_noise_share_one_file(places: Places, make_config: Make, fits: list[int]) -> None:

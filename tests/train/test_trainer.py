@@ -1,6 +1,7 @@
 """A whole trial: what it reports, that it can be interrupted anywhere, what it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -127,6 +128,50 @@ def test_one_key_and_trial_id_never_put_the_same_noise_on_other_sums(
     assert first_normal(config) == first_normal(config)
     assert first_normal(config) != first_normal(make_config("dpsgd", **change))
     assert first_normal(config) != first_normal(config, runtime.model_copy(update={"physical_batch_size": 8}))
+
+
+@pytest.fixture
+def noises(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str, float]]:
+    """Of each step that adds noise: the noise multiplier, the kind of stream, and the stream's first normal."""
+    made: list[tuple[float, str, float]] = []
+
+    def listening(bounded: BoundedSum, *, noise_multiplier: float, stream: RandomStream) -> NoisedSum:
+        made.append((noise_multiplier, type(stream).__name__, float(stream.normal(1)[0])))
+        return add_noise(bounded, noise_multiplier=noise_multiplier, stream=stream)
+
+    monkeypatch.setattr(mechanism, "add_noise", listening)
+    return made
+
+
+def test_other_people_under_the_name_of_a_dataset_get_other_noise(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, noises: list[tuple[float, str, float]], tmp_path: Path
+) -> None:
+    elsewhere = Places(data_dir=tmp_path / "data", cache_dir=train_places.cache_dir)
+    shutil.copytree(train_places.data_dir, elsewhere.data_dir)
+    shutil.rmtree(elsewhere.data_dir / "private")
+    synth(elsewhere.data_dir / "private", "private", count=64, seed=4, role="PRIVATE", name="private")
+    for places in (train_places, elsewhere):
+        list(islice(run_trial(make_config(), runtime, handed(make_config(), places=places, trial_id="t", key=key, folder=None)), 1))
+    assert noises[0] != noises[len(noises) // 2]
+
+
+@pytest.mark.parametrize(("secure", "stream"), [(False, "NumpyStream"), (True, "ChaChaStream")])
+def test_noise_is_added_at_the_planned_multiplier_from_the_generator_that_was_asked_for(
+    secure: bool,
+    stream: str,
+    train_places: Places,
+    make_config: Make,
+    runtime: RuntimeFlags,
+    key: SweepKey,
+    noises: list[tuple[float, str, float]],
+) -> None:
+    config = make_config(epsilon=0.937)
+    _run(config, runtime.model_copy(update={"secure_rng": secure}), train_places, key=key)
+    plan = handed(config, places=train_places, trial_id="t", key=key, folder=None).plan
+    assert plan is not None
+    assert plan.noise_multiplier != round(plan.noise_multiplier, 2)
+    assert {(multiplier, kind) for multiplier, kind, _ in noises} == {(plan.noise_multiplier, stream)}
+    assert len(noises) == config.stages.private.steps
 
 
 def test_protected_data_are_never_trained_on_without_privacy(

@@ -11,9 +11,13 @@ from spaces import space
 
 from dpcore.config import Places
 from dpcore.data.importers import import_hrnet
-from dpcore.data.synthetic import synth
+from dpcore.data.manifest import DatasetHeader
+from dpcore.data.shards import open_shards, write_shards
+from dpcore.data.synthetic import draw_record, synth
 from dpcore.errors import BadInput
 from sweeps.engine.driver import plan_of
+from sweeps.engine.preflight import describe_dataset
+from sweeps.records.cohort_ledger import bind_ledger
 from sweeps.records.spec import SweepSpec
 
 PERSON: dict[str, Any] = {"image": "a.png", "center": [60, 60], "scale": 0.4, "joints": [[40 + j, 50] for j in range(16)]}
@@ -59,3 +63,19 @@ def test_a_sweep_that_could_not_score_is_refused_before_anything_is_written(
     with pytest.raises(BadInput, match=said):
         plan_of(spec)
     assert not (tmp_path / "storage").exists()
+
+
+@pytest.mark.parametrize("protected", ["private", "validation"])
+def test_a_sweep_is_protected_where_those_it_validates_on_are(places: Places, tmp_path: Path, protected: str) -> None:
+    for seed, name in enumerate(("private", "public", "validation")):
+        role = "PUBLIC" if name == "public" else "PRIVATE"
+        header = DatasetHeader(name=name, role=role, protected=name == protected, height_px=64, width_px=64, origin="a test")
+        write_shards(places.data_dir / name, [draw_record("private", seed=seed, index=index) for index in range(12)], header=header)
+    bind_ledger(open_shards(places.data_dir / protected), ledger=None, epsilon_total=3.0, delta=1e-5)
+    data = {"private": "private", "public": "public", "validation": "validation", "nominal_examples": 12}
+    sweep = {"validation": "private", "validation_epsilon": 2.0, "validation_units": 3000}
+    stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 4}}
+    checked = space(trial={"data": data, "stages": stages}, sweep=sweep)
+    facts = describe_dataset(SweepSpec(name="s", space=checked, places=places, storage=tmp_path / "storage"))
+    assert facts.protected
+    assert facts.validation_cohort not in (None, facts.cohort)

@@ -283,6 +283,15 @@ def test_a_training_of_a_sweep_with_private_validation_pays_for_its_score_too(re
     ]
 
 
+def test_a_training_that_would_pass_its_sweeps_cap_is_refused_before_anything_is_written(request_of_a_file: TrainRequest) -> None:
+    places = request_of_a_file.places
+    spec = SweepSpec(name="s", space=spaces.space(sweep={"epsilon_total": 0.4999}), places=places, storage=places.data_dir.parent / "store")
+    with pytest.raises(Refused, match=r"0\.4999"):
+        train_fresh(replace(request_of_a_file, spec=spec))
+    assert lines_of(request_of_a_file) == []
+    assert not request_of_a_file.out.exists()
+
+
 @pytest.mark.parametrize("on_purpose", [False, True])
 def test_training_from_a_sweep_that_searched_its_steps_stays_behind_its_filter(
     on_purpose: bool, request_of_a_file: TrainRequest, tmp_path: Path

@@ -32,6 +32,7 @@ from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 KEY = SweepKey(bytes(range(32)))
+NO_REFERENCES = {"floor": False, "ceiling": False, "control": False, "winner_seeds": 0}
 LAWS = [
     SelectionLaw(mean_trials=6, shape=1.0),
     SelectionLaw(mean_trials=6, shape=0.0),
@@ -177,6 +178,17 @@ def test_until_a_selection_is_over_nothing_of_it_is_seen_and_its_folder_is_seale
     assert stat.S_IMODE((spec.selection_dir / "journal.jsonl").stat().st_mode) == 0o600
     status = sweep_status(spec, ACCOUNTANT)
     assert [(one["planned"], one["running"], one["done"], one["best"]) for one in status["epsilons"]] == [(1, 0, 0, None)] * 2
+
+
+def test_progress_counts_winners_and_never_how_many_were_drawn(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, law=SelectionLaw(mean_trials=20), references=NO_REFERENCES)
+    schedule, shown = schedule_of(spec), set()
+    assert [Selection(spec, KEY).count(epsilon) for epsilon in (0.5, 2.0)] != [1, 1]
+    while (record := schedule.next()) is not None:
+        run_one(schedule, record)
+        shown.add((schedule.planned, schedule.finished, len(schedule.records)))
+    assert {planned for planned, _, _ in shown} == {2}
+    assert all(finished == seen <= 2 for _, finished, seen in shown)
 
 
 def test_a_selection_is_one_line_of_the_ledger_with_its_law_before_its_first_trial(tmp_path: Path) -> None:

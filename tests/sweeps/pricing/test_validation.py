@@ -9,6 +9,7 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused
+from dpcore.privacy.accounting import Spending, epsilon_of
 from sweeps.engine.driver import plan_of
 from sweeps.engine.preflight import DatasetFacts
 from sweeps.engine.searcher import assignment
@@ -83,6 +84,16 @@ def test_scores_are_charged_to_the_people_who_are_scored_on(spec: SweepSpec) -> 
     assert (score.sampling_prob, score.steps) == (1.0, 1)
     noise = score.noise_multiplier
     assert sweep_price(ledger, "s", 1e-5, fake_trials.surroundings().accountant) == pytest.approx(max(0.5, 1 / noise))
+
+
+def test_a_score_is_charged_at_the_noise_under_which_it_leaves(spec: SweepSpec, tmp_path: Path) -> None:
+    ledger = Ledger(spec.resolved_ledger_url)
+    reservations(spec, ledger).reserve(record(0))
+    told = assignment(spec, record(0), folder=tmp_path, validation=terms_of(spec).validation).validation
+    line = ledger.lines(cohort="others")[0]
+    assert told is not None
+    assert line.noise_multiplier == told.noise_multiplier != round(told.noise_multiplier, 1)
+    assert line.epsilon == pytest.approx(epsilon_of(Spending(1.0, told.noise_multiplier, 1), 1e-5))
 
 
 def test_no_more_scores_leave_than_the_noise_was_made_for(spec: SweepSpec) -> None:
