@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
 from dpcore.errors import BadInput, Refused
 from dpcore.pose.skeleton import UNSCORED
 
+HELD_OUT_FRAC = 0.1
+"""Of the public views: what training to convergence does not train on, rounded up."""
 EMBEDDED_KIND = "datasets"
 """Folder below the cache directory for generated datasets."""
 
@@ -146,6 +149,41 @@ def check_sizes(config: TrialConfig, datasets: Iterable[ShardSet]) -> None:
             raise BadInput(
                 f"dataset {dataset.manifest.name} has crops of {given[0]}x{given[1]} px, the model takes {wanted[0]}x{wanted[1]}: "
                 "import it again at that size, or change model.input_height_px and model.input_width_px"
+            )
+
+
+def check_amounts(config: TrialConfig, *, private: ShardSet, public: ShardSet) -> None:
+    """Refuses settings that ask for more examples than their dataset has. Batches are drawn without replacement and never clamped, so
+    the trial would fail at its first step.
+
+    | setting | is drawn from |
+    |---|---|
+    | stages.public.batch_size, teacher.batch_size | the PUBLIC dataset |
+    | subspace.examples | the PUBLIC dataset, or the public views |
+    | stages.public_view.batch_size | the public views; where it trains to convergence, without the held-out tenth |
+    | public_batch_size | the public views, one of each privacy unit |
+
+    Raises:
+        BadInput: names the setting, the dataset and both numbers.
+    """
+    stages, views = config.stages, len(private)
+    wanted = [("stages.public.batch_size", stages.public.batch_size if stages.public.steps else 0, len(public), public)]
+    if config.labels == "private" and config.split is not None:
+        wanted.append(("teacher.batch_size", config.teacher.batch_size, len(public), public))
+    if isinstance(config.subspace.rank, int) and not config.is_control:
+        source = public if config.subspace.source == "public" else private
+        wanted.append(("subspace.examples", config.subspace.examples, len(source), source))
+    if config.start == "public_view" and stages.public_view is not None:
+        trained = views if stages.public_view.until is None else views - math.ceil(HELD_OUT_FRAC * views)
+        wanted.append(("stages.public_view.batch_size", stages.public_view.batch_size, trained, private))
+    if config.public_batch_size is not None:
+        ids = {"person": private.person_ids, "image": private.image_ids, "video": private.video_ids}[config.privacy_unit]
+        wanted.append(("public_batch_size", config.public_batch_size, len(np.unique(ids)), private))
+    for setting, asked, there, dataset in wanted:
+        if asked > there:
+            raise BadInput(
+                f"{setting} is {asked}, and dataset {dataset.manifest.name} has {there} to draw from: every trial would fail at its first "
+                f"step; ask for at most {there}, or give more data"
             )
 
 

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpcore.config import Places, PublicStage, PublicViewStage, RuntimeFlags, TrialConfig, digest_of
+from dpcore.data.catalog import HELD_OUT_FRAC
 from dpcore.data.folders import locked, new_folder
 from dpcore.data.shards import ShardSet
 from dpcore.durable import write_json
@@ -35,7 +36,6 @@ from dpcore.train.sources import CropSource, Examples, LabelledViews
 
 STAGES_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
-HELD_OUT_FRAC = 0.1
 _HELD_BY_THE_START = {"freeze", "weights", "head_start"}
 """Fields of the model that do not affect a stage's result beyond the digest of its starting weights."""
 

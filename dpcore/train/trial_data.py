@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
-from dpcore.data.catalog import check_crops, check_roles, check_sizes, check_unit, open_dataset, unit_ids
+from dpcore.data.catalog import check_amounts, check_crops, check_roles, check_sizes, check_unit, open_dataset, unit_ids
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import build_views
 from dpcore.errors import Refused
@@ -57,7 +57,7 @@ def open_trial_data(
         private_validation: validation is PRIVATE, and its score leaves with noise that the caller has reserved.
 
     Raises:
-        BadInput: a dataset is missing, or its crops are not the size of the model's input.
+        BadInput: a dataset is missing, its crops are not the size of the model's input, or a setting asks for more examples than it has.
         Refused: a role is wrong, PUBLIC and PRIVATE overlap, or the trial could not keep what its claim says.
         Corrupt: a shard differs from its manifest.
     """
@@ -66,6 +66,7 @@ def open_trial_data(
     validation = open_dataset(config.data.validation, places)
     check_roles(private, public, validation, private_validation=private_validation, rehearsal=config.is_rehearsal)
     check_sizes(config, (private, public, validation))
+    check_amounts(config, private=private, public=public)
     _check_guarantee(config, private, sealed=sealed)
     views = _public_side(config, private, public=public, places=places, runtime=runtime)
     return TrialData(private=private, public=public, validation=validation, views=views)

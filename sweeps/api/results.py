@@ -69,6 +69,12 @@ class Results:
         """Whether a private trial came to its end at any ε."""
         return any(self.found.best(epsilon) is not None for epsilon in self.epsilons)
 
+    @property
+    def failures(self) -> str:
+        """How many trials failed, and the last one's error; empty where none did."""
+        failed = [record for record in self.trials if record.state == "failed"]
+        return f"{len(failed)} failed, the last ({failed[-1].trial_id}) with {failed[-1].error}" if failed else ""
+
     def best(self, epsilon: float) -> TrialRecord:
         """The finished search trial with the highest PCKh@0.5 at `epsilon`; `.config` trains it.
 

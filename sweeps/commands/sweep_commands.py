@@ -128,7 +128,10 @@ def announce(results: Results) -> int:
     if results.stopped_by is not None:
         print(f"dpsweep: the sweep ended before its plan: {results.stopped_by}", file=sys.stderr)
         return 1
-    return 0 if results.has_winner else 1
+    if results.has_winner:
+        return 0
+    print(f"dpsweep: no private trial came to its end: {results.failures or 'none was run'}", file=sys.stderr)
+    return 1
 
 
 def report_command(args: argparse.Namespace) -> int:
@@ -157,7 +160,8 @@ def status_command(args: argparse.Namespace) -> int:
         [f"{one['epsilon']:g}", "", *[str(one[key]) for key in counts], percent(one["best"]), _leader(one["leader"])]
         for one in document["epsilons"]
     ]
-    print(f"sweep {args.name}: {document['state']}")
+    reason = "" if document["reason"] is None else f": {document['reason']}"
+    print(f"sweep {args.name}: {document['state']}{reason}")
     print(render_table(["ε", "", *counts, "best PCKh@0.5 %", "leader"], rows))
     planned = document["sweep_epsilon_planned"]
     print(f"sweep ε so far: {number(document['sweep_epsilon'])} of {number(planned)} planned ({document['accounting']})")

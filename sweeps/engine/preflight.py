@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dpcore.config import Places, TrialConfig
 from dpcore.errors import BadInput, Refused
+from search_spaces.space import Choice
 from sweeps.engine.searcher import SweepTracker
 from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.database import shown
@@ -27,6 +28,12 @@ from sweeps.search.terms import SweepTerms, terms_of
 
 if TYPE_CHECKING:
     from dpcore.data.shards import ShardSet
+
+AMOUNTS = ("stages.public.batch_size", "stages.public_view.batch_size", "teacher.batch_size", "subspace.examples", "public_batch_size")
+"""Settings that ask for so many examples of a dataset."""
+
+DRAWS_CHECKED = 64
+"""At each ε: enough to meet every method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,8 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     """Opens and verifies the datasets of a sweep.
 
     Raises:
-        BadInput: one is missing or of another crop size than the model takes, or no score can be computed on the validation data.
+        BadInput: one is missing or of another crop size than the model takes, no score can be computed on the validation data, or
+            a setting asks for more examples than a dataset has.
         Corrupt: one does not verify.
         Refused: roles or overlaps are wrong, the units of privacy cannot be told apart, or labels that are to stay private placed
             the crops.
@@ -94,6 +102,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
     check_sizes(config, (private, public, validation))
     check_scorable(validation)
+    _check_amounts(spec, private, public)
     if config.labels == "private" and spec.space.splits_in_use:
         check_crops(private)
     if config.is_rehearsal:
@@ -116,6 +125,28 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         validation_cohort=validation.members.cohort if validated else None,
         look_alikes=_look_alikes([one for one in (public, validation) if one.manifest.role == "PUBLIC"], private, places),
     )
+
+
+def _check_amounts(spec: SweepSpec, private: ShardSet, public: ShardSet) -> None:
+    """Holds what the draws of the space ask for against what is there: at random, and with each amount at its largest.
+
+    Raises:
+        BadInput: a draw asks for more examples than a dataset has.
+    """
+    import random
+
+    from dpcore.data.catalog import check_amounts
+    from search_spaces.admission import is_admissible
+
+    generator = random.Random(0)
+    for epsilon in spec.space.sweep.epsilons:
+        searched = spec.space.parameters_at(epsilon)
+        values = {path: one.choice if isinstance(one, Choice) else one.bounds for path in AMOUNTS if (one := searched.get(path))}
+        most = {path: max(value for value in given if isinstance(value, int)) for path, given in values.items()}
+        for _ in range(DRAWS_CHECKED):
+            draw = spec.space.draw(epsilon, generator, forced=most)
+            if is_admissible(spec.space, epsilon, draw):
+                check_amounts(spec.space.trial_config(epsilon, draw), private=private, public=public)
 
 
 def _check_views(spec: SweepSpec, private: ShardSet) -> None:

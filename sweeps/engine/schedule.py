@@ -5,9 +5,10 @@
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
 however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
 goes on from the newest checkpoint with fresh noise and has its remaining steps reserved again. `max_failures`, fixed
-beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that reports something else
-than was reserved fails at once: charged in full, its claim void. A trial that is stopped early
-keeps its whole reservation and never runs again. The trials of a private selection stand in no record, study or report; of each
+beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that fails alike twice is not
+tried again, and where no trial works the sweep ends before the others are reserved (`sweeps.search.failures`). A trial that reports
+something else than was reserved fails at once: charged in full, its claim void. A trial that is stopped early keeps its whole
+reservation and never runs again. The trials of a private selection stand in no record, study or report; of each
 ε the winner does, once it is known.
 
 Longer than a file here should be: hand-out, report, end, retry and resume move one state, and each is safe only beside the others.
@@ -37,6 +38,7 @@ from sweeps.records.reports import ReportsFile
 from sweeps.records.results import CurvePoint, Role, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.records.trial_id import TrialId
+from sweeps.search.failures import LikeFailures, repeats_itself
 from sweeps.search.stopping import Stopping
 from sweeps.search.studies import Studies
 from sweeps.search.terms import SweepTerms
@@ -81,7 +83,9 @@ class Schedule:
         self._stopping = None if terms.stopping is None else Stopping(terms.stopping)
         self._pruned: set[str] = set()
         self._void: dict[str, str] = {}
+        self._alike = LikeFailures()
         self.stopped_by: str | None = None
+        self.has_given_up = False
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
@@ -149,7 +153,7 @@ class Schedule:
 
     def next(self) -> TrialRecord | None:
         """The next trial to run, its spending reserved; None when there is none now (`is_over` tells for good or not)."""
-        while True:
+        while not self.has_given_up:
             record = self._again_next() or self._reference_next()
             if record is None and self._hidden is not None and (found := self._hidden_next(self._hidden)) is not None:
                 return found
@@ -164,6 +168,7 @@ class Schedule:
             self._roster.put(replace(record, state="running"))
             self._live[record.trial_id] = Handed(self._clock())
             return self._roster[record.trial_id]
+        return None
 
     @property
     def is_over(self) -> bool:
@@ -247,7 +252,17 @@ class Schedule:
         record = self._roster[trial_id].ended(seconds=seconds, error=error, stopped=stopped, fulfilled=reason is None)
         self._has_ended(record)
         self._reservations.settle(record)
+        self._give_up_after(record)
         return record
+
+    def _give_up_after(self, record: TrialRecord) -> None:
+        """Ends the sweep where every trial fails alike: what was not handed out keeps its budget, what waits for a retry stays open."""
+        reason = self._alike.take(record)
+        if reason is not None and not self.has_given_up:
+            self.has_given_up = True
+            self.stopped_by = (
+                f"{reason}; mend the cause and go on with `dpsweep resume {self._spec.name}`: what has not begun costs nothing"
+            )
 
     def _has_ended(self, record: TrialRecord) -> None:
         """Tells the study; what a stopped trial would have gone on from is not kept."""
@@ -300,7 +315,8 @@ class Schedule:
         if trial_id in self._pruned or trial_id in self._void:
             return self.end(trial_id)  # it was over before its worker was
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
-        if failures > self._spec.max_failures:
+        is_hopeless = not renew and repeats_itself(error, self._roster[trial_id].error)
+        if failures > self._spec.max_failures or is_hopeless:
             return self.end(trial_id, error=f"{error} (after {failures} tries)")
         self._live.pop(trial_id)
         self._take_up(replace(self._roster[trial_id], error=error), renew=renew)

@@ -6,6 +6,7 @@ import fcntl
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
 
     | key | says |
     |---|---|
-    | state | `running` while a driver holds the sweep's lock, `done` when every planned trial is in the results, else `interrupted` |
+    | state | `running` while a driver holds the sweep's lock; `failed` if it ended before its plan, or with no search trial that worked;
+    `done` when every planned trial is in the results; else `interrupted` |
+    | reason | why it failed; None in another state |
     | epsilons | per ε: epsilon, planned, running, done, pruned, failed, best, leader (trial_id and method of the best) |
     | accounting | the regime |
     | sweep_epsilon | ε that the sweep has reserved so far; None under `unaccounted` |
@@ -36,19 +39,42 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
     is_running = _driver_lives(spec)
     studies = _studies(spec)
     groups = [_group(spec, studies.get(study_of(epsilon)), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
-    is_complete = (spec.sweep_dir / "results" / "sweep.json").is_file() and all(
-        group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups
-    )
-    state = "running" if is_running else "done" if is_complete else "interrupted"
+    reason = None if is_running else _why_failed(spec, groups, studies)
+    is_complete = _results_file(spec).is_file() and _are_over(groups)
+    state = "running" if is_running else "failed" if reason else "done" if is_complete else "interrupted"
     spent, planned = _prices(spec, accountant or dp_accountant(spec.places.cache_dir))
     return {
         "state": state,
+        "reason": reason,
         "accounting": spec.space.sweep.accounting,
         "epsilons": groups,
         "sweep_epsilon": spent,
         "sweep_epsilon_planned": planned,
-        "seconds_left": 0.0 if state == "done" else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)]),
+        "seconds_left": 0.0
+        if state in ("done", "failed")
+        else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)]),
     }
+
+
+def _results_file(spec: SweepSpec) -> Path:
+    return spec.sweep_dir / "results" / "sweep.json"
+
+
+def _are_over(groups: Sequence[dict[str, Any]]) -> bool:
+    return all(group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups)
+
+
+def _why_failed(spec: SweepSpec, groups: Sequence[dict[str, Any]], studies: dict[str, Study]) -> str | None:
+    """Why a sweep whose driver has ended did not come to its plan, or came to nothing; None where neither is so."""
+    from sweeps.search.studies import END
+
+    if not _results_file(spec).is_file():
+        return None
+    stopped_by: str | None = json.loads(_results_file(spec).read_text(encoding="utf-8"))["stopped_by"]
+    if stopped_by is not None or not _are_over(groups) or any(group["best"] is not None for group in groups):
+        return stopped_by
+    errors = [error for study in studies.values() for trial in _counted(study) if (error := trial.user_attrs.get(END, {}).get("error"))]
+    return "no private trial came to its end" + (f": {len(errors)} failed, the last with {errors[-1]}" if errors else "")
 
 
 def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from spaces import space
+from spaces import DOCUMENT, space
 
 from dpcore.config import Places
 from dpcore.data.importers import import_hrnet
@@ -22,6 +22,9 @@ from sweeps.records.spec import SweepSpec
 
 PERSON: dict[str, Any] = {"image": "a.png", "center": [60, 60], "scale": 0.4, "joints": [[40 + j, 50] for j in range(16)]}
 
+FEATURE = {"method": ["feature"]}
+SEARCH: dict[str, Any] = {**DOCUMENT["search"], "public_batch_size": {"choice": [8], "when": FEATURE}}
+
 
 @pytest.fixture
 def spec(places: Places, tmp_path: Path) -> SweepSpec:
@@ -30,7 +33,9 @@ def spec(places: Places, tmp_path: Path) -> SweepSpec:
     synth(places.data_dir / "public", "public", count=12, seed=2, role="PUBLIC")
     data = {"private": "private", "public": "public", "validation": "validation", "nominal_examples": 12}
     stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 4}}
-    return SweepSpec(name="s", space=space(trial={"data": data, "stages": stages}), places=places, storage=tmp_path / "storage")
+    return SweepSpec(
+        name="s", space=space(trial={"data": data, "stages": stages}, search=SEARCH), places=places, storage=tmp_path / "storage"
+    )
 
 
 def validation_set(spec: SweepSpec, tmp_path: Path, *, size_px: int = 64, visible: int = 1, head_size: float | None = 9.5) -> None:
@@ -75,7 +80,30 @@ def test_a_sweep_is_protected_where_those_it_validates_on_are(places: Places, tm
     data = {"private": "private", "public": "public", "validation": "validation", "nominal_examples": 12}
     sweep = {"validation": "private", "validation_epsilon": 2.0, "validation_units": 3000}
     stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 4}}
-    checked = space(trial={"data": data, "stages": stages}, sweep=sweep)
+    checked = space(trial={"data": data, "stages": stages}, sweep=sweep, search=SEARCH)
     facts = describe_dataset(SweepSpec(name="s", space=checked, places=places, storage=tmp_path / "storage"))
     assert facts.protected
     assert facts.validation_cohort not in (None, facts.cohort)
+
+
+@pytest.mark.parametrize(
+    ("batch", "search", "said"),
+    [
+        (64, {}, "stages.public.batch_size is 64, and dataset public has 12 to draw from"),
+        (8, {"subspace.examples": {"choice": [8, 16]}}, "subspace.examples is 16, and dataset public has 12 to draw from"),
+        (8, {"public_batch_size": {"choice": [12, 20], "when": FEATURE}}, "public_batch_size is 20, and dataset private has 12"),
+        (8, {"start": {"choice": ["public_view"], "when": FEATURE}}, "stages.public_view.batch_size is 64, and dataset private has 10"),
+    ],
+)
+def test_a_setting_that_asks_for_more_examples_than_there_are_is_refused(
+    spec: SweepSpec, tmp_path: Path, batch: int, search: dict[str, Any], said: str
+) -> None:
+    validation_set(spec, tmp_path)
+    searched = {**SEARCH, **search}
+    if "subspace.examples" in search:
+        searched = {"method": {"choice": ["projected"]}, "clip_norm": SEARCH["clip_norm"], "subspace.rank": {"choice": [4]}, **search}
+    stages = {"public": {"steps": 5, "batch_size": batch}, **spec.space.trial["stages"]}
+    asked = space(trial={**spec.space.trial, "stages": stages}, search=searched)
+    with pytest.raises(BadInput, match=said):
+        plan_of(spec.model_copy(update={"space": asked}))
+    assert not (tmp_path / "storage").exists()

@@ -268,7 +268,7 @@ def test_a_trial_that_keeps_dying_fails_and_is_counted_once(tmp_path: Path) -> N
     for _ in range(3):
         record = schedule.next()
         assert record.trial_id == "public-start"
-        ends.append(schedule.worker_died(record.trial_id, "killed").state)
+        ends.append(schedule.worker_died(record.trial_id, "the worker died: its process was killed or crashed").state)
     assert ends == ["running", "running", "failed"]
     assert schedule.finished == 1
 

@@ -88,9 +88,9 @@ def test_a_finished_sweep_has_nothing_left(tmp_path: Path) -> None:
         finish(schedule, record, clock)
     results = spec.sweep_dir / "results"
     results.mkdir(parents=True)
-    (results / "sweep.json").touch()
+    (results / "sweep.json").write_text('{"stopped_by": null}')
     status = sweep_status(spec, ACCOUNTANT)
-    assert (status["state"], status["seconds_left"]) == ("done", 0.0)
+    assert (status["state"], status["reason"], status["seconds_left"]) == ("done", None, 0.0)
     assert status["sweep_epsilon"] == status["sweep_epsilon_planned"]
 
 
