@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sweeps.api.ledgers import LedgerReading, read_ledger
     from sweeps.api.results import Results, WrittenReport, best, read_results, report
     from sweeps.api.specs import SweepOptions, new_spec
-    from sweeps.api.sweep import Plan, plan, resume, run, status
+    from sweeps.api.sweep import Plan, cancel, plan, resume, run, status
     from sweeps.api.trials import Trained, evaluate, pretrain, train
     from sweeps.ledger.ledger import Ledger
     from sweeps.pricing.budget import Budget
@@ -45,7 +45,7 @@ _NAMES_IN = {
     "sweeps.api.ledgers": ("LedgerReading", "read_ledger"),
     "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
-    "sweeps.api.sweep": ("Plan", "plan", "resume", "run", "status"),
+    "sweeps.api.sweep": ("Plan", "cancel", "plan", "resume", "run", "status"),
     "sweeps.api.trials": ("Trained", "evaluate", "pretrain", "train"),
     "sweeps.ledger.ledger": ("Ledger",),
     "sweeps.pricing.budget": ("Budget",),
@@ -75,6 +75,7 @@ __all__ = [
     "Unavailable",
     "WrittenReport",
     "best",
+    "cancel",
     "epsilon",
     "evaluate",
     "load_space",

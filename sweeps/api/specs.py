@@ -24,6 +24,7 @@ class SweepOptions(TypedDict, total=False):
         seed: of what is public: initialisation, public batches, the search.
         address: of a running Ray (`auto`, HOST:PORT); default: one of its own.
         max_concurrent: trials at a time. max_failures: retries of a trial whose worker died.
+        trial_timeout: seconds; a trial that reports nothing for so long is ended, and retried as if its worker had died. Default: measured.
         cpus_per_trial, gpus_per_trial: what each trial holds of Ray; threads and device follow from them.
         storage: folder of the sweeps or a bucket's URI; default: ./sweep_results. state: folder of study, key and spool.
         tracking_uri: an MLflow server or database; credentials in it go to MLflow's environment variables and are not stored.
@@ -45,6 +46,7 @@ class SweepOptions(TypedDict, total=False):
     cpus_per_trial: float | None
     gpus_per_trial: float | None
     max_failures: int | None
+    trial_timeout: float | None
     storage: str | Path | None
     state: str | Path | None
     tracking_uri: str | None
@@ -58,7 +60,7 @@ class SweepOptions(TypedDict, total=False):
 
 
 OF_THE_SPACE = ("epsilons", "trials", "set")
-FIELD_OF = {"study_storage": "study_url", "ledger": "ledger_url"}
+FIELD_OF = {"study_storage": "study_url", "ledger": "ledger_url", "trial_timeout": "trial_timeout_s"}
 """Options whose field of the spec has another name."""
 COPIED = ("name", "seed", "address", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "max_failures", "storage", "state", "runtime")
 

@@ -129,6 +129,28 @@ def status(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Pat
     return sweep_status(existing_spec(name, storage, state))
 
 
+def cancel(name: str, trial: str | None = None, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> str:
+    """Ends a sweep that runs, as Ctrl-C would, or one of its trials. A driver on this machine that does not react is killed.
+
+    A trial that is cancelled has failed, is not tried again, and stays charged what it reserved.
+
+    Args:
+        name, storage, state: as for `resume`.
+        trial: id of a running trial; None: the whole sweep.
+
+    Returns:
+        What became of it, in a sentence.
+
+    Raises:
+        BadInput: there is no such sweep, or no such trial runs. Refused: no driver runs the sweep.
+        Unavailable: the driver does not react, and runs on another machine.
+    """
+    from sweeps.remote.cancelling import cancel_sweep, cancel_trial
+
+    spec = existing_spec(name, storage, state)
+    return cancel_sweep(spec) if trial is None else cancel_trial(spec, trial)
+
+
 def existing_spec(
     name: str, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None, *, with_state: bool = True
 ) -> SweepSpec:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from sweeps.api.results import Results
     from sweeps.records.spec import SweepSpec
 
+DRIVER_SILENT_S = 120.0
+"""A driver gives a sign of life every five seconds, and may wait three minutes for a locked ledger."""
+
 
 def add_parsers(commands: Any, *, address: str | None) -> None:
     """Declares the sweep's commands; `address` is the default of `run --address`."""
@@ -27,6 +30,11 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
     arguments.add_sweep(status)
     arguments.add_json(status)
     status.set_defaults(execute=status_command)
+
+    cancel = commands.add_parser("cancel", help="end a running sweep, or one trial of it")
+    arguments.add_sweep(cancel)
+    cancel.add_argument("trial", metavar="TRIAL", nargs="?", default=None, help="a running trial; default: the whole sweep")
+    cancel.set_defaults(execute=cancel_command)
 
     ledger = commands.add_parser("ledger", help="show what was promised to the private dataset")
     arguments.add_sweep(ledger)
@@ -74,6 +82,13 @@ def _add_run(commands: Any, address: str | None) -> None:
         type=arguments.whole_number(0),
         default=None,
         help="how often a trial is retried after its worker died (default 2)",
+    )
+    run.add_argument(
+        "--trial-timeout",
+        metavar="S",
+        type=arguments.positive_number,
+        default=None,
+        help="a trial that reports nothing for S seconds is ended and retried (default: from the silences so far, 30 min at least)",
     )
     arguments.add_storage(run)
     run.add_argument(
@@ -165,8 +180,24 @@ def status_command(args: argparse.Namespace) -> int:
     print(render_table(["ε", "", *counts, "best PCKh@0.5 %", "leader"], rows))
     planned = document["sweep_epsilon_planned"]
     print(f"sweep ε so far: {number(document['sweep_epsilon'])} of {number(planned)} planned ({document['accounting']})")
+    for one in document["running"]:
+        print(f"running: {one['trial_id']}" + ("" if one["silent_s"] is None else f", last sign of life {span(one['silent_s'])} ago"))
+    driver = document["driver"]
+    if driver is not None and driver["silent_s"] > DRIVER_SILENT_S:
+        print(
+            f"the driver (process {driver['pid']} on {driver['host']}) has given no sign of life for {span(driver['silent_s'])}; if it is "
+            f"stuck, `dpsweep cancel {args.name}` ends it and `dpsweep resume {args.name}` goes on"
+        )
     if document["seconds_left"]:
         print(f"time left: about {span(document['seconds_left'])}, estimated from the trials that have ended")
+    return 0
+
+
+def cancel_command(args: argparse.Namespace) -> int:
+    """Ends a running sweep, or one of its trials."""
+    from sweeps.api.sweep import cancel
+
+    print(cancel(args.name, args.trial, storage=args.storage, state=args.state))
     return 0
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from dpcore.disk import naming_full_disk
-from dpcore.errors import DpsweepError
 from sweeps.engine.preflight import (
     DatasetFacts,
     Surroundings,
@@ -31,7 +30,8 @@ from sweeps.engine.preflight import (
 )
 from sweeps.engine.ray_session import ray_session, run_tune
 from sweeps.engine.schedule import Schedule
-from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
+from sweeps.engine.searcher import Interrupted, ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
+from sweeps.engine.watchdog import Watchdog
 from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
@@ -45,6 +45,7 @@ from sweeps.report.disclosure import save_policy
 from sweeps.report.disclosure_sheet import save_disclosure_sheet
 from sweeps.report.progress import progress_line
 from sweeps.search.terms import SweepTerms, terms_of
+from sweeps.storage.heartbeat import clear
 from sweeps.storage.ray_folder import clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
 
@@ -53,12 +54,6 @@ if TYPE_CHECKING:
 
 SHARE_OF_WRITING = 0.02
 """Of the driver's time: tables of many trials take longer to write, and are written less often."""
-
-
-class Interrupted(DpsweepError):
-    """Ctrl-C or SIGTERM: ended cleanly, to be resumed."""
-
-    exit_code = 130
 
 
 def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepPlan:
@@ -196,12 +191,13 @@ class _Run:
     def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None) -> SweepResults:
         tracker = self._tracker
         searcher = ScheduleSearcher(self._spec, self._schedule, max_concurrent=concurrency)
-        callback = ScheduleCallback(self._schedule, searcher, tracker, ended=self._trial_ended)
+        watchdog = Watchdog(self._spec, timed=not self._facts.protected)
+        callback = ScheduleCallback(self._schedule, searcher, tracker, watchdog=watchdog, ended=self._trial_ended)
         try:
             publish(self._spec, SPEC_FILE)
             self._attack_views(tracker)
             self._tell_again(tracker)
-            with _stop_signals(callback, self._spec.name):
+            with _heartbeat(self._spec), _stop_signals(callback, self._spec.name):
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
             callback.tell_released()
             self._schedule.close()
@@ -269,6 +265,16 @@ class _Run:
 def _naming_faults(spec: SweepSpec) -> contextlib.AbstractContextManager[None]:
     """Study, reports, ledger, spool and tables are written by libraries, each with its own words for a full disk."""
     return naming_full_disk(spec.state_dir, others=(SQLAlchemyError,))
+
+
+@contextlib.contextmanager
+def _heartbeat(spec: SweepSpec) -> Iterator[None]:
+    """No sign of life and no request outlives its driver, unless that is killed."""
+    clear(spec.state_dir)
+    try:
+        yield
+    finally:
+        clear(spec.state_dir)
 
 
 @contextlib.contextmanager

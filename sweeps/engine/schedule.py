@@ -44,6 +44,9 @@ from sweeps.search.studies import Studies
 from sweeps.search.terms import SweepTerms
 from sweeps.tracking.allow_list import allowed_error
 
+CANCELLED = "cancelled by `dpsweep cancel`"
+"""The error of a trial that somebody ended."""
+
 
 @dataclass(frozen=True)
 class Handed:
@@ -83,6 +86,7 @@ class Schedule:
         self._stopping = None if terms.stopping is None else Stopping(terms.stopping)
         self._pruned: set[str] = set()
         self._void: dict[str, str] = {}
+        self._cancelled: set[str] = set()
         self._alike = LikeFailures()
         self.stopped_by: str | None = None
         self.has_given_up = False
@@ -286,6 +290,20 @@ class Schedule:
             return self._hidden.worker_died(trial_id, error)
         return self._retry(trial_id, error, renew=False)
 
+    def cancel(self, trial_id: str) -> TrialRecord | None:
+        """Ends a trial for good. It keeps its whole reservation, as what it released until then decided its end.
+
+        Returns:
+            Its end, where it waits for another try; None where its worker has to end first, or nothing of that name runs.
+        """
+        if trial_id in self._again:
+            self._again.remove(trial_id)
+            self._live[trial_id] = Handed(self._clock())
+            return self.end(trial_id, error=CANCELLED)
+        if trial_id in self._live:
+            self._cancelled.add(trial_id)
+        return None
+
     def not_replayable(self, trial_id: str, error: str) -> TrialRecord:
         """A worker found that it would not repeat the trial bit for bit: hands it out as a new attempt, `max_failures` times.
         In a private selection it has failed: it would be a draw too many."""
@@ -314,6 +332,8 @@ class Schedule:
     def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
         if trial_id in self._pruned or trial_id in self._void:
             return self.end(trial_id)  # it was over before its worker was
+        if trial_id in self._cancelled:
+            return self.end(trial_id, error=CANCELLED)
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
         is_hopeless = not renew and repeats_itself(error, self._roster[trial_id].error)
         if failures > self._spec.max_failures or is_hopeless:

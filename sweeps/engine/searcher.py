@@ -14,14 +14,16 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from dpcore.errors import DiskFull
+from dpcore.errors import DiskFull, DpsweepError
 from dpcore.train.reports import Report
-from sweeps.engine.schedule import Schedule
+from sweeps.engine.schedule import CANCELLED, Schedule
+from sweeps.engine.watchdog import Watchdog
 from sweeps.pricing.validation import ValidationPlan
 from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in, words_of_crash
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.storage.envelope import Envelope
+from sweeps.storage.heartbeat import WHOLE_SWEEP
 
 if TYPE_CHECKING:
     from sweeps.report.disclosure import PolicyDisclosure
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 DIED = "the worker died"
 LOW_MEMORY, WORKER_EXIT = "low on memory", "Worker exit type"
 """How Ray words that its memory monitor ended a worker, and that a worker's process is gone."""
+
+
+class Interrupted(DpsweepError):
+    """Ctrl-C, a signal or `dpsweep cancel`: ended cleanly, to be resumed."""
+
+    exit_code = 130
 
 
 class SweepTracker(Protocol):
@@ -141,9 +149,16 @@ class ScheduleCallback(Callback):
     """Brings starts, reports and ends from Ray to the schedule, then to the tracker and the terminal."""
 
     def __init__(
-        self, schedule: Schedule, searcher: ScheduleSearcher, tracker: SweepTracker, *, ended: Callable[[TrialRecord], None]
+        self,
+        schedule: Schedule,
+        searcher: ScheduleSearcher,
+        tracker: SweepTracker,
+        *,
+        watchdog: Watchdog,
+        ended: Callable[[TrialRecord], None],
     ) -> None:
         self._schedule = schedule
+        self._watchdog = watchdog
         self._searcher = searcher
         self._envelope = searcher.envelope
         self._tracker = tracker
@@ -157,10 +172,14 @@ class ScheduleCallback(Callback):
             raise self.stop_requested
         if self._searcher.broken is not None:
             raise self._searcher.broken
+        for asked in self._watchdog.look():
+            if asked == WHOLE_SWEEP:
+                raise Interrupted("ended by `dpsweep cancel`; finished trials are kept, `dpsweep resume` goes on")
+            self._cancel(asked)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has the trial."""
-        self._guard(lambda: self._begin(self._id_of(trial)))
+        self._guard(lambda: self._begin(self._id_of(trial), trial))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A report, if the result has one."""
@@ -171,11 +190,13 @@ class ScheduleCallback(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial said that it is done, or why it cannot be, or how it can go on (`TrialTrainable`); or it was stopped."""
         answer = Answer.decode(trial.last_result, self._envelope)
+        self._watchdog.ended(self._id_of(trial))
         self._guard(lambda: self._finish(self._ended_as(self._id_of(trial), answer)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died or crashed: perhaps the trial is handed out again."""
-        self._guard(lambda: self._finish(self._schedule.worker_died(self._id_of(trial), _last_line(trial, self._envelope))))
+        reason = self._watchdog.ended(self._id_of(trial)) or _last_line(trial, self._envelope)
+        self._guard(lambda: self._finish(self._schedule.worker_died(self._id_of(trial), reason)))
 
     def _id_of(self, trial: Any) -> str:
         return trial_id_in(trial.config, self._envelope)
@@ -203,13 +224,22 @@ class ScheduleCallback(Callback):
             tell_whole(self._tracker, record)
             self._ended(record)
 
-    def _begin(self, trial_id: str) -> None:
+    def _cancel(self, trial_id: str) -> None:
+        """Ends a trial for good that somebody cancelled: its worker is killed, or it is not tried again."""
+        ended = self._schedule.cancel(trial_id)
+        if ended is not None:
+            self._finish(ended)
+        self._watchdog.kill(trial_id, CANCELLED)
+
+    def _begin(self, trial_id: str, trial: Any) -> None:
         record = self._schedule.started(trial_id)
+        self._watchdog.begun(trial_id, trial, is_shown=not self._schedule.is_hidden(record))
         if not self._schedule.is_hidden(record):
             self._begun.add(trial_id)
             self._tracker.trial_started(record)
 
     def _take_in(self, trial_id: str, report: Report) -> None:
+        self._watchdog.heard(trial_id)
         record = self._schedule.report(trial_id, report)
         if not self._schedule.is_hidden(record) and not self._schedule.is_void(trial_id):
             self._tracker.reported(record, CurvePoint.of(report))

@@ -1,4 +1,5 @@
-"""What dpsweep uses of Ray's private modules: token authentication, the check of launcher files, and where Tune writes.
+"""What dpsweep uses of Ray's private modules: token authentication, the check of launcher files, where Tune writes, and
+which worker a trial has.
 
 Ray offers no public way to read its authentication settings again after import, to ask whether a token is required, or to
 check a launcher file without starting a cluster.
@@ -37,6 +38,18 @@ def check_launcher_config(config: Mapping[str, Any]) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(dict(config)))
+
+
+def kill_worker(trial: Any) -> None:
+    """Kills the worker of one of Tune's trials, also one that hangs. Tune then tells the trial's failure.
+
+    Tune's own way to stop a trial waits for the worker, ten minutes of a hanging one.
+    """
+    import ray
+
+    worker = trial.temporary_state.ray_actor
+    if worker is not None:
+        ray.kill(worker)
 
 
 @contextlib.contextmanager

@@ -76,6 +76,9 @@ class SweepSpec(Part):
     gpus_per_trial: float = Field(default=0, ge=0)
     runtime: RuntimeFlags = Field(default_factory=_runtime_of, description="not given: from CPUs, GPUs and the space's stopper")
     max_failures: int = Field(default=2, ge=0, description="retries of one trial after its worker died")
+    trial_timeout_s: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="a trial that reports nothing for so long is ended and retried; None: measured"
+    )
     tracking_uri: str | None = None
     study_url: str | None = Field(default=None, description="SQLAlchemy URL without user and password; None: a journal in the state")
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL; None: SQLite in the storage")

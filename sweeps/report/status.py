@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,15 @@ from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_r
 from sweeps.records.charged import open_ledger
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import study_of
+from sweeps.storage.heartbeat import Heartbeat
 from sweeps.storage.ray_folder import LOCK_FILE
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
+
+HANGS_AFTER_S = 30.0
+"""More than the longest ended trial took, start of a worker included."""
 
 
 def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[str, Any]:
@@ -34,11 +39,14 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
     | accounting | the regime |
     | sweep_epsilon | ε that the sweep has reserved so far; None under `unaccounted` |
     | sweep_epsilon_planned | ε that it will have reserved at its end; None under `unaccounted` |
+    | running | the trials on workers: trial_id, and silent_s since the last sign of life (None on protected data) |
+    | driver | of a sweep that runs: host, pid, and silent_s since its last sign of life; None before its first |
     | seconds_left | estimate from the trials that have ended; None if it is unknown or must stay unknown (protected data) |
     """
-    is_running = _driver_lives(spec)
+    is_running = driver_lives(spec)
     studies = _studies(spec)
     groups = [_group(spec, studies.get(study_of(epsilon)), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
+    heartbeat = Heartbeat.read(spec.state_dir) if is_running else None
     reason = None if is_running else _why_failed(spec, groups, studies)
     is_complete = _results_file(spec).is_file() and _are_over(groups)
     state = "running" if is_running else "failed" if reason else "done" if is_complete else "interrupted"
@@ -50,9 +58,11 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
         "epsilons": groups,
         "sweep_epsilon": spent,
         "sweep_epsilon_planned": planned,
+        "running": [] if heartbeat is None else [{"trial_id": name, "silent_s": _since(at)} for name, at in heartbeat.trials.items()],
+        "driver": None if heartbeat is None else {"host": heartbeat.host, "pid": heartbeat.pid, "silent_s": heartbeat.silent_s},
         "seconds_left": 0.0
         if state in ("done", "failed")
-        else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)]),
+        else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)], heartbeat),
     }
 
 
@@ -86,8 +96,13 @@ def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, floa
     return sweep_price(ledger, spec.name, spec.space.delta, accountant), planned
 
 
-def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> float | None:
-    """Time for the remaining runs, if each takes as long as the ended ones and as many run at a time as now."""
+def _since(at: float | None) -> float | None:
+    return None if at is None else max(0.0, time.time() - at)
+
+
+def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial], heartbeat: Heartbeat | None) -> float | None:
+    """Time for the remaining runs, if each takes as long as the ended ones and as many run at a time as now. None where a trial has said
+    nothing for longer than ended ones took: it may hang."""
     from optuna.trial import TrialState
 
     from sweeps.search.studies import END
@@ -96,6 +111,9 @@ def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial]) -> float | Non
     timed = [one for one in seconds if one > 0]
     slots = sum(trial.state == TrialState.RUNNING for trial in trials) or at_a_time(spec)
     if not timed or slots is None or spec.space.sweep.regime.is_selection:
+        return None
+    silences = [] if heartbeat is None else [_since(at) or 0.0 for at in heartbeat.trials.values()]
+    if max(silences, default=0.0) > HANGS_AFTER_S + max(timed):
         return None
     left = max(0, planned_runs(spec.space) - len(seconds))
     return mean(timed) * left / slots
@@ -155,7 +173,7 @@ def _studies(spec: SweepSpec) -> dict[str, Study]:
     return {study.study_name.removeprefix(f"{spec.name}/"): study for study in loaded}
 
 
-def _driver_lives(spec: SweepSpec) -> bool:
+def driver_lives(spec: SweepSpec) -> bool:
     """Whether a process holds the sweep's lock."""
     path = spec.state_dir / LOCK_FILE
     if not path.is_file():

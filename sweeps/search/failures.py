@@ -13,8 +13,8 @@ from sweeps.records.results import TrialRecord
 IN_A_ROW = 3
 """A sweep ends after so many trials in a row that failed alike, where none has worked."""
 
-OF_THE_SETTINGS = ("Diverged", "val/pckh_50 is no number")
-"""Beginnings of the failures that a search is to find out: other settings may work."""
+OF_ONE_TRIAL = ("Diverged", "val/pckh_50 is no number", "cancelled")
+"""Beginnings of the failures that say nothing of other trials: other settings may work."""
 
 MAY_COME_BACK = ("the worker died", "Unavailable", "dpcore.errors.Unavailable")
 """Beginnings of the failures that another try may not meet."""
@@ -52,6 +52,6 @@ class LikeFailures:
         shape = shape_of(error)
         self._in_a_row[group] = 1 + (self._in_a_row.get(group, 0) if self._shape.get(group) == shape else 0)
         self._shape[group] = shape
-        if error.startswith(OF_THE_SETTINGS) or self._in_a_row[group] < IN_A_ROW:
+        if error.startswith(OF_ONE_TRIAL) or self._in_a_row[group] < IN_A_ROW:
             return None
         return f"{IN_A_ROW} trials in a row failed alike and none has worked ({record.trial_id}: {error})"

@@ -32,6 +32,7 @@ PROTECTED_PREFIXES = ("val/pckh_50/", "val/pckh_10/")
 
 OWN_WORDS = (
     "the worker died",
+    "cancelled by",
     "the sweep key was lost",
     "not started",
     "the trial ended without a last report",

@@ -125,6 +125,19 @@ def faulty_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -
             raise NotReplayable("other libraries")
 
 
+def hanging_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
+    """On its first try trial 000 hangs after a report and the process of 001 is stopped. Trial 002 hangs on every try."""
+    number, marker = handout.trial_id.rpartition("-")[2], handout.folder / "hung"
+    for report in run_trial(config, runtime, handout):
+        yield report
+        if number in ("000", "001", "002") and not marker.exists():
+            if number != "002":
+                marker.touch()
+            if number == "001":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(600)
+
+
 def undisturbed_disk(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
     """`faulty_trial` without the fault that ends the whole sweep."""
     return faulty_trial(config, runtime, replace(handout, trial_id=handout.trial_id.replace("-001", "-005")))
