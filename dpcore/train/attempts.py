@@ -14,8 +14,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from dpcore.config import Part
+from dpcore.durable import read_lines
+from dpcore.errors import Corrupt
+from dpcore.train.reports import Report
 
 CHECKPOINT_PREFIX = "checkpoint-"
+DIGESTS_FILE = "digests.jsonl"
 IDENTITY_FILE = "trial.json"
 RESULT_FILE = "result.json"
 
@@ -54,6 +58,25 @@ FIRST = Attempt()
 def newest_checkpoint_step(folder: Path) -> int:
     """The step of the newest checkpoint in a trial's folder; 0 without one."""
     return max((int(path.name.removeprefix(CHECKPOINT_PREFIX)) for path in folder.glob(f"{CHECKPOINT_PREFIX}*")), default=0)
+
+
+def recorded_reports(folder: Path) -> tuple[int, dict[int, Report]]:
+    """The newest attempt in a trial's folder, and its reports by step: its own, and the earlier ones up to where it began.
+
+    Raises:
+        Corrupt: a line is no report.
+    """
+    path, number, reports = folder / DIGESTS_FILE, 0, dict[int, Report]()
+    for line in read_lines(path):
+        try:
+            if "attempt" in line:
+                number, first = int(line["attempt"]), int(line["from_step"])
+                reports = {step: report for step, report in reports.items() if step <= first}
+            else:
+                reports[line["step"]] = Report.of_document(line)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Corrupt(f"{path} has a line that is no report ({error!r}); bring a copy of the file back, or remove {folder}") from None
+    return number, reports
 
 
 def drop_checkpoints(folder: Path) -> None:

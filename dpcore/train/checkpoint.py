@@ -26,12 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dpcore.data.folders import new_folder
-from dpcore.durable import TEMPORARY_SUFFIX, append_line, cut_half_line, read_json, read_lines, write_json
+from dpcore.durable import TEMPORARY_SUFFIX, append_line, cut_half_line, read_json, write_json
 from dpcore.errors import Corrupt, NotReplayable, Refused
-from dpcore.train.attempts import CHECKPOINT_PREFIX, IDENTITY_FILE, RESULT_FILE, newest_checkpoint_step
+from dpcore.train.attempts import CHECKPOINT_PREFIX, DIGESTS_FILE, IDENTITY_FILE, RESULT_FILE, newest_checkpoint_step, recorded_reports
 from dpcore.train.reports import Report
 
-DIGESTS_FILE = "digests.jsonl"
 STATE_FILE = "state.safetensors"
 META_FILE = "meta.json"
 FIXED_PARTS = ("config", "data", "mechanism", "trial_id")
@@ -52,15 +51,9 @@ class TrialFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._recorded: dict[int, Report] = {}
-        self._attempt = 0
         _remove_unfinished(folder)
         cut_half_line(folder / DIGESTS_FILE)
-        for line in read_lines(folder / DIGESTS_FILE):
-            if "attempt" in line:
-                self._enter_attempt(line["attempt"], line["from_step"])
-            else:
-                self._recorded[line["step"]] = Report.of_document(line)
+        self._attempt, self._recorded = recorded_reports(folder)
 
     def settle_identity(self, identity: Mapping[str, Any]) -> None:
         """Writes the identity of a new folder, or compares it with the stored identity.

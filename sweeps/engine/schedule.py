@@ -38,6 +38,7 @@ from sweeps.records.reports import ReportsFile
 from sweeps.records.results import CurvePoint, Role, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.records.trial_id import TrialId
+from sweeps.search.agreement import agreed_reports
 from sweeps.search.failures import LikeFailures, repeats_itself
 from sweeps.search.stopping import Stopping
 from sweeps.search.studies import Studies
@@ -149,10 +150,10 @@ class Schedule:
     def _reported(self, records: Mapping[str, TrialRecord]) -> dict[tuple[str, int], TrialRecord]:
         """Each attempt of a trial with the curve that it reported. The stopper sees the reports in their order, as it did before."""
         reported: dict[tuple[str, int], TrialRecord] = {}
-        for trial_id, attempt, point in self._reports.read():
-            if trial_id in records:
-                before = reported.get((trial_id, attempt)) or replace(records[trial_id], attempt=attempt)
-                reported[trial_id, attempt] = self._judged(before.with_point(point))
+        lines = agreed_reports(self._spec, records.values(), self._studies, self._reports, difference=self._planner.difference)
+        for trial_id, attempt, point in lines:
+            before = reported.get((trial_id, attempt)) or replace(records[trial_id], attempt=attempt)
+            reported[trial_id, attempt] = self._judged(before.with_point(point))
         return reported
 
     def next(self) -> TrialRecord | None:

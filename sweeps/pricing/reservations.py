@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from dpcore.privacy.plan import PrivacyPlan, check_spent
 from search_spaces.searchable import foreign_part
 from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
-from sweeps.ledger.lines import UNFULFILLED
+from sweeps.ledger.lines import UNFULFILLED, LedgerLine
 from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.sealed import sealed_reservation
@@ -164,14 +164,16 @@ class Reservations:
                 self.settle(record)
 
     def require_standing(self, records: Iterable[TrialRecord]) -> None:
-        """Holds the records of a sweep that is taken up against the ledger: what ran on private data was reserved before.
+        """Holds the records of a sweep that is taken up against the ledger: what ran on private data was reserved before, as it is
+        remembered, and what was reserved is remembered.
 
         Raises:
-            Refused: the ledger is older than the sweep, or another one.
+            Refused: the ledger is older than the sweep, or another one. Corrupt: the studies lost or changed a trial.
         """
         self._ledger.require_whole()
-        there = {line.run for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "reserve"}
-        missing = [run for record in records if record.curve or record.state in ("done", "pruned") for run in self._runs_of(record)]
+        known = list(records)
+        there = {line.run: line for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "reserve"}
+        missing = [run for record in known if record.curve or record.state in ("done", "pruned") for run in self._runs_of(record)]
         missing = [run for run in missing if run not in there]
         if missing:
             _, trial_id, attempt = missing[0]
@@ -181,6 +183,28 @@ class Reservations:
                 f"{attempt}): it is older than the sweep, or another one. Bring its ledger back; `dpsweep ledger {name} --restore` writes "
                 "lost lines from their witness"
             )
+        self._require_remembered(known, there)
+
+    def _require_remembered(self, records: Iterable[TrialRecord], there: Mapping[tuple[str, str, int], LedgerLine]) -> None:
+        """The other way round: a study that lost its end would draw a trial again that was charged, and one that was changed would
+        run something else."""
+        known = {record.trial_id: record for record in records}
+        for (_, trial_id, attempt), line in there.items():
+            trial = TrialId.parse(trial_id)
+            if trial.kind == "selection":
+                continue
+            record = known.get(str(trial.trial))
+            if record is None or (attempt > record.attempt and not trial.is_score):
+                raise Corrupt(
+                    f"{self._spec.studies_at} does not know trial {trial_id}, attempt {attempt}, which ledger line {line.number} reserved: "
+                    "it lost its end; put a copy of it back, then `dpsweep resume` again"
+                )
+            wanted = self._reservation(record) if attempt == record.attempt and not trial.is_score else None
+            if wanted is not None and (wanted.spending, wanted.fingerprint) != (line.spending, line.fingerprint):
+                raise Corrupt(
+                    f"{self._spec.studies_at} remembers another {trial_id} than ledger line {line.number} reserved ({wanted.spending}, "
+                    f"config {wanted.fingerprint}; there {line.spending}, config {line.fingerprint}): it was changed; put a copy of it back"
+                )
 
     def _runs_of(self, record: TrialRecord) -> list[tuple[str, str, int]]:
         """The runs that must stand in the ledger once a record ran."""

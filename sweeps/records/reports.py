@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from dpcore.durable import append_lines, cut_half_line
+from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line
 from dpcore.errors import Corrupt
 from sweeps.records.results import CurvePoint, TrialRecord
 
@@ -28,7 +28,7 @@ class ReportsFile:
             "metrics": point.metrics,
             "weights_digest": point.weights_digest,
         }
-        append_lines(self._path, [json.dumps(line, sort_keys=True)])  # of a diverged trial it may hold NaN
+        append_lines(self._path, [json.dumps(line, sort_keys=True)], mode=OWNER_ONLY)  # of a diverged trial it may hold NaN
 
     def read(self) -> Iterator[tuple[str, int, CurvePoint]]:
         """Trial id, attempt and point of every report, in the order of arrival.
@@ -38,13 +38,14 @@ class ReportsFile:
         """
         if not self._path.is_file():
             return
-        for number, text in enumerate(self._path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, content in enumerate(self._path.read_bytes().splitlines(), start=1):
             try:
-                line = json.loads(text)
+                line = json.loads(content)
                 point = CurvePoint(int(line["step"]), dict(line["metrics"]), str(line["weights_digest"]))
                 trial_id, attempt = str(line["trial_id"]), int(line["attempt"])
             except (ValueError, KeyError, TypeError) as error:
                 raise Corrupt(
-                    f"{self._path}:{number} is not a report ({error}); remove the line; its trial's curve will have a gap"
+                    f"{self._path}:{number} is not a report ({error}); put a copy of the file back, or remove the line: a resume takes "
+                    "the report from the trial's folder where it is there"
                 ) from None
             yield trial_id, attempt, point

@@ -187,6 +187,11 @@ class SweepSpec(Part):
         return self.state_dir / "study.journal"
 
     @property
+    def studies_at(self) -> str:
+        """Where the studies are, for messages."""
+        return str(self.study_path if self.study_url is None else self.study_url)
+
+    @property
     def reports_path(self) -> Path:
         """The file of all reports of all trials, one JSON document per line."""
         return self.state_dir / "reports.jsonl"

@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 
-from dpcore.durable import append_lines, cut_half_line
+from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line
 from dpcore.errors import Corrupt
 
 NO_TIME = "1970-01-01T00:00:00+00:00"
@@ -21,14 +21,15 @@ TIMES = ("datetime_start", "datetime_complete")
 
 
 class SweepJournal(BaseJournalBackend):
-    """The journal of one driver. With `timed` False every trial begins and ends at the same time, because a duration reveals how
-    many records a trial drew."""
+    """The journal of one driver, or of a reader beside it, who writes nothing. With `timed` False every trial begins and ends at the
+    same time, because a duration reveals how many records a trial drew. The owner alone may read it, as with spec.json."""
 
     def __init__(self, path: Path, *, timed: bool = True) -> None:
         self._path = path
         self._timed = timed
         self._lock = JournalFileSymlinkLock(str(path))
-        self._path.touch()
+        if not path.exists():
+            append_lines(path, [], mode=OWNER_ONLY)
         self._number = 0  # number of the first unread entry, and its offset
         self._offset = 0
         self._together: list[str] | None = None
@@ -92,7 +93,7 @@ class SweepJournal(BaseJournalBackend):
         try:
             entry: dict[str, Any] = json.loads(line)
         except ValueError as error:
-            raise Corrupt(f"{self._path} line {number} cannot be read: {error}") from None
+            raise Corrupt(f"{self._path} line {number} cannot be read: {error}; put a copy of the file back") from None
         return entry
 
     def _write(self, entries: list[str]) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from dpcore.errors import BadInput, Refused, Unavailable
+from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
 from sweeps.search.journal import SweepJournal, clear_journal
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from pathlib import Path
+
+    from optuna.storages import BaseStorage, JournalStorage
     from sqlalchemy import Engine
 
     from sweeps.records.spec import SweepSpec
@@ -26,29 +28,48 @@ def open_storage(spec: SweepSpec, *, timed: bool) -> tuple[BaseStorage, Together
     Raises:
         Unavailable: the database does not answer.
         Refused: a database stores times, which protected data do not allow.
+        Corrupt: the journal is damaged.
     """
-    from optuna.storages import JournalStorage, RDBStorage, get_storage
+    from optuna.storages import RDBStorage, get_storage
 
     if spec.study_url is None:
         clear_journal(spec.study_path)
         journal = SweepJournal(spec.study_path, timed=timed)
-        return JournalStorage(journal), journal.together
+        return _storage_of(journal, spec.study_path), journal.together
     _check_clocks(timed=timed)
     with _reaching(spec.study_url):
         return get_storage(RDBStorage(spec.study_url)), nullcontext
 
 
 def read_storage(spec: SweepSpec) -> BaseStorage | None:
-    """The storage for reading beside a running driver. It writes nothing. None if there is no storage yet."""
-    from optuna.storages import JournalStorage, RDBStorage, get_storage
-    from optuna.storages.journal import JournalFileBackend
+    """The storage for reading beside a running driver. It writes nothing. None if there is no storage yet.
+
+    Raises:
+        Unavailable: the database does not answer. Corrupt: the journal is damaged.
+    """
+    from optuna.storages import RDBStorage, get_storage
 
     if spec.study_url is None:
-        return JournalStorage(JournalFileBackend(str(spec.study_path))) if spec.study_path.is_file() else None
+        return _storage_of(SweepJournal(spec.study_path), spec.study_path) if spec.study_path.is_file() else None
     if not _study_names(spec.study_url):
         return None
     with _reaching(spec.study_url):
         return get_storage(RDBStorage(spec.study_url, skip_table_creation=True))
+
+
+def _storage_of(journal: SweepJournal, path: Path) -> JournalStorage:
+    """Optuna's storage over a journal, which it reads here.
+
+    Raises:
+        Corrupt: an entry is no JSON, or not what Optuna writes.
+    """
+    from optuna.exceptions import OptunaError
+    from optuna.storages import JournalStorage
+
+    try:
+        return JournalStorage(journal)
+    except (OptunaError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise Corrupt(f"{path} has an entry that no study has ({error!r}): it was changed; put a copy of the file back") from None
 
 
 def check_new_studies(spec: SweepSpec, *, protected: bool) -> None:

@@ -23,7 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from dpcore.config import TrialConfig, parse_config
-from dpcore.errors import BadInput, Refused
+from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.privacy.plan import PrivacyPlan
 from search_spaces.admission import admissible_grid, is_admissible
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
@@ -79,7 +79,7 @@ class Studies:
                 self._studies[epsilon] = self._open(epsilon)
             self._references = self._open(None)
         self._places = {
-            json.loads(trial.user_attrs["record"])["trial_id"]: self._place(study, trial.number)
+            self._read(trial).trial_id: self._place(study, trial.number)
             for study in (*self._studies.values(), self._references)
             for trial in study.get_trials(deepcopy=False)
             if "record" in trial.user_attrs
@@ -110,6 +110,10 @@ class Studies:
                 self._remember(study, trial.number, record)
                 return record
         raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
+
+    def scores(self, trial_id: str) -> dict[int, float]:
+        """The score of a trial by step, as it was reported, of the latest attempt that came to that step."""
+        return dict(self._storage.get_trial(self._places[trial_id].storage_id).intermediate_values)
 
     def add_reference(self, record: TrialRecord) -> None:
         """Remembers a run outside the search."""
@@ -162,11 +166,25 @@ class Studies:
         for study in (*self._studies.values(), self._references):
             for trial in study.get_trials(deepcopy=False):
                 if "record" in trial.user_attrs:
-                    yield _record(trial), is_replaced(trial)
+                    yield self._read(trial), is_replaced(trial)
                 elif trial.state == TrialState.RUNNING:
                     study.tell(trial.number, state=TrialState.FAIL)
                     if (planned := trial.system_attrs.get(FIXED_PARAMS)) is not None:
                         study.enqueue_trial(planned)
+
+    def _read(self, trial: FrozenTrial) -> TrialRecord:
+        """The record of a trial.
+
+        Raises:
+            Corrupt: what the study remembers of it is no record.
+        """
+        try:
+            return _record(trial)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            where = self._spec.studies_at
+            raise Corrupt(
+                f"{where}: what it remembers of its trial {trial.number} is no record ({error!r}); put a copy of it back"
+            ) from None
 
     def _open(self, epsilon: float | None) -> Study:
         name = f"{self._spec.name}/{REFERENCES if epsilon is None else study_of(epsilon)}"
@@ -320,6 +338,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     if trial.state == TrialState.RUNNING:
         return replace(record, state="running")
     end = trial.user_attrs[END]
-    return replace(
+    ended = replace(
         record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"], fulfilled=end.get("fulfilled", True)
     )
+    return replace(ended, pckh_50=trial.value) if ended.state == "done" and not record.is_sealed else ended
