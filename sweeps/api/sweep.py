@@ -119,7 +119,8 @@ def status(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Pat
         name, storage, state: as for `resume`.
 
     Returns:
-        state, epsilons (a list of counts), sweep_epsilon, sweep_epsilon_planned, seconds_left: see `sweeps.report.status`.
+        state, next (what to run now), epsilons (a list of counts), sweep_epsilon, sweep_epsilon_planned, seconds_left: see
+        `sweeps.report.status`.
 
     Raises:
         BadInput: there is no such sweep. Unavailable: its state is not on this machine.

@@ -188,6 +188,8 @@ def status_command(args: argparse.Namespace) -> int:
             f"the driver (process {driver['pid']} on {driver['host']}) has given no sign of life for {span(driver['silent_s'])}; if it is "
             f"stuck, `dpsweep cancel {args.name}` ends it and `dpsweep resume {args.name}` goes on"
         )
+    if document["next"] is not None:
+        print(document["next"])
     if document["seconds_left"]:
         print(f"time left: about {span(document['seconds_left'])}, estimated from the trials that have ended")
     return 0

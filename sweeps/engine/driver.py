@@ -23,6 +23,7 @@ from sweeps.engine.preflight import (
     Surroundings,
     any_config,
     charged_to,
+    check_writable,
     checked_plan,
     default_surroundings,
     describe_for_plan,
@@ -37,7 +38,7 @@ from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
 from sweeps.records.charged import open_ledger, say_earlier_unit
-from sweeps.records.folder import found_key, locked, new_folder, new_key
+from sweeps.records.folder import found_key, locked, mark_finished, mark_unfinished, new_folder, new_key
 from sweeps.records.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SPEC_FILE, SweepSpec
@@ -48,6 +49,7 @@ from sweeps.search.terms import SweepTerms, terms_of
 from sweeps.storage.heartbeat import clear
 from sweeps.storage.ray_folder import clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
+from sweeps.tracking.spool import waiting_bytes
 
 if TYPE_CHECKING:
     from dpcore.privacy.randomness import SweepKey
@@ -116,6 +118,7 @@ def resume_sweep(
         BadInput: no such sweep. Refused: another driver runs it. Interrupted: stopped again.
     """
     spec = require_state(load_spec(name, storage, state))
+    check_writable(spec)
     around = surroundings or default_surroundings(spec.places.cache_dir)
     facts = around.dataset(spec)
     with _naming_faults(spec), locked(spec):
@@ -163,8 +166,10 @@ class _Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._opened.close()
+        if self._finished and kind is None and not waiting_bytes(self._spec.state_dir):
+            mark_finished(self._spec)
 
     def _restored(self, *, key_lost: bool) -> Schedule:
         spec, around, facts, key = self._spec, self._around, self._facts, self._key
@@ -194,6 +199,7 @@ class _Run:
         watchdog = Watchdog(self._spec, timed=not self._facts.protected)
         callback = ScheduleCallback(self._schedule, searcher, tracker, watchdog=watchdog, ended=self._trial_ended)
         try:
+            mark_unfinished(self._spec)
             publish(self._spec, SPEC_FILE)
             self._attack_views(tracker)
             self._tell_again(tracker)

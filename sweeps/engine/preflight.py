@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from dpcore.errors import BadInput, Refused
 from search_spaces.space import Choice
 from sweeps.engine.searcher import SweepTracker
 from sweeps.ledger.charges import FilterTerms
-from sweeps.ledger.database import shown
+from sweeps.ledger.database import file_of, shown
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.totals import published_regions
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
 from sweeps.pricing.validation import check_noise
-from sweeps.records.charged import standing_ledger
+from sweeps.records.charged import beside, standing_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.publication import is_published
 from sweeps.records.spec import SPEC_FILE, SweepSpec
@@ -213,8 +214,10 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> CheckedSweep:
     """Checks all that can be known before a sweep begins.
 
     Raises:
-        BadInput: a dataset, the space or a stopper does not fit. Refused: the name, the key, the price or the noise of scores.
+        BadInput: a dataset, the space or a stopper does not fit, or a folder cannot be written. Refused: the name, the key, the price
+            or the noise of scores.
     """
+    check_writable(spec)
     if (spec.sweep_dir / SPEC_FILE).exists() or is_published(spec):
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
@@ -239,6 +242,31 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> CheckedSweep:
     if terms.validation is not None:
         check_noise(terms.validation)
     return CheckedSweep(plan=plan, facts=facts, terms=terms)
+
+
+def check_writable(spec: SweepSpec) -> None:
+    """Whether this user may write where the sweep is to lie, and into the files that the sweeps of a storage share.
+
+    Raises:
+        BadInput: a folder or file may not be written.
+    """
+    folders = (("--storage", spec.storage_dir), ("--state", spec.state_dir.parent), ("--cache-dir", spec.places.cache_dir))
+    for option, folder in folders:
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        if not _may_write(there, os.W_OK | os.X_OK):
+            raise BadInput(f"{option} {folder}: {there} cannot be written by this user; give another folder, or make it writable")
+    ledger = file_of(spec.resolved_ledger_url)
+    shared = [*([] if ledger is None else [ledger, beside(ledger)]), *([] if spec.tracking_uri else [spec.default_store])]
+    for file in shared:
+        if file.exists() and not _may_write(file, os.W_OK):
+            raise BadInput(
+                f"{file} belongs to user {file.stat().st_uid} and cannot be written by this user; let its group write it, or give a "
+                "--storage of your own: a ledger on a server (--ledger URL) is the one that several users share"
+            )
+
+
+def _may_write(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def charged_to(spec: SweepSpec, facts: DatasetFacts, *, resumed: bool = False) -> SweepSpec:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpcore.durable import made_folders, remove_empty
+from dpcore.durable import made_folders, remove_empty, replace_file
 from dpcore.errors import Refused
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.storage.ray_folder import FOLDER, LOCK_FILE, RECORD
@@ -18,6 +18,9 @@ from sweeps.storage.ray_folder import FOLDER, LOCK_FILE, RECORD
 if TYPE_CHECKING:
     from dpcore.privacy.randomness import SweepKey
 
+
+UNFINISHED_FILE = "unfinished"
+"""In a sweep's state from its begin until report, registry and MLflow are complete. Sweeps of 0.1.0 have none."""
 
 UNBEGUN = (LOCK_FILE, "sweep.key", FOLDER, RECORD)
 """What a sweep's folder holds before its spec is written."""
@@ -141,3 +144,18 @@ def found_key(spec: SweepSpec) -> tuple[SweepKey, bool]:
 
     lost = not spec.key_path.exists()
     return (new_key(spec) if lost else SweepKey.load(spec.key_path)), lost
+
+
+def mark_unfinished(spec: SweepSpec) -> None:
+    """Writes down that something of the sweep is still to be written, until `mark_finished`."""
+    replace_file(spec.state_dir / UNFINISHED_FILE, b"a driver has begun; `dpsweep resume` goes on where it has ended\n")
+
+
+def mark_finished(spec: SweepSpec) -> None:
+    """Everything of the sweep is written."""
+    (spec.state_dir / UNFINISHED_FILE).unlink(missing_ok=True)
+
+
+def is_unfinished(spec: SweepSpec) -> bool:
+    """Whether a driver began and has not come to its very end."""
+    return (spec.state_dir / UNFINISHED_FILE).exists()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from dpcore.durable import read_json
+from dpcore.errors import Corrupt
 from sweeps.pricing.duration import at_a_time
 from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
 from sweeps.records.charged import open_ledger
+from sweeps.records.folder import is_unfinished
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import study_of
 from sweeps.storage.heartbeat import Heartbeat
@@ -28,13 +31,15 @@ HANGS_AFTER_S = 30.0
 
 
 def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[str, Any]:
-    """What `dpsweep status --json` prints.
+    r"""What `dpsweep status --json` prints.
 
     | key | says |
     |---|---|
-    | state | `running` while a driver holds the sweep's lock; `failed` if it ended before its plan, or with no search trial that worked;
-    `done` when every planned trial is in the results; else `interrupted` |
+    | state | `running` while a driver runs trials; `finishing` from the last trial's end until report, registry and MLflow are complete; \
+then `done`; `failed` if it ended before its plan, or with no search trial that worked; `interrupted` where trials are left and no \
+driver runs them |
     | reason | why it failed; None in another state |
+    | next | what to run where no driver works on it and something is left, else None |
     | epsilons | per ε: epsilon, planned, running, done, pruned, failed, best, leader (trial_id and method of the best) |
     | accounting | the regime |
     | sweep_epsilon | ε that the sweep has reserved so far; None under `unaccounted` |
@@ -46,14 +51,15 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
     is_running = driver_lives(spec)
     studies = _studies(spec)
     groups = [_group(spec, studies.get(study_of(epsilon)), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
-    heartbeat = Heartbeat.read(spec.state_dir) if is_running else None
-    reason = None if is_running else _why_failed(spec, groups, studies)
-    is_complete = _results_file(spec).is_file() and _are_over(groups)
-    state = "running" if is_running else "failed" if reason else "done" if is_complete else "interrupted"
+    heartbeat, facts = Heartbeat.read(spec.state_dir) if is_running else None, _facts(spec)
+    reason = None if is_running or facts is None else _why_failed(facts, groups, studies)
+    is_complete = facts is not None and _is_complete(facts, studies, groups)
+    state = "failed" if reason else _state(is_running=is_running, is_complete=is_complete, is_unfinished=is_unfinished(spec))
     spent, planned = _prices(spec, accountant or dp_accountant(spec.places.cache_dir))
     return {
         "state": state,
         "reason": reason,
+        "next": _next(spec, state) if not is_running and state in ("interrupted", "finishing") else None,
         "accounting": spec.space.sweep.accounting,
         "epsilons": groups,
         "sweep_epsilon": spent,
@@ -61,30 +67,53 @@ def sweep_status(spec: SweepSpec, accountant: Accountant | None = None) -> dict[
         "running": [] if heartbeat is None else [{"trial_id": name, "silent_s": _since(at)} for name, at in heartbeat.trials.items()],
         "driver": None if heartbeat is None else {"host": heartbeat.host, "pid": heartbeat.pid, "silent_s": heartbeat.silent_s},
         "seconds_left": 0.0
-        if state in ("done", "failed")
+        if state in ("done", "failed", "finishing")
         else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)], heartbeat),
     }
 
 
-def _results_file(spec: SweepSpec) -> Path:
-    return spec.sweep_dir / "results" / "sweep.json"
+def _facts(spec: SweepSpec) -> dict[str, Any] | None:
+    """What the results say of the sweep; None where there are none yet, or where they are damaged: a resume writes them anew."""
+    try:
+        found = read_json(spec.sweep_dir / "results" / "sweep.json")
+    except Corrupt:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("planned"), int) else None
 
 
 def _are_over(groups: Sequence[dict[str, Any]]) -> bool:
     return all(group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups)
 
 
-def _why_failed(spec: SweepSpec, groups: Sequence[dict[str, Any]], studies: dict[str, Study]) -> str | None:
+def _why_failed(facts: dict[str, Any], groups: Sequence[dict[str, Any]], studies: dict[str, Study]) -> str | None:
     """Why a sweep whose driver has ended did not come to its plan, or came to nothing; None where neither is so."""
     from sweeps.search.studies import END
 
-    if not _results_file(spec).is_file():
-        return None
-    stopped_by: str | None = json.loads(_results_file(spec).read_text(encoding="utf-8"))["stopped_by"]
+    stopped_by: str | None = facts.get("stopped_by")
     if stopped_by is not None or not _are_over(groups) or any(group["best"] is not None for group in groups):
         return stopped_by
     errors = [error for study in studies.values() for trial in _counted(study) if (error := trial.user_attrs.get(END, {}).get("error"))]
     return "no private trial came to its end" + (f": {len(errors)} failed, the last with {errors[-1]}" if errors else "")
+
+
+def _is_complete(facts: dict[str, Any], studies: dict[str, Study], groups: Sequence[dict[str, Any]]) -> bool:
+    """Whether every planned run has ended: the search, and what the driver planned after it."""
+    ended = sum(trial.state.is_finished() for study in studies.values() for trial in _counted(study))
+    return ended >= facts["planned"] and _are_over(groups)
+
+
+def _state(*, is_running: bool, is_complete: bool, is_unfinished: bool) -> str:
+    if is_complete and is_unfinished:
+        return "finishing"
+    return "running" if is_running else "done" if is_complete else "interrupted"
+
+
+def _next(spec: SweepSpec, state: str) -> str:
+    """What a person is to run, and why."""
+    command = shlex.join(["dpsweep", "resume", spec.name, "--storage", str(spec.storage)])
+    if state == "interrupted":
+        return f"no driver runs it: `{command}` goes on"
+    return f"all trials have ended, and its driver before report, registry and MLflow were complete: `{command}` completes them"
 
 
 def _prices(spec: SweepSpec, accountant: Accountant) -> tuple[float | None, float | None]:

@@ -7,14 +7,19 @@ be idempotent (`sweeps/tracking/mlflow_store.py` is).
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from dpcore.durable import append_lines, cut_half_line, replace_file
+from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line, replace_file
 from dpcore.errors import Corrupt
 
 TrackingEvent = dict[str, Any]
+SUM = "sum"
+"""Key of an event's own digest in its line. Lines of 0.1.0 have none."""
+OFFSET_FILE, SPOOL_FILE = "tracking.offset", "tracking.spool.jsonl"
 
 
 class Spool:
@@ -23,7 +28,8 @@ class Spool:
     Only one process uses it: the driver, which holds the sweep's lock. In it one thread appends and another reads.
 
     Guarantees: an appended event is on disk before `append` returns: it survives the death of the process and of the
-    machine. A line that a crash or a full disk left half-written is cut off: its event was never announced.
+    machine. A line that a crash or a full disk left half-written is cut off: its event was never announced. A line that was
+    damaged later is said and skipped: a resume tells every trial again.
 
     Raises:
         Corrupt: the saved offset is beyond the end of the spool.
@@ -31,16 +37,16 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "tracking.spool.jsonl"
-        self._offset_path = folder / "tracking.offset"
+        self.path = folder / SPOOL_FILE
+        self._offset_path = folder / OFFSET_FILE
         self._end = cut_half_line(self.path)
         self._offset = self._load_offset()
-        self.path.touch()
+        self.path.touch(mode=OWNER_ONLY)
 
     def _load_offset(self) -> int:
         if not self._offset_path.exists():
             return 0
-        text = self._offset_path.read_text()
+        text = self._offset_path.read_text(encoding="ascii", errors="replace")
         if not text.strip().isdecimal() or int(text) > self._end:
             raise Corrupt(
                 f"{self._offset_path}: offset {text.strip()!r} does not fit {self.path} of {self._end} bytes; "
@@ -50,18 +56,27 @@ class Spool:
 
     def append(self, event: TrackingEvent) -> None:
         """Appends `event`. NaN and infinity are refused, because JSON has neither."""
-        line = json.dumps(event, separators=(",", ":"), allow_nan=False)
-        append_lines(self.path, [line])
+        line = _text({**event, SUM: _sum_of(event)})
+        append_lines(self.path, [line], mode=OWNER_ONLY)
         self._end += len(line.encode()) + 1
 
     def next(self) -> tuple[TrackingEvent, int] | None:
         """The oldest unanswered event and the offset behind it, or None if all are answered."""
-        if self._offset >= self._end:
-            return None
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            line = file.readline()
-        return json.loads(line), self._offset + len(line)
+        while self._offset < self._end:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                line = file.readline()
+            event = _event_of(line)
+            if event is not None:
+                return event, self._offset + len(line)
+            print(
+                f"dpsweep: {self.path}: the line at byte {self._offset} is damaged and is not sent to MLflow; the next `dpsweep resume` "
+                "tells every trial again",
+                file=sys.stderr,
+                flush=True,
+            )
+            self.acknowledge(self._offset + len(line))
+        return None
 
     def acknowledge(self, offset: int) -> None:
         """Records that everything before `offset` is answered."""
@@ -73,3 +88,29 @@ class Spool:
         with self.path.open("rb") as file:
             file.seek(self._offset)
             return sum(1 for _ in file)
+
+
+def waiting_bytes(folder: Path) -> int:
+    """How many bytes of events no MLflow has answered yet, for a look beside a running driver. A damaged offset: all of them."""
+    spool, offset = folder / SPOOL_FILE, folder / OFFSET_FILE
+    size = spool.stat().st_size if spool.is_file() else 0
+    text = offset.read_text(encoding="ascii", errors="replace").strip() if offset.is_file() else "0"
+    return size - int(text) if text.isdecimal() else size
+
+
+def _text(event: TrackingEvent) -> str:
+    return json.dumps(event, separators=(",", ":"), allow_nan=False)
+
+
+def _sum_of(event: TrackingEvent) -> str:
+    return hashlib.sha256(_text(event).encode()).hexdigest()[:16]
+
+
+def _event_of(line: bytes) -> TrackingEvent | None:
+    """The event in a line; None where the line is damaged."""
+    try:
+        event = json.loads(line)
+        found = event.pop(SUM, None)
+        return event if found is None or found == _sum_of(event) else None
+    except (ValueError, AttributeError):
+        return None

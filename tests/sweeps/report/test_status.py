@@ -13,7 +13,8 @@ from sweeps.engine.schedule import Schedule
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.reservations import Reservations
-from sweeps.records.results import TrialRecord
+from sweeps.records.folder import mark_finished, mark_unfinished
+from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.status import sweep_status
 from sweeps.search.terms import terms_of
@@ -86,12 +87,29 @@ def test_a_finished_sweep_has_nothing_left(tmp_path: Path) -> None:
     schedule = schedule_of(spec, clock)
     while (record := schedule.next()) is not None:
         finish(schedule, record, clock)
-    results = spec.sweep_dir / "results"
-    results.mkdir(parents=True)
-    (results / "sweep.json").write_text('{"stopped_by": null}')
+    SweepResults("s", schedule.records, "composed", 1e-5, planned=schedule.planned).write_parquet(spec.sweep_dir / "results")
     status = sweep_status(spec, ACCOUNTANT)
-    assert (status["state"], status["reason"], status["seconds_left"]) == ("done", None, 0.0)
+    assert (status["state"], status["reason"], status["seconds_left"], status["next"]) == ("done", None, 0.0, None)
     assert status["sweep_epsilon"] == status["sweep_epsilon_planned"]
+
+
+def test_a_sweep_whose_report_is_not_written_is_finishing_and_says_what_to_run_once_its_driver_is_gone(tmp_path: Path) -> None:
+    spec, clock = spec_of(tmp_path), Clock()
+    schedule = schedule_of(spec, clock)
+    mark_unfinished(spec)
+    while (record := schedule.next()) is not None:
+        SweepResults("s", schedule.records, "composed", 1e-5, planned=schedule.planned).write_parquet(spec.sweep_dir / "results")
+        assert sweep_status(spec, ACCOUNTANT)["state"] == "interrupted"  # seeds and controls are trials too
+        finish(schedule, record, clock)
+    with (spec.state_dir / "sweep.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status = sweep_status(spec, ACCOUNTANT)
+        assert (status["state"], status["next"]) == ("finishing", None)
+    status = sweep_status(spec, ACCOUNTANT)
+    assert status["state"] == "finishing"
+    assert f"dpsweep resume s --storage {spec.storage}" in status["next"]
+    mark_finished(spec)
+    assert sweep_status(spec, ACCOUNTANT)["state"] == "done"
 
 
 def test_where_no_clock_ran_no_time_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from full_disk import fill, small_disk
 
 from dpcore.errors import Corrupt
 from sweeps.tracking.sender import Sender
-from sweeps.tracking.spool import Spool
+from sweeps.tracking.spool import Spool, waiting_bytes
 
 
 def sender_of(spool: Spool, deliver: object, *, final: bool = False) -> Sender:
@@ -135,5 +135,28 @@ def test_infinity_is_refused_before_it_is_written(tmp_path: Path) -> None:
 
 def test_an_offset_beyond_the_end_is_corrupt(tmp_path: Path) -> None:
     (tmp_path / "tracking.offset").write_text("99\n")
+    with pytest.raises(Corrupt, match="offset"):
+        Spool(tmp_path)
+
+
+@pytest.mark.parametrize("at", [3, 12, 30, -1])
+def test_a_damaged_line_is_said_and_skipped_and_the_others_are_sent(at: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spool = Spool(tmp_path)
+    for n in range(4):
+        spool.append({"kind": "run", "key": f"e0.8-00{n}", "n": n})
+    lines = spool.path.read_bytes().splitlines(keepends=True)
+    changed = bytearray(lines[1])
+    changed[at] ^= 0x55
+    spool.path.write_bytes(b"".join([lines[0], bytes(changed), *lines[2:]]))
+    sent: list[int] = []
+    sender = sender_of(Spool(tmp_path), lambda event: sent.append(event["n"]))
+    assert sender.close(within_s=300) == 0
+    assert sent == ([0, 2, 3] if at >= 0 else [0, 3])  # without its line break it takes the next line with it
+    assert f"{spool.path}: the line at byte {len(lines[0])} is damaged" in capsys.readouterr().err
+    assert waiting_bytes(tmp_path) == 0
+
+
+def test_an_offset_that_is_no_text_is_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "tracking.offset").write_bytes(b"\xff7\n")
     with pytest.raises(Corrupt, match="offset"):
         Spool(tmp_path)
