@@ -17,16 +17,19 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from dpcore.errors import Corrupt, Refused
 
 OWNER_ONLY = 0o600
 """Mode of a file that other users must not read."""
+
+SILENT_S = 5.0
+"""How long a lock is waited for without a word."""
 
 TEMPORARY_SUFFIX = ".tmp"
 """Of what is not whole yet."""
@@ -128,7 +131,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (FileNotFoundError, ValueError) as error:  # of JSON or of UTF-8
         raise Corrupt(f"{path} is no JSON document: {error}; restore it or remove the folder it lies in") from error
 
 
@@ -140,10 +143,10 @@ def read_lines(path: Path) -> list[Any]:
     """
     if not path.exists():
         return []
-    *whole, _cut = path.read_text(encoding="utf-8").split("\n")
+    *whole, _cut = path.read_bytes().split(b"\n")
     try:
         return [json.loads(line) for line in whole]
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON or of UTF-8
         raise Corrupt(f"{path} has a line that is not JSON: {error}; restore it or remove the folder it lies in") from error
 
 
@@ -166,7 +169,7 @@ def made_once(path: Path, build: Callable[[Path], None]) -> bool:
     if path.exists():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with held(path.with_name(f".{path.name}.lock")):
         if path.exists():
             return False
         temporary = path.with_name(f".{path.name}.new")
@@ -179,6 +182,21 @@ def made_once(path: Path, build: Callable[[Path], None]) -> bool:
             _remove_with_companions(temporary)
         fsync_path(path.parent)
         return True
+
+
+@contextlib.contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Holds a lock file. While another process holds it, this one waits, and says so after some seconds."""
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=SILENT_S)
+    except Timeout:
+        print(f"dpsweep: {lock} is held by another process; waiting until it is done", file=sys.stderr, flush=True)
+        file.acquire()
+    try:
+        yield
+    finally:
+        file.release()
 
 
 def made_folders(path: Path) -> list[Path]:

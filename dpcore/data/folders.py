@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
-from dpcore.durable import TEMPORARY_SUFFIX, fsync_path
+from dpcore.durable import TEMPORARY_SUFFIX, fsync_path, held
 from dpcore.errors import Refused
 
 PRIVATE_MODE = 0o700
@@ -51,7 +49,7 @@ def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
 def locked(target: Path) -> Iterator[None]:
     """Holds the lock of one cache entry. One process on a node builds the entry, and the others wait."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
+    with held(target.parent / f".{target.name}.lock"):
         yield
 
 

@@ -6,10 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from filelock import FileLock
-
 from dpcore.config import digest_of
-from dpcore.durable import replace_file
+from dpcore.durable import held, replace_file
 from dpcore.errors import Corrupt
 
 Key = Mapping[str, str | int | float]
@@ -32,7 +30,7 @@ def remembered(folder: Path | None, key: Key, compute: Callable[[], float]) -> f
     path = folder / f"{digest_of(dict(key))}.json"
     if path.exists():
         return _read(path, key)
-    with FileLock(f"{path}.lock"):
+    with held(path.with_name(f"{path.name}.lock")):
         if path.exists():
             return _read(path, key)
         value = compute()
@@ -42,7 +40,7 @@ def remembered(folder: Path | None, key: Key, compute: Callable[[], float]) -> f
 
 def _read(path: Path, key: Key) -> float:
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["key"] == dict(key):
             return float(stored["value"])
     except (ValueError, KeyError, TypeError):

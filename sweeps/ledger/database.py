@@ -10,9 +10,12 @@ Several hosts at once: use a server (`--ledger postgresql+psycopg://...`). Locks
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +23,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
+from dpcore.disk import naming_full_disk
 from dpcore.errors import BadInput, Corrupt, Unavailable
 
 BUSY_MS = 5000
@@ -31,7 +35,7 @@ T = TypeVar("T")
 
 
 def open_engine(url: str, *, must_exist: bool, read_only: bool) -> Engine:
-    """An engine at `url`; an SQLite file's folder is made unless it must be there.
+    """An engine at `url`; an SQLite file is there already, made whole by `dpcore.durable.made_once`.
 
     Raises:
         BadInput: `url` is no SQLAlchemy URL. Unavailable: the file is not there though it must be.
@@ -41,9 +45,8 @@ def open_engine(url: str, *, must_exist: bool, read_only: bool) -> Engine:
         if path is not None:
             if (must_exist or read_only) and not path.is_file():
                 raise Unavailable(f"the ledger {path} is not there; bring it back, or name another on purpose with --ledger URL")
-            path.parent.mkdir(parents=True, exist_ok=True)
             if read_only:
-                parsed = parsed.set(database=f"file:{_quoted(path)}", query={"mode": "ro", "uri": "true"})
+                parsed = parsed.set(database=f"file:{_quoted(path)}", query={"mode": "ro", "uri": "true", **_untouchable(path)})
         engine = create_engine(parsed)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise BadInput(
@@ -57,6 +60,12 @@ def open_engine(url: str, *, must_exist: bool, read_only: bool) -> Engine:
     return engine
 
 
+def _untouchable(path: Path) -> dict[str, str]:
+    """What SQLite must be told to read a write-ahead file where it may not make its memory file beside it: nobody writes now."""
+    log = path.with_name(f"{path.name}-wal")
+    return {} if os.access(path.parent, os.W_OK) or log.exists() else {"immutable": "1"}
+
+
 def file_of(url: str) -> Path | None:
     """The file of an SQLite database; None for any other, and for what is no URL."""
     try:
@@ -64,6 +73,15 @@ def file_of(url: str) -> Path | None:
     except ArgumentError:
         return None
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:") else None
+
+
+def is_blank(file: Path) -> bool:
+    """Whether an SQLite file holds no table at all: what a process left that was killed while it made it."""
+    try:
+        with closing(sqlite3.connect(f"file:{_quoted(file)}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_master").fetchone()[0])
+    except sqlite3.Error:
+        return False  # damaged, or not for this user: said where it is opened
 
 
 def network_type(path: Path) -> str | None:
@@ -85,13 +103,14 @@ def patiently(ask: Callable[[], T], *, url: str, patience_s: float | None = None
     """What `ask` gives; while another process holds the ledger's lock it is asked again, and a line on stderr says so.
 
     Raises:
-        Unavailable: it is still locked after `patience_s`, or does not answer. Corrupt: its pages do not read.
+        Unavailable: it is still locked after `patience_s`, or does not answer. Corrupt: its pages do not read. DiskFull: it cannot grow.
     """
     limit = PATIENCE_S if patience_s is None else patience_s
     began, was_said = time.monotonic(), False
     while True:
         try:
-            return ask()
+            with naming_full_disk(file_of(url) or Path(shown(url)), others=(SQLAlchemyError,)):
+                return ask()
         except OperationalError as error:
             if not _is_locked(error):
                 raise Unavailable(f"the ledger {shown(url)} does not answer: {reason(error)}") from None

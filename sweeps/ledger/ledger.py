@@ -17,17 +17,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
-from dpcore.errors import Refused, Unavailable
+from dpcore.disk import naming_full_disk
+from dpcore.durable import made_once
+from dpcore.errors import Corrupt, Refused, Unavailable
 from sweeps.ledger.charges import FilterTerms, passes_filter
-from sweeps.ledger.database import damage, file_of, open_engine, patiently, reason, shown
+from sweeps.ledger.database import damage, file_of, is_blank, open_engine, patiently, reason, shown
 from sweeps.ledger.findings import EpsilonOf, chain_findings, epsilon_findings, filter_findings, run_findings
 from sweeps.ledger.lifetime import check_lifetime, lifetime_cap
 from sweeps.ledger.lines import GENESIS, LINES, Kind, KnownLines, LedgerLine, Reservation, note, prepare_table, read_lines
 from sweeps.ledger.room import Compose, Room, total
 from sweeps.ledger.totals import counted
 from sweeps.ledger.witness import Witness
+from sweeps.storage.urls import sqlite_url
 
 __all__ = ["EpsilonOf", "Ledger", "LedgerLine", "Reservation"]
 
@@ -61,8 +65,10 @@ class Ledger:
         beside = [] if file is None else [Witness(file.with_name(f"{file.name}.witness"), sees_all=True)]
         own = [] if witness is None else [Witness(witness, sees_all=False)]
         self._written, self._asked = (*beside, *own), (*beside, *own, *(Witness(path, sees_all=False) for path in others))
-        if file is not None and not file.is_file():
+        if file is not None and (not file.is_file() or is_blank(file)):
             refuse_loss(file, self._asked)
+        if file is not None and not must_exist and not read_only:
+            made_once(file, lambda place: _build(place, file))
         self._engine = open_engine(url, must_exist=must_exist, read_only=read_only)
         try:
             patiently(lambda: prepare_table(self._engine, shown=shown(url), read_only=read_only), url=url)
@@ -162,7 +168,11 @@ class Ledger:
 
         Raises:
             Refused: a witness remembers lines that are not there, or others; or the witness that sees every line is gone.
+            Corrupt: pages of the database are damaged, also where every line still reads.
         """
+        damaged = self._damage()
+        if damaged:
+            raise Corrupt(damaged[0])
         for witness in self._asked:
             witness.read()
         self._require_whole(self._read())
@@ -293,6 +303,18 @@ class Ledger:
             check_lifetime(terms, charged, reservation.trial_id, shown(self.url))
         if cap is not None and compose is not None:
             self._room.check(reservation, known.of_cohort(reservation.cohort), cap=cap, compose=compose)
+
+
+def _build(place: Path, target: Path) -> None:
+    """A ledger without lines, at a place of its own: nobody ever meets one without its table."""
+    engine = create_engine(sqlite_url(place))
+    try:
+        with naming_full_disk(target, others=(SQLAlchemyError,)):
+            prepare_table(engine, shown=str(target), read_only=False)
+    except SQLAlchemyError as error:
+        raise Unavailable(f"the ledger {target} cannot be made: {reason(error)}; check --ledger or --storage") from error
+    finally:
+        engine.dispose()
 
 
 def refuse_loss(file: Path, witnesses: Sequence[Witness]) -> None:

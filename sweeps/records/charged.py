@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dpcore.errors import Refused
-from sweeps.ledger.database import file_of
+from sweeps.ledger.database import file_of, is_blank
 from sweeps.ledger.ledger import Ledger, refuse_loss
 from sweeps.ledger.totals import counted
 from sweeps.ledger.witness import Witness
@@ -37,7 +37,7 @@ def standing_ledger(spec: SweepSpec) -> Ledger | None:
         Refused: it is gone or went back in time.
     """
     file = file_of(spec.resolved_ledger_url)
-    if file is not None and not file.is_file():
+    if file is not None and (not file.is_file() or is_blank(file)):
         refuse_loss(file, [Witness(path, sees_all=False) for path in (beside(file), spec.ledger_witness, *neighbours_of(spec))])
         return None
     ledger = open_ledger(spec, read_only=file is not None)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpcore.durable import write_json
 from dpcore.errors import Unavailable
 
 LOCK_FILE = "sweep.lock"
@@ -63,7 +64,7 @@ def ray_folder(state_dir: Path, *, own: bool) -> Iterator[RayFolder]:
     kept = state_dir / FOLDER
     _remove(kept)  # the daemons of a driver that was killed may have made it again, after its record was gone
     around = short_folder(kept) if own else kept
-    (state_dir / RECORD).write_text(json.dumps({"host": socket.gethostname(), "folder": str(around)}))
+    write_json(state_dir / RECORD, {"host": socket.gethostname(), "folder": str(around)})
     try:
         for folder in dict.fromkeys((kept, around)):
             folder.mkdir(mode=0o700)

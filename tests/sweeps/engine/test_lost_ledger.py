@@ -83,3 +83,10 @@ def test_after_a_restore_everything_goes_on(spec: SweepSpec) -> None:
     assert open_ledger(spec).lines() == before
     assert schedule_of(spec, open_ledger(spec)).finished == 17
     plan_of(spec.model_copy(update={"name": "new"}), fake_trials.surroundings())
+
+
+def test_a_ledger_that_was_only_begun_stops_no_plan(spec: SweepSpec, tmp_path: Path) -> None:
+    new = spec.model_copy(update={"name": "new", "storage": tmp_path / "other"})
+    new.storage_dir.mkdir()
+    (new.storage_dir / "ledger.sqlite").touch()
+    plan_of(new, fake_trials.surroundings())
