@@ -7,6 +7,8 @@ Anything else is a bug and keeps its traceback. This module imports nothing heav
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +19,14 @@ from dpcore.errors import DpsweepError
 from sweeps.commands import audit_command, calculators, cluster_commands, datasets, sweep_commands, trial_commands
 
 Execute = Callable[[argparse.Namespace], int]
+
+
+WITHHELD = {
+    errno.EACCES: "it belongs to another user; ask its owner, or use a --storage of your own",
+    errno.EPERM: "it belongs to another user; ask its owner, or use a --storage of your own",
+    errno.EROFS: "it lies on a file system that takes no writes; give another folder, or mount it writable",
+}
+"""What the operating system refuses, and what to do. That is no bug: it has a message."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -77,11 +87,17 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     args = parser.parse_args(argv[:cut])
     args.after_dashes = list(argv[cut + 1 :])
     command: Execute = args.execute
+    _escape_what_a_terminal_cannot_show()
     try:
         return command(args)
     except DpsweepError as error:
         print(f"dpsweep: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in WITHHELD or error.filename is None:
+            raise
+        print(f"dpsweep: {error.filename}: {(error.strerror or '').lower()}; {WITHHELD[error.errno]}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # `dpsweep status NAME | head`: the reader has closed the pipe. Without this, Python prints another error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,6 +105,13 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("dpsweep: interrupted", file=sys.stderr)
         return 1
+
+
+def _escape_what_a_terminal_cannot_show() -> None:
+    """An ε on a stream that is not UTF-8 becomes an escape: no command fails after its work is done, because it cannot print."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,16 @@ def test_weights_are_loaded_whole() -> None:
     assert [place for place, name, node in calls() if name.endswith("load_state_dict") and keyword(node, "strict") is False] == []
 
 
+def test_text_files_name_their_encoding() -> None:
+    """Where the locale is not UTF-8, an ε or a name would be written as something else, or not at all."""
+    wrong = [
+        place
+        for place, name, node in calls()
+        if name.endswith((".read_text", ".write_text")) and "encoding" not in [k.arg for k in node.keywords]
+    ]
+    assert wrong == []
+
+
 TYPE_FORMS = ("Literal[", "Callable[", "Mapping[", "Sequence[", "dict[", "list[", "tuple[", "Annotated[")
 
 

@@ -144,7 +144,7 @@ def _declared_datasets(entry: Path) -> set[str]:
     if not path.is_file():
         return set()
     try:
-        declared = json.loads(path.read_text()).get("datasets", [])
+        declared = json.loads(path.read_text(encoding="utf-8")).get("datasets", [])
     except (ValueError, AttributeError):
         return set()  # an unreadable entry names no dataset, so it is purged with any of them
     return {str(digest) for digest in declared}

@@ -86,7 +86,7 @@ def _cached_hashes(dataset: ShardSet, places: Places) -> NDArray[np.uint64]:
             if not folder.is_dir():
                 with new_folder(folder, private=dataset.manifest.role == "PRIVATE") as temporary:
                     np.save(temporary / HASHES_NAME, difference_hashes(dataset))
-                    (temporary / META_NAME).write_text(json.dumps({"datasets": [dataset.identity]}))
+                    (temporary / META_NAME).write_text(json.dumps({"datasets": [dataset.identity]}), encoding="utf-8")
     hashes: NDArray[np.uint64] = np.load(folder / HASHES_NAME, allow_pickle=False)
     return hashes
 

@@ -152,7 +152,7 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
         if not files:
             raise BadInput(f"{header.name}: {header.origin} gave no record to write")
         manifest = Manifest(**header.model_dump(), count=sum(entry.rows for entry in files), files=tuple(files), digest=content.hexdigest())
-        (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
+        (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         if header.protected:
             DatasetKey.fresh().save(temporary)
         if header.role == "PRIVATE":

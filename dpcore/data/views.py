@@ -122,7 +122,7 @@ def _write_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> None:
         stored.flush()
         written = dataset.outer_digest(_sha256_of(path))
         meta = {"datasets": [dataset.identity], "split": split.model_dump(mode="json"), "digest": written}
-        (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
+        (temporary / META_NAME).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
 def _view_of_rows(dataset: ShardSet, rows: NDArray[np.int64], split: SplitConfig) -> NDArray[np.uint8]:
@@ -164,7 +164,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     """Reads the description of stored views, also of older versions."""
     path = folder / META_NAME
     try:
-        meta = json.loads(path.read_text())
+        meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Corrupt(f"{path} cannot be read ({error}); remove {folder} and run again") from None
     if not isinstance(meta, dict) or not {"datasets", "split"} <= meta.keys():

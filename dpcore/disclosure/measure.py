@@ -210,7 +210,7 @@ def measure_disclosure(splits: Sequence[SplitConfig], laboratory: Laboratory) ->
             if not folder.is_dir():
                 _measure_into(folder, splits, laboratory)
     try:
-        values = json.loads((folder / RESULT_FILE).read_text())
+        values = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Corrupt(f"{folder / RESULT_FILE} cannot be read ({error}); remove {folder} and run again") from None
     return Measured(disclosure=parse_config(Disclosure, values), folder=folder)

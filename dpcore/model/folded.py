@@ -167,7 +167,7 @@ def read_topology(weights: Path) -> Topology:
     for path in candidates:
         if path.is_file():
             try:
-                document: Any = json.loads(path.read_text())
+                document: Any = json.loads(path.read_text(encoding="utf-8"))
             except json.JSONDecodeError as error:
                 raise Corrupt(f"{path} is not JSON: {error}; fetch the network again") from error
             return parse_config(Topology, document, where=path.name)

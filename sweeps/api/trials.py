@@ -155,7 +155,11 @@ def _values_of(name_or_path: str) -> dict[str, Any]:
     from sweeps.records.export import read_exported
 
     path = Path(name_or_path)
-    if name_or_path not in preset_names() and path.is_file() and any(line.startswith("config:") for line in path.read_text().splitlines()):
+    if (
+        name_or_path not in preset_names()
+        and path.is_file()
+        and any(line.startswith("config:") for line in path.read_text(encoding="utf-8").splitlines())
+    ):
         return read_exported(path).config.model_dump(mode="json")
     return load_space(name_or_path).trial
 

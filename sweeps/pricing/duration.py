@@ -99,7 +99,7 @@ def _latest_alike(spec: SweepSpec) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     """A spec as plain JSON, so that a spec of an older version does not stop a plan."""
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Corrupt(f"{path} cannot be read ({error}); move its sweep out of the storage") from None
     return document if isinstance(document, dict) else {}

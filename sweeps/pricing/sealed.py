@@ -111,6 +111,6 @@ def unseal_ceiling(results: SweepResults, spec: SweepSpec) -> SweepResults:
     ledger = open_ledger(spec, must_exist=True)
     (line,) = (one for one in ledger.lines(sweep=spec.name) if one.run == (spec.name, *record.run) and one.kind == "reserve")
     ledger.unseal(line, cap=spec.space.sweep.epsilon_total)
-    scores = json.loads(path.read_text())
+    scores = json.loads(path.read_text(encoding="utf-8"))
     shown = replace(record, role="ceiling", pckh_50=scores["val/pckh_50"], pckh_10=scores["val/pckh_10"])
     return replace(results, records=tuple(shown if one is record else one for one in results.records))

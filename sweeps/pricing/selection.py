@@ -196,7 +196,7 @@ class Selection:
     def _read(self) -> list[dict[str, Any]]:
         if not self._journal.is_file():
             return []
-        lines = self._journal.read_text().splitlines(keepends=True)
+        lines = self._journal.read_text(encoding="utf-8").splitlines(keepends=True)
         try:
             return [json.loads(line) for line in lines if line.endswith("\n")]
         except ValueError as error:
@@ -214,7 +214,7 @@ def _say_spent(path: Path, epsilon: float | None) -> None:
     """Sets the spent ε in a document of the trial's, where it stands there."""
     if not path.is_file():
         return
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     said = document.get("meta", document)
     if "epsilon_spent" in said:
         said["epsilon_spent"] = epsilon

@@ -276,7 +276,7 @@ def read_results(sweep_dir: Path) -> SweepResults:
     if not (folder / "sweep.json").is_file():
         raise BadInput(f"no results in {sweep_dir} yet; `dpsweep status` shows how far the sweep is")
     try:
-        facts = json.loads((folder / "sweep.json").read_text())
+        facts = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
         rows = pq.read_table(folder / "trials.parquet").to_pylist()
         points = pq.read_table(folder / "curves.parquet").to_pylist()
     except (pa.ArrowException, ValueError, OSError) as error:

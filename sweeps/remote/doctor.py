@@ -240,7 +240,7 @@ def check_launcher_file(path: Path) -> list[Check]:
 
     if not path.is_file():
         raise BadInput(f"{path} does not exist; expected the YAML for `ray up`")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     left = sorted(set(re.findall(r"REPLACE_\w+", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))))
     if left:
         return [

@@ -153,14 +153,14 @@ def _unseen(folder: Path | str, name: str) -> str | None:
 
 
 def _read(folder: Path | str, name: str) -> str:
-    return Bucket.open(str(folder)).read(name).decode() if is_uri(folder) else (Path(folder) / name).read_text()
+    return Bucket.open(str(folder)).read(name).decode() if is_uri(folder) else (Path(folder) / name).read_text(encoding="utf-8")
 
 
 def _write(folder: Path | str, name: str, text: str) -> None:
     if is_uri(folder):
         Bucket.open(str(folder)).write(name, text.encode())
     else:
-        (Path(folder) / name).write_text(text)
+        (Path(folder) / name).write_text(text, encoding="utf-8")
 
 
 def _existing(folder: Path) -> Path:

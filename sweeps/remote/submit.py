@@ -238,7 +238,7 @@ def _tunnel(config: Path) -> Iterator[int]:
         "--remote-port",
         str(DASHBOARD_PORT),
     ]
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         ssh = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
         try:
             _wait_for(port, ssh, said, config)

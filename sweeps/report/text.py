@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 
 def print_json(document: Any) -> None:
-    """Prints one JSON document. Infinite and undefined numbers become null, because JSON has neither."""
-    print(json.dumps(finite_or_null(document), indent=2, ensure_ascii=False, allow_nan=False))
+    """Prints one JSON document. Infinite and undefined numbers become null, because JSON has neither. On a stream that is not UTF-8,
+    its letters are JSON's own escapes."""
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(finite_or_null(document), indent=2, ensure_ascii=not is_utf8, allow_nan=False))
 
 
 def finite_or_null(value: Any) -> Any:

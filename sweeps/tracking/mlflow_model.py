@@ -33,7 +33,7 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
     shutil.copytree(event["model"], folder, dirs_exist_ok=True)
     if event["protected"]:
         _withhold(folder / DOCUMENT)
-    (folder / "config.yaml").write_text(event["config"])
+    (folder / "config.yaml").write_text(event["config"], encoding="utf-8")
     float32 = np.dtype("float32")
     crops = TensorSpec(float32, (-1, 3, event["height_px"], event["width_px"]), "crops")
     keypoints = TensorSpec(float32, (-1, len(MPII_16), 2), "keypoints_px")
@@ -49,8 +49,8 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
 
 def _withhold(path: Path) -> None:
     """Removes from a model's document what must not leave on protected data: the training time and sealed metrics."""
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     meta = {name: value for name, value in document["meta"].items() if name not in DURATIONS}
     if "metrics" in meta:
         meta["metrics"] = allowed_metrics(meta["metrics"], protected=True)
-    path.write_text(json.dumps({**document, "meta": meta}, indent=1, sort_keys=True, allow_nan=False))
+    path.write_text(json.dumps({**document, "meta": meta}, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")

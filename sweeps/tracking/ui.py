@@ -61,7 +61,7 @@ def show(uri: str, *, port: int, say: Callable[[str], None]) -> None:
     """
     _check_port(port)
     line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
-    with _until_stopped(), tempfile.TemporaryFile("w+") as log, _running(line, log) as server:
+    with _until_stopped(), tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log, _running(line, log) as server:
         _wait_until_it_answers(server, port, log)
         say(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it; from elsewhere: ssh -L {port}:{HOST}:{port} THIS_MACHINE)")
         server.wait()
