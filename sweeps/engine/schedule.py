@@ -152,6 +152,8 @@ class Schedule:
         reported: dict[tuple[str, int], TrialRecord] = {}
         lines = agreed_reports(self._spec, records.values(), self._studies, self._reports, difference=self._planner.difference)
         for trial_id, attempt, point in lines:
+            if trial_id not in records:
+                continue
             before = reported.get((trial_id, attempt)) or replace(records[trial_id], attempt=attempt)
             reported[trial_id, attempt] = self._judged(before.with_point(point))
         return reported

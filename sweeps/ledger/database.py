@@ -90,7 +90,7 @@ def network_type(path: Path) -> str | None:
         return None
     there = path.resolve()
     best, found = -1, None
-    for line in MOUNTS.read_text(errors="replace").splitlines():
+    for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
         _, place, kind, *_ = line.split(" ")
         mounted = Path(place.encode().decode("unicode_escape"))
         if (there == mounted or mounted in there.parents) and len(mounted.parts) >= best:  # the last of equals is on top

@@ -25,6 +25,7 @@ from dpcore.train.reports import EPSILON_SPENT, NOISE_MULTIPLIER, Report
 from sweeps.records.reports import ReportsFile
 from sweeps.records.results import PCKH_10, PCKH_50, CurvePoint, TrialRecord, read_results
 from sweeps.records.spec import SweepSpec
+from sweeps.records.trial_id import TrialId
 
 if TYPE_CHECKING:
     from sweeps.search.studies import Studies
@@ -83,8 +84,11 @@ def _has_own_folder(spec: SweepSpec, record: TrialRecord) -> bool:
 
 
 def _refuse_forgotten(spec: SweepSpec, known: Mapping[str, TrialRecord], lines: Iterable[Line]) -> None:
-    """A trial that reported or came out, and that no study knows: the study's end was lost."""
-    told: dict[str, Path] = {trial_id: spec.reports_path for trial_id, _, _ in lines}
+    """A trial that reported or came out, and that no study knows: the study's end was lost. The winner of a selection reports first."""
+    selects = spec.space.sweep.regime.is_selection
+    told: dict[str, Path] = {
+        trial_id: spec.reports_path for trial_id, _, _ in lines if not (selects and TrialId.parse(trial_id).kind == "search")
+    }
     with suppress(BadInput, Corrupt):  # none yet, or damaged: they are written anew
         told |= {record.trial_id: spec.sweep_dir / "results" for record in read_results(spec.sweep_dir).records}
     for trial_id, where in told.items():
