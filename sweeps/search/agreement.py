@@ -72,7 +72,7 @@ def agreed_reports(
             reports.append(record, point)
             found[point.step] = point
             lines.append((*record.run, point))
-        _check_against_study(spec, record, curves, scores)
+        _check_against_study(spec, record, curves, studies)
         if record.state == "done" and _has_own_folder(spec, record):
             _check_result(spec, record, found[max(found)])
     return lines
@@ -143,23 +143,23 @@ def _check_result(spec: SweepSpec, record: TrialRecord, last: CurvePoint) -> Non
             )
 
 
-def _check_against_study(spec: SweepSpec, record: TrialRecord, curves: Curves, scores: Mapping[int, float]) -> None:
+def _check_against_study(spec: SweepSpec, record: TrialRecord, curves: Curves, studies: Studies) -> None:
     """Each score that the study has was reported, and what it ended with was its last.
 
     Raises:
         Corrupt: a report is missing, or the study has another score.
     """
     told = [curves.get((record.trial_id, attempt), {}) for attempt in range(record.attempt + 1)]
-    for step, score in scores.items():
+    for step, score in studies.scores(record.trial_id).items():
         if score not in [curve[step].metrics.get(PCKH_50) for curve in told if step in curve]:
             raise Corrupt(
                 f"{spec.reports_path} has no report of {record.trial_id} at step {step} with the score {score:.6g} that {spec.studies_at} "
                 f"remembers: one of the two lost it or was changed; {COPY}"
             )
     if record.state == "done":
-        last = max(told[-1].values(), key=lambda point: point.step, default=None)
-        if last is None or last.metrics.get(PCKH_50) != record.pckh_50:
+        last, ended_with = max(told[-1].values(), key=lambda point: point.step, default=None), studies.final_score(record.trial_id)
+        if last is None or last.metrics.get(PCKH_50) != ended_with:
             raise Corrupt(
-                f"{spec.reports_path} does not have the last report of {record.trial_id}, which ended with the score {record.pckh_50} that "
+                f"{spec.reports_path} does not have the last report of {record.trial_id}, which ended with the score {ended_with} that "
                 f"{spec.studies_at} remembers; {COPY}"
             )

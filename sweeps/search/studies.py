@@ -115,6 +115,11 @@ class Studies:
         """The score of a trial by step, as it was reported, of the latest attempt that came to that step."""
         return dict(self._storage.get_trial(self._places[trial_id].storage_id).intermediate_values)
 
+    def final_score(self, trial_id: str) -> float | None:
+        """The score that a trial was told to have ended with; None where it was told none."""
+        value = self._storage.get_trial(self._places[trial_id].storage_id).value
+        return None if value is None else float(value)
+
     def add_reference(self, record: TrialRecord) -> None:
         """Remembers a run outside the search."""
         study = self._references
@@ -338,7 +343,6 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     if trial.state == TrialState.RUNNING:
         return replace(record, state="running")
     end = trial.user_attrs[END]
-    ended = replace(
+    return replace(
         record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"], fulfilled=end.get("fulfilled", True)
     )
-    return replace(ended, pckh_50=trial.value) if ended.state == "done" and not record.is_sealed else ended

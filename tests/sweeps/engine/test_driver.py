@@ -114,7 +114,10 @@ def test_a_sweep_that_fails_before_its_first_trial_leaves_nothing_of_its_own_beh
     trackers: list[fake_trials.Tracker] = []
     with pytest.raises(OSError, match="Tune does not start"):
         run_sweep(spec, fake_trials.surroundings(trackers=trackers))
-    assert [path.name for path in spec.storage.iterdir()] == ["ledger.sqlite"]  # shared: another sweep may use it by now
+    assert {path.name for path in spec.storage.iterdir()} == {
+        "ledger.sqlite",
+        ".ledger.sqlite.lock",
+    }  # shared: another sweep may use it by now
     assert Ledger(spec.resolved_ledger_url).lines() == ()
     assert trackers[0].events[-1] == ("closed", "True")
 
