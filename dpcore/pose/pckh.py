@@ -116,20 +116,30 @@ class PckhState:
         return self.hits[self.thresholds.index(threshold)]
 
 
-def example_scores(
+def person_counts(
     predictions: ArrayLike, keypoints: ArrayLike, visible: ArrayLike, head_size_px: ArrayLike, *, threshold: float = 0.5
-) -> NDArray[np.float64]:
-    """PCKh of each example, (N,) in [0, 1]. Its mean is over people, not over joints, so every person has the same weight.
+) -> NDArray[np.int64]:
+    """Of each example, how many joints are hits and how many count: (N, 2). Their sums give `PckhState.mean`.
 
-    Joints count as in `PckhState.of`, without pelvis and thorax. An example without any counted joint has the score 0.
+    Joints count as in `PckhState.of`, without pelvis and thorax.
     """
     predicted, truth, shown, head = _as_arrays(predictions, keypoints, visible, head_size_px)
     counted = shown & (np.isfinite(head) & (head > 0))[:, None]
     counted[:, sorted(UNSCORED)] = False
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         distance = np.linalg.norm(predicted - truth, axis=-1) / head[:, None]
-    hits = (counted & (distance <= threshold)).sum(axis=1)
-    return np.asarray(hits / np.maximum(counted.sum(axis=1), 1), dtype=np.float64)
+    return np.stack([(counted & (distance <= threshold)).sum(axis=1), counted.sum(axis=1)], axis=1)
+
+
+def example_scores(
+    predictions: ArrayLike, keypoints: ArrayLike, visible: ArrayLike, head_size_px: ArrayLike, *, threshold: float = 0.5
+) -> NDArray[np.float64]:
+    """PCKh of each example, (N,) in [0, 1]. Its mean is over people, not over joints, so every person has the same weight.
+
+    An example without any counted joint has the score 0.
+    """
+    hits, counted = person_counts(predictions, keypoints, visible, head_size_px, threshold=threshold).T
+    return np.asarray(hits / np.maximum(counted, 1), dtype=np.float64)
 
 
 def head_size_of_box(head_boxes: ArrayLike) -> NDArray[np.float64]:

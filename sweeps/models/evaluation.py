@@ -8,16 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.config.methods import PUBLIC_ONLY
 from dpcore.data.catalog import open_dataset
 from dpcore.data.shards import ShardSet
 from dpcore.errors import BadInput, Refused
 from dpcore.model.network import PoseNetwork, codec_of
+from dpcore.pose import pckh
 from dpcore.pose.pckh import PckhState
-from dpcore.train.evaluator import evaluate
+from dpcore.train.evaluator import evaluate, predict
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
 from dpcore.train.saved import load_model, save_model
+from dpcore.train.sources import Inputs
 from dpcore.train.stages import public_network
 from dpcore.train.trial_data import open_trial_data
 from sweeps.models.claims import warning_about
@@ -79,7 +85,24 @@ def pretrain_public(values: Mapping[str, Any], places: Places, *, out: Path | No
     return config, state
 
 
+def person_counts(folder: Path, dataset: ShardSet, places: Places) -> NDArray[np.int64]:
+    """What `dpcore.pose.pckh.person_counts` gives for the model in `folder` on PUBLIC data: (N, 2).
+
+    Raises:
+        BadInput: there is no model, or the crops have another size than its input. Corrupt: its weights are not those that were written.
+    """
+    saved = load_model(folder)
+    tail, inputs = _tail_and_inputs(saved.network, saved.config, dataset, places)
+    predictions = predict(tail, inputs, codec_of(saved.config.model)).numpy()
+    return pckh.person_counts(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+
+
 def _score(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places) -> PckhState:
+    tail, inputs = _tail_and_inputs(network, config, dataset, places)
+    return evaluate(tail, inputs, dataset=dataset, codec=codec_of(config.model))
+
+
+def _tail_and_inputs(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places) -> tuple[nn.Module, Inputs]:
     given = (dataset.manifest.height_px, dataset.manifest.width_px)
     wanted = (config.model.input_height_px, config.model.input_width_px)
     if given != wanted:
@@ -88,4 +111,4 @@ def _score(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places:
         )
     split = network.split(config.model.freeze)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(RuntimeFlags()))
-    return evaluate(split.tail, builder.of_dataset(dataset, NO_AUGMENTATION), dataset=dataset, codec=codec_of(config.model))
+    return split.tail, builder.of_dataset(dataset, NO_AUGMENTATION)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from sweeps.report.uncertainty import Counts, Gain, gain_over, mean_stderr, score_stderr
 
 if TYPE_CHECKING:
     from sweeps.records.results import SweepResults, TrialRecord
@@ -17,21 +19,50 @@ class Comparison:
     Attributes:
         epsilon: target of each trial.
         winner: the best private trial.
-        seed_scores: the winner's settings with fresh seeds and fresh noise.
-        floor: score that the public part alone reaches, at no privacy cost. The higher of the public start and the floor of the
+        seeds: the winner's settings with fresh seeds and fresh noise.
+        floor_run: the best that the public part alone reaches, at no privacy cost. The higher of the public start and the floor of the
             winner's split. If the winner reads no public view, the best floor of all splits.
-        ceiling: no privacy.
-        control: the winning feature-type run with its private part off.
+        ceiling_run: no privacy.
+        control_run: the winning feature-type run with its private part off.
         by_method: the best trial of each method.
+        errors: standard errors of the scores of winner, seeds, floor, control and ceiling, where they are known.
+        interval: of the gain; None where the scores of single people are not known, or with fewer than two fresh seeds.
     """
 
     epsilon: float
     winner: TrialRecord | None
-    seed_scores: tuple[float, ...]
-    floor: float | None
-    ceiling: float | None
-    control: float | None
+    seeds: tuple[TrialRecord, ...]
+    floor_run: TrialRecord | None
+    ceiling_run: TrialRecord | None
+    control_run: TrialRecord | None
     by_method: dict[str, TrialRecord]
+    errors: Mapping[str, float] = field(default_factory=dict)
+    interval: Gain | None = None
+
+    @property
+    def seed_scores(self) -> tuple[float, ...]:
+        """Scores of the fresh seeds."""
+        return tuple(score for record in self.seeds if (score := score_of(record)) is not None)
+
+    @property
+    def floor(self) -> float | None:
+        """Score of `floor_run`."""
+        return _score_or_none(self.floor_run)
+
+    @property
+    def ceiling(self) -> float | None:
+        """Score of `ceiling_run`."""
+        return _score_or_none(self.ceiling_run)
+
+    @property
+    def control(self) -> float | None:
+        """Score of `control_run`."""
+        return _score_or_none(self.control_run)
+
+    @property
+    def bar(self) -> TrialRecord | None:
+        """What the winner has to beat: the higher of floor and control."""
+        return _highest([run for run in (self.floor_run, self.control_run) if run is not None])
 
     @property
     def seed_mean(self) -> float | None:
@@ -45,14 +76,9 @@ class Comparison:
 
     @property
     def gain(self) -> float | None:
-        """Mean of the winner's fresh seeds minus the higher of floor and control."""
-        bars = [bar for bar in (self.floor, self.control) if bar is not None]
-        return None if self.seed_mean is None or not bars else self.seed_mean - max(bars)
-
-    @property
-    def is_gain_clear(self) -> bool:
-        """Whether the gain is more than the spread of the seeds."""
-        return self.gain is not None and self.seed_spread is not None and self.gain > self.seed_spread
+        """Mean of the winner's fresh seeds minus the bar."""
+        bar = _score_or_none(self.bar)
+        return None if self.seed_mean is None or bar is None else self.seed_mean - bar
 
 
 def compare(results: SweepResults, epsilons: Sequence[float]) -> tuple[Comparison, ...]:
@@ -71,23 +97,51 @@ def _compare_at(results: SweepResults, epsilon: float) -> Comparison:
     return Comparison(
         epsilon=epsilon,
         winner=winner,
-        seed_scores=tuple(score for record in results.seeds(epsilon) if (score := score_of(record)) is not None),
-        floor=_floor_of(results, winner),
-        ceiling=_highest(results.of_role("ceiling")),
-        control=_highest(results.of_role("control", epsilon)),
+        seeds=tuple(record for record in results.seeds(epsilon) if score_of(record) is not None),
+        floor_run=_floor_of(results, winner),
+        ceiling_run=_highest(results.of_role("ceiling")),
+        control_run=_highest(results.of_role("control", epsilon)),
         by_method=by_method,
     )
 
 
-def _floor_of(results: SweepResults, winner: TrialRecord | None) -> float | None:
+def with_errors(comparison: Comparison, counts: Mapping[str, Counts]) -> Comparison:
+    """The comparison with its standard errors and the interval of its gain, from the scores of single people (trial id → counts)."""
+    runs = {
+        "winner": comparison.winner,
+        "floor": comparison.floor_run,
+        "control": comparison.control_run,
+        "ceiling": comparison.ceiling_run,
+    }
+    errors = {name: score_stderr(counts[run.trial_id]) for name, run in runs.items() if run is not None and run.trial_id in counts}
+    known = all(record.trial_id in counts for record in comparison.seeds)
+    seeds = [counts[record.trial_id] for record in comparison.seeds] if known else []
+    if (of_mean := mean_stderr(seeds)) is not None:
+        errors["seeds"] = of_mean
+    bar = comparison.bar
+    interval = None if bar is None or bar.trial_id not in counts else gain_over(counts[bar.trial_id], seeds)
+    return replace(comparison, errors=errors, interval=interval)
+
+
+def shown_runs(comparisons: Sequence[Comparison]) -> tuple[TrialRecord, ...]:
+    """The trials whose scores a report shows, each once."""
+    shown = (run for one in comparisons for run in (*one.seeds, one.winner, one.floor_run, one.control_run, one.ceiling_run))
+    return tuple({run.trial_id: run for run in shown if run is not None}.values())
+
+
+def _floor_of(results: SweepResults, winner: TrialRecord | None) -> TrialRecord | None:
     split = None if winner is None else winner.config.split
     floors = results.of_role("floor")
     own = [record for record in floors if split is None or record.config.split in (split, None)]
     return _highest(own)
 
 
-def _highest(records: Sequence[TrialRecord]) -> float | None:
-    return max((score for record in records if (score := score_of(record)) is not None), default=None)
+def _highest(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    return max((record for record in records if score_of(record) is not None), key=lambda one: score_of(one) or 0.0, default=None)
+
+
+def _score_or_none(record: TrialRecord | None) -> float | None:
+    return None if record is None else score_of(record)
 
 
 def score_of(record: TrialRecord) -> float | None:

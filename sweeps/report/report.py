@@ -18,10 +18,11 @@ from search_spaces.regimes import REGIMES, Regime
 from sweeps.pricing.regimes import Basis, Pricing, basis_of, pricing_of
 from sweeps.records.spec import DEFAULT_STORAGE
 from sweeps.records.trial_id import epsilon_name
-from sweeps.report.comparison import Comparison, compare
+from sweeps.report.comparison import Comparison, compare, shown_runs, with_errors
 from sweeps.report.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
 from sweeps.report.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
 from sweeps.report.text import number, percent, render_table
+from sweeps.report.uncertainty import counts_of
 from sweeps.search.stopping import stopping_lines
 from sweeps.search.terms import terms_of
 
@@ -82,6 +83,11 @@ class SweepPrice:
             lines.append(SEALED)
         return lines if self.protected else [*lines, STAND_IN]
 
+    def short(self) -> str:
+        """The price for the middle of a sentence."""
+        warning = self.pricing.warning
+        return f"ε = {number(self.composed_epsilon)} ({self.basis.accounting})" if warning is None else warning
+
     def caption(self) -> str:
         """The caption that every curve over ε must have."""
         text = self.pricing.caption(self.basis, epsilon=number(self.composed_epsilon, 2), delta=self.delta)
@@ -110,7 +116,7 @@ class SweepReport:
             render_table(HEADER, [_row(one) for one in self.comparisons]),
             render_table(*_methods_table(self.comparisons)),
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
-            "\n".join(_verdict(one) for one in self.comparisons),
+            "\n".join(_verdict(one, self.price.short()) for one in self.comparisons),
             "\n".join([*self.price.lines(), *self.stopped]),
             "next:\n" + "\n".join(f"  {command}" for command in self.next_commands),
         ]
@@ -128,7 +134,7 @@ class SweepReport:
         lines += [
             "## What it means",
             "",
-            *[f"- {_verdict(one)}" for one in self.comparisons],
+            *[f"- {_verdict(one, self.price.short())}" for one in self.comparisons],
             *[f"- {line}" for line in (*self.price.lines(), *self.stopped)],
             "",
         ]
@@ -149,10 +155,12 @@ class SweepReport:
 
 NOTES = (
     "- *winner*: the best private trial. Its score is the best of many and so a little too high. *fresh seeds*: mean score of the "
-    "same settings, trained again with fresh noise. *spread*: highest minus lowest of these scores.",
+    "same settings, trained again with fresh noise. *spread*: highest minus lowest of these scores. *±*: one standard error over "
+    "validation people and, of the fresh seeds, over seeds.",
     "- *floor*: public data only, at no privacy cost: the higher of the public start and training on the winner's public "
     "views. *control*: the best feature-type run with its private part off. A private method is useful if "
-    "it exceeds both. *ceiling*: no privacy.",
+    "it exceeds both. *ceiling*: no privacy. The verdict rests on a paired bootstrap over validation people and on the variance between "
+    "seeds; it is not clear where the 95 % interval holds 0.",
     "- *spent ε* belongs to one trial (PLD accountant). The price belongs to the whole sweep. Never use one in place of the other.",
 )
 
@@ -173,6 +181,8 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         warm_start=None if spec.warm_start is None else spec.warm_start.text(spec.name),
     )
     comparisons = compare(results, spec.space.sweep.epsilons)
+    counts = counts_of(spec, shown_runs(comparisons))
+    comparisons = tuple(with_errors(one, counts) for one in comparisons)
     policy, stopping = read_policy(spec.sweep_dir), terms.stopping
     return SweepReport(
         name=results.name,
@@ -225,14 +235,18 @@ def _row(one: Comparison) -> list[str]:
     return [
         f"{one.epsilon:g}",
         "–" if winner is None else winner.config.method,
-        percent(None if winner is None else winner.pckh_50),
-        percent(one.seed_mean),
+        _with_error(None if winner is None else winner.pckh_50, one.errors.get("winner")),
+        _with_error(one.seed_mean, one.errors.get("seeds")),
         percent(one.seed_spread),
         number(None if winner is None else winner.epsilon_spent),
-        percent(one.floor),
-        percent(one.control),
-        percent(one.ceiling),
+        _with_error(one.floor, one.errors.get("floor")),
+        _with_error(one.control, one.errors.get("control")),
+        _with_error(one.ceiling, one.errors.get("ceiling")),
     ]
+
+
+def _with_error(score: float | None, error: float | None) -> str:
+    return percent(score) if score is None or error is None else f"{percent(score)} ± {percent(error)}"
 
 
 def _methods_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
@@ -245,19 +259,23 @@ def _methods_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[l
     return header, rows
 
 
-def _verdict(one: Comparison) -> str:
+def _verdict(one: Comparison, price: str) -> str:
     where = f"ε = {one.epsilon:g}:"
     if one.winner is None:
         return f"{where} no private trial is done"
     if one.gain is None:
         return f"{where} no fresh seeds or no floor to compare with"
-    points = f"{100 * one.gain:+.1f} points against the higher of floor and control"
-    if one.seed_spread is None:
-        return f"{where} {points}; a single seed says nothing about the spread"
-    spread = f"{100 * one.seed_spread:.1f} points between seeds"
-    if one.is_gain_clear:
-        return f"{where} {points}, more than the {spread}: the private data was worth its price"
-    return f"{where} {points}, not more than the {spread}: no clear gain from the private data"
+    bar = "the higher of floor and control"
+    if one.interval is None:
+        spread = "" if one.seed_spread is None else f" ({100 * one.seed_spread:.1f} points between seeds)"
+        why = "it takes two fresh seeds" if one.seed_spread is None else "how it varies between validation people is not known"
+        return f"{where} {100 * one.gain:+.1f} points against {bar}{spread} at a price of {price}: not clear, {why}"
+    found = one.interval
+    points = (
+        f"{100 * found.mean:+.1f} ± {100 * found.stderr:.1f} points against {bar} (95 %: {100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    )
+    worth = "worth its price" if found.low > 0 else "not worth its price" if found.high < 0 else "not clear whether worth its price"
+    return f"{where} {points} at a price of {price}: {worth}"
 
 
 def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
