@@ -45,6 +45,7 @@ FLAGS: dict[str, tuple[list[str], object]] = {
     "cpus_per_trial": (["--cpus-per-trial", "2.5"], 2.5),
     "gpus_per_trial": (["--gpus-per-trial", "0.25"], 0.25),
     "max_failures": (["--max-failures", "0"], 0),
+    "trial_timeout": (["--trial-timeout", "90.5"], 90.5),
     "storage": (["--storage", "s3://bucket/a"], "s3://bucket/a"),
     "state": (["--state", "kept"], "kept"),
     "tracking_uri": (["--tracking-uri", "http://me:se%2Fcret@mlflow:5000"], "http://me:se%2Fcret@mlflow:5000"),
