@@ -132,7 +132,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:  # of JSON or of UTF-8
-        raise Corrupt(f"{path} is no JSON document: {error}; restore it or remove the folder it lies in") from error
+        raise Corrupt(f"{path} is no JSON document: {error}; put a copy of it back") from error
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -147,7 +147,7 @@ def read_lines(path: Path) -> list[Any]:
     try:
         return [json.loads(line) for line in whole]
     except ValueError as error:  # of JSON or of UTF-8
-        raise Corrupt(f"{path} has a line that is not JSON: {error}; restore it or remove the folder it lies in") from error
+        raise Corrupt(f"{path} has a line that is not JSON: {error}; put a copy of it back") from error
 
 
 def made_once(path: Path, build: Callable[[Path], None]) -> bool:

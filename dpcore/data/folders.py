@@ -6,14 +6,21 @@ leaves only a hidden `.tmp` folder, which `dpsweep data purge` removes.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dpcore.durable import TEMPORARY_SUFFIX, fsync_path, held
-from dpcore.errors import Refused
+from dpcore.durable import TEMPORARY_SUFFIX, fsync_path, held, read_json, write_json
+from dpcore.errors import Corrupt, Refused
+
+SUMS_NAME = "sums.json"
+"""In a cache entry: the sha256 of each of its files."""
+_read_once: dict[tuple[object, ...], bool] = {}
+"""Whether an entry in this state, by times and sizes of its files, has the bytes that were written."""
 
 PRIVATE_MODE = 0o700
 PUBLIC_MODE = 0o755
@@ -51,6 +58,48 @@ def locked(target: Path) -> Iterator[None]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with held(target.parent / f".{target.name}.lock"):
         yield
+
+
+def cached_folder(target: Path, build: Callable[[Path], None], *, private: bool) -> Path:
+    """The folder of a cache entry: made on first use under its lock, and made anew where its bytes are not those that were written.
+
+    Its files are read whole once per process. An entry of 0.1.0, which has no sums, is taken as it is.
+
+    Args:
+        target: the entry's folder.
+        build: fills the folder that it is given. It is deterministic, so that an entry that is made anew is the same.
+        private: mode 0700.
+    """
+    if not _is_sound(target):
+        with locked(target):
+            if not _is_sound(target):
+                if target.exists():
+                    print(f"dpsweep: {target} is damaged and is made anew", file=sys.stderr, flush=True)
+                    shutil.rmtree(target)
+                with new_folder(target, private=private) as folder:
+                    build(folder)
+                    write_json(folder / SUMS_NAME, {path.name: _sum_of(path) for path in sorted(folder.iterdir())})
+    return target
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether a cache entry is there with the bytes that were written."""
+    sums = folder / SUMS_NAME
+    if not sums.is_file():
+        return folder.is_dir()
+    state = (str(folder), *((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.iterdir())))
+    if state not in _read_once:
+        try:
+            written = read_json(sums)
+            _read_once[state] = written == {path.name: _sum_of(path) for path in sorted(folder.iterdir()) if path != sums}
+        except Corrupt:
+            _read_once[state] = False
+    return _read_once[state]
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_existing(target: Path) -> None:

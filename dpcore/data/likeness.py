@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpcore.config import Places, digest_of
-from dpcore.data.folders import locked, new_folder
+from dpcore.data.folders import cached_folder
 from dpcore.data.shards import ShardSet, iterate_rows
 from dpcore.data.views import META_NAME
 
@@ -81,12 +82,12 @@ def likeness_of(public: ShardSet, private: ShardSet, places: Places) -> Likeness
 
 def _cached_hashes(dataset: ShardSet, places: Places) -> NDArray[np.uint64]:
     folder = places.cache_dir / "likeness" / digest_of({"version": LIKENESS_VERSION, "dataset": dataset.identity})
-    if not folder.is_dir():
-        with locked(folder):
-            if not folder.is_dir():
-                with new_folder(folder, private=dataset.manifest.role == "PRIVATE") as temporary:
-                    np.save(temporary / HASHES_NAME, difference_hashes(dataset))
-                    (temporary / META_NAME).write_text(json.dumps({"datasets": [dataset.identity]}), encoding="utf-8")
+
+    def build(temporary: Path) -> None:
+        np.save(temporary / HASHES_NAME, difference_hashes(dataset))
+        (temporary / META_NAME).write_text(json.dumps({"datasets": [dataset.identity]}), encoding="utf-8")
+
+    cached_folder(folder, build, private=dataset.manifest.role == "PRIVATE")
     hashes: NDArray[np.uint64] = np.load(folder / HASHES_NAME, allow_pickle=False)
     return hashes
 

@@ -17,7 +17,7 @@ import torch
 
 from dpcore.config import AttackSettings, Places, RuntimeFlags, SplitConfig, TrialConfig, digest_of, parse_config
 from dpcore.data.catalog import open_dataset
-from dpcore.data.folders import locked, new_folder
+from dpcore.data.folders import cached_folder
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import META_NAME, VIEW_VERSION
 from dpcore.disclosure.evidence import Arithmetic, Evidence, People, gather_evidence
@@ -205,10 +205,7 @@ def measure_disclosure(splits: Sequence[SplitConfig], laboratory: Laboratory) ->
     """
     document = {"laboratory": laboratory.key, "splits": [split.model_dump(mode="json") for split in splits]}
     folder = laboratory.places.cache_dir / "disclosure" / digest_of(document)
-    if not folder.is_dir():
-        with locked(folder):
-            if not folder.is_dir():
-                _measure_into(folder, splits, laboratory)
+    cached_folder(folder, lambda temporary: _measure_into(temporary, splits, laboratory), private=False)
     try:
         values = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -245,10 +242,9 @@ def _measure_into(folder: Path, splits: Sequence[SplitConfig], laboratory: Labor
         "tested_on": tested.name,
         "synthetic": tested.is_synthetic,
     }
-    with new_folder(folder, private=False) as temporary:
-        write_json(temporary / RESULT_FILE, disclosure.model_dump(mode="json"))
-        write_json(temporary / META_NAME, meta)
-        np.savez(temporary / SAMPLES_FILE, allow_pickle=False, **stacks)
+    write_json(folder / RESULT_FILE, disclosure.model_dump(mode="json"))
+    write_json(folder / META_NAME, meta)
+    np.savez(folder / SAMPLES_FILE, allow_pickle=False, **stacks)
 
 
 def _attack(splits: Sequence[SplitConfig], laboratory: Laboratory) -> Evidence:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dpcore.config import ModelConfig, Places, digest_of
-from dpcore.data.folders import locked, new_folder
+from dpcore.data.folders import cached_folder
 from dpcore.data.transforms import to_tensor
 from dpcore.errors import BadInput
 from dpcore.model.network import weights_digest
@@ -58,11 +58,7 @@ def cached_features(crops: CropSource, stem: Stem, *, data_digest: str, places: 
     """
     key = digest_of({"version": FEATURES_VERSION, "stem": stem.name, "data": data_digest})
     target = places.cache_dir / "features" / key
-    if not target.is_dir():
-        with locked(target):
-            if not target.is_dir():
-                with new_folder(target, private=private) as folder:
-                    _write_features(crops, stem, str(folder / FEATURES_FILE), saturate=private)
+    cached_folder(target, lambda folder: _write_features(crops, stem, str(folder / FEATURES_FILE), saturate=private), private=private)
     return FeatureInputs(np.load(target / FEATURES_FILE, mmap_mode="r"), stem.device)
 
 

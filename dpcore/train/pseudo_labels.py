@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
-from dpcore.data.folders import locked, new_folder
+from dpcore.data.folders import cached_folder
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import META_NAME, StoredViews, build_views
 from dpcore.durable import read_json, write_json
@@ -54,10 +54,7 @@ def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet
     settings = {"min_confidence": config.teacher.min_confidence, "model": config.model.model_dump(mode="json")}
     document = {"version": PSEUDO_LABELS_VERSION, "views": views.digest, "teacher": name, "rounding": rounding_of(runtime)}
     target = places.cache_dir / "pseudo_labels" / digest_of({**document, **settings})
-    if not target.is_dir():
-        with locked(target):
-            if not target.is_dir():
-                _write(target, _labels_by(teacher, views, config, runtime))
+    cached_folder(target, lambda folder: _write(folder, _labels_by(teacher, views, config, runtime)), private=True)
     return LabelledViews(views, _read(target, config), teacher=name)
 
 
@@ -78,10 +75,9 @@ def _labels_by(teacher: PoseNetwork, views: StoredViews, config: TrialConfig, ru
     return Labels(placed.numpy(), visible.numpy(), config.model.input_height_px, config.model.input_width_px)
 
 
-def _write(target: Path, labels: Labels) -> None:
-    with new_folder(target, private=True) as folder:
-        save_file({"keypoints": labels.keypoints, "visible": labels.visible}, folder / LABELS_FILE)
-        write_json(folder / META_NAME, {"digest": labels.digest, "visible_frac": float(labels.visible.mean())})
+def _write(folder: Path, labels: Labels) -> None:
+    save_file({"keypoints": labels.keypoints, "visible": labels.visible}, folder / LABELS_FILE)
+    write_json(folder / META_NAME, {"digest": labels.digest, "visible_frac": float(labels.visible.mean())})
 
 
 def _read(folder: Path, config: TrialConfig) -> Labels:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from dpcore.config import Places, PublicStage, PublicViewStage, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import HELD_OUT_FRAC
-from dpcore.data.folders import locked, new_folder
+from dpcore.data.folders import cached_folder
 from dpcore.data.shards import ShardSet
 from dpcore.durable import write_json
 from dpcore.errors import BadInput
@@ -194,15 +194,12 @@ def rounding_of(runtime: RuntimeFlags) -> dict[str, Any]:
 def _cached(network: PoseNetwork, train: Callable[[], FitOutcome], key: str, *, places: Places, private: bool) -> PoseNetwork:
     """`network` with the weights of the stage `key`, which `train` computes in place where the cache has none."""
     target = places.cache_dir / "stages" / key
-    if not target.is_dir():
-        with locked(target):
-            if not target.is_dir():
-                _train_into(target, network, train, private=private)
+    cached_folder(target, lambda folder: _train_into(folder, network, train), private=private)
     load_weights(network, load_file(target / WEIGHTS_FILE), where=str(target))
     return network
 
 
-def _train_into(target: Path, network: PoseNetwork, train: Callable[[], FitOutcome], *, private: bool) -> None:
+def _train_into(folder: Path, network: PoseNetwork, train: Callable[[], FitOutcome]) -> None:
     began = time.monotonic()
     outcome = train()
     network.to("cpu")
@@ -213,6 +210,5 @@ def _train_into(target: Path, network: PoseNetwork, train: Callable[[], FitOutco
         "seconds": round(time.monotonic() - began, 3),
         "weights_digest": weights_digest(network.state_dict()),
     }
-    with new_folder(target, private=private) as folder:
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / WEIGHTS_FILE)
-        write_json(folder / "meta.json", meta)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / WEIGHTS_FILE)
+    write_json(folder / "meta.json", meta)

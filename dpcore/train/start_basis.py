@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig, digest_of
-from dpcore.data.folders import locked, new_folder
+from dpcore.data.folders import cached_folder
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.network import weights_digest
@@ -82,11 +82,14 @@ def start_basis(
     # the largest rank of a space may be another trial's, with more examples than this one has
     kept = max(rank, min(runtime.largest_rank or rank, config.subspace.examples, engine.parameter_count))
     target = builder.places.cache_dir / "bases" / _key(config, engine, data=data, builder=builder, runtime=runtime, kept=kept)
-    if not target.is_dir():
-        with locked(target):
-            if not target.is_dir():
-                largest = config.changed(**{"subspace.rank": kept})
-                _write(target, _fitted(largest, engine, sources, physical_batch_size=_physical(runtime)), config, data)
+    of_public_data_alone = config.start == "public" and config.subspace.source == "public"
+
+    def build(folder: Path) -> None:
+        largest = config.changed(**{"subspace.rank": kept})
+        fitted = _fitted(largest, engine, sources, physical_batch_size=_physical(runtime))
+        _write(folder, fitted, datasets=[data.public.identity] if of_public_data_alone else None)
+
+    cached_folder(target, build, private=not of_public_data_alone)
     shared = _open(target)
     return StartBasis(basis=shared.basis.leading(rank, device=engine.device), digest=shared.digests[rank - 1])
 
@@ -125,17 +128,12 @@ def _physical(runtime: RuntimeFlags) -> int:
     return runtime.physical_batch_size
 
 
-def _write(target: Path, fitted: SubspaceBasis, config: TrialConfig, data: TrialData) -> None:
+def _write(folder: Path, fitted: SubspaceBasis, *, datasets: list[str] | None) -> None:
     if fitted.directions is None:
         raise BadInput("the full space needs no file")
     directions = fitted.directions.cpu().numpy()
-    of_public_data_alone = config.start == "public" and config.subspace.source == "public"
-    meta: dict[str, Any] = {"digests": _digests(directions)}
-    if of_public_data_alone:
-        meta["datasets"] = [data.public.identity]
-    with new_folder(target, private=not of_public_data_alone) as folder:
-        np.save(folder / DIRECTIONS_FILE, directions)
-        write_json(folder / META_FILE, meta)
+    np.save(folder / DIRECTIONS_FILE, directions)
+    write_json(folder / META_FILE, {"digests": _digests(directions), **({} if datasets is None else {"datasets": datasets})})
 
 
 def _open(target: Path) -> _Shared:

@@ -1,12 +1,14 @@
 """Purging removes what derives from a dataset, and what does not say where it comes from."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from dpcore.config import Places, SplitConfig
 from dpcore.data.caches import describe_dataset, purge_caches
 from dpcore.data.catalog import open_dataset
+from dpcore.data.folders import cached_folder
 from dpcore.data.synthetic import EMBEDDED, Embedded, synth
 from dpcore.data.views import build_views
 from dpcore.errors import BadInput
@@ -51,3 +53,34 @@ def test_description_counts_people_and_labels(places: Places) -> None:
     assert json.dumps(info.document(), allow_nan=False)
     with pytest.raises(BadInput, match="no folder"):
         describe_dataset("c", places)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "lost", "sums"])
+def test_a_cache_entry_whose_bytes_are_not_those_that_were_written_is_made_anew_and_said(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Path] = []
+
+    def build(folder: Path) -> None:
+        made.append(folder)
+        (folder / "a.bin").write_bytes(bytes(range(256)))
+
+    target = tmp_path / "stages" / "k"
+    assert cached_folder(target, build, private=False) == cached_folder(target, build, private=False) == target
+    assert len(made) == 1
+    content = (target / "a.bin").read_bytes()
+    if damage == "sums":
+        (target / "sums.json").write_text("{")
+    elif damage == "lost":
+        (target / "a.bin").unlink()
+    else:
+        (target / "a.bin").write_bytes(content[:100] if damage == "cut" else content[:-1] + b"\0")
+    cached_folder(target, build, private=False)
+    assert len(made) == 2
+    assert (target / "a.bin").read_bytes() == content
+    assert f"{target} is damaged and is made anew" in capsys.readouterr().err
+
+
+def test_an_entry_of_an_earlier_version_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "k").mkdir()
+    cached_folder(tmp_path / "k", lambda folder: pytest.fail("made anew"), private=False)

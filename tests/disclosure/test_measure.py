@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dpcore.config import AttackSettings, Places, RuntimeFlags, SplitConfig, TrialConfig
+from dpcore.data.folders import SUMS_NAME
 from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
@@ -112,6 +113,7 @@ def test_the_result_is_stored_and_the_same_again(laboratory: Laboratory, monkeyp
     samples = first.samples()
     assert samples.originals.shape == samples.published.shape == samples.restored.shape == (8, 64, 64, 3)
     assert samples.synthetic
+    (first.folder / SUMS_NAME).unlink()  # as 0.1.0 left it: with its sums it would be made anew
     (first.folder / "disclosure.json").write_text("{")
     with pytest.raises(Corrupt, match="cannot be read"):
         measure_disclosure([blur(5.0)], fast)
