@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ QUIET = {
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials share data through memory-mapped files; Ray's store carries one key and small results."""
+
+START_WITHIN_S = 300.0
+"""More than twenty times what a start takes on a loaded machine."""
 
 TRAINABLE = "sweeps.engine.trainable"
 
@@ -89,16 +94,52 @@ def _initialized(address: str, arguments: dict[str, Any]) -> Iterator[dict[str, 
     """Ray's own processes have ended at the end of the block: nothing writes into its folders any more."""
     import ray
 
+    place = "on this machine" if address == "local" else f"at {address}"
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
+        with _deadline(START_WITHIN_S, place):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
+    except Unavailable:
+        ray.shutdown()
+        raise
     except Exception as error:  # Ray says so with bare exceptions where its own deadline, 30 s for a node, passes
-        place = "on this machine" if address == "local" else f"at {address}"
         busy = f" (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores; try again when it is less busy)" if _is_busy() else ""
         raise Unavailable(f"Ray does not start {place}: {(str(error).splitlines() or [type(error).__name__])[0]}{busy}") from error
     try:
         yield ray.cluster_resources()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown(wait_for_processes=True)
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float, place: str) -> Iterator[None]:
+    """Ends a start of Ray that takes too long: not each of its waits has an end of its own. In the main thread alone.
+
+    Raises:
+        Unavailable: the seconds are over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_over.is_set():
+            raise
+        raise Unavailable(
+            f"Ray has not started {place} within {seconds:.0f} s; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. See "
+            "`dpsweep doctor`, and whether the machine's addresses reach each other (RAY_NODE_IP_ADDRESS names one)"
+        ) from None
+    finally:
+        timer.cancel()
 
 
 def _is_busy() -> bool:

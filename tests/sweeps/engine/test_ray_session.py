@@ -1,7 +1,9 @@
 """What the workers of a Ray of our own import before there is a trial."""
 
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 import spaces
 
 from dpcore.config import Places
+from dpcore.errors import Unavailable
+from sweeps.engine import ray_session
 from sweeps.engine.ray_session import connected, modules_to_preload
 from sweeps.records.spec import SweepSpec
 
@@ -47,3 +51,32 @@ def test_a_fresh_actor_finds_the_modules_imported() -> None:
 
     with connected(None, preload=("sweeps.engine.simulation",)):
         assert ray.get(imported.remote())
+
+
+def test_a_start_that_never_ends_is_ended_with_a_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def hang(**_: object) -> None:
+        while True:
+            time.sleep(0.05)
+
+    monkeypatch.setattr(ray_session, "START_WITHIN_S", 0.2)
+    monkeypatch.setattr(ray, "init", hang)
+    with pytest.raises(Unavailable, match=r"Ray has not started on this machine within 0 s; load \d+ on"), connected(None):
+        pass
+
+
+WITHOUT_LOOPBACK = ["unshare", "--net"]
+WITHOUT_NAME = ["unshare", "--uts", "sh", "-c", 'hostname no-such-host.invalid; exec "$@"', "--"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"), [(WITHOUT_LOOPBACK, "does not reach itself at 127.0.0.1"), (WITHOUT_NAME, "no-such-host.invalid does not resolve")]
+)
+def test_a_machine_on_which_ray_would_hang_is_named_before_ray_starts(machine: list[str], said: str) -> None:
+    if subprocess.run([*machine, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a machine without loopback, or of another name, needs root and unshare")
+    start = "from sweeps.engine.ray_session import connected\nwith connected(None):\n    pass"
+    done = subprocess.run([*machine, sys.executable, "-c", start], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
