@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +124,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         cohort=private.members.cohort,
         protected=private.manifest.protected or validation.manifest.protected,
         validation_cohort=validation.members.cohort if validated else None,
-        look_alikes=_look_alikes([one for one in (public, validation) if one.manifest.role == "PUBLIC"], private, places),
+        look_alikes=_look_alikes({data.public: public, data.validation: validation}, {data.private: private}, places),
     )
 
 
@@ -166,10 +166,16 @@ def _check_views(spec: SweepSpec, private: ShardSet) -> None:
     check_join(private, {split.region for split in spec.space.splits_in_use} | out)
 
 
-def _look_alikes(public: Sequence[ShardSet], private: ShardSet, places: Places) -> tuple[str, ...]:
+def _look_alikes(public: Mapping[str, ShardSet], private: Mapping[str, ShardSet], places: Places) -> tuple[str, ...]:
+    """A line for each PUBLIC dataset whose pictures look like private ones. The datasets are given by the names that the space has."""
     from dpcore.data.likeness import likeness_of
 
-    found = (likeness_of(one, private, places) for one in public)
+    found = [
+        likeness_of(one, other, places, names=(name, secret))
+        for name, one in public.items()
+        if one.manifest.role == "PUBLIC"
+        for secret, other in private.items()
+    ]
     return tuple(likeness.text for likeness in found if likeness is not None)
 
 

@@ -1,6 +1,7 @@
 """What PUBLIC data and manifests tell before a trial is charged: whether a score can be computed, and whether crops fit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,18 @@ def test_a_setting_that_asks_for_more_examples_than_there_are_is_refused(
     with pytest.raises(BadInput, match=said):
         plan_of(spec.model_copy(update={"space": asked}))
     assert not (tmp_path / "storage").exists()
+
+
+def test_look_alikes_are_said_once_a_dataset_by_the_names_that_the_space_has(places: Places, tmp_path: Path) -> None:
+    """All three datasets have the same manifest name, and one of them has two parts to play."""
+    synth(places.data_dir / "clinic" / "train", "private", count=12, seed=1, role="PRIVATE", name="train")
+    person = draw_record("private", seed=1, index=3)
+    header = DatasetHeader(name="train", role="PUBLIC", protected=False, height_px=64, width_px=64, origin="a test")
+    noisy = replace(person, image=np.clip(person.image.astype(int) + 1, 0, 255).astype(np.uint8))
+    write_shards(places.data_dir / "open" / "train", [noisy, draw_record("public", seed=2, index=0)], header=header)
+    data = {"private": "clinic/train", "public": "open/train", "validation": "open/train", "nominal_examples": 12}
+    stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 4}}
+    checked = space(trial={"data": data, "stages": stages})
+    said = describe_dataset(SweepSpec(name="s", space=checked, places=places, storage=tmp_path / "storage")).look_alikes
+    assert len(said) == 1
+    assert said[0].startswith("1 pictures of open/train look like pictures of clinic/train")
