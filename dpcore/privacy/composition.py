@@ -20,7 +20,7 @@ from pathlib import Path
 from dp_accounting import dp_event, rdp
 
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.accounting import Spending, compose, epsilon_of, refuse_replacement
+from dpcore.privacy.accounting import SELECTION_ORDERS, Spending, compose, epsilon_of, refuse_replacement
 
 ORDERS = (*range(2, 64), 128, 256, 512)
 """Whole orders: exact for the subsampled Gaussian, where the series of fractional ones may fail to converge."""
@@ -98,7 +98,7 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     |---|---|
     | none | 0 |
     | fixed runs alone | PLD |
-    | also selections | RDP at the best order |
+    | also selections | RDP at the best order, tenths included |
     | also filters, or an order | RDP at the smallest order: RDP grows with the order, so each budget holds there too |
     | one of those, and a claim of replacement | RDP of one removed and one added |
 
@@ -116,7 +116,7 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     if any(run.relation == "replace" for run, _ in runs):
         return _price_of_pairs([(_by_removal(charge), count) for charge, count in wanted], delta, order)
     if order is None:
-        accountant = rdp.RdpAccountant(ORDERS)
+        accountant = rdp.RdpAccountant(SELECTION_ORDERS)
         for charge, count in wanted:
             if not isinstance(charge, Filtered | AtOrder):
                 accountant.compose(charge.event(), count)

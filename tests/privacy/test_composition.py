@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from dp_accounting import rdp
+from scipy import optimize
 
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.accounting import Spending, compose, epsilon_of, private_selection_epsilon
+from dpcore.privacy.accounting import SELECTION_ORDERS, Spending, calibrate, compose, epsilon_of, private_selection_epsilon
 from dpcore.privacy.composition import (
     ORDERS,
     Filtered,
@@ -88,11 +90,44 @@ def test_selections_compose_among_themselves_and_with_runs() -> None:
     best = Selected(RUN, 10.0, 1.0)
     one = price([(best, 1)], DELTA)
     assert one == epsilon_of_charge(best, DELTA)
-    assert one == pytest.approx(private_selection_epsilon(RUN, DELTA, mean_trials=10, shape=1.0), rel=0.01)
+    assert one == private_selection_epsilon(RUN, DELTA, mean_trials=10, shape=1.0)
     two = price([(best, 2)], DELTA)
     assert one < two < 2 * one
     assert two < price([(best, 2), (RUN, 3)], DELTA)
     assert epsilon_of_charge(RUN, DELTA) == epsilon_of(RUN, DELTA)
+
+
+@pytest.mark.parametrize(
+    ("mean", "shape", "whole", "tenths"), [(24, 1.0, 16.7054, 16.0029), (24, 0.0, 15.0777, 14.4153), (6, 1.0, 14.6259, 13.556)]
+)
+def test_orders_between_whole_numbers_make_a_selection_at_epsilon_eight_cheaper(
+    mean: float, shape: float, whole: float, tenths: float
+) -> None:
+    run = Spending(0.064, calibrate(0.064, 60, delta=DELTA, epsilon=8.0), 60)
+    event = Selected(run, mean, shape).event()
+    assert rdp.RdpAccountant(ORDERS).compose(event).get_epsilon(DELTA) == pytest.approx(whole, abs=1e-3)
+    assert price([(Selected(run, mean, shape), 1)], DELTA) == pytest.approx(tenths, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [0.0, 1.0])
+def test_the_bound_of_a_selection_at_tenths_is_papernots_and_steinkes_written_out(shape: float) -> None:
+    """Theorem 2 of arXiv:2110.03620 over the closed form of the Gaussian without sampling, α T / (2 σ²) at any real order α."""
+    run, mean = Spending(1.0, 6.0, 3), 12.0
+
+    def divergence(order: float) -> float:
+        return order * run.steps / (2 * run.noise_multiplier**2)
+
+    if shape == 0.0:
+        gamma = optimize.brentq(lambda g: (1 / g - 1) / math.log(1 / g) - mean, 1e-9, 0.999)
+        mean_log = math.log(mean)
+    else:
+        gamma, mean_log = 1 / mean, math.log(mean)
+    inner = min((1 - 1 / a) * divergence(a) + math.log(1 / gamma) / a for a in SELECTION_ORDERS)
+    bound = min(
+        max(0.0, divergence(a) + (1 + shape) * inner + mean_log / (a - 1) + math.log1p(-1 / a) - math.log(DELTA * a) / (a - 1))
+        for a in SELECTION_ORDERS
+    )
+    assert price([(Selected(run, mean, shape), 1)], DELTA) == pytest.approx(bound, rel=1e-6)
 
 
 @pytest.mark.parametrize(("order", "rdp"), [(1, 1.0), (2.5, 1.0), (100, 1.0), (8, 0.0), (8, math.inf), (8, math.nan)])
