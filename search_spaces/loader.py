@@ -327,6 +327,9 @@ def _stopper_mistakes(space: SpaceFile) -> Iterable[str]:
             f"search.{HORIZON_PATH}: stopper {space.sweep.stopper} compares trials at equal steps of one horizon, and noise and schedule "
             "follow the horizon; move it to trial, or use stopper none"
         )
+    elif space.sweep.stopper == "halving" and space.searches_spending:
+        searched = ", ".join(path for path in SPENDING_PATHS if any(path in p for p in (space.search, *space.search_at.values())))
+        yield f"search.{searched}: stopper halving is priced for one q; move it to trial, or use stopper asha"
     elif isinstance(horizon, int) and space.stopping_grace_steps >= horizon:
         yield (
             f"sweep.stopping.grace_steps: {space.stopping_grace_steps} leaves no step before the horizon of {horizon}; give fewer, "

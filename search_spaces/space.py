@@ -152,10 +152,12 @@ class StoppingSettings(Part):
     """Settings of a stopper; None: what suits it and the horizon."""
 
     grace_steps: int | None = Field(
-        default=None, ge=1, description="private steps before the first decision; the first rung of asha. None: a tenth of the horizon"
+        default=None,
+        ge=1,
+        description="private steps before the first decision; the first rung of asha, the least of halving. None: a tenth of the horizon",
     )
     reduction_factor: int | None = Field(
-        default=None, ge=2, description="asha: η; the best 1/η at a rung go on, to one η times as far. None: 3"
+        default=None, ge=2, description="asha, halving: η; the best 1/η at a rung go on, to one η times as far. None: 3"
     )
     min_others: int | None = Field(default=None, ge=1, description="median: how many others must have come as far. None: 3")
 
@@ -169,7 +171,7 @@ class SweepSettings(Part):
         default=None, ge=1, description="None: the whole grid, for sampler grid; or drawn by `selection`"
     )
     sampler: Annotated[str, AfterValidator(SAMPLERS.checked)] = "tpe"
-    stopper: Literal["none", "asha", "median"] = "none"
+    stopper: Literal["none", "asha", "median", "halving"] = "none"
     stopping: StoppingSettings | None = Field(default=None, description="None: the stopper's defaults")
     accounting: Annotated[str, AfterValidator(REGIMES.checked)]
     selection: SelectionLaw | None = Field(default=None, description="private_selection: the law of the number of trials")
@@ -193,7 +195,7 @@ class SweepSettings(Part):
         settings = self.stopping or StoppingSettings()
         if self.stopper == "none":
             if self.stopping is not None:
-                raise ValueError("stopping: these are a stopper's settings; leave them out, or set stopper asha or median")
+                raise ValueError("stopping: these are a stopper's settings; leave them out, or set stopper asha, median or halving")
             return self
         if self.regime.is_selection:
             raise ValueError(
@@ -204,7 +206,7 @@ class SweepSettings(Part):
                 "stopper: with validation private one noised score of a run leaves, at its end; each score on the way would be a further "
                 "release; use none, or declare the validation data public"
             )
-        foreign = {"asha": "min_others", "median": "reduction_factor"}[self.stopper]
+        foreign = {"asha": "min_others", "halving": "min_others", "median": "reduction_factor"}[self.stopper]
         if getattr(settings, foreign) is not None:
             raise ValueError(f"stopping.{foreign}: stopper {self.stopper} does not have it; leave it out")
         return self

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dpcore.errors import BadInput
-from dpcore.privacy.accounting import Spending
+from dpcore.privacy.plan import Spending
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,8 +67,9 @@ class PrivacyPlan:
         sampling_prob, noise_multiplier: of each step. steps: the whole horizon.
         delta, epsilon_target, epsilon_planned: what was asked for, and what all steps together spend.
         relation, privacy_unit: what two neighbouring datasets differ in. accountant: who says so.
-        from_step: where a later attempt goes on. Earlier attempts have reserved the steps before it.
-        epsilon_reserved: of the steps from there on; None where that is all of them.
+        from_step: where a later attempt, or a later rung of a ladder, goes on. The steps before it were reserved earlier.
+        until: where a rung of a ladder ends; None: at the horizon. No step beyond it is reserved yet.
+        epsilon_reserved: of the steps between the two; None where that is all of them.
     """
 
     sampling_prob: float
@@ -82,6 +83,12 @@ class PrivacyPlan:
     accountant: Literal["pld"] = "pld"
     from_step: int = 0
     epsilon_reserved: float | None = None
+    until: int | None = None
+
+    @property
+    def last_step(self) -> int:
+        """The last step that is reserved."""
+        return self.steps if self.until is None else self.until
 
     @property
     def spending(self) -> Spending:
@@ -90,16 +97,24 @@ class PrivacyPlan:
 
     @property
     def reserved(self) -> Reserved:
-        """What this attempt reserves: its steps, and their ε."""
+        """What this attempt reserves on this rung: its steps, and their ε."""
         epsilon = self.epsilon_planned if self.epsilon_reserved is None else self.epsilon_reserved
-        return Reserved(steps=self.steps - self.from_step, epsilon=epsilon)
+        return Reserved(steps=self.last_step - self.from_step, epsilon=epsilon)
 
     def rest_from(self, step: int, compose: Callable[[Sequence[tuple[Spending, int]], float], float]) -> PrivacyPlan:
         """The plan of an attempt that goes on from `step`: fewer of the same releases, so a smaller ε."""
-        if step == self.from_step:
+        return self._between(step, self.until, compose)
+
+    def to_rung(self, until: int, compose: Callable[[Sequence[tuple[Spending, int]], float], float]) -> PrivacyPlan:
+        """The plan of a trial that goes on to the rung at step `until`: what was reserved before, no more."""
+        start = self.last_step if self.until is not None else self.from_step
+        return self._between(start, None if until == self.steps else until, compose)
+
+    def _between(self, step: int, until: int | None, compose: Callable[[Sequence[tuple[Spending, int]], float], float]) -> PrivacyPlan:
+        if (step, until) == (self.from_step, self.until):
             return self
-        rest = replace(self.spending, steps=self.steps - step)
-        return replace(self, from_step=step, epsilon_reserved=compose([(rest, 1)], self.delta))
+        part = replace(self.spending, steps=(self.steps if until is None else until) - step)
+        return replace(self, from_step=step, until=until, epsilon_reserved=compose([(part, 1)], self.delta))
 
     def check_fits(self, config: TrialConfig) -> None:
         """Holds the plan against the trial that is to run under it.
@@ -184,8 +199,8 @@ def check_spent(plan: PrivacyPlan | None, spent: Spent | None, *, step: int, don
         raise NotAsPlanned(f"the report of step {step} says that privacy was spent, and nothing was reserved")
     if spent is None:
         raise NotAsPlanned(f"the report of step {step} says nothing of what it has spent")
-    if not 0 <= step <= plan.steps:
-        raise NotAsPlanned(f"a report of step {step} came, {plan.steps} steps were reserved")
+    if not 0 <= step <= plan.last_step:
+        raise NotAsPlanned(f"a report of step {step} came, {plan.last_step} steps were reserved")
     honest = plan.spent(step, spent.epsilon)
     differing = _differing(vars(spent), vars(honest))
     expected = epsilon_at(plan, step)

@@ -169,8 +169,10 @@ class _Trial:
         self._began = time.monotonic()
 
     def reports(self) -> Iterator[Report]:
-        """All reports; those before the checkpoint come from the folder."""
-        steps = end_of(self._config)
+        """All reports; those before the checkpoint come from the folder. Where the plan ends on a rung, that of its last step is the
+        last one, with a checkpoint behind it: the trial goes on only under a further plan."""
+        steps, plan = end_of(self._config), self._prepared.handout.plan
+        rung = None if plan is None else plan.until
         progress = Progress.start(self._engine.flat_weights(), averages=self._config.ema_decay is not None)
         if steps == 0:
             yield self._finished(self._report(progress, None, done=True))
@@ -181,18 +183,18 @@ class _Trial:
             yield from _repeated(self._store, checkpoint.step, reserved=self._prepared.plan)
             progress = private.resume(checkpoint)
         runtime = self._prepared.runtime
-        while progress.step < steps:
+        while progress.step < (rung or steps):
             progress = self._advanced(private, progress)
             if progress.step == steps:
                 private.verify(self._prepared.plan)
                 yield self._finished(self._report(progress, private, done=True))
                 return
             report = None
-            if progress.step % runtime.report_every_steps == 0:
+            if progress.step % runtime.report_every_steps == 0 or progress.step == rung:
                 report = self._report(progress, private, done=False)
                 self._record(report)
             # Before the report leaves: a new attempt from this checkpoint then takes no step again that has told something.
-            if self._store is not None and progress.step % runtime.checkpoint_every_steps == 0:
+            if self._store is not None and (progress.step % runtime.checkpoint_every_steps == 0 or progress.step == rung):
                 self._store.save_checkpoint(private.checkpoint(progress))
             if report is not None:
                 yield report

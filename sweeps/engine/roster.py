@@ -67,6 +67,10 @@ class Roster:
             self._records[name].role == "search" and self._records[name].epsilon == epsilon for name in self._aside
         )
 
+    def searched(self, epsilon: float) -> list[TrialRecord]:
+        """The search trials at an ε that count."""
+        return [self._records[name] for name in self._of_group.get(("search", epsilon), {})]
+
     def counted(self, role: Role, epsilon: float | None) -> int:
         """How many records of a role count at an ε."""
         return len(self._of_group.get((role, epsilon), ()))

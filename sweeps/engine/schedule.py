@@ -8,8 +8,9 @@ goes on from the newest checkpoint with fresh noise and has its remaining steps 
 beforehand, bounds how often; where memory runs out, halving the physical batch down to 1 does. A trial that fails alike twice is not
 tried again, and where no trial works the sweep ends before the others are reserved (`sweeps.search.failures`). A trial that reports
 something else than was reserved fails at once: charged in full, its claim void. A trial that is stopped early keeps its whole
-reservation and never runs again. The trials of a private selection stand in no record, study or report; of each
-ε the winner does, once it is known.
+reservation and never runs again. On a ladder (`stopper: halving`) a trial reserves its steps to the next rung alone and leaves its
+worker there. Once all others have come, the best go on from their checkpoints, and the others end. The trials of a private selection
+stand in no record, study or report; of each ε the winner does, once it is known.
 
 Longer than a file here should be: hand-out, report, end, retry and resume move one state, and each is safe only beside the others.
 """
@@ -28,6 +29,7 @@ from dpcore.train.attempts import drop_checkpoints
 from dpcore.train.reports import Report
 from sweeps.engine.hidden_search import HiddenSearch
 from sweeps.engine.roster import Roster
+from sweeps.pricing.halving import climb, ladder_of, rung_steps, waits
 from sweeps.pricing.plan import Accountant, trials_at
 from sweeps.pricing.reservations import Planner, Reservations
 from sweeps.pricing.sealed import keep_error
@@ -71,7 +73,7 @@ class Schedule:
         clock: Callable[[], float] | None = time.monotonic,
     ) -> None:
         self._spec = spec
-        self._planner = Planner(accountant, spec.places.cache_dir)
+        self._planner = Planner(accountant, spec.places.cache_dir, rungs=rung_steps(spec.space))
         self._reservations = reservations
         self._clock = clock or _no_time
         self.terms = terms
@@ -84,7 +86,9 @@ class Schedule:
         self._hidden = None if selection is None else HiddenSearch(spec, selection, reservations, planner=self._planner, clock=self._clock)
         self._wanted = {epsilon: 1 if selection else trials_at(spec.space, epsilon) for epsilon in spec.space.sweep.epsilons}
         self._released: list[TrialRecord] = []
-        self._stopping = None if terms.stopping is None else Stopping(terms.stopping)
+        self._ladders = {epsilon: ladder_of(spec.space, wanted) for epsilon, wanted in self._wanted.items()}
+        self._stayed: list[TrialRecord] = []
+        self._stopping = None if terms.stopping is None or rung_steps(spec.space) else Stopping(terms.stopping)
         self._pruned: set[str] = set()
         self._void: dict[str, str] = {}
         self._cancelled: set[str] = set()
@@ -134,10 +138,15 @@ class Schedule:
                 self._roster.set_aside(record.trial_id)
             if not record.is_finished and record.trial_id in self._pruned:
                 self._end_early(record)
+            elif waits(record) and not key_lost:
+                self._reservations.settle(record)
             elif not record.is_finished and not key_lost:
                 self._take_up(record)
             elif not record.is_finished:
                 self._replace(record)
+        for epsilon in self._ladders:
+            self._climb(epsilon)
+        self._stayed.clear()  # whoever is told of this restore is told of all that ended
         self._reservations.settle_ended(record for record in self._roster if record.is_finished)
         if self._hidden is not None:
             self._hidden.restore([e for e in self._spec.space.sweep.epsilons if self._studies.is_selected(e)])
@@ -219,6 +228,8 @@ class Schedule:
         if self._breaks_plan(before, report) is not None:
             return True
         record = before.with_point(CurvePoint.of(report))
+        if record is not before and waits(record):
+            return True
         return self._stopping is not None and record is not before and self._stopping.stops(record)
 
     def is_void(self, trial_id: str) -> bool:
@@ -256,11 +267,41 @@ class Schedule:
             keep_error(self._spec.sealed_dir, trial_id, error)
             error = allowed_error(error, protected=True)
         seconds, stopped = self._clock() - handed.since, trial_id in self._pruned
-        record = self._roster[trial_id].ended(seconds=seconds, error=error, stopped=stopped, fulfilled=reason is None)
-        self._has_ended(record)
+        before = self._roster[trial_id]
+        seconds += before.seconds
+        if error is None and waits(before):
+            record = replace(before, seconds=seconds)
+            self._roster.put(record)
+        else:
+            record = before.ended(seconds=seconds, error=error, stopped=stopped, fulfilled=reason is None)
+            self._has_ended(record)
         self._reservations.settle(record)
         self._give_up_after(record)
+        if record.role == "search":
+            self._climb(record.at_epsilon)
         return record
+
+    def _climb(self, epsilon: float) -> None:
+        """Once all trials of an ε have come to their rung: lets the best go on, and ends the others."""
+        if self.stopped_by is None and self._roster.counted("search", epsilon) < self._wanted[epsilon]:
+            return
+        searched = self._roster.searched(epsilon)
+        if any(record.trial_id in self._live for record in searched):
+            return
+        going, staying = climb(searched, self._ladders[epsilon])
+        for record in going:
+            higher = self._planner.to_next_rung(record)
+            self._studies.new_attempt(higher)
+            self._again_as(higher)
+        for record in staying:
+            stayed = record.ended(seconds=record.seconds, stopped=True)
+            self._has_ended(stayed)
+            self._stayed.append(stayed)
+
+    def take_stayed(self) -> tuple[TrialRecord, ...]:
+        """The trials that have ended on their rung since the last call."""
+        stayed, self._stayed = tuple(self._stayed), []
+        return stayed
 
     def _give_up_after(self, record: TrialRecord) -> None:
         """Ends the sweep where every trial fails alike: what was not handed out keeps its budget, what waits for a retry stays open."""
@@ -333,7 +374,7 @@ class Schedule:
         return self._roster[trial_id]
 
     def _retry(self, trial_id: str, error: str, *, renew: bool) -> TrialRecord:
-        if trial_id in self._pruned or trial_id in self._void:
+        if trial_id in self._pruned or trial_id in self._void or waits(self._roster[trial_id]):
             return self.end(trial_id)  # it was over before its worker was
         if trial_id in self._cancelled:
             return self.end(trial_id, error=CANCELLED)
@@ -368,7 +409,7 @@ class Schedule:
         if physical_batch_size is not None:
             attempt = attempt.model_copy(update={"physical_batch_size": physical_batch_size})
         self._reservations.settle(replace(record, state="failed"))
-        renewed = self._planner.planned(replace(record.at_attempt(attempt), curve=(), steps=0, pckh_50=None, pckh_10=None))
+        renewed = self._planner.at_attempt(replace(record, curve=(), steps=0, pckh_50=None, pckh_10=None), attempt)
         self._studies.new_attempt(renewed)
         return renewed
 
@@ -385,6 +426,8 @@ class Schedule:
         self._roster.put(stopped)
         self._roster.set_aside(record.trial_id)
         self._studies.tell(stopped, replaced=True)
+        for epsilon in self._ladders:
+            self._climb(epsilon)
 
     def _again_next(self) -> TrialRecord | None:
         return self._roster[self._again.popleft()] if self._again else None

@@ -253,6 +253,9 @@ class ScheduleCallback(Callback):
         if record.is_finished:
             self._tracker.trial_ended(record)
         self._ended(record)
+        for stayed in self._schedule.take_stayed():
+            self._tracker.trial_ended(stayed)
+            self._ended(stayed)
 
     def _guard(self, call: Callable[[], None]) -> None:
         """Ray takes an exception in some callbacks for a failure of the trial; keep it, so that the sweep ends with it."""

@@ -21,12 +21,14 @@ from sweeps.ledger.ledger import Ledger, LedgerLine
 from sweeps.ledger.lifetime import check_planned, lifetime_cap
 from sweeps.ledger.room import Compose, fixed_order, total
 from sweeps.ledger.totals import counted, seen_per
+from sweeps.pricing.halving import ladder_of
 from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, regime_prices
 from sweeps.records.references import free_references
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
     from dpcore.privacy.composition import Filtered
+    from dpcore.privacy.ladder import Rung
     from dpcore.privacy.plan import PrivacyPlan
     from sweeps.records.results import SweepResults
 
@@ -67,6 +69,7 @@ class PlannedGroup:
         control: 0 or 1; it is free.
         spendings: what a priced trial may spend. One entry if q and the steps are fixed, else the corners of the searched ranges. Empty
             if no method spends.
+        ladder: the rungs of `stopper: halving`; empty: every trial takes all its steps.
         price: ε at the sweep's δ of only this group under the sweep's regime; None if an RDP filter prices the sweep.
     """
 
@@ -75,12 +78,22 @@ class PlannedGroup:
     reruns: int
     control: int
     spendings: tuple[Spending, ...]
+    ladder: tuple[Rung, ...] = ()
     price: float | None = None
 
     @property
     def spending(self) -> Spending | None:
         """Spending of each priced trial; None if q or the steps are searched, or no method spends."""
         return self.spendings[0] if len(self.spendings) == 1 else None
+
+    @property
+    def searching(self) -> tuple[Spending, int] | None:
+        """What the search trials spend, and how often; on a ladder all together once. None where `spending` is."""
+        if self.spending is None or not self.ladder:
+            return None if self.spending is None else (self.spending, round(self.trials))
+        from dpcore.privacy.ladder import ladder_spending
+
+        return ladder_spending(self.spending, self.ladder), 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +242,7 @@ def _group(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: 
         reruns=space.references.winner_seeds,
         control=int(space.references.control and space.has_feature_methods),
         spendings=_spendings_at(space, epsilon, accountant, cache_dir),
+        ladder=() if law is not None else ladder_of(space, trials_at(space, epsilon)),
     )
 
 

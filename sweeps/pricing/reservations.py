@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.lines import UNFULFILLED, LedgerLine
 from sweeps.ledger.totals import views_text
+from sweeps.pricing.halving import HALVING
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.sealed import sealed_reservation
 from sweeps.pricing.validation import ValidationPlan, score_reservation
@@ -24,6 +25,7 @@ from sweeps.records.trial_id import TrialId
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dpcore.train.attempts import Attempt
     from dpcore.train.reports import Report
     from sweeps.pricing.selection import Selection
 
@@ -31,21 +33,41 @@ if TYPE_CHECKING:
 class Planner:
     """Gives each trial its plan, once, and holds what its worker reports against it."""
 
-    def __init__(self, accountant: Accountant, cache_dir: Path | None) -> None:
+    def __init__(self, accountant: Accountant, cache_dir: Path | None, *, rungs: Sequence[int] = ()) -> None:
+        """`rungs`: the steps of the rungs of a ladder that trials of the search climb, rising, with the horizon."""
         self._accountant = accountant
+        self._rungs = rungs
         self._cache_dir = cache_dir
         self._epsilons: dict[tuple[PrivacyPlan, int], float] = {}
 
     def planned(self, record: TrialRecord) -> TrialRecord:
-        """The record with what it is going to spend: the plan that it has, else a calibrated one; of a later attempt the rest of it.
-        It spends 0 where no private data are read, None where its ε is infinite."""
-        plan = record.plan or self._accountant.plan(record.config.without_proxy(), self._cache_dir)
+        """The record with what it is going to spend: the plan that it has, else a calibrated one, on a ladder up to its first rung; of a
+        later attempt the rest of it. It spends 0 where no private data are read, None where its ε is infinite."""
+        plan = record.plan or self._fresh(record)
         if plan is not None:
-            record = replace(record, plan=plan.rest_from(record.from_step, self._accountant.compose))
+            record = replace(record, plan=plan.rest_from(max(record.from_step, plan.from_step), self._accountant.compose))
         if record.reserved is None:
             return record if record.config.traits.is_unbounded else replace(record, epsilon_spent=0.0)
         held = record.reserved
         return replace(record, delta=held.delta, noise_multiplier=held.noise_multiplier, sampling_prob=held.sampling_prob)
+
+    def _fresh(self, record: TrialRecord) -> PrivacyPlan | None:
+        plan = self._accountant.plan(record.config.without_proxy(), self._cache_dir)
+        if plan is None or record.role != "search" or not self._rungs:
+            return plan
+        return plan.to_rung(self._rungs[0], self._accountant.compose)
+
+    def at_attempt(self, record: TrialRecord, attempt: Attempt) -> TrialRecord:
+        """A later attempt at a record, with the plan of its remaining steps: also those of lower rungs, where their checkpoint is lost."""
+        plan = None if record.plan is None else record.plan.rest_from(attempt.from_step, self._accountant.compose)
+        return self.planned(replace(record.at_attempt(attempt), plan=plan))
+
+    def to_next_rung(self, record: TrialRecord) -> TrialRecord:
+        """A record that has reached a rung, with the plan of its steps from there to the next one."""
+        if record.plan is None:
+            raise RuntimeError(f"{record.trial_id} has no plan and stands on no rung")
+        above = min(step for step in self._rungs if step > record.plan.last_step)
+        return replace(record, plan=record.plan.to_rung(above, self._accountant.compose))
 
     def difference(self, record: TrialRecord, report: Report) -> str | None:
         """How a report differs from what was reserved for its trial, as the text of a `NotAsPlanned`; None where it does not."""
@@ -214,8 +236,17 @@ class Reservations:
         if self._is_selected(record):
             found += [(sweep, str(TrialId.selection(record.at_epsilon)), 0)] if record.config.spends_privacy else []
         elif record.is_sealed or record.config.spends_privacy:
-            found += [(sweep, record.trial_id, attempt) for attempt in range(record.attempt + 1)]
+            found += self._own_runs(record)
         return found
+
+    def _own_runs(self, record: TrialRecord) -> list[tuple[str, str, int]]:
+        """Every attempt at a record; on a ladder the newest one, up to the rung to which it has taken steps."""
+        plan = record.reserved
+        if plan is None or (plan.until is None and self._spec.space.sweep.stopper != HALVING) or record.role != "search":
+            return [(self._spec.name, record.trial_id, attempt) for attempt in range(record.attempt + 1)]
+        has_set_out = record.steps > plan.from_step or plan.from_step in (0, record.from_step)
+        reached = plan.until if has_set_out else plan.from_step
+        return [(self._spec.name, str(TrialId.parse(record.trial_id).to_rung(reached)), record.attempt)]
 
     def _is_selected(self, record: TrialRecord) -> bool:
         return self._spec.space.sweep.regime.is_selection and record.role == "search"
@@ -263,7 +294,7 @@ class Reservations:
             return None
         return Reservation(
             sweep=self._spec.name,
-            trial_id=record.trial_id,
+            trial_id=record.trial_id if plan.until is None else str(TrialId.parse(record.trial_id).to_rung(plan.until)),
             attempt=record.attempt,
             dataset=record.config.data.private,
             cohort=self._cohort,

@@ -148,6 +148,10 @@ class SweepSpec(Part):
                 f"{given}: it cannot hold a private selection or a sealed ceiling, because its versions and access logs keep what was "
                 "deleted; give a folder as --storage, or another accounting and references.ceiling=false"
             )
+        if self.space.sweep.stopper == "halving":
+            raise ValueError(
+                f"{given}: a trial that waits on a rung of stopper halving keeps its state in a folder; give one as --storage, or use asha"
+            )
         if self.ledger_url is not None and has_password(self.ledger_url):
             raise ValueError(f"{given}, and its spec.json would hold the password of the ledger's URL; put the password into ~/.pgpass")
         return self

@@ -8,7 +8,8 @@
 | `selection-e0.8` | selection | a whole private selection, in the ledger |
 | `public-start`, `floor-blur_10`, `ceiling` | plain | anything else |
 
-Each may end in `.again`, once per replacement of a trial whose key was lost, and in `/score`: the ledger's line of its score.
+Each may end in `.again`, once per replacement of a trial whose key was lost. In the ledger it may end in `/score`, the line of its score,
+or in `/to-18`, the line of its steps up to the rung of a ladder at step 18.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from dpcore.errors import BadInput
 
 TrialKind = Literal["search", "seed", "control", "selection", "plain"]
 
-AGAIN, SCORE = ".again", "/score"
+AGAIN, SCORE, RUNG = ".again", "/score", "/to-"
 CLOSENESS = 1e-9
 """Relative. Two ε that a person would write alike differ by less."""
 
 _KINDS: dict[str, TrialKind] = {"": "search", "seed-": "seed", "control-": "control", "selection-": "selection"}
 _PREFIXES = {kind: prefix for prefix, kind in _KINDS.items()}
 _LABELLED = ("search", "seed")
+_TO_RUNG = re.compile(rf"(.+){RUNG}(\d+)", re.DOTALL)
 _AT_EPSILON = re.compile(r"(seed-|control-|selection-|)e(\d[\d.]*(?:e[+-]?\d+)?)(?:-(.+))?", re.DOTALL)
 
 
@@ -70,6 +72,7 @@ class TrialId:
         label: what tells it from others of its kind; empty for control and selection.
         replaced: how many trials of this name were replaced before it.
         is_score: whether it names the ledger's line of the trial's score.
+        until: the step of the rung that the ledger's line reaches to; None for any other line.
 
     Raises:
         BadInput: a label is missing or superfluous, or would be read as a suffix.
@@ -80,13 +83,16 @@ class TrialId:
     label: str = ""
     replaced: int = 0
     is_score: bool = False
+    until: int | None = None
 
     def __post_init__(self) -> None:
         wants_label = self.kind in (*_LABELLED, "plain")
         if wants_label != bool(self.label) or (self.kind == "plain") != (self.epsilon is None):
             raise BadInput(f"a trial id of kind {self.kind} cannot have label {self.label!r} and ε {self.epsilon}")
-        if self.label.endswith((AGAIN, SCORE)):
-            raise BadInput(f"{self.label!r} names a trial and ends in {AGAIN} or {SCORE}, which dpsweep adds itself; choose another name")
+        if self.label.endswith((AGAIN, SCORE)) or _TO_RUNG.fullmatch(self.label):
+            raise BadInput(
+                f"{self.label!r} names a trial and ends in {AGAIN}, {SCORE} or {RUNG}STEP, which dpsweep adds itself; choose another name"
+            )
 
     @classmethod
     def search(cls, epsilon: float, label: int | str) -> Self:
@@ -117,18 +123,20 @@ class TrialId:
     def parse(cls, text: str) -> Self:
         """The inverse of `str`."""
         is_score, text = text.endswith(SCORE), text.removesuffix(SCORE)
+        rung = _TO_RUNG.fullmatch(text)
+        text, until = (text, None) if rung is None else (rung[1], int(rung[2]))
         replaced = 0
         while text.endswith(AGAIN):
             text, replaced = text.removesuffix(AGAIN), replaced + 1
         found = _AT_EPSILON.fullmatch(text)
         kind: TrialKind = "plain" if found is None else _KINDS[found[1]]
         if found is None or (kind in _LABELLED) != (found[3] is not None):
-            return cls(kind="plain", label=text, replaced=replaced, is_score=is_score)
-        return cls(kind=kind, epsilon=float(found[2]), label=found[3] or "", replaced=replaced, is_score=is_score)
+            return cls(kind="plain", label=text, replaced=replaced, is_score=is_score, until=until)
+        return cls(kind=kind, epsilon=float(found[2]), label=found[3] or "", replaced=replaced, is_score=is_score, until=until)
 
     def __str__(self) -> str:
         """The text."""
-        suffix = AGAIN * self.replaced + (SCORE if self.is_score else "")
+        suffix = AGAIN * self.replaced + ("" if self.until is None else f"{RUNG}{self.until}") + (SCORE if self.is_score else "")
         if self.epsilon is None:
             return f"{self.label}{suffix}"
         return f"{_PREFIXES[self.kind]}e{epsilon_name(self.epsilon)}{'-' + self.label if self.label else ''}{suffix}"
@@ -145,5 +153,9 @@ class TrialId:
 
     @property
     def trial(self) -> Self:
-        """The trial itself, also where this names its score."""
-        return replace(self, is_score=False)
+        """The trial itself, also where this names its score or its way to a rung."""
+        return replace(self, is_score=False, until=None)
+
+    def to_rung(self, until: int | None) -> Self:
+        """The name of the ledger's line of this trial's steps up to a rung; None: up to the horizon."""
+        return replace(self, until=until)

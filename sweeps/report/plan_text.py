@@ -13,7 +13,7 @@ from sweeps.search.terms import terms_of
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
-    from sweeps.pricing.plan import SweepPlan
+    from sweeps.pricing.plan import PlannedGroup, SweepPlan
     from sweeps.pricing.regimes import RegimePrice
     from sweeps.records.spec import SweepSpec
 
@@ -50,11 +50,19 @@ def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:
     return [f"{mark}{price.accounting}", price.basis, "–" if price.epsilon is None else number(price.epsilon)]
 
 
+def steps_of(group: PlannedGroup) -> list[tuple[Spending, float]]:
+    """What the search and the reruns of a group spend, each with how often."""
+    if group.spending is None or group.searching is None:
+        return []
+    search = (group.spending, group.trials) if not group.ladder else group.searching
+    return [search, (group.spending, group.reruns)]
+
+
 def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
     lines = []
     if all(group.spending is not None for group in plan.groups):
-        steps = sum((group.trials + group.reruns) * group.spending.steps for group in plan.groups if group.spending is not None)
+        steps = sum(spending.steps * count for group in plan.groups for spending, count in steps_of(group))
         lines.append(f"private steps in all: {steps:g}")
     lines.append(plan.headline)
     if spec.warm_start is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweeps.pricing.halving import waits
 from sweeps.records.results import TrialRecord
 
 
@@ -15,10 +16,14 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
         parts.append("sealed: a ceiling without privacy was run; its result is not shown")
     elif record.state == "pruned":
         score = "no score" if record.pckh_50 is None else f"PCKh {100 * record.pckh_50:5.1f} %"
-        charged = ", charged in full" if record.config.spends_privacy else ""
+        on_rung = record.plan is not None and record.plan.until is not None
+        full = ", charged up to there" if on_rung else ", charged in full"
+        charged = full if record.config.spends_privacy else ""
         parts.append(f"{score}  stopped early at step {record.steps} of {record.config.stages.private.steps}{charged}")
     elif record.state == "failed":
         parts.append(f"failed: {record.error}")
+    elif waits(record):
+        parts.append(f"waits for the others at step {record.steps} of {record.config.stages.private.steps}")
     elif record.attempt:
         batch = "" if record.physical_batch_size is None else f", {record.physical_batch_size} examples at once"
         parts.append(

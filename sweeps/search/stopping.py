@@ -1,12 +1,13 @@
-"""Stops trials of a search before their horizon, by asynchronous successive halving (`asha`) or by the `median` rule.
+"""Stops trials of a search before their horizon: by asynchronous successive halving (`asha`), by the `median` rule, or by synchronous
+successive `halving` (`sweeps.pricing.halving`).
 
 A trial is compared with other search trials at the same ε and the same private step. All have the same horizon. The scores come
 from public validation data. A decision depends only on the reports before it, in the order in which the driver stored them. So
 a resume, which reads them again, makes the same decisions.
 
-Stopping saves time, not privacy. The step at which a trial stops depends on released scores, so its whole reservation remains.
-A refund for adaptively chosen steps would need a filter, or a ladder whose numbers per rung were fixed beforehand
-(`dpcore.privacy.ladder`). Composing what was really spent would be wrong.
+Stopping by `asha` and `median` saves time, not privacy. The step at which a trial stops depends on released scores, so its whole
+reservation remains. Composing what was really spent would be wrong. `halving` saves privacy too: its rungs and the number of trials
+on each are fixed beforehand, so a trial reserves only the steps to its rung.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ from typing import TYPE_CHECKING, Literal
 from dpcore.errors import BadInput
 from search_spaces.regimes import REGIMES
 from search_spaces.space import HORIZON_PATH, SpaceFile, StoppingSettings, value_at
+from sweeps.pricing.halving import HALVING, REDUCTION_FACTOR, rung_steps
 from sweeps.records.results import PCKH_50, TrialRecord
 
 if TYPE_CHECKING:
     from sweeps.records.results import SweepResults
 
-REDUCTION_FACTOR = 3
-"""Default η of asha. Li et al. 2020 find no difference between 3 and 4."""
 MIN_OTHERS = 3
 """The median rule needs at least this many other trials by default."""
 Number = float | Fraction
@@ -44,7 +44,7 @@ class StoppingPlan:
         min_others: fewest other trials for the median rule.
     """
 
-    stopper: Literal["asha", "median"]
+    stopper: Literal["asha", "median", "halving"]
     rungs: tuple[int, ...]
     horizon: int
     reduction_factor: int = REDUCTION_FACTOR
@@ -54,10 +54,9 @@ class StoppingPlan:
         """For a person."""
         shown = [f"{step}" for step in self.rungs]
         at = ", ".join(shown if len(shown) <= 4 else [*shown[:2], "…", shown[-1]])
-        rule = (
-            f"the best 1/{self.reduction_factor} continue" if self.stopper == "asha" else f"compared with at least {self.min_others} others"
-        )
-        return f"early stopping by {self.stopper} at step {at} of {self.horizon} ({rule})"
+        best = f"the best 1/{self.reduction_factor} continue"
+        rules = {"asha": best, HALVING: f"{best}, once all have come", "median": f"compared with at least {self.min_others} others"}
+        return f"early stopping by {self.stopper} at step {at} of {self.horizon} ({rules[self.stopper]})"
 
 
 def plan_stopping(space: SpaceFile, report_every_steps: int) -> StoppingPlan | None:
@@ -72,13 +71,21 @@ def plan_stopping(space: SpaceFile, report_every_steps: int) -> StoppingPlan | N
     if space.sweep.stopper == "none":
         return None
     settings, horizon = space.sweep.stopping or StoppingSettings(), int(value_at(space.trial, HORIZON_PATH))
+    factor = settings.reduction_factor or REDUCTION_FACTOR
+    if space.sweep.stopper == HALVING:
+        below = rung_steps(space)[:-1]
+        if not below:
+            raise BadInput(
+                f"sweep.stopper halving: with grace_steps {space.stopping_grace_steps} no rung lies at or below 1/{factor} of the "
+                f"horizon of {horizon}; lower sweep.stopping.grace_steps or reduction_factor, or use stopper none"
+            )
+        return StoppingPlan(stopper=HALVING, rungs=below, horizon=horizon, reduction_factor=factor)
     first = math.ceil(space.stopping_grace_steps / report_every_steps) * report_every_steps
     if first >= horizon:
         raise BadInput(
             f"sweep.stopper {space.sweep.stopper}: with grace_steps {space.stopping_grace_steps} and a report every {report_every_steps} "
             f"steps there is no decision before the horizon of {horizon}; lower sweep.stopping.grace_steps, or use stopper none"
         )
-    factor = settings.reduction_factor or REDUCTION_FACTOR
     is_asha = space.sweep.stopper == "asha"
     rungs = _powers(first, factor, horizon) if is_asha else tuple(range(first, horizon, report_every_steps))
     others = settings.min_others or MIN_OTHERS
@@ -207,4 +214,6 @@ def what_stopping_saves(plan: StoppingPlan, accounting: str) -> str:
     """The stopping plan and its effect on the price of the sweep. A sweep that reads no private data has no price."""
     if not REGIMES.get(accounting).reads_private:
         return plan.text()
+    if plan.stopper == HALVING:
+        return f"{plan.text()}; a trial is charged for the steps to its last rung, because the number on each rung was fixed beforehand"
     return f"{plan.text()}; it saves time, not privacy: a stopped trial is charged in full, because its end depended on released scores"

@@ -81,7 +81,11 @@ def test_a_good_file_loads_with_yaml_1_2_numbers(tmp_path: Path) -> None:
         ("accounting: composed", "accounting: composed, selection: {mean_trials: 3}", "it is the law of private_selection"),
         (COUNTED, f"{SECRET.replace('10', '0.5')}, sampler: random", "sweep.selection.mean_trials: input should be greater"),
         (", accounting: composed", "", "sweep.accounting: missing"),
-        ("accounting: composed", "accounting: composed, stopper: ahsa", "sweep.stopper: input should be 'none', 'asha' or 'median'"),
+        (
+            "accounting: composed",
+            "accounting: composed, stopper: ahsa",
+            "sweep.stopper: input should be 'none', 'asha', 'median' or 'halving'",
+        ),
         ("accounting: composed", "accounting: composed, stopping: {grace_steps: 2}", "these are a stopper's settings"),
         ("accounting: composed", f"{STOPPER}, stopping: {{min_others: 2}}", "stopping.min_others: stopper asha does not have it"),
         ("accounting: composed", f"{STOPPER}, stopping: {{grace_steps: 10}}", "10 leaves no step before the horizon of 10"),

@@ -1,6 +1,7 @@
 """A trial that is interrupted at any step and resumed is bit for bit the undisturbed one, or says why it cannot be."""
 
 from collections.abc import Callable
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,20 @@ def test_a_checkpoints_tensors_lie_where_torch_puts_new_ones(tmp_path: Path) -> 
         loaded = store.load_checkpoint()
     assert loaded is not None
     assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.tensors.values())
+
+
+def test_a_trial_ends_on_its_rung_and_goes_on_from_there_to_the_very_weights_of_the_undisturbed_one(
+    make_trial: Callable[..., Trial], tmp_path: Path
+) -> None:
+    """Reports and checkpoints of every fourth step miss the rung at step 3: it has its own of both."""
+    trial, runtime = make_trial(), RuntimeFlags(physical_batch_size=16, report_every_steps=4, checkpoint_every_steps=4)
+    undisturbed, folder = trial.run(runtime, None), tmp_path / "trial"
+    whole = handed(trial.config, places=trial._places, trial_id="t", key=trial._key, folder=folder)
+    assert whole.plan is not None
+    on_rung = replace_fields(whole, plan=replace_fields(whole.plan, until=3))
+    assert [(report.step, report.done) for report in run_trial(trial.config, runtime, on_rung)] == [(3, False)]
+    assert newest_checkpoint_step(folder) == 3
+    climbed = list(run_trial(trial.config, runtime, whole))
+    assert [report.step for report in climbed] == [3, 4, 5]
+    assert climbed[1:] == [replace_fields(report, metrics=later.metrics) for report, later in zip(undisturbed, climbed[1:], strict=True)]
+    assert climbed[-1].metrics["val/pckh_50"] == undisturbed[-1].metrics["val/pckh_50"]

@@ -49,6 +49,10 @@ class Group(Protocol):
     def spending(self) -> Spending | None:
         """Of each; None where q or the steps are searched."""
 
+    @property
+    def searching(self) -> tuple[Spending, int] | None:
+        """Of the search, and how often; None where `spending` is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
@@ -84,9 +88,10 @@ class Pricing:
             return [(basis.filter, 1)]
         found: list[tuple[Charge, int]] = []
         for group in groups:
-            if group.spending is None:
+            if group.spending is None or group.searching is None:
                 return None
-            found.append((group.spending, round(group.trials) + group.reruns))
+            spending, count = group.searching
+            found += [(spending, count + group.reruns)] if spending == group.spending else [group.searching, (group.spending, group.reruns)]
         return found
 
     def text(self, basis: Basis) -> str:

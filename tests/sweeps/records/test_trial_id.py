@@ -31,6 +31,7 @@ THIRD = 0.1 + 0.2
         (TrialId.floor("e0.8", converged=True), "floor-e0.8-converged"),
         (TrialId.search(0.8, 3).again.again, "e0.8-003.again.again"),
         (TrialId.seed(0.8, 1).again.score, "seed-e0.8-1.again/score"),
+        (TrialId.search(0.8, 3).again.to_rung(18), "e0.8-003.again/to-18"),
         (TrialId.search(THIRD, 1234), "e0.30000000000000004-1234"),
     ],
 )
@@ -65,7 +66,7 @@ def test_names_that_six_digits_tell_exactly_stay_as_short_as_they_were() -> None
     assert alias_of(0.8) == "best-eps-0_8"
 
 
-@pytest.mark.parametrize("name", ["blur.again", "blur/score"])
+@pytest.mark.parametrize("name", ["blur.again", "blur/score", "blur/to-3"])
 def test_a_name_that_would_be_read_as_a_suffix_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="choose another name"):
         TrialId.floor(name)
