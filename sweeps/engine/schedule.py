@@ -283,7 +283,7 @@ class Schedule:
 
     def _climb(self, epsilon: float) -> None:
         """Once all trials of an ε have come to their rung: lets the best go on, and ends the others."""
-        if self.stopped_by is None and self._roster.counted("search", epsilon) < self._wanted[epsilon]:
+        if self.has_given_up or (self.stopped_by is None and self._roster.counted("search", epsilon) < self._wanted[epsilon]):
             return
         searched = self._roster.searched(epsilon)
         if any(record.trial_id in self._live for record in searched):
@@ -338,10 +338,11 @@ class Schedule:
         """Ends a trial for good. It keeps its whole reservation, as what it released until then decided its end.
 
         Returns:
-            Its end, where it waits for another try; None where its worker has to end first, or nothing of that name runs.
+            Its end, where it waits for another try or on a rung; None where its worker has to end first, or nothing of that name runs.
         """
-        if trial_id in self._again:
-            self._again.remove(trial_id)
+        on_rung = trial_id in self._roster and trial_id not in self._live and waits(self._roster[trial_id])
+        if trial_id in self._again or on_rung:
+            self._again = deque(one for one in self._again if one != trial_id)
             self._live[trial_id] = Handed(self._clock())
             return self.end(trial_id, error=CANCELLED)
         if trial_id in self._live:

@@ -216,12 +216,14 @@ class Reservations:
             if trial.kind == "selection":
                 continue
             record = known.get(str(trial.trial))
-            if record is None or (attempt > record.attempt and not trial.is_score):
+            if record is None or (attempt > record.attempt and not trial.is_score) or _lies_above(trial, record):
                 raise Corrupt(
                     f"{self._spec.studies_at} does not know trial {trial_id}, attempt {attempt}, which ledger line {line.number} reserved: "
                     "it lost its end; put a copy of it back, then `dpsweep resume` again"
                 )
             wanted = self._reservation(record) if attempt == record.attempt and not trial.is_score else None
+            if wanted is not None and wanted.run != line.run:  # on a ladder, the line of a lower rung
+                wanted = replace(wanted, steps=line.steps)
             if wanted is not None and (wanted.spending, wanted.fingerprint) != (line.spending, line.fingerprint):
                 raise Corrupt(
                     f"{self._spec.studies_at} remembers another {trial_id} than ledger line {line.number} reserved ({wanted.spending}, "
@@ -312,3 +314,10 @@ class Reservations:
             views=views_text(self._spec.space.splits_in_use),
             labels=record.config.labels,
         )
+
+
+def _lies_above(trial: TrialId, record: TrialRecord) -> bool:
+    """Whether a line of the ledger is of a rung above the one to which its trial is remembered to have gone."""
+    if trial.is_score or record.plan is None or record.plan.until is None:
+        return False
+    return trial.until is None or trial.until > record.plan.until

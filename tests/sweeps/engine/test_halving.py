@@ -17,7 +17,7 @@ import pytest
 import spaces
 
 from dpcore.config import Places, RuntimeFlags
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.ladder import Rung
 from sweeps.engine.driver import resume_sweep
 from sweeps.engine.schedule import Schedule
@@ -232,7 +232,7 @@ def test_failed_trials_leave_their_places_to_the_next_best_and_a_trial_without_a
     spec = spec_of(tmp_path)
     schedule = schedule_of(spec)
     handed = [schedule.next() for _ in range(9)]
-    for number, record in enumerate(handed):
+    for number, record in reversed(list(enumerate(handed))):
         if number < 5:
             schedule.end(record.trial_id, error="no data")
             continue
@@ -242,6 +242,31 @@ def test_failed_trials_leave_their_places_to_the_next_best_and_a_trial_without_a
         schedule.end(record.trial_id)
     assert sorted(schedule.next().trial_id for _ in range(3)) == [record.trial_id for record in handed[6:]]
     assert [record.trial_id for record in schedule.take_stayed()] == [handed[5].trial_id]
+
+
+def test_a_trial_that_waits_on_its_rung_can_be_cancelled_and_leaves_its_place(tmp_path: Path) -> None:
+    schedule = schedule_of(spec_of(tmp_path))
+    handed = [schedule.next() for _ in range(9)]
+    best = max(handed, key=lambda record: fake_trials.score_of(record.config))
+    for record in sorted(handed, key=lambda record: record is not best)[:8]:
+        run_one(schedule, record, reports_left=[-1])
+    ended = schedule.cancel(best.trial_id)
+    assert ended is not None
+    assert ended.state == "failed"
+    assert schedule.cancel(best.trial_id) is None
+    last = next(record for record in handed if not schedule._roster[record.trial_id].is_finished and record.trial_id in schedule._live)
+    run_one(schedule, last, reports_left=[-1])
+    assert best.trial_id not in {schedule.next().trial_id for _ in range(3)}
+
+
+def test_a_study_that_forgot_who_went_on_is_corrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(tmp_path)
+    schedule = schedule_of(spec)
+    monkeypatch.setattr(schedule._studies, "new_attempt", lambda record: None)
+    with pytest.raises(Killed):
+        run_all(schedule, until_report=25)
+    with pytest.raises(Corrupt, match=r"does not know trial e0\.5-00./to-6, attempt 0"):
+        schedule_of(spec)
 
 
 def test_a_worker_that_goes_beyond_its_rung_is_not_believed(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def test_look_alikes_are_said_once_a_dataset_by_the_names_that_the_space_has(pla
     write_shards(places.data_dir / "open" / "train", [noisy, draw_record("public", seed=2, index=0)], header=header)
     data = {"private": "clinic/train", "public": "open/train", "validation": "open/train", "nominal_examples": 12}
     stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 4}}
-    checked = space(trial={"data": data, "stages": stages})
+    search = {"method": {"choice": ["dpsgd"]}, "clip_norm": {"float": [0.1, 1.0]}}
+    checked = space(trial={"data": data, "stages": stages}, search=search)
     said = describe_dataset(SweepSpec(name="s", space=checked, places=places, storage=tmp_path / "storage")).look_alikes
     assert len(said) == 1
     assert said[0].startswith("1 pictures of open/train look like pictures of clinic/train")
