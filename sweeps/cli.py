@@ -102,9 +102,9 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
         # `dpsweep status NAME | head`: the reader has closed the pipe. Without this, Python prints another error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("dpsweep: interrupted", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt as interrupt:
+        print(f"dpsweep: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130 if interrupt.args else 1
 
 
 def _escape_what_a_terminal_cannot_show() -> None:

@@ -7,8 +7,6 @@ leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,6 +30,7 @@ from sweeps.engine.preflight import (
 from sweeps.engine.ray_session import ray_session, run_tune
 from sweeps.engine.schedule import Schedule
 from sweeps.engine.searcher import Interrupted, ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
+from sweeps.engine.stop_signals import StopSignals, stop_signals
 from sweeps.engine.watchdog import Watchdog
 from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import SweepPlan, priced
@@ -87,14 +86,21 @@ def run_sweep(
     facts, terms = checked.facts, checked.terms
     spec = with_filter(charged_to(spec, facts), checked.plan)
     clear_leftovers(spec.state_dir.parent)
-    with _naming_faults(spec), new_folder(spec) as made, ray_session(spec) as concurrency:
+    with (
+        stop_signals(spec.name, is_begun=False) as stop,
+        _naming_faults(spec),
+        new_folder(spec) as made,
+        ray_session(spec) as concurrency,
+    ):
+        stop.listen()
         key = new_key(spec)
         spec.save()
         run = _Run(spec, around, facts, terms, key=key, key_lost=False)
+        stop.is_begun = lambda: run.has_begun
         try:
             with run:
                 take_name(spec)
-                return run.to_the_end(concurrency, summarize)
+                return run.to_the_end(concurrency, summarize, stop)
         finally:
             if run.has_begun:
                 made.clear()
@@ -121,14 +127,15 @@ def resume_sweep(
     check_writable(spec)
     around = surroundings or default_surroundings(spec.places.cache_dir)
     facts = around.dataset(spec)
-    with _naming_faults(spec), locked(spec):
+    with stop_signals(spec.name, is_begun=True) as stop, _naming_faults(spec), locked(spec):
         if (moved := charged_to(spec, facts, resumed=True)) is not spec:
             spec = moved
             spec.save()
         check_key(not spec.key_path.exists(), spec)
         key, lost = found_key(spec)
         with ray_session(spec) as concurrency, _Run(spec, around, facts, terms_of(spec), key=key, key_lost=lost) as run:
-            return run.to_the_end(concurrency, summarize)
+            stop.listen()
+            return run.to_the_end(concurrency, summarize, stop)
 
 
 class _Run:
@@ -193,17 +200,17 @@ class _Run:
         """Whether there is something to resume: a trial was handed out, and may have been charged."""
         return self._schedule.has_begun or self._interrupted
 
-    def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None) -> SweepResults:
+    def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None, stop: StopSignals) -> SweepResults:
         tracker = self._tracker
         searcher = ScheduleSearcher(self._spec, self._schedule, max_concurrent=concurrency)
         watchdog = Watchdog(self._spec, timed=not self._facts.protected)
-        callback = ScheduleCallback(self._schedule, searcher, tracker, watchdog=watchdog, ended=self._trial_ended)
+        callback = ScheduleCallback(self._schedule, searcher, tracker, watchdog=watchdog, stop=stop, ended=self._trial_ended)
         try:
             mark_unfinished(self._spec)
             publish(self._spec, SPEC_FILE)
             self._attack_views(tracker)
             self._tell_again(tracker)
-            with _heartbeat(self._spec), _stop_signals(callback, self._spec.name):
+            with _heartbeat(self._spec), stop.waiting():
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
             callback.tell_released()
             self._schedule.close()
@@ -215,7 +222,7 @@ class _Run:
             return results
         except BaseException as error:
             self._interrupted = isinstance(error, Interrupted)  # its message names `dpsweep resume`
-            if self.has_begun and not self._finished:
+            if self.has_begun and not self._finished and not isinstance(error, KeyboardInterrupt):
                 self._write_priced()
             raise
 
@@ -281,24 +288,3 @@ def _heartbeat(spec: SweepSpec) -> Iterator[None]:
         yield
     finally:
         clear(spec.state_dir)
-
-
-@contextlib.contextmanager
-def _stop_signals(callback: ScheduleCallback, name: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the sweep at the next safe place; a second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, _frame: Any) -> None:
-        callback.stop_requested = Interrupted(f"interrupted; finished trials are kept, go on with `dpsweep resume {name}`")
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -41,6 +41,12 @@ class Interrupted(DpsweepError):
     exit_code = 130
 
 
+class StopRequest(Protocol):
+    """Whether somebody wants the sweep to end (`sweeps.engine.stop_signals.StopSignals`)."""
+
+    requested: Interrupted | None
+
+
 class SweepTracker(Protocol):
     """What the driver tells an experiment tracker (`sweeps.tracking.tracker.Tracker`)."""
 
@@ -155,21 +161,22 @@ class ScheduleCallback(Callback):
         tracker: SweepTracker,
         *,
         watchdog: Watchdog,
+        stop: StopRequest,
         ended: Callable[[TrialRecord], None],
     ) -> None:
         self._schedule = schedule
         self._watchdog = watchdog
+        self._stop = stop
         self._searcher = searcher
         self._envelope = searcher.envelope
         self._tracker = tracker
         self._ended = ended
         self._begun: set[str] = set()
-        self.stop_requested: BaseException | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """The safe place to stop: no result is half taken in."""
-        if self.stop_requested is not None:
-            raise self.stop_requested
+        if self._stop.requested is not None:
+            raise self._stop.requested
         if self._searcher.broken is not None:
             raise self._searcher.broken
         for asked in self._watchdog.look():

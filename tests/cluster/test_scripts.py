@@ -2,7 +2,9 @@
 
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,25 @@ def test_slurm_starts_ray_on_every_node_with_a_token_that_stands_in_no_argument(
     write_program(programs / "ray", "exit 0")  # what symmetric-run does where Ray does not start
     assert run("slurm.sbatch", "quick", "b", tmp_path / "s", env={**stand_in, **job}, shell="bash").returncode == 1
     assert "absolute" in run("slurm.sbatch", "quick", "b", "here", env={**stand_in, **job}, shell="bash").stderr
+
+
+def test_slurm_ends_the_sweep_before_it_queues_the_job_again(stand_in: dict[str, str], tmp_path: Path) -> None:
+    programs, log, ended = tmp_path / "programs", tmp_path / "log", tmp_path / "ended"
+    write_program(programs / "hostname", "echo 10.0.0.1")
+    write_program(programs / "scontrol", f'test "$1" = show && echo n1 || echo "scontrol $*" >> {log}')
+    write_program(programs / "dpsweep", f'echo "dpsweep $*" >> {log}; touch {ended}')
+    write_program(programs / "ray", f"touch {log}; until test -f {ended}; do sleep 0.1; done; echo 'the step ended' >> {log}; exit 130")
+    write_program(programs / "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
+    job = {"SLURM_SUBMIT_DIR": str(CLUSTER_DIR.parent), "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_NUM_NODES": "1"}
+    line = ["bash", str(CLUSTER_DIR / "slurm.sbatch"), "quick", "a", str(tmp_path / "s")]
+    with subprocess.Popen(line, env={**stand_in, **job}) as batch:
+        while not log.exists():
+            time.sleep(0.1)
+        batch.send_signal(signal.SIGUSR1)
+        assert batch.wait(timeout=60) == 0
+    said = log.read_text().splitlines()
+    assert said[0] == f"dpsweep cancel a --storage {tmp_path / 's'}"
+    assert sorted(said[1:]) == ["scontrol requeue 4711", "the step ended"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from sweeps.engine import driver as driver_module
 from sweeps.engine.driver import resume_sweep, run_sweep
 from sweeps.engine.schedule import Schedule
 from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher, _last_line
+from sweeps.engine.stop_signals import StopSignals
 from sweeps.engine.watchdog import Watchdog
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
@@ -93,7 +94,8 @@ def test_a_trial_that_no_worker_came_to_start_is_told_to_the_tracker_from_its_st
         spec, accountant, Reservations(spec, ledger, accountant, validation=None, cohort="dd", key_id="k"), terms=terms_of(spec)
     )
     searcher, tracker = ScheduleSearcher(spec, schedule, max_concurrent=1), fake_trials.Tracker(spec)
-    callback = ScheduleCallback(schedule, searcher, tracker, watchdog=Watchdog(spec, timed=True), ended=lambda record: None)
+    watchdog, stop = Watchdog(spec, timed=True), StopSignals("s", is_begun=lambda: True)
+    callback = ScheduleCallback(schedule, searcher, tracker, watchdog=watchdog, stop=stop, ended=lambda record: None)
     for _ in range(spec.max_failures + 1):
         callback.on_trial_error(0, [], SimpleNamespace(config=searcher.suggest("x"), error_file=None))
     assert tracker.events == [("started", "e0.5-000"), ("ended", "e0.5-000")]
