@@ -94,22 +94,24 @@ def run(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOption
     return Results(found=run_sweep(spec, summarize=partial(summarize, spec)), spec=spec)
 
 
-def resume(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> Results:
+def resume(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None, new_attempt: bool = False) -> Results:
     """Goes on with a sweep that was interrupted, however it ended; nothing is doubled. A finished one writes its results again.
 
     Args:
         name: of the sweep.
         storage: folder of the sweeps, or a bucket's URI.
         state: folder of study, key and spool; None: where the sweep began.
+        new_attempt: runs that other packages (torch, numpy, ...) cannot repeat go on with fresh noise, charged again.
 
     Raises:
-        BadInput: there is no such sweep. Refused: another process runs it. Unavailable: its state is not on this machine.
+        BadInput: there is no such sweep. Refused: another process runs it, or open runs cannot be repeated with the packages here.
+        Unavailable: its state is not on this machine.
     """
     from sweeps.engine.driver import resume_sweep
 
     spec = existing_spec(name, storage, state)
     moved = None if state is None else Path(state)
-    return Results(found=resume_sweep(name, storage, state=moved, summarize=partial(summarize, spec)), spec=spec)
+    return Results(found=resume_sweep(name, storage, state=moved, new_attempt=new_attempt, summarize=partial(summarize, spec)), spec=spec)
 
 
 def status(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> dict[str, Any]:

@@ -24,6 +24,9 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
     _add_run(commands, address)
     resume = commands.add_parser("resume", help="continue an interrupted sweep")
     arguments.add_sweep(resume)
+    resume.add_argument(
+        "--new-attempt", action="store_true", help="under other packages: open runs go on with fresh noise, and are charged again"
+    )
     resume.set_defaults(execute=resume_command)
 
     status = commands.add_parser("status", help="show how far a sweep is")
@@ -134,7 +137,7 @@ def resume_command(args: argparse.Namespace) -> int:
     """Continues an interrupted sweep. Nothing is repeated."""
     from sweeps.api.sweep import resume
 
-    return announce(resume(args.name, storage=args.storage, state=args.state))
+    return announce(resume(args.name, storage=args.storage, state=args.state, new_attempt=args.new_attempt))
 
 
 def announce(results: Results) -> int:

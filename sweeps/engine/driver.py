@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -41,6 +41,7 @@ from sweeps.records.folder import found_key, locked, mark_finished, mark_unfinis
 from sweeps.records.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SPEC_FILE, SweepSpec
+from sweeps.records.versions import check_versions, installed_versions
 from sweeps.report.disclosure import save_policy
 from sweeps.report.disclosure_sheet import save_disclosure_sheet
 from sweeps.report.progress import progress_line
@@ -94,6 +95,7 @@ def run_sweep(
     ):
         stop.listen()
         key = new_key(spec)
+        spec = spec.model_copy(update={"versions": installed_versions()})
         spec.save()
         run = _Run(spec, around, facts, terms, key=key, key_lost=False)
         stop.is_begun = lambda: run.has_begun
@@ -114,14 +116,16 @@ def resume_sweep(
     surroundings: Surroundings | None = None,
     *,
     state: Path | None = None,
+    new_attempt: bool = False,
     summarize: Callable[[SweepResults, Any], None] | None = None,
 ) -> SweepResults:
     """Takes a sweep up where its driver ended, however it ended; a finished one only writes its results again.
 
-    With the key lost, trials without an end are charged in full, marked failed and replaced under a new key.
+    With the key lost, trials without an end are charged in full, marked failed and replaced under a new key. `new_attempt`: open runs
+    may go on under other packages with fresh noise, charged again (`sweeps.records.versions`).
 
     Raises:
-        BadInput: no such sweep. Refused: another driver runs it. Interrupted: stopped again.
+        BadInput: no such sweep. Refused: another driver runs it, or other packages cannot go on with it. Interrupted: stopped again.
     """
     spec = require_state(load_spec(name, storage, state))
     check_writable(spec)
@@ -133,9 +137,11 @@ def resume_sweep(
             spec.save()
         check_key(not spec.key_path.exists(), spec)
         key, lost = found_key(spec)
-        with ray_session(spec) as concurrency, _Run(spec, around, facts, terms_of(spec), key=key, key_lost=lost) as run:
+        with ray_session(spec) as concurrency:
             stop.listen()
-            return run.to_the_end(concurrency, summarize, stop)
+            with _Run(spec, around, facts, terms_of(spec), key=key, key_lost=lost, new_attempt=new_attempt) as run:
+                spec.model_copy(update={"versions": installed_versions()}).save()
+                return run.to_the_end(concurrency, summarize, stop)
 
 
 class _Run:
@@ -146,7 +152,15 @@ class _Run:
     """
 
     def __init__(
-        self, spec: SweepSpec, around: Surroundings, facts: DatasetFacts, terms: SweepTerms, *, key: SweepKey, key_lost: bool
+        self,
+        spec: SweepSpec,
+        around: Surroundings,
+        facts: DatasetFacts,
+        terms: SweepTerms,
+        *,
+        key: SweepKey,
+        key_lost: bool,
+        new_attempt: bool = False,
     ) -> None:
         self._spec = spec
         self._around = around
@@ -167,7 +181,7 @@ class _Run:
             if any(split.region != "all" for split in spec.space.splits_in_use):
                 views, data = views_text(spec.space.splits_in_use), any_config(spec).data
                 self._ledger.publish(spec.name, cohort=facts.cohort, dataset=data.in_private_place, views=views)
-            self._schedule = self._restored(key_lost=key_lost)
+            self._schedule = self._restored(key_lost=key_lost, new_attempt=new_attempt)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -178,7 +192,7 @@ class _Run:
         if self._finished and kind is None and not waiting_bytes(self._spec.state_dir):
             mark_finished(self._spec)
 
-    def _restored(self, *, key_lost: bool) -> Schedule:
+    def _restored(self, *, key_lost: bool, new_attempt: bool) -> Schedule:
         spec, around, facts, key = self._spec, self._around, self._facts, self._key
         reservations = Reservations(
             spec,
@@ -192,7 +206,12 @@ class _Run:
         clock = None if facts.protected else time.monotonic
         selection = Selection(spec, key) if spec.space.sweep.regime.is_selection else None
         schedule = Schedule(spec, around.accountant, reservations, terms=self._terms, selection=selection, clock=clock)
-        schedule.restore(key_lost=key_lost)
+
+        def may_repeat(open_runs: Sequence[str]) -> None:
+            now = installed_versions()
+            check_versions(spec.versions, now, sweep=spec.name, open_runs=open_runs, new_attempt=new_attempt, say=around.say)
+
+        schedule.restore(key_lost=key_lost, may_repeat=may_repeat)
         return schedule
 
     @property

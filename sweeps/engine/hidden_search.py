@@ -60,6 +60,13 @@ class HiddenSearch:
             every = (self._selection.candidate(epsilon, number) for number in range(self._selection.count(epsilon)))
             self._waiting[epsilon] = deque(record for record in every if record.trial_id not in known)
 
+    def is_begun(self, epsilon: float) -> bool:
+        """Whether trials of an ε have ended or begun on the disk."""
+        return bool(list(self._selection.ended(epsilon))) or any(
+            self._selection.folder(self._selection.candidate(epsilon, number).trial_id).exists()
+            for number in range(self._selection.count(epsilon))
+        )
+
     def __contains__(self, trial_id: str) -> bool:
         """Whether the trial runs under the seal."""
         return trial_id in self._running

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,9 +122,15 @@ class Schedule:
         free = len(self.terms.references)
         return free + sum(self._planned_at(epsilon) for epsilon in self._spec.space.sweep.epsilons)
 
-    def restore(self, *, key_lost: bool) -> None:
+    def restore(self, *, key_lost: bool, may_repeat: Callable[[Sequence[str]], None] = lambda trials: None) -> None:
         """Takes up what studies and reports remember. Trials without an end are handed out again, or, when the key is
-        lost, charged in full and replaced (their randomness cannot be repeated)."""
+        lost, charged in full and replaced (their randomness cannot be repeated).
+
+        Args:
+            key_lost: whether it is.
+            may_repeat: is asked, before anything is changed, with the private runs that have begun and not ended; raises where they
+                must not go on.
+        """
         found = [(self._planner.planned(record), replaced) for record, replaced in self._studies.records()]
         reported = self._reported({record.trial_id: record for record, _ in found})
         found = [
@@ -132,6 +138,8 @@ class Schedule:
             for record, replaced in found
         ]
         self._reservations.require_standing(record for record, _ in found)
+        if not key_lost:
+            may_repeat(self._begun_and_open(record for record, replaced in found if not replaced))
         for record, replaced in found:
             self._roster.put(record)
             if replaced:
@@ -150,6 +158,14 @@ class Schedule:
         self._reservations.settle_ended(record for record in self._roster if record.is_finished)
         if self._hidden is not None:
             self._hidden.restore([e for e in self._spec.space.sweep.epsilons if self._studies.is_selected(e)])
+
+    def _begun_and_open(self, records: Iterable[TrialRecord]) -> list[str]:
+        waiting = (record for record in records if not record.is_finished and record.config.spends_privacy)
+        begun = [record.trial_id for record in waiting if record.curve or standing_of(self._spec, record.trial_id).is_begun]
+        if self._hidden is not None:
+            epsilons = self._spec.space.sweep.epsilons
+            begun += [str(TrialId.selection(e)) for e in epsilons if self._hidden.is_begun(e) and not self._studies.is_selected(e)]
+        return begun
 
     def _end_early(self, record: TrialRecord) -> None:
         """The end of a trial whose stop was decided before a driver was killed; Optuna may not have heard of the report behind it."""

@@ -15,6 +15,7 @@ from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import SpaceFile
 from sweeps.ledger.charges import FilterTerms
+from sweeps.records.versions import refuse_later_version
 from sweeps.records.warm_start import WarmStart
 from sweeps.storage.bucket import check_uri, is_uri
 from sweeps.storage.urls import check_tracking_scheme, default_store, has_credentials, has_password, sqlite_url
@@ -84,6 +85,7 @@ class SweepSpec(Part):
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL; None: SQLite in the storage")
     trial_function: str = RUN_TRIAL
     warm_start: WarmStart | None = Field(default=None, description="the settings of an earlier sweep that this one begins with")
+    versions: dict[str, str] = Field(default_factory=dict, description="package → version of the last driver; empty before the first one")
     privacy_filter: FilterTerms | None = Field(default=None, description="set when the sweep begins: where q or the steps are searched")
 
     @field_validator("name")
@@ -284,9 +286,11 @@ class SweepSpec(Part):
         """Parses a spec.json.
 
         Raises:
-            Corrupt: it is not a valid spec.
+            Corrupt: it is not a valid spec. Refused: a later dpsweep wrote it.
         """
         try:
-            return parse_config(cls, json.loads(content))
+            document = json.loads(content)
+            refuse_later_version(document, where=where)
+            return parse_config(cls, document)
         except ValueError as error:
             raise Corrupt(f"{where} is not a sweep's spec: {error}") from None

@@ -23,8 +23,9 @@ def people(score: float, *, skill: np.ndarray | None = None, seed: int = 0) -> C
 
 def of_score(share: float) -> Counts:
     """Counts of a model whose score is exactly `share` of the joints, the same for every tenth of the people."""
-    hits = np.full(PEOPLE, JOINTS // 2)
-    hits[: round(PEOPLE * JOINTS * share) - int(hits.sum())] += 1
+    each, rest = divmod(round(PEOPLE * JOINTS * share), PEOPLE)
+    hits = np.full(PEOPLE, each)
+    hits[:rest] += 1
     return np.stack([hits, np.full(PEOPLE, JOINTS)], axis=1)
 
 
