@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpcore.data.annotations import array_of, entry_of, id_of, list_of, load_json, number_of, text_of
+from dpcore.data.annotations import array_of, id_of, list_of, load_json, number_of, text_of
 from dpcore.data.crops import CropBox
 from dpcore.data.importers import check_source, dataset_header
 from dpcore.data.label_checks import ImportTally, check_box, check_keypoints, check_labels, placed
@@ -74,6 +74,8 @@ def import_coco(
     unknown. A file without names is read in COCO's own order of 17. Pelvis and thorax are derived, and labelled where both
     parents are; upper neck and head top are taken where the file names them. There is no head size, so PCKh cannot be counted.
 
+    A person without a bbox is cropped around the labelled keypoints.
+
     Crowds, people with fewer than `min_keypoints` labelled keypoints and annotations of other categories are left out and
     counted.
 
@@ -82,7 +84,7 @@ def import_coco(
         images: folder of the photographs.
         out: folder of the new dataset.
         name, role, protected, cohort, height_px, width_px: see `DatasetHeader`.
-        box_scale: margin around the square hull of the person's box.
+        box_scale: margin around the square hull of the person's box, or of the keypoints where there is none.
         min_keypoints: fewest labelled keypoints.
         category: the category of the people; None: the one that is named like people.
         tally: counts what was noticed and left out.
@@ -262,9 +264,12 @@ def _mapped(
 
 
 def _box_of(reading: _Reading, person: Any, labelled: NDArray[np.float64], *, size_px: tuple[int, int], where: str) -> CropBox:
-    if entry_of(person, "bbox", where=where) is None:
-        raise BadInput(f"{where}: bbox is null; give x, y, width and height of the person")
-    left, top, width, height = (float(v) for v in array_of(person, "bbox", (4,), where=where))
+    if person.get("bbox") is None and len(labelled):
+        reading.tally.unboxed += 1
+        low, high = labelled.min(axis=0), labelled.max(axis=0)
+        left, top, width, height = (float(v) for v in (*low, *(high - low + 1)))  # whole pixels, the first and the last included
+    else:
+        left, top, width, height = (float(v) for v in array_of(person, "bbox", (4,), where=where))
     if not (math.isfinite(left) and math.isfinite(top) and 0 < max(width, height) < math.inf):
         raise BadInput(f"{where}: bbox must be finite and not empty, given {[left, top, width, height]}")
     _check_form(np.array([left, top, width, height]), labelled, size_px=size_px, where=where)

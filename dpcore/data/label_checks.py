@@ -26,12 +26,14 @@ class ImportTally:
         unplaced: joints said to be labelled at (0, 0) or (-1, -1); they are taken as not labelled.
         outside: labelled joints outside their photograph.
         unlabelled: people without any labelled joint.
+        unboxed: people whose file gives no box: theirs is the hull of their keypoints.
         left_out: people who were not imported, by reason.
     """
 
     unplaced: int = 0
     outside: int = 0
     unlabelled: int = 0
+    unboxed: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
@@ -40,6 +42,7 @@ class ImportTally:
             (self.unplaced, "joints marked as labelled at (0, 0) or (-1, -1): taken as not labelled"),
             (self.outside, "labelled joints outside their photograph"),
             (self.unlabelled, "people without any labelled joint"),
+            (self.unboxed, "people without a bbox: cropped around their labelled keypoints"),
         )
         noticed = [f"{count} {what}" for count, what in counted if count]
         return noticed + [f"{count} left out: {reason}" for reason, count in sorted(self.left_out.items())]

@@ -85,8 +85,11 @@ def run(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOption
         DpsweepError: Ctrl-C or a full disk ended it; `resume` goes on. What was reserved stays charged.
     """
     from sweeps.engine.driver import run_sweep
+    from sweeps.tracking.mlflow_connection import unused_address
 
     spec = spec_of(space, options)
+    if (unused := unused_address(spec.tracking_uri, used=spec.resolved_tracking_uri)) is not None:
+        print(f"dpsweep: {unused}", file=sys.stderr)
     if spec.tracking_uri is not None:
         from sweeps.tracking.tracker import check_tracking
 

@@ -133,7 +133,14 @@ def check_nodes(nodes: Sequence[NodeFacts] | str, *, storage: Path | str) -> lis
         for node in nodes
         if node.error is not None
     ]
-    judges: tuple[Callable[[Sequence[NodeFacts]], Check], ...] = (check_packages, check_versions, check_gpus, check_clocks, check_disk)
+    judges: tuple[Callable[[Sequence[NodeFacts]], Check], ...] = (
+        check_file_system,
+        check_packages,
+        check_versions,
+        check_gpus,
+        check_clocks,
+        check_disk,
+    )
     return [*silent, check_storage(answered, storage), *(judge(answered) for judge in judges)]
 
 
@@ -147,6 +154,21 @@ def check_storage(nodes: Sequence[NodeFacts], storage: Path | str) -> Check:
         return Check(name="storage", state="fail", found="; ".join(wrong), remedy=remedy)
     kind, many = "bucket" if is_uri(storage) else "folder", "s" if len(nodes) != 1 else ""
     return Check(name="storage", state="ok", found=f"{storage} is one {kind} for {len(nodes)} node{many}, writable")
+
+
+def check_file_system(nodes: Sequence[NodeFacts]) -> Check:
+    """Says where the storage lies on a network file system: SQLite keeps no write-ahead log there, and the locks of several hosts are
+    not always kept."""
+    found = {node.node: node.storage_type for node in nodes if node.storage_type is not None}
+    if not found:
+        return Check(name="filesystem", state="ok", found="the storage is a local disk or a bucket")
+    shown = ", ".join(f"{kind} on {node}" for node, kind in found.items())
+    return Check(
+        name="filesystem",
+        state="warn",
+        found=f"the storage is {shown}: the SQLite ledger there keeps no write-ahead log, and is safe for one host at a time",
+        remedy="where several hosts run sweeps at once, keep the ledger on a server: --ledger postgresql+psycopg://HOST/DATABASE",
+    )
 
 
 def check_packages(nodes: Sequence[NodeFacts]) -> Check:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.errors import DpsweepError
+from sweeps.ledger.database import network_type
 from sweeps.storage.bucket import Bucket, is_uri
 
 PACKAGES = ("dpsweep", "ray", "torch", "mlflow", "optuna", "opacus", "dp-accounting", "numpy", "pyarrow")
@@ -37,6 +38,7 @@ class NodeFacts:
         versions: package (and python) to version, as installed there.
         ray_gpus: GPUs that Ray hands out there. torch_gpus: GPUs that torch finds there.
         strangers: what was put in the place of dpsweep's own packages there, each with the remedy.
+        storage_type: of the network file system that the storage lies on there; None for a local one or a bucket.
         storage_error: why the storage cannot be written or is another one than the asker's; None: it can, and is not.
         free_bytes: of the storage and of the folder of temporary files.
         clock_skew_s: its clock less the asker's. clock_error_s: half the time that the question took, a bound on the skew's error.
@@ -48,6 +50,7 @@ class NodeFacts:
     ray_gpus: float = 0.0
     torch_gpus: int = 0
     strangers: tuple[str, ...] = ()
+    storage_type: str | None = None
     storage_error: str | None = None
     free_bytes: dict[str, int]
     clock_skew_s: float = 0.0
@@ -97,6 +100,7 @@ def describe_node(folder: str, mark: str, name: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
         "torch_gpus": _torch_gpus(),
         "strangers": _strangers(),
+        "storage_type": None if is_uri(folder) else network_type(Path(folder)),
         "storage_error": storage_error(folder, mark, name),
         "free_bytes": {str(place): shutil.disk_usage(place).free for place in places},
     }

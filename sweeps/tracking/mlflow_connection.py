@@ -38,6 +38,22 @@ def take_credentials(uri: str) -> str:
     return without_user(uri)
 
 
+def unused_address(tracking_uri: str | None, *, used: str) -> str | None:
+    """A line about the MLFLOW_TRACKING_URI of the environment where runs go elsewhere; None where there is nothing to say.
+
+    It is not taken as the default: whoever reaches that server would read the results of a sweep that nobody sent there on purpose.
+
+    Args:
+        tracking_uri: what was given.
+        used: where runs go.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not named or tracking_uri is not None:
+        return None
+    shown = without_user(named)
+    return f"MLFLOW_TRACKING_URI is {shown} and is not used: runs go to {used}; give --tracking-uri {shown} to send them there"
+
+
 def prepare_mlflow() -> None:
     """Sets the variables that MLflow reads on import and on each request: short waits, no usage telemetry, no migration log.
 

@@ -29,7 +29,7 @@ def states(checks: list[doctor.Check]) -> dict[str, str]:
 
 def test_nodes_that_are_well_pass_every_check() -> None:
     checks = doctor.check_nodes([WELL, OTHER], storage=Path("/mnt"))
-    assert states(checks) == dict.fromkeys(("storage", "packages", "versions", "gpus", "clocks", "disk"), "ok")
+    assert states(checks) == dict.fromkeys(("storage", "filesystem", "packages", "versions", "gpus", "clocks", "disk"), "ok")
     assert all(check.remedy is None for check in checks)
     assert doctor.is_healthy(checks)
 
@@ -43,6 +43,7 @@ def test_nodes_that_are_well_pass_every_check() -> None:
         (replace(OTHER, ray_gpus=1), "gpus", "fail", "10.0.0.2: Ray has 1, torch sees 0"),
         (replace(OTHER, torch_gpus=1), "gpus", "warn", "10.0.0.2: Ray has 0, torch sees 1"),
         (replace(OTHER, storage_error="cannot be written (Permission denied)"), "storage", "fail", "/mnt on 10.0.0.2 cannot be written"),
+        (replace(OTHER, storage_type="nfs4"), "filesystem", "warn", "nfs4 on 10.0.0.2: the SQLite ledger there keeps no write-ahead log"),
         (replace(OTHER, clock_skew_s=-5.0, clock_error_s=0.5), "clocks", "warn", "10.0.0.2 is off by 4.5 s"),
         (replace(OTHER, clock_skew_s=90.0), "clocks", "fail", "10.0.0.2 is off by 90.0 s"),
         (replace(OTHER, free_bytes={"/tmp": 5 * GIB}), "disk", "warn", "5.0 GiB .*10.0.0.2"),

@@ -203,7 +203,6 @@ def test_an_absolute_path_is_refused(tmp_path: Path, images: Path) -> None:
     [
         ({"bbox": [54, 120, 190, 300]}, "reads as x1 y1 x2 y2"),
         ({"bbox": [200, 300, 20, 10]}, "no labelled keypoint lies in bbox"),
-        ({"bbox": None}, "bbox is null"),
         (
             {"keypoints": [v / 400 if i % 3 < 2 else v for i, v in enumerate(coco_of_person("a.png")["annotations"][0]["keypoints"])]},
             "fractions",
@@ -333,3 +332,14 @@ def test_a_huge_picture_is_refused_by_its_size(tmp_path: Path, images: Path) -> 
     for name in ("panorama.png", "larger.png"):
         with pytest.raises(BadInput, match=rf"record 0 \({name}\): image .* (has|is too large)"):
             hrnet(tmp_path, [hrnet_of_person(name)])
+
+
+@pytest.mark.parametrize("given", ["absent", "null"])
+def test_a_person_without_a_box_is_cropped_around_the_labelled_keypoints(tmp_path: Path, images: Path, given: str) -> None:
+    document = coco_of_person("a.png", bbox=None)
+    if given == "absent":
+        del document["annotations"][0]["bbox"]
+    tally = ImportTally()
+    dataset = coco(tmp_path, document, tally=tally)
+    assert (misplaced(dataset), labelled(dataset)) == ([], 14)
+    assert tally.lines() == ["1 people without a bbox: cropped around their labelled keypoints"]
