@@ -252,6 +252,11 @@ def _refuse_unsafe(module: nn.Module) -> None:
             raise BadInput(f"layer {name or 'module'} ({type(layer).__name__}) keeps batch statistics; fold it or use GroupNorm")
         if isinstance(layer, _UNKEYED) and layer.p > 0:
             raise BadInput(f"layer {name or 'module'} ({type(layer).__name__}) draws outside the trial's streams; set p to 0")
+        if getattr(layer, "padding_mode", "zeros") != "zeros" and any(p.requires_grad for p in layer.parameters(recurse=False)):
+            raise BadInput(
+                f"layer {name or 'module'} ({type(layer).__name__}) pads by {layer.padding_mode}, and its per-example gradient is computed "
+                "for zeros; set padding_mode to zeros, or freeze it"
+            )
     if not any(p.requires_grad for p in module.parameters()):
         raise BadInput("the module has no trainable parameter: choose another model.freeze")
 

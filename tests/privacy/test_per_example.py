@@ -197,6 +197,8 @@ def test_a_parameter_that_the_hooks_miss_is_named_not_skipped() -> None:
     [
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "BatchNorm2d"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.1)), "Dropout"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")), "pads by circular"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "pads by reflect"),
         (nn.Conv2d(3, 4, 3).requires_grad_(False), "no trainable parameter"),
     ],
 )
