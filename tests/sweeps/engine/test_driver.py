@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,7 +164,9 @@ def test_an_interruption_before_the_first_trial_can_be_resumed_as_it_says(
     with pytest.raises(Interrupted):
         run_sweep(spec, fake_trials.surroundings())
     assert read_results(spec.sweep_dir).records == ()
-    assert SweepSpec.load("s", spec.storage) == spec
+    kept = SweepSpec.load("s", spec.storage)
+    assert kept.versions["dpsweep"] == version("dpsweep")
+    assert kept.model_copy(update={"versions": {}}) == spec
 
 
 def test_an_address_that_is_none_is_bad_input(spec: SweepSpec) -> None:
