@@ -16,8 +16,9 @@ from scipy import stats
 from torch import Tensor
 
 from dpcore.errors import BadInput, Refused
+from dpcore.privacy import mechanism as mechanism_module
 from dpcore.privacy.mechanism import Mechanism, Randomness, Sources
-from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey, poisson_sample
+from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream, SweepKey, poisson_sample
 from dpcore.privacy.subspace import SubspaceBasis
 
 SIZE = 6
@@ -249,6 +250,22 @@ def test_what_is_sampled_is_what_the_accountant_is_told(toy: Any) -> None:
     executed = mechanism.executed
     assert executed is not None
     assert (executed.sampling_prob, executed.noise_multiplier, executed.steps) == (0.25, 1.25, 20)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "nonprivate"])
+def test_units_are_drawn_with_the_very_probability_of_the_config(toy: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To all its digits: a quarter hides what rounding does."""
+    asked = []
+
+    def listening(stream: RandomStream, count: int, sampling_prob: float) -> Indices:
+        asked.append((count, sampling_prob))
+        return poisson_sample(stream, count, sampling_prob)
+
+    monkeypatch.setattr(mechanism_module, "poisson_sample", listening)
+    config = toy.config(method, **{"data.nominal_examples": 4129, "stages.private.expected_batch_size": 37})
+    source = toy.source(records(40), records(40, seed=1))
+    toy.mechanism(config, source, noise_multiplier=None if method == "nonprivate" else 1.25).direction(0)
+    assert asked == [(40, 37 / 4129)]
 
 
 def test_the_divisor_is_the_expected_batch_size_whatever_was_drawn(toy: Any) -> None:

@@ -1,5 +1,6 @@
 """A trial that is interrupted at any step and resumed is bit for bit the undisturbed one, or says why it cannot be."""
 
+import stat
 from collections.abc import Callable
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -274,6 +275,14 @@ def test_a_checkpoints_tensors_lie_where_torch_puts_new_ones(tmp_path: Path) -> 
         loaded = store.load_checkpoint()
     assert loaded is not None
     assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.tensors.values())
+
+
+def test_a_checkpoint_is_for_its_owner_alone(make_trial: Callable[..., Trial], tmp_path: Path) -> None:
+    """It holds weights that were never released: those between two reports."""
+    trial, folder = make_trial(), tmp_path / "trial"
+    trial.run_until_killed(RuntimeFlags(physical_batch_size=16, report_every_steps=2, checkpoint_every_steps=2), folder, in_step=3)
+    (kept,) = folder.glob("checkpoint-*")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
 
 
 def test_a_trial_ends_on_its_rung_and_goes_on_from_there_to_the_very_weights_of_the_undisturbed_one(

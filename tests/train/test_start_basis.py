@@ -219,3 +219,11 @@ def test_files_from_public_views_are_for_their_owner_alone_and_purged_with_them(
     assert "datasets" not in json.loads((of_views / "meta.json").read_text())
     assert of_views in purge_caches("private", places)
     assert of_public.is_dir()
+
+
+def test_a_file_from_a_start_that_saw_views_is_for_its_owner_alone(places: Places, make_config: Make) -> None:
+    start = {"start": "public_view", "stages__public_view": {"steps": 2, "batch_size": 8}}
+    basis_of(make_config("feature_projected", subspace={"rank": 4, "examples": 16, "source": "public"}, **start), places)
+    (folder,) = [path for path in (places.cache_dir / "bases").iterdir() if path.is_dir()]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert "datasets" not in read_json(folder / "meta.json")

@@ -10,14 +10,16 @@ import pytest
 from PIL import Image
 from spaces import DOCUMENT, space
 
-from dpcore.config import Places
+from dpcore.config import Places, SplitConfig
 from dpcore.data.importers import import_hrnet
 from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Refused
 from sweeps.engine.driver import plan_of
 from sweeps.engine.preflight import describe_dataset
+from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.totals import views_text
 from sweeps.records.cohort_ledger import bind_ledger
 from sweeps.records.spec import SweepSpec
 
@@ -124,3 +126,19 @@ def test_look_alikes_are_said_once_a_dataset_by_the_names_that_the_space_has(pla
     said = describe_dataset(SweepSpec(name="s", space=checked, places=places, storage=tmp_path / "storage")).look_alikes
     assert len(said) == 1
     assert said[0].startswith("1 pictures of open/train look like pictures of clinic/train")
+
+
+def test_views_that_the_ledger_says_are_out_join_with_those_of_a_sweep_whatever_became_of_their_cache(
+    spec: SweepSpec, tmp_path: Path
+) -> None:
+    validation_set(spec, tmp_path)
+    sections = {"trial": dict(spec.space.trial), "search": {**SEARCH, "public_batch_size": {"choice": [4], "when": FEATURE}}}
+    splits = {"blur": {"transform": "gaussian_blur", "sigma_px": 4, "region": "background"}}
+    later = spec.model_copy(update={"space": space(splits=splits, **sections)})
+    facts = describe_dataset(later)
+    ledger = Ledger(later.resolved_ledger_url)
+    head = SplitConfig(name="head", transform="pixelate", cell_px=8, region="head")
+    ledger.publish("earlier", cohort=facts.cohort, dataset="private", views=views_text([head]))
+    ledger.close()
+    with pytest.raises(Refused, match=r"views that hide background and views that hide head together show \d+ of 12 records"):
+        describe_dataset(later)

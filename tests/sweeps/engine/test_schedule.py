@@ -125,6 +125,18 @@ def test_every_private_trial_is_reserved_before_it_is_handed_out(tmp_path: Path)
     assert len(ledger.lines()) == 2 * (8 + 4)
 
 
+def test_a_line_holds_noise_and_probability_of_its_plan_to_all_their_digits(tmp_path: Path) -> None:
+    stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 7}}
+    data = {**spaces.DOCUMENT["trial"]["data"], "nominal_examples": 1013}
+    sweep = {"epsilons": [0.937], "delta": 3.17e-5}
+    spec = spec_of(tmp_path, sweep=sweep, trial={"data": data, "stages": stages}, references={"floor": False, "ceiling": False})
+    plan = schedule_of(spec).next().plan
+    (line,) = reserved_in(spec)
+    assert (line.noise_multiplier, line.sampling_prob, line.epsilon, line.delta) == (1 / 0.937, 7 / 1013, 0.937, 3.17e-5)
+    assert plan is not None
+    assert (plan.noise_multiplier, plan.sampling_prob) == (line.noise_multiplier, line.sampling_prob)
+
+
 def test_the_sweep_waits_for_running_trials_before_control_and_seeds(tmp_path: Path) -> None:
     schedule = schedule_of(spec_of(tmp_path))
     running = [schedule.next() for _ in range(11)]

@@ -79,6 +79,16 @@ def test_a_training_that_ended_leaves_no_key_beside_its_model(request_of_a_file:
     assert lines_of(request_of_a_file) == ["reserve", "settle"]
 
 
+def test_a_training_is_charged_to_its_people_at_its_noise_and_probability_to_all_their_digits(request_of_a_file: TrainRequest) -> None:
+    changed = request_of_a_file.config.changed(
+        **{"epsilon": 0.937, "data.nominal_examples": 1013, "stages.private.expected_batch_size": 7, "delta": 3.17e-5}
+    )
+    train_fresh(replace(request_of_a_file, exported=ExportedConfig(config=changed)))
+    line = Ledger(str(request_of_a_file.ledger_url)).lines()[0]
+    assert (line.noise_multiplier, line.sampling_prob, line.epsilon, line.delta) == (1 / 0.937, 7 / 1013, 0.937, 3.17e-5)
+    assert (line.cohort, line.dataset) == ("d" * 8, changed.data.private)
+
+
 @pytest.mark.parametrize(
     ("fault", "told", "how"),
     [
