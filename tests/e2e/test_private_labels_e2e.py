@@ -34,7 +34,7 @@ def test_a_dataset_cut_from_labels_is_refused_before_anything_is_written(
     cli: Cli, write_space: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = cli.data_dir / "annotated" / "private"
-    cli.ok("data", "synth", "--domain", "private", "--count", "8", "--role", "PRIVATE", "--out", folder)
+    cli.ok("data", "synth", "--domain", "private", "--count", "80", "--role", "PRIVATE", "--out", folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "crops": "labels"}))
     space = write_space(SPACE.replace("tiny/private", "annotated/private"))
