@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from sweeps.api.results import Results, WrittenReport, best, read_results, report
     from sweeps.api.specs import SweepOptions, new_spec
     from sweeps.api.sweep import Plan, cancel, plan, resume, run, status
-    from sweeps.api.trials import Trained, evaluate, pretrain, train
+    from sweeps.api.trials import Trained, claim, evaluate, pretrain, train
     from sweeps.ledger.ledger import Ledger
+    from sweeps.models.claims import ModelClaim
     from sweeps.pricing.budget import Budget
     from sweeps.records.results import TrialRecord
     from sweeps.records.spec import SweepSpec
@@ -46,7 +47,8 @@ _NAMES_IN = {
     "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
     "sweeps.api.sweep": ("Plan", "cancel", "plan", "resume", "run", "status"),
-    "sweeps.api.trials": ("Trained", "evaluate", "pretrain", "train"),
+    "sweeps.api.trials": ("Trained", "claim", "evaluate", "pretrain", "train"),
+    "sweeps.models.claims": ("ModelClaim",),
     "sweeps.ledger.ledger": ("Ledger",),
     "sweeps.pricing.budget": ("Budget",),
     "sweeps.records.results": ("TrialRecord",),
@@ -63,6 +65,7 @@ __all__ = [
     "DpsweepError",
     "Ledger",
     "LedgerReading",
+    "ModelClaim",
     "NotReplayable",
     "OutOfMemory",
     "Plan",
@@ -76,6 +79,7 @@ __all__ = [
     "WrittenReport",
     "best",
     "cancel",
+    "claim",
     "epsilon",
     "evaluate",
     "load_space",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpcore.errors import Unavailable
-from sweeps.records.export import best_trial, export_trial, write_exported
+from sweeps.records.export import Price, best_trial, export_trial, write_exported
 from sweeps.records.publication import REPORT, load_spec, publish, require_state, results_at_hand
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.results import read_results as read_tables
@@ -152,9 +152,11 @@ def read_results(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str
     Raises:
         BadInput: there is no such sweep, or nothing has come out yet. Corrupt: a table does not read.
     """
+    from sweeps.pricing.selection import with_releases
+
     spec = load_spec(name, storage, None if state is None else Path(state))
     with results_at_hand(spec) as folder:
-        found = read_tables(folder)
+        found = with_releases(read_tables(folder), spec.space)
     has_state = spec.bucket_uri is None or (spec.state_dir / SPEC_FILE).is_file()
     return Results(found=priced_now(found, spec) if has_state else found, spec=spec)
 
@@ -178,6 +180,47 @@ def _without_guarantee(found: SweepResults) -> SweepResults:
     return replace(found, composed_epsilon=math.inf, sweep_epsilon=None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best trial of a sweep at an ε, and what choosing the best of each ε cost."""
+
+    record: TrialRecord
+    price: Price
+
+    def document(self) -> dict[str, Any]:
+        """What `dpsweep best --json` prints. `epsilon_spent` of a private selection's winner is that of its selection."""
+        record = self.record
+        return {
+            "epsilon_target": record.epsilon,
+            "epsilon_spent": record.epsilon_spent,
+            "delta": record.delta if record.delta is not None else record.config.delta,
+            "method": record.config.method,
+            "pckh_50": record.pckh_50,
+            "pckh_10": record.pckh_10,
+            "trial_id": record.trial_id,
+            "fingerprint": record.fingerprint,
+            "price": self.price.model_dump(mode="json"),
+        }
+
+
+def best_with_price(
+    name: str,
+    epsilon: float,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    state: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Best:
+    """`best`, with the price of the choice."""
+    from sweeps.models.claims import price_of
+
+    results = read_results(name, storage=storage, state=state)
+    found = Best(record=results.best(epsilon), price=price_of(results.spec, results.found))
+    if out is not None:
+        write_exported(export_trial(found.record, results.spec, found.price), Path(out))
+    return found
+
+
 def best(
     name: str,
     epsilon: float,
@@ -186,32 +229,13 @@ def best(
     state: str | Path | None = None,
     out: str | Path | None = None,
 ) -> TrialRecord:
-    """The best trial of a sweep at an ε; `out` takes its config as the file that `train` reads.
+    """The best trial of a sweep at an ε; `out` takes its config as the file that `train` reads, with what it spent and cost.
 
     Raises:
         BadInput: there is no such sweep or ε, no trial there is done, or `out` is in no folder.
-        Refused: `out` holds another config.
+        Refused: `out` holds another config. Unavailable: the ledger that has the price can't be reached.
     """
-    spec = load_spec(name, storage, None if state is None else Path(state))
-    with results_at_hand(spec) as folder:
-        record = best_trial(read_tables(folder), epsilon)
-    if out is not None:
-        write_exported(export_trial(record, spec), Path(out))
-    return record
-
-
-def best_document(record: TrialRecord) -> dict[str, Any]:
-    """What `dpsweep best --json` prints."""
-    return {
-        "epsilon_target": record.epsilon,
-        "epsilon_spent": record.epsilon_spent,
-        "delta": record.delta if record.delta is not None else record.config.delta,
-        "method": record.config.method,
-        "pckh_50": record.pckh_50,
-        "pckh_10": record.pckh_10,
-        "trial_id": record.trial_id,
-        "fingerprint": record.fingerprint,
-    }
+    return best_with_price(name, epsilon, storage=storage, state=state, out=out).record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,11 +269,12 @@ def report(
         Unavailable: the state or the ledger can't be reached.
     """
     from sweeps.pricing.sealed import unseal_ceiling
+    from sweeps.pricing.selection import with_releases
     from sweeps.report.curves import save_epsilon_curves
     from sweeps.report.report import build_report, write_report
 
     spec = require_state(load_spec(name, storage, None if state is None else Path(state)))
-    found = priced_now(read_tables(spec.sweep_dir), spec)
+    found = priced_now(with_releases(read_tables(spec.sweep_dir), spec.space), spec)
     if show_sealed:
         found = _without_guarantee(unseal_ceiling(found, spec))
     built = build_report(found, spec=spec)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dpcore.config import Places
-from dpcore.errors import BadInput, Refused
+from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
+from sweeps.records.spec import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
+    from dpcore.train.reports import Report
     from sweeps.models.claims import ModelClaim
+    from sweeps.models.retrain import TrainRequest
+    from sweeps.records.export import Price
     from sweeps.records.spec import SweepSpec
 
 RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
@@ -22,12 +27,15 @@ class Trained:
     """What a training came to.
 
     Attributes:
-        document: what `dpsweep train --json` prints: ε, δ, method, scores as fractions, trial id, fingerprint.
+        document: what `dpsweep train --json` prints: ε, δ, method, scores as fractions, trial id, fingerprint, and as `model` the
+            registered version (`models:/NAME/VERSION`) or None.
         folder: of the model; None where a replay kept none.
+        not_registered: why MLflow has no version of the model; None where it has, or where a replay repeated one that was there.
     """
 
     document: dict[str, Any]
     folder: Path | None
+    not_registered: str | None = None
 
 
 def train(
@@ -40,6 +48,9 @@ def train(
     cache_dir: str | Path | None = None,
 ) -> Trained:
     """Trains from best.yaml: a new private run with fresh noise, charged to the ledger that the config came from.
+
+    The model gets its claim, and goes into the MLflow of its sweep as a run and a registered version. An MLflow that does not answer
+    fails no training; `how="resume"` on the finished folder registers it later.
 
     Args:
         config: a file that `best(..., out=...)` wrote.
@@ -57,6 +68,7 @@ def train(
     from sweeps.records.export import read_exported
 
     path, keeps = Path(config), how != "replay" or out is not None
+    heard: list[Report] = []
     exported = read_exported(path)
     spec = origin_spec(exported, needed=how == "replay" or (ledger is None and exported.config.spends_privacy))
     request = TrainRequest(
@@ -65,12 +77,29 @@ def train(
         places=_places(spec, data_dir, cache_dir),
         out=Path(out) if out is not None else Path(f"{path.stem}-model"),
         ledger_url=ledger,
+        on_report=heard.append,
     )
     if how == "replay":
-        document = train_replay(request, keep=keeps)
-    else:
-        document = train_fresh(request) if how == "fresh" else train_resumed(request, new_attempt=how == "new_attempt")
-    return Trained(document=document, folder=request.out if keeps else None)
+        return Trained(document=train_replay(request, keep=keeps), folder=request.out if keeps else None)
+    document = train_fresh(request) if how == "fresh" else train_resumed(request, new_attempt=how == "new_attempt")
+    return registered(request, document, heard)
+
+
+def registered(request: TrainRequest, document: dict[str, Any], heard: Sequence[Report]) -> Trained:
+    """A finished training, logged and registered in the MLflow of its sweep, or with the reason why not."""
+    from sweeps.records.results import CurvePoint
+    from sweeps.tracking.registry import FinishedTraining, log_training
+
+    if request.spec is None:
+        reason = "the sweep that the config came from is not at hand, and with it its experiment"
+        return Trained(document={**document, "model": None}, folder=request.out, not_registered=reason)
+    curve = [CurvePoint.of(report) for report in heard]
+    training = FinishedTraining(trial_id=document["trial_id"], config=request.config, folder=request.out, curve=curve)
+    try:
+        version = log_training(request.spec, training)
+    except (Corrupt, Refused, Unavailable) as error:  # the model is there and charged: said, and done again by a resume
+        return Trained(document={**document, "model": None}, folder=request.out, not_registered=str(error))
+    return Trained(document={**document, "model": version}, folder=request.out)
 
 
 def _places(spec: SweepSpec | None, data_dir: str | Path | None, cache_dir: str | Path | None) -> Places:
@@ -81,42 +110,58 @@ def _places(spec: SweepSpec | None, data_dir: str | Path | None, cache_dir: str 
 
 
 def evaluate(
-    checkpoint: str | Path, data: str | Path, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None
+    checkpoint: str | Path,
+    data: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    storage: str | Path = DEFAULT_STORAGE,
+    tracking_uri: str | None = None,
 ) -> dict[str, Any]:
     """PCKh of a trained model on a PUBLIC dataset: what `dpsweep evaluate --json` prints.
 
     Args:
-        checkpoint: folder of a finished trial or of its model; in a bucket the trial's URI.
+        checkpoint: folder of a finished trial or of its model; in a bucket the trial's URI; in MLflow as for `claim`.
         data: a dataset's name or folder.
         data_dir, cache_dir: as for `Places.of`.
+        storage, tracking_uri: as for `claim`.
 
     Returns:
-        `pckh_50` and `pckh_10` as fractions, and what was written down when the model was trained (ε, δ, method, trial id).
+        `pckh_50` and `pckh_10` as fractions, and what was written down when the model was trained (ε, δ, method, trial id). Of a model
+        whose claim was cut off `epsilon_spent` is None, which is said on stderr too.
 
     Raises:
         BadInput: no model or no dataset there, or crops of another size. Refused: the dataset is protected.
     """
     from sweeps.models.evaluation import score_model
-    from sweeps.records.publication import checkpoint_at_hand
+    from sweeps.tracking.registry import model_at_hand
 
-    with checkpoint_at_hand(str(checkpoint)) as folder:
+    with model_at_hand(str(checkpoint), storage=storage, tracking_uri=tracking_uri) as folder:
         scored = score_model(folder, str(data), Places.of(data_dir, cache_dir))
     return {key: scored.meta.get(key) for key in RESULT_KEYS} | {"pckh_50": scored.state.mean(0.5), "pckh_10": scored.state.mean(0.1)}
 
 
-def claim(path: str | Path) -> ModelClaim:
-    """What a model promises, what choosing it cost, and its scores.
+def claim(path: str | Path, *, storage: str | Path = DEFAULT_STORAGE, tracking_uri: str | None = None) -> ModelClaim:
+    """What a model promises, what choosing it cost, and its scores: `.document()` is what `dpsweep claim --json` prints.
 
     Args:
-        path: Folder of a model, a training or a finished trial, in a bucket its URI, or a claim.json.
+        path: Folder of a model, a training or a finished trial, in a bucket its URI, in MLflow `models:/NAME/VERSION` or
+            `models:/NAME@ALIAS`; or a claim.json.
+        storage: Folder of the sweeps, whose own MLflow is asked for `models:/...`.
+        tracking_uri: Of another MLflow; None: `MLFLOW_TRACKING_URI`, else the storage's own.
 
     Raises:
         BadInput: No model there, or its claim was cut off. Corrupt: The claim does not read, or speaks of other weights.
+        Unavailable: Bucket or MLflow does not answer.
+
+    >>> claim("never_made")
+    Traceback (most recent call last):
+    dpcore.errors.BadInput: never_made: no model there; give the folder of a model, a finished trial or a training
     """
     from sweeps.models.claims import load_claim
-    from sweeps.records.publication import checkpoint_at_hand
+    from sweeps.tracking.registry import model_at_hand
 
-    with checkpoint_at_hand(str(path)) as folder:
+    with model_at_hand(str(path), storage=storage, tracking_uri=tracking_uri) as folder:
         return load_claim(folder)
 
 
@@ -138,7 +183,8 @@ def pretrain(
     folder = None if out is None else Path(out)
     if folder is not None and folder.exists():
         raise Refused(f"{folder}: exists already and is not overwritten; give --out a new folder")
-    trained, state = pretrain_public(_values_of(str(config)), Places.of(data_dir, cache_dir), out=folder)
+    values, price = _values_of(str(config))
+    trained, state = pretrain_public(values, Places.of(data_dir, cache_dir), out=folder, price=price)
     return dict.fromkeys(RESULT_KEYS) | {
         "epsilon_spent": 0.0,
         "method": trained.method,
@@ -148,11 +194,11 @@ def pretrain(
     }
 
 
-def _values_of(name_or_path: str) -> dict[str, Any]:
-    """The values of `trial` in a space, or of `config` in a best.yaml."""
+def _values_of(name_or_path: str) -> tuple[dict[str, Any], Price]:
+    """The values of `trial` in a space, or of `config` in a best.yaml, and what choosing them cost."""
     from search_spaces.loader import load_space
     from search_spaces.presets import preset_names
-    from sweeps.records.export import read_exported
+    from sweeps.records.export import UNKNOWN, read_exported
 
     path = Path(name_or_path)
     if (
@@ -160,8 +206,9 @@ def _values_of(name_or_path: str) -> dict[str, Any]:
         and path.is_file()
         and any(line.startswith("config:") for line in path.read_text(encoding="utf-8").splitlines())
     ):
-        return read_exported(path).config.model_dump(mode="json")
-    return load_space(name_or_path).trial
+        exported = read_exported(path)
+        return exported.config.model_dump(mode="json"), UNKNOWN if exported.release is None else exported.release.price
+    return load_space(name_or_path).trial, UNKNOWN
 
 
 def how_of(*, resume: bool, replay: bool, new_attempt: bool) -> How:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,21 @@ def add_parsers(commands: Any) -> None:
 
     evaluate = commands.add_parser("evaluate", help="compute PCKh of a trained model on a dataset")
     evaluate.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="folder of a finished trial or of its model; in a bucket the trial's URI"
+        "checkpoint", metavar="MODEL", help="folder of a finished trial or of its model; in a bucket the trial's URI; models:/NAME/VERSION"
     )
     evaluate.add_argument("--data", metavar="D", required=True, help="a dataset's name or folder")
     arguments.add_places(evaluate)
+    _add_registry(evaluate)
     arguments.add_json(evaluate)
     evaluate.set_defaults(execute=evaluate_command)
 
     claim = commands.add_parser("claim", help="show what a model promises, what choosing it cost, and its scores")
     claim.add_argument(
-        "path", metavar="PATH", help="folder of a model, a training or a finished trial; in a bucket its URI; or a claim.json"
+        "path",
+        metavar="PATH",
+        help="folder of a model, a training or a finished trial; in a bucket its URI; models:/NAME/VERSION or @ALIAS; or a claim.json",
     )
+    _add_registry(claim)
     arguments.add_json(claim)
     claim.set_defaults(execute=claim_command)
 
@@ -68,12 +73,19 @@ def _add_optional_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", metavar="DIR", type=Path, default=None, help="default: the sweep's")
 
 
+def _add_registry(parser: argparse.ArgumentParser) -> None:
+    arguments.add_storage(parser)
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", default=None, help="MLflow that has models:/... (default: MLFLOW_TRACKING_URI, else the storage's)"
+    )
+
+
 def best_command(args: argparse.Namespace) -> int:
     """Prints the winner at an ε and writes best.yaml."""
-    from sweeps.api.results import best, best_document
+    from sweeps.api.results import best_with_price
 
-    record = best(args.name, args.epsilon, storage=args.storage, state=args.state, out=args.out)
-    _print_result(best_document(record), as_json=args.json)
+    found = best_with_price(args.name, args.epsilon, storage=args.storage, state=args.state, out=args.out)
+    _print_result(found.document(), as_json=args.json)
     if args.out is not None and not args.json:
         print(f"written: {args.out}; `dpsweep train {args.out}` trains it with fresh noise, charged to the ledger")
     return 0
@@ -87,7 +99,11 @@ def train_command(args: argparse.Namespace) -> int:
     trained = train(args.config, out=args.out, how=how, ledger=args.ledger, data_dir=args.data_dir, cache_dir=args.cache_dir)
     _print_result(trained.document, as_json=args.json)
     if not args.json and trained.folder is not None:
-        print(f"model: {trained.folder}")
+        print(f"model: {trained.folder}; `dpsweep claim {trained.folder}` says what it promises")
+    if not args.json and trained.document.get("model") is not None:
+        print(f"registered: {trained.document['model']}")
+    if trained.not_registered is not None:
+        print(f"dpsweep: not registered in MLflow: {trained.not_registered}", file=sys.stderr)
     return 0
 
 
@@ -95,7 +111,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """Scores a trained model."""
     from sweeps.api.trials import evaluate
 
-    _print_result(evaluate(args.checkpoint, args.data, data_dir=args.data_dir, cache_dir=args.cache_dir), as_json=args.json)
+    where = {"storage": args.storage, "tracking_uri": args.tracking_uri}
+    _print_result(evaluate(args.checkpoint, args.data, data_dir=args.data_dir, cache_dir=args.cache_dir, **where), as_json=args.json)
     return 0
 
 
@@ -103,7 +120,7 @@ def claim_command(args: argparse.Namespace) -> int:
     """Prints the claim beside a model's weights; one that was cut off, or speaks of other weights, is an error."""
     from sweeps.api.trials import claim
 
-    found = claim(args.path)
+    found = claim(args.path, storage=args.storage, tracking_uri=args.tracking_uri)
     if args.json:
         print_json(found.document())
     else:
@@ -129,5 +146,17 @@ def _print_result(document: dict[str, Any], *, as_json: bool) -> None:
         print(f"trial        {document['trial_id']}  ({document['fingerprint']})")
     print(f"PCKh@0.5     {percent(document['pckh_50'], 2)} %")
     print(f"PCKh@0.1     {percent(document['pckh_10'], 2)} %")
-    if document["epsilon_target"] is not None:
-        print(f"ε            {number(document['epsilon_spent'], 4)} spent of {document['epsilon_target']:g} at δ = {document['delta']:.3g}")
+    target, spent = document["epsilon_target"], document["epsilon_spent"]
+    if target is not None:
+        print(f"ε            {_spent(spent, target)} at δ = {document['delta']:.3g}")
+    if "price" in document:
+        print(f"price        {document['price']['text']}")
+
+
+def _spent(spent: float | None, target: float) -> str:
+    """What a trial spent, beside its target; more than that is what its whole private selection spent."""
+    if spent is None:
+        return f"not known, of {target:g},"
+    if spent > target:
+        return f"{number(spent, 4)} spent by the selection that it won (target of a single run: {target:g})"
+    return f"{number(spent, 4)} spent of {target:g}"

@@ -227,6 +227,8 @@ class _Run:
         try:
             mark_unfinished(self._spec)
             publish(self._spec, SPEC_FILE)
+            if (self._spec.sweep_dir / RESULTS).is_dir():
+                self._write(self._results())  # a price that an earlier driver wrote there would soon be too low
             self._attack_views(tracker)
             self._tell_again(tracker)
             with _heartbeat(self._spec), stop.waiting():

@@ -156,7 +156,8 @@ class HiddenSearch:
                 if winner is not None:
                     winner = as_released(winner, self._spent(epsilon))
                     self._selection.publish(winner)
-                    winner = replace(winner, fulfilled=all(record.fulfilled for record in self._ended[epsilon]))
+                    if not all(record.fulfilled for record in self._ended[epsilon]):
+                        winner = replace(winner, fulfilled=False, epsilon_spent=None)
                 yield epsilon, winner
 
     def forget(self, epsilon: float, *, outcome: str) -> None:

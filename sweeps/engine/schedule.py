@@ -140,7 +140,8 @@ class Schedule:
         self._reservations.require_standing(record for record, _ in found)
         if not key_lost:
             may_repeat(self._begun_and_open(record for record, replaced in found if not replaced))
-        for record, replaced in found:
+        spent = self._reservations.with_spent(record for record, _ in found)
+        for record, (_, replaced) in zip(spent, found, strict=True):
             self._roster.put(record)
             if replaced:
                 self._roster.set_aside(record.trial_id)

@@ -16,6 +16,7 @@ from dpcore.config import Part, parse_config
 from dpcore.durable import read_json, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.claim import PrivacyClaim
+from sweeps.records.export import Price
 
 if TYPE_CHECKING:
     from dpcore.config import TrialConfig
@@ -24,25 +25,6 @@ if TYPE_CHECKING:
 
 CLAIM_FILE = "claim.json"
 MODEL_FOLDER, DOCUMENT_FILE = "model", "model.json"
-
-
-class Price(Part):
-    """What choosing a model's settings cost, in the data that the choice read.
-
-    | epsilon | meaning |
-    |---|---|
-    | a number > 0 | of the whole sweep, at delta, under `accounting` |
-    | 0 | the choice read no private data |
-    | None | no end-to-end guarantee, or not known; `text` says which |
-    """
-
-    accounting: str
-    epsilon: float | None
-    delta: float | None
-    text: str
-
-
-UNKNOWN = Price(accounting="unknown", epsilon=None, delta=None, text="what choosing these settings cost is not known here")
 
 
 class ModelClaim(Part):
@@ -107,8 +89,8 @@ def load_claim(path: Path) -> ModelClaim:
     file = path if path.is_file() else _model_in(path) / CLAIM_FILE
     if not file.is_file():
         raise BadInput(
-            f"{file.parent}: the model has no {CLAIM_FILE}: its claim was cut off, and nothing is known of what it promises; bring the "
-            "file back from where the model came from"
+            f"{file.parent}: the model has no {CLAIM_FILE}: its claim was cut off (or its sweep has not come to its end, which writes it), "
+            "and nothing is known of what it promises; bring the file back from where the model came from"
         )
     try:
         made = parse_config(ModelClaim, json.loads(file.read_bytes()))

@@ -26,7 +26,8 @@ from dpcore.train.saved import load_model, save_model
 from dpcore.train.sources import Inputs
 from dpcore.train.stages import public_network
 from dpcore.train.trial_data import open_trial_data
-from sweeps.models.claims import warning_about
+from sweeps.models.claims import claim_of_training, save_claim, warning_about
+from sweeps.records.export import UNKNOWN, Price
 
 PUBLIC_FIELDS = ("data", "model", "stages", "seed")
 """The parts of a trial that its public stage reads."""
@@ -34,7 +35,7 @@ PUBLIC_FIELDS = ("data", "model", "stages", "seed")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredModel:
-    """PCKh counts of a model, and the facts that were stored when it was trained."""
+    """PCKh counts of a model, and the facts that were stored when it was trained; without its claim, what it spent is not known."""
 
     state: PckhState
     meta: Mapping[str, Any]
@@ -57,16 +58,20 @@ def score_model(folder: Path, data: str, places: Places) -> ScoredModel:
     dataset = open_dataset(data, places)
     if dataset.manifest.protected:
         raise Refused(f"{data} is protected: a score on it would be a release that no ledger holds; evaluate on PUBLIC data")
-    return ScoredModel(state=_score(saved.network, saved.config, dataset, places), meta=saved.meta)
+    meta = saved.meta if warning is None else {**saved.meta, "epsilon_spent": None}
+    return ScoredModel(state=_score(saved.network, saved.config, dataset, places), meta=meta)
 
 
-def pretrain_public(values: Mapping[str, Any], places: Places, *, out: Path | None) -> tuple[TrialConfig, PckhState]:
+def pretrain_public(
+    values: Mapping[str, Any], places: Places, *, out: Path | None, price: Price = UNKNOWN
+) -> tuple[TrialConfig, PckhState]:
     """Trains the public stage that a trial's values describe, or takes it from the cache, and scores it on the validation data.
 
     Args:
         values: The nested values of a TrialConfig. Values that the public stage does not read are ignored.
         places: Folders of datasets and caches. The stage is cached for later trials.
-        out: Folder for the public model; None keeps it only in the cache.
+        out: Folder for the public model with its claim; None keeps it only in the cache.
+        price: What choosing the values cost.
     """
     kept = {field: values[field] for field in PUBLIC_FIELDS if field in values}
     config = parse_config(TrialConfig, {**kept, "method": PUBLIC_ONLY, "start": "public"})
@@ -82,6 +87,7 @@ def pretrain_public(values: Mapping[str, Any], places: Places, *, out: Path | No
             "pckh_10": state.mean(0.1),
         }
         save_model(out, network, config=config, meta=meta)
+        save_claim(out, claim_of_training(config, None, places=places, secure_rng=False), price)
     return config, state
 
 

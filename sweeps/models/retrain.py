@@ -39,12 +39,12 @@ from sweeps.ledger.database import shown
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.ledger.lines import UNFULFILLED
 from sweeps.ledger.totals import views_text
-from sweeps.models.claims import UNKNOWN, Price, claim_of_training, price_of, save_claim
-from sweeps.pricing.selection import winner_claim
+from sweeps.models.claims import claim_of_training, price_of, save_claim
+from sweeps.pricing.selection import epsilon_of_selection, say_spent, winner_claim, with_releases
 from sweeps.pricing.validation import ValidationPlan, plan_validation, score_reservation
 from sweeps.records.charged import open_ledger
 from sweeps.records.cohort_ledger import charged_url
-from sweeps.records.export import ExportedConfig
+from sweeps.records.export import UNKNOWN, ExportedConfig, Price
 from sweeps.records.publication import load_spec, require_state, results_at_hand, trial_at_hand
 from sweeps.records.results import TrialRecord, read_results
 from sweeps.records.spec import SweepSpec
@@ -65,6 +65,7 @@ class TrainRequest:
         places: folders of datasets and caches.
         out: folder of the new model.
         ledger_url: a ledger given on purpose; None charges the ledger of the sweep.
+        on_report: hears every report that was held against the plan.
     """
 
     exported: ExportedConfig
@@ -72,6 +73,7 @@ class TrainRequest:
     places: Places
     out: Path
     ledger_url: str | None
+    on_report: Callable[[Report], None] = lambda report: None
 
     @property
     def config(self) -> TrialConfig:
@@ -197,9 +199,9 @@ def _claim(request: TrainRequest) -> PrivacyClaim:
 
 
 def _price(request: TrainRequest) -> Price:
-    """What choosing the settings cost; not known of settings whose sweep is not at hand."""
+    """What choosing the settings cost; of settings whose sweep is not at hand what their file says."""
     if request.spec is None:
-        return UNKNOWN
+        return UNKNOWN if request.exported.release is None else request.exported.release.price
     with results_at_hand(request.spec) as folder:
         try:
             return price_of(request.spec, read_results(folder))
@@ -340,7 +342,7 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
         raise Unavailable("a replay needs the sweep that the config came from: its key and its recorded digests")
     if keep and request.out.exists():
         raise Refused(f"{request.out} exists already and is not overwritten; give --out another folder")
-    record = read_results(spec.sweep_dir).trial(origin.trial_id)
+    record = with_releases(read_results(spec.sweep_dir), spec.space).trial(origin.trial_id)
     if record.fingerprint != request.config.fingerprint() or record.fingerprint != origin.fingerprint:
         raise Refused(
             f"the config was changed since trial {origin.trial_id}: that is a new private run; leave --replay out and it is charged"
@@ -365,9 +367,13 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
             _claim(request), record, spec.space, claim_of=lambda one: _claim(replace(request, exported=_with(request, one)))
         )
         save_claim(folder, claim, _price(request))
+        selected = epsilon_of_selection(record, spec.space)
+        if selected is not None:
+            say_spent(folder, selected)
         if keep:
             shutil.move(folder, request.out)
-    return _result(request.config, record.trial_id, last)
+    result = _result(request.config, record.trial_id, last)
+    return result if selected is None else {**result, "epsilon_spent": selected}
 
 
 def _with(request: TrainRequest, config: TrialConfig) -> ExportedConfig:
@@ -404,6 +410,7 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
                 f"the replay reached weights {last.weights_digest} at step {last.step}, recorded are {expected[last.step]}: this machine "
                 "does not repeat the trial bit for bit; nothing was written. Without --replay a new private run is charged"
             )
+        request.on_report(last)
         score = last.metrics.get("val/pckh_50")
         shown = "" if score is None else f", PCKh@0.5 {100 * score:.2f} %"
         print(f"{training.trial_id}: step {last.step}{shown}", file=sys.stderr)

@@ -17,6 +17,7 @@ from sweeps.ledger.totals import views_text
 from sweeps.pricing.halving import HALVING
 from sweeps.pricing.plan import Accountant
 from sweeps.pricing.sealed import sealed_reservation
+from sweeps.pricing.selection import as_released, epsilon_of_selection
 from sweeps.pricing.validation import ValidationPlan, score_reservation
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
@@ -162,7 +163,9 @@ class Reservations:
         if single is None:
             return None
         law = selection.terms
-        epsilon = self._accountant.compose([(law.charge(single.spending), 1)], single.delta)
+        epsilon = epsilon_of_selection(one, self._spec.space, self._accountant.compose)
+        if epsilon is None:
+            raise RuntimeError(f"{one.trial_id} is no trial of a private selection")
         # what is hashed with the line is the same whichever trial stands for all
         fingerprint = digest_of({"space": self._spec.space.document(), "epsilon": one.epsilon})
         trial_id = str(TrialId.selection(one.at_epsilon))
@@ -229,6 +232,35 @@ class Reservations:
                     f"{self._spec.studies_at} remembers another {trial_id} than ledger line {line.number} reserved ({wanted.spending}, "
                     f"config {wanted.fingerprint}; there {line.spending}, config {line.fingerprint}): it was changed; put a copy of it back"
                 )
+
+    def with_spent(self, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """Records of a sweep that is taken up, the ended ones with what they spent: from the plan and the steps that ran, because a
+        report may have been lost.
+
+        | ended | spent |
+        |---|---|
+        | done | the whole plan; of a selection's winner what its selection spent |
+        | stopped early, failed | the steps that the ledger says were done; None, not known, where no end stands there |
+        | as something else than was reserved | None: not known |
+        """
+        settled = {line.run: line.steps_done for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "settle"}
+        return [self._with_spent(record, settled.get((self._spec.name, *record.run))) for record in records]
+
+    def _with_spent(self, record: TrialRecord, settled: int | None) -> TrialRecord:
+        plan = record.reserved
+        if not record.fulfilled:
+            return replace(record, epsilon_spent=None)
+        if plan is None or not record.is_finished:
+            return record
+        if record.state == "done":
+            selected = epsilon_of_selection(record, self._spec.space, self._accountant.compose)
+            return as_released(record, selected) if selected is not None else replace(record, epsilon_spent=plan.epsilon_planned)
+        if not record.steps and not settled:  # nothing left its worker
+            return record
+        if settled is None:
+            return replace(record, epsilon_spent=None)
+        steps = max(settled, record.steps)
+        return replace(record, steps=steps, epsilon_spent=self._accountant.spent(plan, steps, self._spec.places.cache_dir))
 
     def _runs_of(self, record: TrialRecord) -> list[tuple[str, str, int]]:
         """The runs that must stand in the ledger once a record ran."""

@@ -35,8 +35,8 @@ from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line, replace_file
 from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.train.reports import EPSILON_SPENT
 from search_spaces.space import Choice, Draw, SelectionLaw, SpaceFile, value_at
-from sweeps.ledger.charges import SelectionTerms
-from sweeps.records.results import CurvePoint, TrialRecord
+from sweeps.ledger.charges import Compose, SelectionTerms
+from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.trial_id import TrialId, epsilon_name
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Selection:
     @property
     def terms(self) -> SelectionTerms:
         """The terms of the selection, as the ledger stores them."""
-        return SelectionTerms(mean_trials=self.law.mean_trials, shape=self.law.shape_number)
+        return terms_of(self.law)
 
     def count(self, epsilon: float) -> int:
         """The secret number of trials at `epsilon`."""
@@ -171,8 +171,7 @@ class Selection:
         """
         source, target = self.folder(winner.trial_id), self._spec.checkpoint_dir(winner.trial_id)
         if source.is_dir() and not target.exists():
-            _say_spent(source / "result.json", winner.epsilon_spent)
-            _say_spent(source / "model" / "model.json", winner.epsilon_spent)
+            say_spent(source, winner.epsilon_spent)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(source, target)
 
@@ -210,17 +209,18 @@ class Selection:
         return PrivateStreams(key=self._key, trial_id=str(TrialId.selection(epsilon)), context=self._spec.name).stream(name, number)
 
 
-def _say_spent(path: Path, epsilon: float | None) -> None:
-    """Sets the spent ε in a document of the trial's, where it stands there."""
-    if not path.is_file():
-        return
-    document = json.loads(path.read_text(encoding="utf-8"))
-    said = document.get("meta", document)
-    if "epsilon_spent" in said:
-        said["epsilon_spent"] = epsilon
-    if EPSILON_SPENT in said.get("metrics", {}):
-        said["metrics"][EPSILON_SPENT] = epsilon
-    replace_file(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+def say_spent(trial: Path, epsilon: float | None) -> None:
+    """Sets the spent ε in the documents of a trial's folder, where it stands there."""
+    for path in (trial / "result.json", trial / "model" / "model.json"):
+        if not path.is_file():
+            continue
+        document = json.loads(path.read_text(encoding="utf-8"))
+        said = document.get("meta", document)
+        if "epsilon_spent" in said:
+            said["epsilon_spent"] = epsilon
+        if EPSILON_SPENT in said.get("metrics", {}):
+            said["metrics"][EPSILON_SPENT] = epsilon
+        replace_file(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
 STRUCTURE = ("method", "split", "start", "labels", "subspace.source", "model.backbone", "model.weights")
@@ -264,17 +264,34 @@ def winner_claim(
         space: says whether there is a selection, and which other runs could have won.
         claim_of: the claim of another config by itself.
     """
-    law = space.sweep.selection
-    q, noise = record.sampling_prob, record.noise_multiplier
-    if law is None or record.role != "search" or q is None or noise is None or claim.delta is None:
+    law, epsilon = space.sweep.selection, epsilon_of_selection(record, space)
+    if law is None or epsilon is None:
         return claim
-    from dpcore.privacy.accounting import Spending
-    from dpcore.privacy.composition import Selected, epsilon_of_charge
-
-    run = Spending(q, noise, record.config.stages.private.steps)
-    epsilon = epsilon_of_charge(Selected(run, law.mean_trials, law.shape_number), claim.delta)
     candidates = [claim_of(config) for config in candidate_configs(space)]
     return claim.within_selection(epsilon=epsilon, law=law.text(), candidates=candidates)
+
+
+def terms_of(law: SelectionLaw) -> SelectionTerms:
+    """A law as the ledger stores it."""
+    return SelectionTerms(mean_trials=law.mean_trials, shape=law.shape_number)
+
+
+def epsilon_of_selection(record: TrialRecord, space: SpaceFile, compose: Compose | None = None) -> float | None:
+    """ε, at its δ, of the whole selection behind a trial of the search: what the ledger, the tables and the claim of a winner say.
+
+    None where there is no selection, or where its trials spend nothing.
+
+    Args:
+        record: one trial; all of a selection spend alike.
+        space: says whether there is a selection, and its law.
+        compose: the accountant's composition; None: dp-accounting's.
+    """
+    law, run, delta = space.sweep.selection, record.spending, record.config.delta
+    if law is None or record.role != "search" or run is None or delta is None:
+        return None
+    from dpcore.privacy.composition import price
+
+    return (compose or price)([(terms_of(law).charge(run), 1)], delta)
 
 
 def as_released(winner: TrialRecord, epsilon: float | None) -> TrialRecord:
@@ -283,6 +300,13 @@ def as_released(winner: TrialRecord, epsilon: float | None) -> TrialRecord:
         return winner
     curve = tuple(replace(point, metrics={**point.metrics, EPSILON_SPENT: epsilon}) for point in winner.curve)
     return replace(winner, epsilon_spent=epsilon, curve=curve)
+
+
+def with_releases(results: SweepResults, space: SpaceFile) -> SweepResults:
+    """Results in which every winner of a selection says what its selection spent. Tables of 0.1.0 said what the single run did."""
+    if space.sweep.selection is None:
+        return results
+    return replace(results, records=tuple(as_released(one, epsilon_of_selection(one, space)) for one in results.records))
 
 
 def check_key(key_lost: bool, spec: SweepSpec) -> None:

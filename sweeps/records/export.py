@@ -31,12 +31,50 @@ class Origin(Part):
         return check_uri(str(storage)) if is_uri(storage) else Path(storage)
 
 
+class Price(Part):
+    """What choosing settings cost, in the data that the choice read.
+
+    | epsilon | meaning |
+    |---|---|
+    | a number > 0 | of the whole sweep, at delta, under `accounting` |
+    | 0 | the choice read no private data |
+    | None | no end-to-end guarantee, or not known; `text` says which |
+    """
+
+    accounting: str
+    epsilon: float | None
+    delta: float | None
+    text: str
+
+
+UNKNOWN = Price(accounting="unknown", epsilon=None, delta=None, text="what choosing these settings cost is not known here")
+
+
+class Release(Part):
+    """What stands behind exported settings.
+
+    Attributes:
+        epsilon_spent: of the trial as it was released, at `delta`; of a private selection's winner that of the selection. None: ε is
+            infinite, or not known.
+        price: what choosing the settings cost.
+    """
+
+    epsilon_spent: float | None
+    delta: float | None
+    price: Price = UNKNOWN
+
+
 class ExportedConfig(Part):
-    """The content of best.yaml. `origin` is None in a file that a person wrote; then `train` needs `--ledger`."""
+    """The content of best.yaml. `origin` is None in a file that a person wrote; then `train` needs `--ledger`.
+
+    `release` is for the reader, and for a training whose sweep is not at hand: `config.epsilon` is the target of one run, which is no
+    promise about the choice.
+    """
 
     config: TrialConfig
     runtime: RuntimeFlags = RuntimeFlags()
     origin: Origin | None = None
+    release: Release | None = None
 
 
 def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
@@ -54,14 +92,15 @@ def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
     return best
 
 
-def export_trial(record: TrialRecord, spec: SweepSpec) -> ExportedConfig:
+def export_trial(record: TrialRecord, spec: SweepSpec, price: Price = UNKNOWN) -> ExportedConfig:
     """The exported config of a trial. For a rehearsal it is the config of the private run."""
     origin = Origin(storage=spec.storage, sweep=spec.name, trial_id=record.trial_id, fingerprint=record.fingerprint)
-    return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin)
+    release = Release(epsilon_spent=record.epsilon_spent, delta=record.delta or record.config.delta, price=price)
+    return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin, release=release)
 
 
 def write_exported(exported: ExportedConfig, out: Path) -> None:
-    """Writes best.yaml, completely or not at all.
+    """Writes best.yaml, completely or not at all. One that holds the same settings takes the present price.
 
     Raises:
         BadInput: `out` is a folder, or its folder is missing.
@@ -69,12 +108,12 @@ def write_exported(exported: ExportedConfig, out: Path) -> None:
     """
     if out.is_dir() or not out.parent.is_dir():
         raise BadInput(f"--out {out}: expected a file in a folder that exists")
+    document = exported.model_dump(mode="json")
     if out.exists():
         known = _read_document(out)
-        if known != exported.model_dump(mode="json"):
+        if not isinstance(known, dict) or any(known.get(part) != document[part] for part in ("config", "runtime", "origin")):
             raise Refused(f"{out} already holds another config; give --out another file")
-        return
-    replace_file(out, render_yaml(exported.model_dump(mode="json")).encode(), mode=OWNER_ONLY)
+    replace_file(out, render_yaml(document).encode(), mode=OWNER_ONLY)
 
 
 def read_exported(path: Path) -> ExportedConfig:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dpcore.config import TrialConfig, parse_config
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
+from dpcore.privacy.plan import Spending
 from dpcore.train.attempts import Attempt
 from dpcore.train.reports import EPSILON_SPENT, NOISE_MULTIPLIER, Report
 
@@ -57,8 +58,9 @@ class TrialRecord:
         number: running number within its group, from 0.
         state: `pruned` means stopped early. Its scores are those of its last report, and it never wins.
         pckh_50, pckh_10: fractions; None before the first report.
-        epsilon_spent: 0.0 if nothing private was read; None for the ceiling, whose ε is infinite. For a pruned trial it covers the steps
-            that were done. That is only information: the trial's claim is its whole reservation.
+        epsilon_spent: 0.0 if nothing private was read; None for the ceiling, whose ε is infinite, and where it is not known. Of a private
+            selection's winner that of the selection. For a pruned trial it covers the steps that were done. That is only information:
+            the trial's claim is its whole reservation.
         steps: private steps done.
         seconds: wall time on its workers, from hand-out to end.
         plan: what its steps spend, fixed when it was reserved. A rehearsal has the plan of the private run that it stands for. None if no
@@ -121,6 +123,13 @@ class TrialRecord:
         return self.plan if self.config.spends_privacy else None
 
     @property
+    def spending(self) -> Spending | None:
+        """The releases of its whole horizon, also of a record that was read from tables; None where it spends nothing."""
+        if not self.config.spends_privacy or self.sampling_prob is None or self.noise_multiplier is None:
+            return None
+        return Spending(self.sampling_prob, self.noise_multiplier, self.config.stages.private.steps, self.config.relation)
+
+    @property
     def at_epsilon(self) -> float:
         """The ε of a trial that has one."""
         if self.epsilon is None:
@@ -145,9 +154,9 @@ class TrialRecord:
 
     def ended(self, *, seconds: float, error: str | None = None, stopped: bool = False, fulfilled: bool = True) -> TrialRecord:
         """The record at its end: done, stopped early, or failed with the reason. A NaN score is a failure. A record that is not
-        `fulfilled` has failed."""
+        `fulfilled` has failed, and what it spent is not known."""
         if not fulfilled:
-            return replace(self, state="failed", seconds=seconds, error=error, fulfilled=False)
+            return replace(self, state="failed", seconds=seconds, error=error, fulfilled=False, epsilon_spent=None)
         if stopped and error is None:
             return replace(self, state="pruned", seconds=seconds, error=None)
         if error is None and self.pckh_50 is None and not self.is_sealed:

@@ -40,9 +40,9 @@ def epsilon_name(epsilon: float) -> str:
     return short if float(short) == epsilon else repr(float(epsilon))
 
 
-def alias_of(epsilon: float) -> str:
-    """The alias of the best model version at an ε: `best-eps-0_8` (MLflow takes no dots)."""
-    return f"best-eps-{epsilon_name(epsilon)}".replace(".", "_").replace("+", "")
+def alias_of(epsilon: float, *, of: Literal["best", "trained"] = "best") -> str:
+    """The alias of the best model version at an ε, or of the one trained last: `best-eps-0_8` (MLflow takes no dots)."""
+    return f"{of}-eps-{epsilon_name(epsilon)}".replace(".", "_").replace("+", "")
 
 
 def study_of(epsilon: float) -> str:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.errors import Refused
-from sweeps.tracking.mlflow_connection import prepare_mlflow
+from sweeps.tracking.default_store import make_default_store
+from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
 from sweeps.tracking.mlflow_model import write_model_folder
 from sweeps.tracking.spool import TrackingEvent
 
@@ -30,11 +31,31 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from sweeps.records.spec import SweepSpec
+
 SWEEP_ID_TAG = "sweep_id"
 KEY_TAG = "dpsweep.key"
 IS_RUNNING = "attributes.status = 'RUNNING'"
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
+
+
+def connected(spec: SweepSpec) -> MlflowClient:
+    """A client of the MLflow of a sweep; its own store is made on first use.
+
+    Raises:
+        Unavailable: nothing answers there. Corrupt, DiskFull: as `make_default_store`.
+    """
+    if spec.tracking_uri is None:
+        prepare_mlflow()
+        make_default_store(spec.default_store)
+    return connect(spec.resolved_tracking_uri)
+
+
+def artifacts_of(spec: SweepSpec) -> Path | None:
+    """The folder of a sweep's artifacts. None: a server stores them; a plain database would put them into ./mlruns of the driver."""
+    on_server = spec.tracking_uri is not None and spec.tracking_uri.startswith(("http://", "https://"))
+    return None if on_server else spec.storage_dir / "mlartifacts"
 
 
 class MlflowStore:
@@ -194,8 +215,8 @@ class MlflowStore:
             if event["remove"]:
                 path.unlink()
 
-    def register_model(self, event: TrackingEvent) -> None:
-        """Uploads the weights of a trial and points `alias` at their version."""
+    def register_model(self, event: TrackingEvent) -> str:
+        """Uploads the weights of a trial, points `alias` at their version, and returns its number."""
         from mlflow.exceptions import MlflowException
 
         run_id = self._run_of(event["key"])
@@ -216,6 +237,7 @@ class MlflowStore:
             source = f"{self._client.get_run(run_id).info.artifact_uri}/model"
             version = self._client.create_model_version(self._sweep, source=source, run_id=run_id, tags=event["tags"])
         self._client.set_registered_model_alias(self._sweep, event["alias"], version.version)
+        return str(version.version)
 
     def end_run(self, event: TrackingEvent) -> None:
         """Sets tags and the final status of a run."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpcore.config import TrialConfig
 from dpcore.durable import OWNER_ONLY, read_json, write_json
-from sweeps.models.claims import Price, price_of, save_claim
+from sweeps.models.claims import price_of, save_claim
 from sweeps.pricing.selection import winner_claim
 from sweeps.records.export import render_yaml
 from sweeps.records.publication import trial_at_hand
@@ -30,9 +30,8 @@ from sweeps.records.trial_id import alias_of, epsilon_name
 from sweeps.report.curves import FOLDER as CURVES_FOLDER
 from sweeps.report.curves import save_trial_curve
 from sweeps.tracking.allow_list import WITHHELD, allowed_error, allowed_metrics, is_allowed
-from sweeps.tracking.default_store import make_default_store
 from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
-from sweeps.tracking.mlflow_store import MlflowStore, is_final, outage_types
+from sweeps.tracking.mlflow_store import MlflowStore, artifacts_of, connected, is_final, outage_types
 from sweeps.tracking.sender import Sender
 from sweeps.tracking.spool import Spool
 from sweeps.tracking.trial_facts import CatalogFacts, TrialFacts
@@ -42,12 +41,15 @@ if TYPE_CHECKING:
     from dpcore.privacy.claim import PrivacyClaim
     from dpcore.privacy.disclosure import Disclosure
     from dpcore.privacy.plan import PrivacyPlan
+    from sweeps.records.export import Price
     from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.records.spec import SweepSpec
     from sweeps.report.contact_sheet import ContactSheet
     from sweeps.report.disclosure import PolicyDisclosure
     from sweeps.report.disclosure_sheet import DisclosureSheet
 
+IDENTITY_FILE = "tracking.json"
+"""In the state: which sweep of its name this is to MLflow, and when it began."""
 REFERENCE_ROLES = frozenset({"floor", "ceiling", "sealed_ceiling", "control"})
 STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 SPLIT_DISCLOSURE = "split/disclosure"
@@ -81,15 +83,9 @@ class Tracker:
         """
         spec = self._spec
         spec.storage_dir.mkdir(parents=True, exist_ok=True)
-        if spec.tracking_uri is None:
-            prepare_mlflow()
-            make_default_store(spec.default_store)
-        client = connect(spec.resolved_tracking_uri)
+        client = connected(spec)
         self._identity = self._load_identity()
-        # only a server stores artifacts itself: a plain database would put them into ./mlruns of the driver
-        on_server = spec.tracking_uri is not None and spec.tracking_uri.startswith(("http://", "https://"))
-        artifacts = None if on_server else spec.storage_dir / "mlartifacts"
-        store = MlflowStore(client, sweep=spec.name, sweep_id=self._identity["sweep_id"], artifacts=artifacts)
+        store = MlflowStore(client, sweep=spec.name, sweep_id=self._identity["sweep_id"], artifacts=artifacts_of(spec))
         self._started_ms = self._identity["started_ms"]
         self._spool = Spool(spec.state_dir)
         self._sender = Sender(self._spool, store.deliver, outages=outage_types(), is_final=is_final)
@@ -98,7 +94,7 @@ class Tracker:
         self._start_parent("references", {})
 
     def _load_identity(self) -> dict[str, Any]:
-        path = self._spec.state_dir / "tracking.json"
+        path = self._spec.state_dir / IDENTITY_FILE
         if not path.exists():
             identity = {"sweep_id": uuid.uuid4().hex, "started_ms": int(self._clock() * 1000)}
             write_json(path, identity, mode=OWNER_ONLY)
@@ -207,19 +203,29 @@ class Tracker:
         for sheet in sheets:
             if sheet.path is not None:
                 self._send_files("summary", [sheet.path], folder="contact_sheets", remove=sheet.mlflow_only)
+        price = price_of(self._spec, results)
+        self._save_claims(results, price)
         for epsilon in self._spec.space.sweep.epsilons:
             best = results.best(epsilon)
             if best is not None and best.pckh_50 is not None:
                 scores = {f"best/pckh_50/eps_{epsilon_name(epsilon)}": best.pckh_50}
                 self._send(kind="metrics", key="summary", step=0, metrics=scores, time_ms=now_ms)
-                self._register(best, epsilon, price_of(self._spec, results))
+                self._register(best, epsilon, price)
         self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
+
+    def _save_claims(self, results: SweepResults, price: Price) -> None:
+        """Puts a claim beside the model of every trial whose folder is here."""
+        for record in results.records:
+            model = self._spec.checkpoint_dir(record.trial_id) / "model"
+            if record.state == "done" and record.fulfilled and model.is_dir():
+                save_claim(model, self._claim_of(record), price)
 
     def _register(self, record: TrialRecord, epsilon: float, price: Price) -> None:
         """A model version with its claim and what choosing it cost, both in a file beside the weights and as tags."""
         model = trial_at_hand(self._spec, record.trial_id) / "model"
-        if not model.is_dir():
-            print(f"dpsweep: {model} is not there: no model version for ε = {epsilon_name(epsilon)}", file=sys.stderr)
+        if not model.is_dir() or not record.fulfilled:
+            reason = f"{model} is not there" if record.fulfilled else f"the claim of {record.trial_id} is {VOID_CLAIM}"
+            print(f"dpsweep: {reason}: no model version for ε = {epsilon_name(epsilon)}", file=sys.stderr)
             return
         claim = self._claim_of(record)
         save_claim(model, claim, price)

@@ -11,7 +11,8 @@ import spaces
 from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.claim import PrivacyClaim, claim_of
 from sweeps.cli import main
-from sweeps.models.claims import CLAIM_FILE, UNKNOWN, Price, load_claim, save_claim, warning_about
+from sweeps.models.claims import CLAIM_FILE, load_claim, save_claim, warning_about
+from sweeps.records.export import UNKNOWN, Price
 
 PRICE = Price(
     accounting="composed", epsilon=7.3719, delta=1e-5, text="sweep epsilon 7.37 at delta 1e-05 (composition of all its trials by PLD)"

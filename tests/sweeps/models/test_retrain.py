@@ -14,19 +14,21 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.data import catalog
-from dpcore.errors import BadInput, DiskFull, NotReplayable, OutOfMemory, Refused
+from dpcore.errors import BadInput, DiskFull, NotReplayable, OutOfMemory, Refused, Unavailable
 from dpcore.privacy import accounting
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.attempts import Attempt
 from dpcore.train.handout import Handout
+from sweeps.api.trials import registered
 from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.ledger import Ledger
 from sweeps.models import retrain
 from sweeps.models.claims import load_claim
 from sweeps.models.retrain import KEY_FILE, TrainRequest, train_fresh, train_replay, train_resumed
-from sweeps.records.export import ExportedConfig, export_trial
+from sweeps.records.export import ExportedConfig, Price, Release, export_trial
 from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.tracking import registry
 
 
 def dataset_of(name: str, places: Places) -> SimpleNamespace:
@@ -321,3 +323,33 @@ def test_a_trained_model_has_its_claim_and_says_that_its_choice_is_not_priced_he
     assert (made.claim.epsilon, made.claim.relation) == (request_of_a_file.config.epsilon, "add_remove_record")
     assert made.price.text == "what choosing these settings cost is not known here"
     assert made.scores["pckh_50"] == pytest.approx(fake_trials.score_of(request_of_a_file.config))
+
+
+def test_a_training_whose_sweep_is_not_at_hand_takes_the_price_from_its_file(request_of_a_file: TrainRequest) -> None:
+    price = Price(accounting="composed", epsilon=7.3719, delta=1e-5, text="sweep epsilon 7.37")
+    release = Release(epsilon_spent=0.4971, delta=1e-5, price=price)
+    train_fresh(replace(request_of_a_file, exported=request_of_a_file.exported.model_copy(update={"release": release})))
+    assert load_claim(request_of_a_file.out).price == price
+
+
+def test_every_report_of_a_training_is_heard(request_of_a_file: TrainRequest) -> None:
+    heard: list[int] = []
+    train_fresh(replace(request_of_a_file, on_report=lambda report: heard.append(report.step)))
+    assert heard == [1, 2, 3]
+
+
+def test_a_training_that_mlflow_does_not_take_is_finished_and_says_why(
+    request_of_a_file: TrainRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = train_fresh(request_of_a_file)
+    alone = registered(request_of_a_file, document, [])
+    assert alone.document == {**document, "model": None}
+    assert "sweep that the config came from is not at hand" in str(alone.not_registered)
+    spec = SweepSpec(name="s", space=spaces.space(), places=request_of_a_file.places, storage=tmp_path / "store")
+
+    def refusing(*given: Any) -> str:
+        raise Unavailable("MLflow does not answer at http://127.0.0.1:9")
+
+    monkeypatch.setattr(registry, "log_training", refusing)
+    down = registered(replace(request_of_a_file, spec=spec), document, [])
+    assert (down.document["model"], down.not_registered) == (None, "MLflow does not answer at http://127.0.0.1:9")

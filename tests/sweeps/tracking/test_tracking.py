@@ -22,8 +22,9 @@ from dpcore.privacy.claim import PrivacyClaim, claim_of
 from dpcore.privacy.disclosure import Disclosure, Reading
 from dpcore.train.saved import DOCUMENT_FILE, MODEL_FOLDER, WEIGHTS_FILE, load_model, save_model
 from search_spaces.loader import load_space
-from sweeps.models.claims import load_claim
-from sweeps.records.export import render_yaml
+from sweeps.cli import main
+from sweeps.models.claims import load_claim, save_claim
+from sweeps.records.export import UNKNOWN, render_yaml
 from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.records.trial_id import alias_of
@@ -34,6 +35,7 @@ from sweeps.tracking import mlflow_connection
 from sweeps.tracking.allow_list import allowed_metrics
 from sweeps.tracking.mlflow_connection import take_credentials
 from sweeps.tracking.mlflow_store import is_final
+from sweeps.tracking.registry import FinishedTraining, log_training
 from sweeps.tracking.tracker import Tracker, check_tracking, config_yaml
 
 DIGEST = "a" * 64
@@ -317,6 +319,96 @@ def test_on_protected_data_a_model_version_tells_no_duration_and_no_sealed_metri
     folder = Path(version.source.removeprefix("file://"))
     assert json.loads((folder / DOCUMENT_FILE).read_text())["meta"] == {"trial_id": "e0.8-000", "metrics": {"val/pckh_50": 0.4}}
     assert load_model(folder).config == record.config
+
+
+def trained(spec: SweepSpec, folder: Path, *, protected: bool = False) -> FinishedTraining:
+    """What `dpsweep train` leaves, after a sweep that MLflow knows."""
+    tracker = Tracker(spec, facts=FakeFacts(protected=protected))
+    tracker.sweep_started()
+    tracker.close()
+    record = record_of("train-0f3a9c1d22e4")
+    network = build_network(record.config.model, spec.places, generator=torch.Generator().manual_seed(3))
+    meta = {"trial_id": record.trial_id, "pckh_50": 0.4137, "pckh_10": 0.0719, "epsilon_spent": 0.7991, "seconds": 12.5}
+    save_model(folder / MODEL_FOLDER, network, config=record.config, meta=meta)
+    save_claim(folder, FakeFacts(protected=protected).claim(record.config, None), UNKNOWN)
+    curve = tuple(CurvePoint(step, {"val/pckh_50": step / 9.7, "train/loss": 3.1}) for step in (2, 4))
+    return FinishedTraining(trial_id=record.trial_id, config=record.config, folder=folder, curve=curve)
+
+
+def test_a_training_is_a_run_and_a_version_with_claim_price_and_scores_once(spec: SweepSpec, tmp_path: Path) -> None:
+    done = trained(spec, tmp_path / "out")
+    assert {log_training(spec, done, facts=FakeFacts(protected=False)) for _ in range(2)} == {"models:/tried/1"}
+    client, runs = opened(spec)
+    run = runs[done.trial_id]
+    assert run.info.status == "FINISHED"
+    assert {key: run.data.tags[key] for key in ("role", "epsilon", "claim", "price")} == {
+        "role": "train", "epsilon": "0.8", "claim": "a claim", "price": UNKNOWN.text,
+    }  # fmt: skip
+    assert [point.value for point in client.get_metric_history(run.info.run_id, "val/pckh_50")] == [2 / 9.7, 4 / 9.7]
+    version = client.get_model_version_by_alias("tried", "trained-eps-0_8")
+    assert {key: version.tags[key] for key in ("claim", "price")} == {"claim": "a claim", "price": UNKNOWN.text}
+
+
+def test_on_protected_data_a_training_tells_neither_times_nor_what_is_sealed(spec: SweepSpec, tmp_path: Path) -> None:
+    done = trained(spec, tmp_path / "out", protected=True)
+    log_training(spec, done, facts=FakeFacts(protected=True))
+    client, runs = opened(spec)
+    run = runs[done.trial_id]
+    assert set(run.data.metrics) == {"val/pckh_50"}
+    times = {point.timestamp for point in client.get_metric_history(run.info.run_id, "val/pckh_50")}
+    assert times == {run.info.start_time} == {run.info.end_time}
+    assert not list((spec.storage_dir / "mlartifacts").rglob("*.jsonl"))
+    (document,) = (spec.storage_dir / "mlartifacts").rglob(DOCUMENT_FILE)
+    assert "seconds" not in json.loads(document.read_text())["meta"]
+
+
+@pytest.mark.parametrize("name", ["models:/tried/1", "models:/tried@trained-eps-0_8"])
+def test_the_command_prints_the_claim_of_a_registered_version_and_says_where_it_was_cut_off(
+    spec: SweepSpec, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_training(spec, trained(spec, tmp_path / "out"), facts=FakeFacts(protected=False))
+    storage = ["--storage", str(spec.storage)]
+    assert main(["claim", name, "--json", *storage]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["epsilon"], printed["scores"]["pckh_50"], printed["price"]["accounting"]) == (0.8, 0.4137, "unknown")
+    for wrong, said in (("models:/tried/7", "no such model"), ("models:/tried", "expected models:/NAME/VERSION")):
+        assert main(["claim", wrong, *storage]) == 2
+        assert said in capsys.readouterr().err
+    (file,) = (path for path in (spec.storage_dir / "mlartifacts").rglob("claim.json") if path.parent.name != "artifacts")
+    file.unlink()
+    assert main(["claim", name, *storage]) == 2
+    assert "its claim was cut off" in capsys.readouterr().err
+
+
+def test_a_training_whose_sweep_mlflow_never_heard_of_says_so(spec: SweepSpec, tmp_path: Path) -> None:
+    done = trained(spec, tmp_path / "out")
+    (spec.state_dir / "tracking.json").unlink()
+    with pytest.raises(Unavailable, match=r"the experiment of sweep tried is not known"):
+        log_training(spec, done, facts=FakeFacts(protected=False))
+
+
+def test_the_model_of_every_trial_that_ended_well_has_its_claim_when_the_sweep_ends(spec: SweepSpec) -> None:
+    best, other = record_of(state="done", pckh_50=0.4137), record_of("e0.8-001", state="done", pckh_50=0.3131)
+    void = record_of("e0.8-002", state="failed", fulfilled=False)
+    for record in (best, other, void):
+        save_small_model(spec, record)
+    tracker = Tracker(spec, facts=FakeFacts(protected=False))
+    run_one_trial(tracker, best)
+    results = SweepResults(name="tried", records=(best, other, void), accounting="composed", delta=1e-5, sweep_epsilon=3.719)
+    tracker.summary(replace(results, composed_epsilon=3.719), "# report", [])
+    tracker.close()
+    for record in (best, other):
+        assert load_claim(spec.checkpoint_dir(record.trial_id)).price.epsilon == 3.719
+    with pytest.raises(BadInput, match="cut off"):
+        load_claim(spec.checkpoint_dir(void.trial_id))
+
+
+def test_a_winner_whose_selection_is_void_gets_no_version(spec: SweepSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    record = record_of(state="done", pckh_50=0.4137, fulfilled=False)
+    save_small_model(spec, record)
+    client, _ = summarized(spec, record)
+    assert client.search_model_versions("name = 'tried'") == []
+    assert "void: something else ran" in capsys.readouterr().err
 
 
 def test_a_trial_has_its_curve_only_where_there_are_two_points(spec: SweepSpec) -> None:

@@ -1,0 +1,155 @@
+"""Models in MLflow outside a running sweep: what `dpsweep train` made goes in, and a registered version comes out as a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpcore.durable import read_json
+from dpcore.errors import BadInput, Unavailable
+from sweeps.models.claims import load_claim
+from sweeps.records.publication import checkpoint_at_hand
+from sweeps.records.trial_id import alias_of
+from sweeps.tracking.allow_list import allowed_metrics
+from sweeps.tracking.mlflow_connection import connect, take_credentials
+from sweeps.tracking.mlflow_store import MlflowStore, artifacts_of, connected, outage_types
+from sweeps.tracking.tracker import IDENTITY_FILE, config_yaml, dataset_input, epsilon_tag, flat_params
+from sweeps.tracking.trial_facts import CatalogFacts, TrialFacts
+from sweeps.tracking.ui import store_of
+
+if TYPE_CHECKING:
+    from dpcore.config import TrialConfig
+    from sweeps.records.results import CurvePoint
+    from sweeps.records.spec import SweepSpec
+
+SCHEME = "models:/"
+_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedTraining:
+    """What `dpsweep train` leaves.
+
+    Attributes:
+        folder: with the model and its claim in `model/`.
+        curve: the reports of this process; after a resume the last ones alone.
+    """
+
+    trial_id: str
+    config: TrialConfig
+    folder: Path
+    curve: Sequence[CurvePoint]
+
+
+def log_training(spec: SweepSpec, training: FinishedTraining, *, facts: TrialFacts | None = None) -> str:
+    """Logs a training as a run of its sweep's experiment, and registers its model with claim and price. Again, it changes nothing.
+
+    All of it carries one time, that of this call: how long a training took is never told.
+
+    Args:
+        spec: of the sweep that the settings came from.
+        training: finished, with its claim.
+        facts: of the datasets; None: from the catalog.
+
+    Returns:
+        `models:/NAME/VERSION`.
+
+    Raises:
+        Unavailable: MLflow does not answer, or never heard of the sweep. Refused: the experiment is another sweep's.
+    """
+    path = spec.state_dir / IDENTITY_FILE
+    if not path.is_file():
+        raise Unavailable(f"{path} is not on this machine, so the experiment of sweep {spec.name} is not known")
+    config, key = training.config, training.trial_id
+    manifests = (facts or CatalogFacts(spec.places, spec.runtime)).manifests(config)
+    protected = any(manifest.protected for manifest in manifests.values())
+    made, now_ms = load_claim(training.folder), int(time.time() * 1000)
+    alias = alias_of(config.epsilon, of="trained") if config.epsilon is not None else "trained"
+    said = {
+        "trial_id": key,
+        "epsilon": epsilon_tag(config),
+        "fingerprint": config.fingerprint(),
+        "claim": made.claim.paragraph(),
+        "price": made.price.text,
+    }
+    try:
+        store = MlflowStore(connected(spec), sweep=spec.name, sweep_id=read_json(path)["sweep_id"], artifacts=artifacts_of(spec))
+        store.start_run(
+            {
+                "key": key,
+                "name": key,
+                "parent": None,
+                "tags": {**said, "role": "train", "method": config.method},
+                "params": flat_params(config),
+                "texts": {"config.yaml": config_yaml(config), "claim.json": made.model_dump_json(indent=1)},
+                "datasets": [dataset_input(part, manifest) for part, manifest in manifests.items()],
+                "time_ms": now_ms,
+            }
+        )
+        for point in training.curve:
+            metrics = allowed_metrics(point.metrics, protected=protected)
+            store.log_metrics({"key": key, "step": point.step, "metrics": metrics, "time_ms": now_ms})
+        version = store.register_model(
+            {
+                "key": key,
+                "alias": alias,
+                "model": str(training.folder / "model"),
+                "config": config_yaml(config),
+                "height_px": config.model.input_height_px,
+                "width_px": config.model.input_width_px,
+                "protected": protected,
+                "tags": said,
+            }
+        )
+        store.end_run({"key": key, "tags": {"state": "done"}, "status": "FINISHED", "time_ms": now_ms})
+    except outage_types() as error:
+        raise Unavailable(f"MLflow at {spec.resolved_tracking_uri} did not take it: {str(error).splitlines()[0]}") from error
+    return f"{SCHEME}{spec.name}/{version}"
+
+
+@contextmanager
+def model_at_hand(model: str, *, storage: str | Path, tracking_uri: str | None = None) -> Iterator[Path]:
+    """The folder of a model: as given, or for the length of a block a copy from a bucket or from MLflow.
+
+    Args:
+        model: a folder, the URI of a trial, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+        storage: whose own MLflow store is asked where no server is named.
+        tracking_uri: of MLflow; None: `MLFLOW_TRACKING_URI`, else the storage's own store.
+
+    Raises:
+        BadInput: it is not there. Unavailable: bucket or MLflow does not answer.
+    """
+    if not model.startswith(SCHEME):
+        with checkpoint_at_hand(model) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="dpsweep-") as copy:
+        yield _downloaded(model, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or store_of(Path(storage)), Path(copy))
+
+
+def _downloaded(model: str, uri: str, target: Path) -> Path:
+    named = _VERSION.fullmatch(model)
+    if named is None:
+        raise BadInput(f"{model}: expected {SCHEME}NAME/VERSION or {SCHEME}NAME@ALIAS")
+    client = connect(take_credentials(uri))
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    name, version = named["name"], named["version"]
+    try:
+        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, named["alias"])
+        source = client.get_model_version_download_uri(name, found.version)
+        return Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=uri))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise BadInput(f"{model}: MLflow at {uri} has no such model ({error.message})") from None
+        raise Unavailable(f"{model}: MLflow at {uri} does not give it: {error.message}") from None
+    except OSError as error:
+        raise Unavailable(f"{model}: its files cannot be fetched: {error}") from None
