@@ -51,6 +51,10 @@ class ClaimedDataset(Protocol):
         """Whether real people stand behind it."""
 
 
+RUN_TIMES = (
+    "how long a run takes: where the data are protected no time is logged, but the times of the files that it writes, and of artifacts and "
+    "model versions in MLflow, show when each was made"
+)
 OTHER_SPLITS = "what the views of other splits show in addition"
 
 
@@ -182,7 +186,7 @@ class PrivacyClaim(Part):
         """
         every = (self, *candidates)
         best = f"The run is the best of a secret number of such runs with independently drawn settings ({law}); the others are sealed."
-        missing = (*_joined(one.not_covered for one in every), "how long the sweep took, which hints at the number of runs")
+        missing = (*_joined(one.not_covered for one in every), "how long the sweep took, which such times show too and which hints at the number of runs")
         weakest = max((one.relation for one in every), key=_STRENGTH.index)
         return self.model_copy(
             update={
@@ -309,7 +313,7 @@ def _not_covered(config: TrialConfig, manifests: Mapping[str, ClaimedDataset]) -
         if config.labels == "private":
             missing.append("labels that a run with labels: public on the same data has given away")
     if config.spends_privacy:
-        missing.append("how long a run takes, and the last bits of floating-point sums and noise")
+        missing += [RUN_TIMES, "the last bits of floating-point sums and noise"]
     validation = manifests.get("validation")
     if validation is not None and validation.role == "PUBLIC":
         missing.append(f"the validation images of {validation.name}, which were declared public")

@@ -124,6 +124,15 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     return epsilon_at(order, rdp_at(wanted, order), delta)
 
 
+def accountant_of(charges: Iterable[tuple[Charge, int]]) -> str:
+    """Which accountant `price` takes, in words."""
+    wanted = [(charge, count) for charge, count in charges if count]
+    if all(isinstance(charge, Spending) for charge, _ in wanted):
+        return "PLD"
+    order = _order_of(wanted)
+    return "RDP" if order is None else f"RDP at order {order}, which a filter fixed beforehand"
+
+
 def _by_removal(charge: Charge) -> Charge:
     """The same run as one that a unit is added to or removed from."""
     return replace(charge, relation="add_remove") if isinstance(charge, Spending) else charge

@@ -183,6 +183,8 @@ def status_command(args: argparse.Namespace) -> int:
     print(render_table(["ε", "", *counts, "best PCKh@0.5 %", "leader"], rows))
     planned = document["sweep_epsilon_planned"]
     print(f"sweep ε so far: {number(document['sweep_epsilon'])} of {number(planned)} planned ({document['accounting']})")
+    if document["promise"] is not None:
+        print(f"counted {document['promise']}")
     for one in document["running"]:
         print(f"running: {one['trial_id']}" + ("" if one["silent_s"] is None else f", last sign of life {span(one['silent_s'])} ago"))
     driver = document["driver"]

@@ -36,6 +36,7 @@ class UnitTotal:
         epsilon: at `delta`; None: there is no total, and `reason` says why.
         relation: of the neighbouring datasets. labels: `public` where any line gave them away. views: splits that are out.
         converted: how many lines of larger units were counted as replacements.
+        accountant: which one gives `epsilon`.
     """
 
     unit: str
@@ -46,6 +47,7 @@ class UnitTotal:
     views: tuple[str, ...] = ()
     converted: int = 0
     reason: str = ""
+    accountant: str = ""
 
     def text(self) -> str:
         """One line: the number with its unit, its neighbours and what is public."""
@@ -58,6 +60,7 @@ class UnitTotal:
         said += [f"public: {', '.join(self.views)}"] if self.views else []
         said += [f"labels {self.labels}"] if self.labels else []
         said += [f"{self.converted} lines of larger units counted as replacements"] if self.converted else []
+        said += [f"by {self.accountant}"] if self.accountant else []
         return "; ".join(said)
 
 
@@ -87,7 +90,14 @@ def total_of(lines: Sequence[LedgerLine | Reservation], unit: str, delta: float,
     if any(isinstance(line, LedgerLine) and line.kind == "unseal" for line in lines):
         return replace(total, epsilon=math.inf)
     charges = charges_of(seen)
-    return replace(total, epsilon=compose(charges, delta) if charges else 0.0)
+    if not charges:
+        return replace(total, epsilon=0.0)
+    from dpcore.privacy.composition import accountant_of
+
+    accountant = accountant_of(charges)
+    if accountant == "PLD" and len({line.sweep for line in seen}) > 1:
+        accountant = "PLD, as if all had been fixed beforehand (caps over several sweeps are held by an RDP filter)"
+    return replace(total, epsilon=compose(charges, delta), accountant=accountant)
 
 
 def seen_per(lines: Sequence[LedgerLine | Reservation], unit: str) -> tuple[list[LedgerLine | Reservation], str]:

@@ -16,13 +16,13 @@ from dpcore.errors import BadInput, Refused
 from search_spaces.admission import admissible_grid
 from search_spaces.regimes import REGIMES
 from search_spaces.space import SPENDING_PATHS, Choice, SpaceFile
-from sweeps.ledger.charges import charges_of
+from sweeps.ledger.charges import FilterTerms, charges_of
 from sweeps.ledger.ledger import Ledger, LedgerLine
 from sweeps.ledger.lifetime import check_planned, lifetime_cap
 from sweeps.ledger.room import Compose, fixed_order, total
 from sweeps.ledger.totals import counted, seen_per
 from sweeps.pricing.halving import ladder_of
-from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, regime_prices
+from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, promise_of, regime_prices
 from sweeps.records.references import free_references
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class SweepPlan:
         basis: the regime, with the filter that the sweep opens or the law of its selection.
         prices: the price under each regime.
         finals: per ε, what `dpsweep train` charges for a model of the winner's settings.
+        epsilon_total: the sweep's own cap. lifetime: the filter that caps the people of its dataset for all time.
     """
 
     groups: tuple[PlannedGroup, ...]
@@ -114,6 +115,7 @@ class SweepPlan:
     prices: tuple[RegimePrice, ...]
     finals: tuple[float, ...]
     epsilon_total: float | None
+    lifetime: FilterTerms | None = None
 
     @property
     def accounting(self) -> str:
@@ -161,7 +163,8 @@ def plan_sweep(
         Refused: `epsilon_total` leaves no room for a filter.
     """
     bare = [_group(space, epsilon, accountant, cache_dir) for epsilon in space.sweep.epsilons]
-    basis = Basis(accounting=space.sweep.accounting, filter=_filter(space, bare, standing), law=space.sweep.selection)
+    opened, law = _filter(space, bare, standing), space.sweep.selection
+    basis = Basis(accounting=space.sweep.accounting, filter=opened, law=law, promise=promise_of(space))
     groups = tuple(_priced(group, basis, accountant, space.delta) for group in bare)
     finals = [max((accountant.compose([(one, 1)], space.delta) for one in group.spendings), default=0.0) for group in groups]
     return SweepPlan(
@@ -172,6 +175,7 @@ def plan_sweep(
         prices=regime_prices(basis, groups, delta=space.delta, compose=accountant.compose),
         finals=tuple(finals),
         epsilon_total=space.sweep.epsilon_total,
+        lifetime=lifetime_cap(standing),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.space import value_at
 from sweeps.pricing.duration import estimate_duration
+from sweeps.pricing.regimes import pricing_of
 from sweeps.report.text import number, render_table
 from sweeps.search.stopping import what_stopping_saves
 from sweeps.search.terms import terms_of
@@ -69,14 +70,16 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
         lines.append(spec.warm_start.text(spec.name))
     trained = ", ".join(f"{number(final)} at ε = {group.epsilon:g}" for final, group in zip(plan.finals, plan.groups, strict=True))
     kept = ", for which the filter keeps room" if plan.basis.filter is not None else " beside this"
-    lines.append(f"final training (dpsweep train): {trained}{kept}")
+    lines.append(f"final training (dpsweep train): {trained}{kept} (each by PLD)")
     if plan.composed_epsilon is not None:
         targets = ", ".join(f"{group.epsilon:g}" for group in plan.groups)
         lines.append(
             f"unaccounted shows each trial's own epsilon ({targets}) and hides the {plan.composed_epsilon:.3g} that choosing costs"
         )
     if plan.epsilon_total is not None:
-        lines.append(f"cap: epsilon_total {plan.epsilon_total:g}")
+        lines.append(pricing_of(plan.accounting).cap(plan.basis, plan.epsilon_total, plan.delta))
+    if plan.lifetime is not None:
+        lines.append(f"cap of the dataset for all time: held by an RDP filter (order {plan.lifetime.order})")
     nominal = value_at(spec.space.trial, "data.nominal_examples")
     if isinstance(nominal, int) and plan.delta * 10 * nominal > 1 + 1e-9:
         lines.append(

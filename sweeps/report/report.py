@@ -48,6 +48,7 @@ class SweepPrice:
         validation: One sentence about the validation data and its price.
         sealed: Whether a ceiling without privacy was run and sealed.
         warm_start: For a warm start, a sentence about what the price does not include.
+        epsilon_total: The sweep's own cap.
     """
 
     basis: Basis
@@ -58,6 +59,7 @@ class SweepPrice:
     validation: str
     sealed: bool = False
     warm_start: str | None = None
+    epsilon_total: float | None = None
 
     @property
     def regime(self) -> Regime:
@@ -76,7 +78,9 @@ class SweepPrice:
         begun = [] if self.warm_start is None else [self.warm_start]
         if not self.regime.reads_private:
             return [first, *begun, *beside]
-        lines = [first, *beside, *begun, self.validation]
+        promised = [] if self.basis.promise is None else [f"counted {self.basis.promise.text()}"]
+        capped = [] if self.epsilon_total is None else [self.pricing.cap(self.basis, self.epsilon_total, self.delta)]
+        lines = [first, *promised, self.pricing.accountants(self.basis), *capped, *beside, *begun, self.validation]
         if math.isinf(self.composed_epsilon):
             lines.append(UNSEALED)
         elif self.sealed:
@@ -161,7 +165,8 @@ NOTES = (
     "views. *control*: the best feature-type run with its private part off. A private method is useful if "
     "it exceeds both. *ceiling*: no privacy. The verdict rests on a paired bootstrap over validation people and on the variance between "
     "seeds; it is not clear where the 95 % interval holds 0.",
-    "- *spent ε* belongs to one trial (PLD accountant). The price belongs to the whole sweep. Never use one in place of the other.",
+    "- *spent ε* belongs to one trial, of a private selection's winner to the selection. The price belongs to the whole sweep. Never use "
+    "one in place of the other. *What it means* names the accountant of each.",
 )
 
 
@@ -179,6 +184,7 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         validation=terms.validation_text,
         sealed=bool(results.of_role("sealed_ceiling")),
         warm_start=None if spec.warm_start is None else spec.warm_start.text(spec.name),
+        epsilon_total=spec.space.sweep.epsilon_total,
     )
     comparisons = compare(results, spec.space.sweep.epsilons)
     counts = counts_of(spec, shown_runs(comparisons))

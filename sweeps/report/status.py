@@ -15,6 +15,7 @@ from dpcore.durable import read_json
 from dpcore.errors import Corrupt
 from sweeps.pricing.duration import at_a_time
 from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_runs, sweep_price, trials_at
+from sweeps.pricing.regimes import promise_of
 from sweeps.records.charged import open_ledger
 from sweeps.records.folder import is_unfinished
 from sweeps.records.spec import SELECTED, SweepSpec
@@ -44,6 +45,7 @@ driver runs them |
     | accounting | the regime |
     | sweep_epsilon | ε that the sweep has reserved so far; None under `unaccounted` |
     | sweep_epsilon_planned | ε that it will have reserved at its end; None under `unaccounted` |
+    | promise | to whom that ε is a promise: the unit, its neighbours, and what is public; None where no private data are read |
     | running | the trials on workers: trial_id, and silent_s since the last sign of life (None on protected data) |
     | driver | of a sweep that runs: host, pid, and silent_s since its last sign of life; None before its first |
     | seconds_left | estimate from the trials that have ended; None if it is unknown or must stay unknown (protected data) |
@@ -64,6 +66,7 @@ driver runs them |
         "epsilons": groups,
         "sweep_epsilon": spent,
         "sweep_epsilon_planned": planned,
+        "promise": promise_of(spec.space).text() if spec.space.sweep.regime.reads_private else None,
         "running": [] if heartbeat is None else [{"trial_id": name, "silent_s": _since(at)} for name, at in heartbeat.trials.items()],
         "driver": None if heartbeat is None else {"host": heartbeat.host, "pid": heartbeat.pid, "silent_s": heartbeat.silent_s},
         "seconds_left": 0.0

@@ -215,7 +215,7 @@ def test_a_plan_is_priced_and_told_by_a_strangers_regime(site: Path, write_space
         )
 
     plan = plan_sweep(load_space(write_space), Accountant(plan=plan_of, compose=compose, spent=epsilon_spent))
-    assert plan.headline.endswith("(composition of all its trials by PLD, says a stranger)")
+    assert "(composition of all its trials by PLD, says a stranger), per image" in plan.headline
     assert plan.sweep_epsilon == plan.composed_epsilon is not None
     assert [price.accounting for price in plan.prices] == ["composed", "public_proxy", "private_selection", "unaccounted", "twice"]
 

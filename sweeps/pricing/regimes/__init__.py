@@ -1,5 +1,6 @@
 """What each way to account for a sweep charges, and in which words. One file each; `search_spaces.regimes` holds the table."""
 
+from sweeps.pricing.regimes.promise import promise_of
 from sweeps.pricing.regimes.regime import (
     NO_GUARANTEE,
     Basis,
@@ -23,5 +24,6 @@ __all__ = [
     "charges_under",
     "headline",
     "pricing_of",
+    "promise_of",
     "regime_prices",
 ]

@@ -40,6 +40,10 @@ class PrivateSelection(Pricing):
         laws = ", ".join(dict.fromkeys(law.text() for law in map(default_law, groups) if law is not None))
         return f"private selection by RDP: the best of a secret number of trials per ε, {laws} for example"
 
+    def accountants(self, basis: Basis) -> str:
+        """All by RDP."""
+        return "accountants: spent ε of a winner is that of its whole selection, by RDP; of a rerun by PLD; the price of all by RDP"
+
     def lines(self, basis: Basis, *, spent: str, trials: int) -> list[str]:
         """Without the number of trials, which is secret."""
         first = f"price of this sweep ({basis.accounting}): {spent}, reruns included ({self.text(basis)})"

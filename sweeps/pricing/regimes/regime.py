@@ -13,13 +13,14 @@ Whatever a regime says, the ledger holds the composition of all that was reserve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from dpcore.config.registry import loaded
 from dpcore.errors import BadInput
 from search_spaces.regimes import REGIMES
 from search_spaces.space import MOST_MEAN_TRIALS, SelectionLaw
+from sweeps.pricing.regimes.promise import Promise, promise_of
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
@@ -62,11 +63,13 @@ class Basis:
         accounting: the regime's name.
         filter: of a sweep that searches q or the steps.
         law: of a private selection.
+        promise: to whom the price is a promise.
     """
 
     accounting: str
     filter: Filtered | None = None
     law: SelectionLaw | None = None
+    promise: Promise | None = None
 
     def text(self) -> str:
         """The accountant, named."""
@@ -120,6 +123,29 @@ class Pricing:
         """
         return [f"{_where(basis)}: {spent} for {trials} private trials ({self.text(basis)})"]
 
+    def accountants(self, basis: Basis) -> str:
+        """Which accountant each figure of a report comes from."""
+        if basis.filter is not None:
+            return (
+                f"accountants: spent ε of one trial by PLD; the price is the budget of an RDP filter (order {basis.filter.order}), because "
+                "q or the steps of a trial may follow from earlier results"
+            )
+        return "accountants: spent ε of one trial by PLD; the price by PLD too, because q, noise and steps were fixed beforehand"
+
+    def cap(self, basis: Basis, cap: float, delta: float) -> str:
+        """How `epsilon_total` is held."""
+        if basis.filter is not None:
+            return (
+                f"cap: epsilon_total {cap:g}, held by the RDP filter of this sweep (order {basis.filter.order}), whose budget is cut to it"
+            )
+        from dpcore.privacy.composition import order_for
+
+        alone = "PLD" if basis.law is None else "RDP"
+        return (
+            f"cap: epsilon_total {cap:g}, held by {alone} while this sweep is alone in its ledger, and by an RDP filter (order "
+            f"{order_for(cap, delta)}) beside other sweeps"
+        )
+
     def caption(self, basis: Basis, *, epsilon: str, delta: float) -> str:
         """What must stand under a curve over ε."""
         return (
@@ -147,13 +173,16 @@ def pricing_of(accounting: str) -> Pricing:
 def basis_of(spec: SweepSpec) -> Basis:
     """The basis of a sweep that has begun."""
     opened = None if spec.privacy_filter is None else spec.privacy_filter.charge()
-    return Basis(accounting=spec.space.sweep.accounting, filter=opened, law=spec.space.sweep.selection)
+    return Basis(accounting=spec.space.sweep.accounting, filter=opened, law=spec.space.sweep.selection, promise=promise_of(spec.space))
 
 
 def headline(basis: Basis, *, delta: float, epsilon: float | None) -> str:
-    """One line on what a sweep as a whole guarantees; `epsilon` is what its regime (one that promises nothing: composed) costs."""
+    """One line on what a sweep as a whole guarantees, and to whom; `epsilon` is what its regime (one that promises nothing: composed)
+    costs."""
     shown = "not known" if epsilon is None else f"{epsilon:.3g}"
-    return pricing_of(basis.accounting).headline(basis, delta=delta, epsilon=shown)
+    said = pricing_of(basis.accounting).headline(basis, delta=delta, epsilon=shown)
+    reads = basis.promise is not None and REGIMES.get(basis.accounting).reads_private
+    return f"{said}, {basis.promise.text()}" if reads and basis.promise is not None else said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +204,7 @@ def regime_prices(basis: Basis, groups: Sequence[Group], *, delta: float, compos
     """The price of the same plan under each of dpsweep's regimes, and under the sweep's own."""
     found = []
     for accounting in dict.fromkeys((*REGIMES.own, basis.accounting)):
-        one = Basis(accounting=accounting, filter=basis.filter, law=basis.law)
+        one = replace(basis, accounting=accounting)
         pricing = pricing_of(accounting)
         charges = pricing.charges(one, groups)
         is_known = charges is not None and REGIMES.get(accounting).is_promise

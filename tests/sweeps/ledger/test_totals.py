@@ -39,6 +39,7 @@ def test_an_image_and_a_video_are_not_added_up(ledger: Ledger) -> None:
     assert image.epsilon == price([(alone, 1), (replaced, 1)], 1e-5) > price([(alone, 2)], 1e-5)
     assert "an image, replaced by another" in image.text()
     assert "1 lines of larger units counted as replacements" in image.text()
+    assert image.text().endswith("by PLD, as if all had been fixed beforehand (caps over several sweeps are held by an RDP filter)")
     assert "no total for a video: s e1-000 is promised per image" in video.text()
     with pytest.raises(Refused, match="no one total"):
         ledger.epsilon_total(1e-5, price)
@@ -51,6 +52,7 @@ def test_lines_of_the_first_version_have_a_total_alone_or_once_their_unit_is_sta
     ledger.reserve(old)
     (total,) = totals_of(ledger.lines(), 1e-5, price)
     assert total.epsilon == epsilon_of(old.spending, 1e-5)
+    assert total.text().endswith("by PLD")
     ledger.reserve(replace(IMAGE, sweep="new"))
     assert [one.epsilon for one in totals_of(ledger.lines(), 1e-5, price)] == [None, None]
     ledger.state_unit("dd", "image")

@@ -8,15 +8,16 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import Refused
-from dpcore.privacy.composition import Filtered, price, rdp_of
+from dpcore.privacy.composition import Filtered, order_for, price, rdp_of
 from sweeps.engine.preflight import with_filter
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, plan_sweep, sweep_price
-from sweeps.pricing.regimes import basis_of
+from sweeps.pricing.regimes import basis_of, pricing_of
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.spec import SweepSpec
+from sweeps.report.plan_text import plan_text
 from sweeps.search.terms import terms_of
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
@@ -76,6 +77,47 @@ def test_the_headline_is_the_regimes(accounting: str, epsilon: float | None, wor
     plan = plan_for(sweep={"accounting": accounting})
     assert plan.sweep_epsilon == epsilon
     assert words in plan.headline
+
+
+@pytest.mark.parametrize(
+    ("trial", "said"),
+    [
+        ({}, "per image, added or removed; public: the views of every image under blur (gaussian_blur on region all) and keypoints, "),
+        ({"privacy_unit": "video", "labels": "private"}, "per video, added or removed; public: the views of every video under blur "),
+    ],
+)
+def test_a_price_names_its_unit_its_neighbours_and_what_is_public(trial: dict[str, str], said: str) -> None:
+    plan = plan_for(trial=trial)
+    assert said in plan.headline
+    assert ("keypoints" in plan.headline) == (trial.get("labels") != "private")
+
+
+def test_where_no_view_is_read_nothing_of_a_unit_is_public() -> None:
+    search = {"clip_norm": {"float": [0.1, 1.0]}}
+    plan = plan_for(search=search, splits={}, trial={"method": "dpsgd", "relation": "replace"})
+    assert plan.headline.endswith("per image, replaced by another; public: nothing of the image")
+
+
+def test_a_price_without_private_data_promises_nobody_anything() -> None:
+    data = {**spaces.DOCUMENT["trial"]["data"], "proxy": "synthetic/proxy", "proxy_examples": 2000}
+    assert "per image" not in plan_for(sweep={"accounting": "public_proxy"}, trial={"data": data}).headline
+
+
+def test_plan_and_report_say_which_accountant_gives_each_figure_and_holds_the_cap(tmp_path: Path) -> None:
+    fixed = plan_for(sweep={"epsilon_total": 17.3})
+    pricing, basis = pricing_of("composed"), fixed.basis
+    order = order_for(17.3, 1e-5)
+    alone = f"by PLD while this sweep is alone in its ledger, and by an RDP filter (order {order}) beside other sweeps"
+    assert pricing.cap(basis, 17.3, 1e-5).endswith(alone)
+    assert "the price by PLD too" in pricing.accountants(basis)
+    filtered = plan_sweep(spaces.space(**adaptive()), EXACT).basis
+    assert filtered.filter is not None
+    assert f"an RDP filter (order {filtered.filter.order})" in pricing.accountants(filtered)
+    assert f"this sweep's RDP filter (order {filtered.filter.order})" in pricing.cap(filtered, 17.3, 1e-5)
+    assert "by RDP" in pricing_of("private_selection").accountants(basis)
+    text = plan_text(spec_of(tmp_path, sweep={"epsilon_total": 17.3}), fixed)
+    assert pricing.cap(basis, 17.3, 1e-5) in text
+    assert "(each by PLD)" in text
 
 
 def test_a_rehearsal_costs_nothing_and_its_final_training_does() -> None:

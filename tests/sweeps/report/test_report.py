@@ -110,11 +110,19 @@ def test_report_shows_scores_in_percent_the_price_and_the_next_commands(spec: Sw
     row = next(line for line in text.splitlines() if line.startswith("0.8"))
     assert row.split() == ["0.8", "feature", "66.0", "65.0", "2.0", "0.799", "62.0", "61.0", "75.0"]
     assert "price of this sweep (composed): ε = 2.500 at δ = 1e-05 for 7 private trials" in text
+    assert "counted per image, added or removed; public: the views of every image under" in text
+    assert "accountants: spent ε of one trial by PLD; the price by PLD too" in text
     assert STAND_IN in text
     assert "dpsweep best shown --epsilon 0.8 --out best.yaml" in text
     assert "mlflow ui --backend-store-uri sqlite:///" in text
     assert "at a price of ε = 2.500 (composed): not clear, how it varies between validation people is not known" in text
     assert "worth its price" not in text
+
+
+def test_the_report_says_how_the_cap_of_a_sweep_was_held(spec: SweepSpec) -> None:
+    capped = spec.space.model_copy(update={"sweep": spec.space.sweep.model_copy(update={"epsilon_total": 17.3})})
+    text = build_report(results_of(*FULL), spec=spec.model_copy(update={"space": capped})).text()
+    assert "cap: epsilon_total 17.3, held by PLD while this sweep is alone in its ledger, and by an RDP filter (order" in text
 
 
 def test_an_unaccounted_sweep_says_so_in_its_headline(spec: SweepSpec) -> None:
