@@ -150,7 +150,7 @@ def read_lines(path: Path) -> list[Any]:
         raise Corrupt(f"{path} has a line that is not JSON: {error}; put a copy of it back") from error
 
 
-def made_once(path: Path, build: Callable[[Path], None]) -> bool:
+def made_once(path: Path, build: Callable[[Path], None], *, mode: int | None = None) -> bool:
     """Makes a file on first use. Of several processes one builds it, and the others wait.
 
     The file is built beside its place and renamed when it is whole and on disk. A kill or a full disk leaves no file at
@@ -159,6 +159,7 @@ def made_once(path: Path, build: Callable[[Path], None]) -> bool:
     Args:
         path: the file; its folder is made where it is missing.
         build: makes the file at the path that it is given, and leaves nothing open.
+        mode: of the file; None: as `build` makes it.
 
     Returns:
         Whether this call made it.
@@ -176,6 +177,8 @@ def made_once(path: Path, build: Callable[[Path], None]) -> bool:
         _remove_with_companions(temporary)
         try:
             build(temporary)
+            if mode is not None:
+                temporary.chmod(mode)
             fsync_path(temporary)
             os.replace(temporary, path)
         finally:

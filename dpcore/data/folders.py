@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dpcore.durable import TEMPORARY_SUFFIX, fsync_path, held, read_json, write_json
+from dpcore.durable import OWNER_ONLY, TEMPORARY_SUFFIX, fsync_path, held, read_json, write_json
 from dpcore.errors import Corrupt, Refused
 
 SUMS_NAME = "sums.json"
@@ -32,7 +32,7 @@ def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
 
     Args:
         target: the folder to create, with its parents.
-        private: mode 0700 instead of 0755.
+        private: mode 0700 and its files 0600, whatever the umask; else 0755 and what the umask leaves.
 
     Raises:
         Refused: `target` exists. Another process may have created it meanwhile.
@@ -44,6 +44,8 @@ def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
         yield temporary
         temporary.chmod(PRIVATE_MODE if private else PUBLIC_MODE)
         for path in (*sorted(temporary.rglob("*")), temporary):
+            if private:
+                path.chmod(PRIVATE_MODE if path.is_dir() else OWNER_ONLY)
             fsync_path(path)
         _rename(temporary, target)
     except BaseException:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from dpcore.config import Part
-from dpcore.durable import replace_file
+from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.pose.skeleton import MPII_16
 
@@ -101,7 +101,8 @@ class Manifest(DatasetHeader):
 def name_ledger(folder: Path, url: str) -> None:
     """Writes into a dataset's manifest which ledger its people are charged to, whole or not at all."""
     manifest = load_manifest(folder).model_copy(update={"ledger": url})
-    replace_file(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+    mode = OWNER_ONLY if manifest.role == "PRIVATE" else None
+    replace_file(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode(), mode=mode)
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -140,6 +140,13 @@ class PrivacyClaim(Part):
             }
         )
 
+    def with_earlier_attempts(self, from_step: int) -> PrivacyClaim:
+        """This claim of a run whose last attempt went on from `from_step` of an earlier one, which had drawn other noise from there on."""
+        more = (
+            f"what earlier attempts of this run reported (the last one went on from step {from_step}); the ledger holds what they reserved"
+        )
+        return self.model_copy(update={"not_covered": (*self.not_covered, more)})
+
     def headline(self) -> str:
         """The shortest honest form, for tags and tables."""
         if self.epsilon is None:
@@ -186,7 +193,10 @@ class PrivacyClaim(Part):
         """
         every = (self, *candidates)
         best = f"The run is the best of a secret number of such runs with independently drawn settings ({law}); the others are sealed."
-        missing = (*_joined(one.not_covered for one in every), "how long the sweep took, which such times show too and which hints at the number of runs")
+        missing = (
+            *_joined(one.not_covered for one in every),
+            "how long the sweep took, which such times show too and which hints at the number of runs",
+        )
         weakest = max((one.relation for one in every), key=_STRENGTH.index)
         return self.model_copy(
             update={

@@ -37,7 +37,7 @@ from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
 from sweeps.records.charged import open_ledger, say_earlier_unit
-from sweeps.records.folder import found_key, locked, mark_finished, mark_unfinished, new_folder, new_key
+from sweeps.records.folder import found_key, keep_private, locked, mark_finished, mark_unfinished, new_folder, new_key
 from sweeps.records.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SPEC_FILE, SweepSpec
@@ -90,7 +90,7 @@ def run_sweep(
     with (
         stop_signals(spec.name, is_begun=False) as stop,
         _naming_faults(spec),
-        new_folder(spec) as made,
+        new_folder(spec, private=facts.protected) as made,
         ray_session(spec) as concurrency,
     ):
         stop.listen()
@@ -135,6 +135,8 @@ def resume_sweep(
         if (moved := charged_to(spec, facts, resumed=True)) is not spec:
             spec = moved
             spec.save()
+        if facts.protected:
+            keep_private(spec)
         check_key(not spec.key_path.exists(), spec)
         key, lost = found_key(spec)
         with ray_session(spec) as concurrency:

@@ -21,7 +21,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
 from dpcore.disk import naming_full_disk
-from dpcore.durable import made_once
+from dpcore.durable import OWNER_ONLY, made_once
 from dpcore.errors import Corrupt, Refused, Unavailable
 from sweeps.ledger.charges import FilterTerms, passes_filter
 from sweeps.ledger.database import damage, file_of, is_blank, open_engine, patiently, reason, shown
@@ -68,7 +68,7 @@ class Ledger:
         if file is not None and (not file.is_file() or is_blank(file)):
             refuse_loss(file, self._asked)
         if file is not None and not must_exist and not read_only:
-            made_once(file, lambda place: _build(place, file))
+            made_once(file, lambda place: _build(place, file), mode=OWNER_ONLY)
         self._engine = open_engine(url, must_exist=must_exist, read_only=read_only)
         try:
             patiently(lambda: prepare_table(self._engine, shown=shown(url), read_only=read_only), url=url)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpcore.durable import OWNER_ONLY
 from dpcore.errors import Corrupt
 from sweeps.ledger.lines import KnownLines, LedgerLine
 
@@ -95,7 +96,7 @@ class Witness:
     def remember(self, *lines: LedgerLine) -> None:
         """Adds lines, after they were committed: a crash in between leaves a line unwitnessed, never a false alarm."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_ONLY)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a full disk
@@ -106,7 +107,7 @@ class Witness:
     def begin(self) -> None:
         """Makes the file, before the first line is committed: a crash in between is no loss of the witness."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        self.path.touch(mode=OWNER_ONLY)
 
     def unwritten(self, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
         """Lines of the ledger that stand here not at all, or without their content. Ask after `read`; `lines` only grows."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.config import Places, TrialConfig, parse_config
-from dpcore.data.folders import new_folder
+from dpcore.data.folders import PRIVATE_MODE, new_folder
 from dpcore.disk import naming_full_disk
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, NotAsPlanned, NotReplayable, OutOfMemory, Refused, Unavailable
@@ -188,7 +188,8 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
     if ledger is not None:
         for reservation in reservations:
             ledger.settle(reservation, steps_done=last.step, outcome="done")
-    save_claim(request.out, _claim(request), _price(request))
+    claim, attempt = _claim(request), training.attempt
+    save_claim(request.out, claim.with_earlier_attempts(attempt.from_step) if attempt.number else claim, _price(request))
     (request.out / KEY_FILE).unlink()
     return _result(request.config, training.trial_id, last)
 
@@ -285,9 +286,15 @@ def _filter_of(request: TrainRequest) -> str:
 
 def _begin(request: TrainRequest, training: _Training) -> None:
     """Writes the folder with everything that a resume needs, completely or not at all."""
-    with new_folder(request.out, private=False) as folder:
+    with new_folder(request.out, private=_is_protected(request)) as folder:
         training.key.save(folder / KEY_FILE)
         write_json(folder / IDENTITY_FILE, _identity(request, training))
+
+
+def _is_protected(request: TrainRequest) -> bool:
+    from dpcore.data.catalog import open_dataset
+
+    return open_dataset(request.config.data.in_private_place, request.places).manifest.protected
 
 
 def _identity(request: TrainRequest, training: _Training) -> dict[str, Any]:
@@ -371,6 +378,8 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
         if selected is not None:
             say_spent(folder, selected)
         if keep:
+            if _is_protected(request):
+                folder.chmod(PRIVATE_MODE)
             shutil.move(folder, request.out)
     result = _result(request.config, record.trial_id, last)
     return result if selected is None else {**result, "epsilon_spent": selected}

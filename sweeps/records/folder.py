@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpcore.data.folders import PRIVATE_MODE
 from dpcore.durable import made_folders, remove_empty, replace_file
 from dpcore.errors import Refused
 from sweeps.records.spec import SPEC_FILE, SweepSpec
@@ -27,12 +28,16 @@ UNBEGUN = (LOCK_FILE, "sweep.key", FOLDER, RECORD)
 
 
 @contextlib.contextmanager
-def new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
+def new_folder(spec: SweepSpec, *, private: bool = False) -> Iterator[list[Path]]:
     """Makes and locks the sweep's own folders and gives their list; at the end it takes away those that still stand in it.
 
     So a sweep that fails before its first trial leaves nothing of its own; one that has begun clears the list, whatever fails
     then. The storage is shared: it goes only where this sweep made it and it is empty. A ledger or an MLflow store in it
     stays, because another sweep may have come to use it meanwhile.
+
+    Args:
+        spec: of the sweep.
+        private: for the owner alone, as `keep_private` makes them.
 
     Raises:
         Refused: a folder of that name holds something else, or another run has it.
@@ -45,11 +50,19 @@ def new_folder(spec: SweepSpec) -> Iterator[list[Path]]:
                 shared += made_folders(folder.parent)
                 _take(folder, spec.name, locks)
                 own.append(folder)
+            if private:
+                keep_private(spec)
             yield own
         finally:
             for folder in own:
                 _remove_own(folder)
             remove_empty(shared)
+
+
+def keep_private(spec: SweepSpec) -> None:
+    """Closes the sweep's own folders to other users (mode 0700), and with them weights, reports and study, whatever the umask."""
+    for folder in _folders(spec):
+        folder.chmod(PRIVATE_MODE)
 
 
 def _take(folder: Path, name: str, locks: contextlib.ExitStack) -> None:

@@ -144,7 +144,8 @@ class Tracker:
         def claim_of(config: TrialConfig) -> PrivacyClaim:
             return self._claim(config, record.reserved if config.spends_privacy else None)
 
-        return winner_claim(self._claim(record.config, record.reserved), record, self._spec.space, claim_of=claim_of)
+        claim = winner_claim(self._claim(record.config, record.reserved), record, self._spec.space, claim_of=claim_of)
+        return claim.with_earlier_attempts(record.from_step) if record.attempt else claim
 
     def _epsilon_tags(self, record: TrialRecord) -> dict[str, str]:
         """ε as it is released; of a selection's winner that of the selection, beside the target of the single run."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from walk_trials import PICTURE
@@ -81,7 +82,7 @@ def free_port() -> int:
 
 def begin(root: Path, *arguments: str, env: dict[str, str]) -> subprocess.Popen[str]:
     line = [sys.executable, "-W", "ignore", str(HERE / "walk_sweep.py"), str(root), *arguments]
-    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, umask=0)
 
 
 def walk_of(root: Path, kind: str, *, joined: bool) -> Walk:
@@ -142,6 +143,29 @@ def check_nothing_left(walk: Walk, *, joined: bool) -> None:
         assert not [path for path in (walk.root / "t").rglob("*") if "ray" in path.name.lower()]
 
 
+RELEASED = ("cache/accounting/", "data/public/", "data/validation/", "store/mlflow.db", "store/mlartifacts/", "home/")
+"""What other users may read after a protected sweep: PUBLIC people, prices, and what MLflow was told."""
+
+
+def is_open(path: Path, root: Path) -> bool:
+    """Whether another user reaches a file: it and every folder above it let them."""
+    return all(one.stat().st_mode & 0o077 for one in (path, *path.parents) if one.is_relative_to(root) and one != root)
+
+
+def check_closed(walk: Walk) -> None:
+    """Whatever the umask leaves, nobody else reaches what is not released. Of the caches, those of PUBLIC people alone are open: they
+    have 24 and 12 rows, the clinic has 48."""
+    found = [path for path, _ in walk.files() if is_open(path, walk.root) and path.stat().st_size]
+    names = {str(path.relative_to(walk.root)): path for path in found}
+    rest = {name: path for name, path in names.items() if not name.startswith(RELEASED)}
+    rows = {name: len(np.load(path, mmap_mode="r")) for name, path in rest.items() if name.endswith(".npy")}
+    assert set(rows.values()) == {24, 12}
+    folders = {str(Path(name).parent) for name in rows}
+    public_stage = {name for name in rest if name.startswith("cache/stages/")}
+    assert len({Path(name).parent for name in public_stage}) == 1
+    assert [name for name in rest if str(Path(name).parent) not in folders and name not in public_stage] == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("joined", [False, True], ids=["own", "joined"])
@@ -152,6 +176,8 @@ def test_on_protected_people_no_file_tells_times_pictures_or_what_is_sealed(root
     assert len(sealed) > 2
     check_key(walk)
     check_nothing_left(walk, joined=joined)
+    if not joined:
+        check_closed(walk)
     assert PICTURE not in walk.printed
     assert {one.partition(":")[0] for one in walk.holders(PICTURE.encode())} == {"store/s/sealed/errors.txt"}
     holders = {one.partition(":")[0] for value in sealed for one in walk.holders(*forms(value))}

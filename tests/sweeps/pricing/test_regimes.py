@@ -113,7 +113,7 @@ def test_plan_and_report_say_which_accountant_gives_each_figure_and_holds_the_ca
     filtered = plan_sweep(spaces.space(**adaptive()), EXACT).basis
     assert filtered.filter is not None
     assert f"an RDP filter (order {filtered.filter.order})" in pricing.accountants(filtered)
-    assert f"this sweep's RDP filter (order {filtered.filter.order})" in pricing.cap(filtered, 17.3, 1e-5)
+    assert f"the RDP filter of this sweep (order {filtered.filter.order})" in pricing.cap(filtered, 17.3, 1e-5)
     assert "by RDP" in pricing_of("private_selection").accountants(basis)
     text = plan_text(spec_of(tmp_path, sweep={"epsilon_total": 17.3}), fixed)
     assert pricing.cap(basis, 17.3, 1e-5) in text

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import spaces
 import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -24,6 +25,7 @@ from dpcore.train.saved import DOCUMENT_FILE, MODEL_FOLDER, WEIGHTS_FILE, load_m
 from search_spaces.loader import load_space
 from sweeps.cli import main
 from sweeps.models.claims import load_claim, save_claim
+from sweeps.pricing.selection import as_released, epsilon_of_selection
 from sweeps.records.export import UNKNOWN, render_yaml
 from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
@@ -341,12 +343,13 @@ def test_a_training_is_a_run_and_a_version_with_claim_price_and_scores_once(spec
     client, runs = opened(spec)
     run = runs[done.trial_id]
     assert run.info.status == "FINISHED"
+    said = load_claim(done.folder).claim.paragraph()
     assert {key: run.data.tags[key] for key in ("role", "epsilon", "claim", "price")} == {
-        "role": "train", "epsilon": "0.8", "claim": "a claim", "price": UNKNOWN.text,
+        "role": "train", "epsilon": "0.8", "claim": said, "price": UNKNOWN.text,
     }  # fmt: skip
     assert [point.value for point in client.get_metric_history(run.info.run_id, "val/pckh_50")] == [2 / 9.7, 4 / 9.7]
     version = client.get_model_version_by_alias("tried", "trained-eps-0_8")
-    assert {key: version.tags[key] for key in ("claim", "price")} == {"claim": "a claim", "price": UNKNOWN.text}
+    assert {key: version.tags[key] for key in ("claim", "price")} == {"claim": said, "price": UNKNOWN.text}
 
 
 def test_on_protected_data_a_training_tells_neither_times_nor_what_is_sealed(spec: SweepSpec, tmp_path: Path) -> None:
@@ -401,6 +404,30 @@ def test_the_model_of_every_trial_that_ended_well_has_its_claim_when_the_sweep_e
         assert load_claim(spec.checkpoint_dir(record.trial_id)).price.epsilon == 3.719
     with pytest.raises(BadInput, match="cut off"):
         load_claim(spec.checkpoint_dir(void.trial_id))
+
+
+def test_a_selections_winner_is_tagged_and_registered_with_the_selections_epsilon(spec: SweepSpec) -> None:
+    sweep = {"accounting": "private_selection", "trials_per_epsilon": None, "selection": {"mean_trials": 4, "shape": 1.0}}
+    space = spaces.space(sweep=sweep, references={"control": False, "winner_seeds": 0})
+    record = record_of(state="done", pckh_50=0.4137, sampling_prob=0.1, noise_multiplier=3.37)
+    selected = epsilon_of_selection(record, space)
+    assert selected is not None
+    record = as_released(record, selected)
+    selecting = spec.model_copy(update={"space": space.model_copy(update={"sweep": space.sweep.model_copy(update={"epsilons": (0.8,)})})})
+    save_small_model(selecting, record)
+    client, runs = summarized(selecting, record)
+    version = client.get_model_version_by_alias("tried", "best-eps-0_8")
+    for tags in (runs["e0.8-000"].data.tags, version.tags):
+        assert (tags["epsilon"], tags["epsilon_target"]) == (f"{selected:.6g}", "0.8")
+    made = load_claim(Path(version.source.removeprefix("file://")))
+    assert (made.claim.epsilon, made.claim.accountant) == (selected, "RDP (dp-accounting, repeat and select)")
+
+
+def test_a_run_of_two_attempts_claims_the_last_and_names_the_earlier_ones(spec: SweepSpec) -> None:
+    record = record_of(state="done", pckh_50=0.4137, attempt=1, from_step=2)
+    save_small_model(spec, record)
+    summarized(spec, record)
+    assert any("went on from step 2" in line for line in load_claim(spec.checkpoint_dir(record.trial_id)).claim.not_covered)
 
 
 def test_a_winner_whose_selection_is_void_gets_no_version(spec: SweepSpec, capsys: pytest.CaptureFixture[str]) -> None:
