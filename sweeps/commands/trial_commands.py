@@ -156,7 +156,7 @@ def _print_result(document: dict[str, Any], *, as_json: bool) -> None:
 def _spent(spent: float | None, target: float) -> str:
     """What a trial spent, beside its target; more than that is what its whole private selection spent."""
     if spent is None:
-        return f"not known, of {target:g},"
+        return f"not known (target: {target:g})"
     if spent > target:
         return f"{number(spent, 4)} spent by the selection that it won (target of a single run: {target:g})"
     return f"{number(spent, 4)} spent of {target:g}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
 
+from dpcore.durable import OWNER_ONLY, write_new_file
 from dpcore.errors import BadInput, Corrupt
 from sweeps.ledger.database import file_of, open_engine, patiently, shown
 from sweeps.ledger.findings import chain_findings
@@ -39,6 +40,8 @@ def restore(url: str, witnesses: Sequence[Path]) -> int:
         raise Corrupt(f"the witnesses do not go on from what is there: {broken[0]}; bring back a copy of the ledger")
     if there is None:
         _set_aside(file)
+    if not file.exists():
+        write_new_file(file, b"", mode=OWNER_ONLY)
     engine = open_engine(url, must_exist=False, read_only=False)
     patiently(lambda: prepare_table(engine, shown=shown(url), read_only=False), url=url)
     with engine.connect() as connection, connection.begin():

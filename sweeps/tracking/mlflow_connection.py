@@ -55,11 +55,13 @@ def unused_address(tracking_uri: str | None, *, used: str) -> str | None:
 
 
 def prepare_mlflow() -> None:
-    """Sets the variables that MLflow reads on import and on each request: short waits, no usage telemetry, no migration log.
+    """Sets the variables that MLflow reads on import and on each request: short waits, no usage telemetry, no migration log,
+    no progress bars.
 
     MLflow must not repeat a request by itself: if only the answer was lost, it would create a second run.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_WITHIN_S))
     import mlflow  # noqa: F401  (its import configures the loggers that are silenced next)

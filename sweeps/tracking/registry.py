@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dpcore.durable import read_json
 from dpcore.errors import BadInput, Unavailable
-from sweeps.models.claims import load_claim
+from sweeps.models.claims import CLAIM_FILE, MODEL_FOLDER, load_claim
 from sweeps.records.publication import checkpoint_at_hand
 from sweeps.records.trial_id import alias_of
 from sweeps.tracking.allow_list import allowed_metrics
@@ -26,8 +26,10 @@ from sweeps.tracking.ui import store_of
 
 if TYPE_CHECKING:
     from dpcore.config import TrialConfig
+    from dpcore.data.manifest import Manifest
     from sweeps.records.results import CurvePoint
     from sweeps.records.spec import SweepSpec
+    from sweeps.tracking.spool import TrackingEvent
 
 SCHEME = "models:/"
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))")
@@ -67,51 +69,66 @@ def log_training(spec: SweepSpec, training: FinishedTraining, *, facts: TrialFac
     path = spec.state_dir / IDENTITY_FILE
     if not path.is_file():
         raise Unavailable(f"{path} is not on this machine, so the experiment of sweep {spec.name} is not known")
-    config, key = training.config, training.trial_id
-    manifests = (facts or CatalogFacts(spec.places, spec.runtime)).manifests(config)
-    protected = any(manifest.protected for manifest in manifests.values())
-    made, now_ms = load_claim(training.folder), int(time.time() * 1000)
-    alias = alias_of(config.epsilon, of="trained") if config.epsilon is not None else "trained"
-    said = {
-        "trial_id": key,
-        "epsilon": epsilon_tag(config),
-        "fingerprint": config.fingerprint(),
-        "claim": made.claim.paragraph(),
-        "price": made.price.text,
-    }
+    events = _Events(training, (facts or CatalogFacts(spec.places, spec.runtime)).manifests(training.config))
     try:
         store = MlflowStore(connected(spec), sweep=spec.name, sweep_id=read_json(path)["sweep_id"], artifacts=artifacts_of(spec))
-        store.start_run(
-            {
-                "key": key,
-                "name": key,
-                "parent": None,
-                "tags": {**said, "role": "train", "method": config.method},
-                "params": flat_params(config),
-                "texts": {"config.yaml": config_yaml(config), "claim.json": made.model_dump_json(indent=1)},
-                "datasets": [dataset_input(part, manifest) for part, manifest in manifests.items()],
-                "time_ms": now_ms,
-            }
-        )
+        store.start_run(events.run())
         for point in training.curve:
-            metrics = allowed_metrics(point.metrics, protected=protected)
-            store.log_metrics({"key": key, "step": point.step, "metrics": metrics, "time_ms": now_ms})
-        version = store.register_model(
-            {
-                "key": key,
-                "alias": alias,
-                "model": str(training.folder / "model"),
-                "config": config_yaml(config),
-                "height_px": config.model.input_height_px,
-                "width_px": config.model.input_width_px,
-                "protected": protected,
-                "tags": said,
-            }
-        )
-        store.end_run({"key": key, "tags": {"state": "done"}, "status": "FINISHED", "time_ms": now_ms})
+            store.log_metrics(events.metrics(point))
+        version = store.register_model(events.model())
+        store.end_run(events.end())
     except outage_types() as error:
         raise Unavailable(f"MLflow at {spec.resolved_tracking_uri} did not take it: {str(error).splitlines()[0]}") from error
     return f"{SCHEME}{spec.name}/{version}"
+
+
+class _Events:
+    """What MLflow hears of a training, all at one time."""
+
+    def __init__(self, training: FinishedTraining, manifests: Mapping[str, Manifest]) -> None:
+        self._training = training
+        self._manifests = manifests
+        self._protected = any(manifest.protected for manifest in manifests.values())
+        self._claim = load_claim(training.folder)
+        self._at = {"key": training.trial_id, "time_ms": int(time.time() * 1000)}
+        self._said = {
+            "trial_id": training.trial_id,
+            "epsilon": epsilon_tag(training.config),
+            "fingerprint": training.config.fingerprint(),
+            "claim": self._claim.claim.paragraph(),
+            "price": self._claim.price.text,
+        }
+
+    def run(self) -> TrackingEvent:
+        config = self._training.config
+        return {
+            **self._at,
+            "name": self._training.trial_id,
+            "parent": None,
+            "tags": {**self._said, "role": "train", "method": config.method},
+            "params": flat_params(config),
+            "texts": {"config.yaml": config_yaml(config), CLAIM_FILE: self._claim.model_dump_json(indent=1)},
+            "datasets": [dataset_input(part, manifest) for part, manifest in self._manifests.items()],
+        }
+
+    def metrics(self, point: CurvePoint) -> TrackingEvent:
+        return {**self._at, "step": point.step, "metrics": allowed_metrics(point.metrics, protected=self._protected)}
+
+    def model(self) -> TrackingEvent:
+        config = self._training.config
+        return {
+            **self._at,
+            "alias": "trained" if config.epsilon is None else alias_of(config.epsilon, of="trained"),
+            "model": str(self._training.folder / MODEL_FOLDER),
+            "config": config_yaml(config),
+            "height_px": config.model.input_height_px,
+            "width_px": config.model.input_width_px,
+            "protected": self._protected,
+            "tags": self._said,
+        }
+
+    def end(self) -> TrackingEvent:
+        return {**self._at, "tags": {"state": "done"}, "status": "FINISHED"}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a sweep says that its trials spent, after reports were lost and its driver came back: never less than they did."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import fake_trials
@@ -7,6 +8,7 @@ import pytest
 import spaces
 
 from dpcore.config import Places
+from dpcore.train.reports import EPSILON_SPENT
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant
@@ -28,9 +30,12 @@ def spec(tmp_path: Path) -> SweepSpec:
     return made
 
 
+def reservations_of(spec: SweepSpec) -> Reservations:
+    return Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, validation=None, cohort="c", key_id="k")
+
+
 def schedule_of(spec: SweepSpec) -> Schedule:
-    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), ACCOUNTANT, validation=None, cohort="c", key_id="k")
-    schedule = Schedule(spec, ACCOUNTANT, reservations, terms=terms_of(spec))
+    schedule = Schedule(spec, ACCOUNTANT, reservations_of(spec), terms=terms_of(spec))
     schedule.restore(key_lost=False)
     return schedule
 
@@ -42,32 +47,41 @@ def run(schedule: Schedule, *, steps: int = 3, error: str | None = None) -> Tria
     return schedule.end(record.trial_id, error=error)
 
 
-def lose_last_report(spec: SweepSpec) -> None:
-    lines = spec.reports_path.read_text().splitlines(keepends=True)
-    spec.reports_path.write_text("".join(lines[:-1]))
+def without_last_report(record: TrialRecord) -> TrialRecord:
+    """As it comes back where no memory has the report any more."""
+    last = record.curve[-2]
+    return replace(record, curve=record.curve[:-1], steps=last.step, epsilon_spent=last.metrics[EPSILON_SPENT])
+
+
+def taken_up(spec: SweepSpec, record: TrialRecord) -> TrialRecord:
+    (found,) = reservations_of(spec).with_spent([record])
+    return found
 
 
 def test_a_done_trial_whose_last_report_was_lost_spent_its_whole_plan(spec: SweepSpec) -> None:
-    before = run(schedule_of(spec))
-    lose_last_report(spec)
-    after = schedule_of(spec).records[0]
-    assert after.curve[-1].step == 2
-    assert (before.epsilon_spent, after.epsilon_spent) == (8.485, 8.485)
+    ended = run(schedule_of(spec))
+    cut = without_last_report(ended)
+    assert cut.epsilon_spent == pytest.approx(8.485 * 2 / 3)
+    assert (ended.epsilon_spent, taken_up(spec, cut).epsilon_spent) == (8.485, 8.485)
 
 
 def test_of_a_failed_trial_the_ledger_knows_how_many_steps_it_took(spec: SweepSpec) -> None:
-    before = run(schedule_of(spec), steps=2, error="the node went away")
-    lose_last_report(spec)
-    after = schedule_of(spec).records[0]
-    assert (after.steps, after.epsilon_spent) == (2, before.epsilon_spent)
+    ended = run(schedule_of(spec), steps=2, error="the node went away")
+    found = taken_up(spec, without_last_report(ended))
+    assert (found.steps, found.epsilon_spent) == (2, ended.epsilon_spent)
 
 
 def test_where_no_end_stands_in_the_ledger_what_a_failed_trial_spent_is_not_known(spec: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as killed:
         killed.setattr(Reservations, "settle", lambda self, record: None)
-        run(schedule_of(spec), steps=2, error="the node went away")
-    lose_last_report(spec)
-    assert schedule_of(spec).records[0].epsilon_spent is None
+        ended = run(schedule_of(spec), steps=2, error="the node went away")
+    assert taken_up(spec, without_last_report(ended)).epsilon_spent is None
+
+
+def test_a_resume_says_of_every_ended_trial_what_it_said_before(spec: SweepSpec) -> None:
+    schedule = schedule_of(spec)
+    ended = [run(schedule), run(schedule, steps=2, error="the node went away")]
+    assert [record.epsilon_spent for record in schedule_of(spec).records] == [record.epsilon_spent for record in ended]
 
 
 def test_what_a_trial_spent_that_did_something_else_is_not_known(spec: SweepSpec) -> None:
