@@ -57,6 +57,11 @@ def test_best_replays_to_the_very_same_score_and_a_fresh_run_is_charged(cli: Cli
     assert after["epsilon_total"] > before["epsilon_total"]
     evaluated = json.loads(cli.ok("evaluate", tmp_path / "fresh", "--data", "tiny/validation", "--json"))
     assert evaluated["pckh_50"] == fresh["pckh_50"]
+    claimed = json.loads(cli.ok("claim", fresh["model"], "--storage", swept, "--json"))
+    assert claimed == json.loads(cli.ok("claim", tmp_path / "fresh", "--json"))
+    assert (claimed["epsilon"], claimed["price"]["epsilon"]) == (fresh["epsilon_spent"], told["price"]["epsilon"])
+    for trial in (told["trial_id"], "seed-e8-1"):
+        assert json.loads(cli.ok("claim", swept / "small" / "checkpoints" / trial, "--json"))["price"] == told["price"]
 
 
 def test_a_replay_under_another_thread_count_is_refused_by_name_and_writes_nothing(cli: Cli, swept: Path, tmp_path: Path) -> None:
@@ -82,7 +87,7 @@ def test_mlflow_has_parents_children_curves_and_nothing_left_running(swept: Path
     children = [run for run in runs if run.data.tags.get("trial_id")]
     ids = [run.data.tags["trial_id"] for run in children]
     assert len(ids) == len(set(ids))
-    private = [run for run in children if "privacy/epsilon_spent" in run.data.metrics]
+    private = [run for run in children if "privacy/epsilon_spent" in run.data.metrics and run.data.tags["role"] != "train"]
     assert len(private) == PRIVATE_RUNS
     parents = {run.info.run_id for run in runs} - {run.info.run_id for run in children}
     for run in private:
