@@ -244,9 +244,9 @@ class Reservations:
         | as something else than was reserved | None: not known |
         """
         settled = {line.run: line.steps_done for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "settle"}
-        return [self._with_spent(record, settled.get((self._spec.name, *record.run))) for record in records]
+        return [self._with_spent(record, settled) for record in records]
 
-    def _with_spent(self, record: TrialRecord, settled: int | None) -> TrialRecord:
+    def _with_spent(self, record: TrialRecord, ends: Mapping[tuple[str, str, int], int]) -> TrialRecord:
         plan = record.reserved
         if not record.fulfilled:
             return replace(record, epsilon_spent=None)
@@ -254,13 +254,19 @@ class Reservations:
             return record
         if record.state == "done":
             selected = epsilon_of_selection(record, self._spec.space, self._accountant.compose)
-            return as_released(record, selected) if selected is not None else replace(record, epsilon_spent=plan.epsilon_planned)
+            if selected is not None:
+                return as_released(record, selected)
+            return replace(record, epsilon_spent=self._after(plan, plan.last_step))
+        settled = max((ends[run] for run in self._own_runs(record) if run in ends), default=None)
         if not record.steps and not settled:  # nothing left its worker
             return record
         if settled is None:
             return replace(record, epsilon_spent=None)
         steps = max(settled, record.steps)
-        return replace(record, steps=steps, epsilon_spent=self._accountant.spent(plan, steps, self._spec.places.cache_dir))
+        return replace(record, steps=steps, epsilon_spent=self._after(plan, steps))
+
+    def _after(self, plan: PrivacyPlan, steps: int) -> float:
+        return self._accountant.spent(plan, steps, self._spec.places.cache_dir)
 
     def _runs_of(self, record: TrialRecord) -> list[tuple[str, str, int]]:
         """The runs that must stand in the ledger once a record ran."""
