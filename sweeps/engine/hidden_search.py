@@ -20,6 +20,7 @@ from sweeps.pricing.reservations import Planner, Reservations
 from sweeps.pricing.selection import Selection, as_released
 from sweeps.records.results import CurvePoint, TrialRecord, best_of
 from sweeps.records.spec import SweepSpec
+from sweeps.search.failures import repeats_itself
 
 
 class HiddenSearch:
@@ -44,6 +45,7 @@ class HiddenSearch:
         self._running: dict[str, TrialRecord] = {}
         self._since: dict[str, float] = {}
         self._failures: dict[str, int] = {}
+        self._errors: dict[str, str] = {}
         self._void: dict[str, str] = {}
         self.over: set[float] = set()
         self.is_reserved = False
@@ -137,9 +139,11 @@ class HiddenSearch:
         return record
 
     def worker_died(self, trial_id: str, error: str) -> TrialRecord:
-        """Hands the trial out again if the retry is the same release, up to `max_failures` times. Otherwise it has failed."""
+        """Hands the trial out again if the retry is the same release, up to `max_failures` times, unless it failed alike before.
+        Otherwise it has failed. Failures that are alike do not end a selection: it is reserved as a whole, and where it ends is secret."""
         failures = self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
-        if trial_id in self._void or self._spec.runtime.device != "cpu" or failures > self._spec.max_failures:
+        is_hopeless, self._errors[trial_id] = repeats_itself(error, self._errors.get(trial_id)), error
+        if trial_id in self._void or self._spec.runtime.device != "cpu" or failures > self._spec.max_failures or is_hopeless:
             return self.end(trial_id, error=error)
         record = self._running.pop(trial_id)
         self._since.pop(trial_id)

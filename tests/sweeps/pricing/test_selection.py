@@ -252,12 +252,16 @@ def test_a_failed_trial_is_the_lowest_score_and_is_not_drawn_again(tmp_path: Pat
     assert [line.outcome for line in Ledger(spec.resolved_ledger_url).lines() if line.kind == "settle"] == ["failed", "failed"]
 
 
-@pytest.mark.parametrize(("device", "tries"), [("cpu", 3), ("cuda", 1)])
-def test_a_dead_worker_is_tried_again_only_where_the_retry_is_the_same_release(tmp_path: Path, device: str, tries: int) -> None:
+@pytest.mark.parametrize(
+    ("device", "error", "tries"), [("cpu", "the worker died", 3), ("cpu", "KeyError: 'a'", 2), ("cuda", "the worker died", 1)]
+)
+def test_a_dead_worker_is_tried_again_only_where_the_retry_is_the_same_release_and_may_end_otherwise(
+    tmp_path: Path, device: str, error: str, tries: int
+) -> None:
     spec = spec_of(tmp_path, device=device, law=SelectionLaw(mean_trials=60), references={"floor": False, "ceiling": False})
     schedule = schedule_of(spec)
     trial_id, seen, handed = schedule.next().trial_id, 1, 0
-    while not schedule.worker_died(trial_id, "killed").is_finished:
+    while not schedule.worker_died(trial_id, error).is_finished:
         while (record := schedule.next()).trial_id != trial_id:
             run_one(schedule, record)
             handed += 1
