@@ -165,6 +165,7 @@ class TestOnARealHead:
             "ray",
             "auth",
             "storage",
+            "filesystem",
             "packages",
             "versions",
             "gpus",
