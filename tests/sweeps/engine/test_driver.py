@@ -326,6 +326,25 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, no_ray: None) -> Callable[...,
     return run
 
 
+def test_while_a_sweep_goes_on_its_tables_do_not_say_the_lower_price_of_its_first_part(
+    spec: SweepSpec, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "run_tune", tune_here(5))
+    with pytest.raises(OSError, match="killed"):
+        run_sweep(spec, fake_trials.surroundings())
+    assert read_results(spec.sweep_dir).sweep_epsilon is not None
+    seen: list[float | None] = []
+
+    def look(spec: SweepSpec, **given: object) -> None:
+        seen.append(read_results(spec.sweep_dir).sweep_epsilon)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver_module, "run_tune", look)
+    with pytest.raises(KeyboardInterrupt):
+        resume_sweep("s", spec.storage, fake_trials.surroundings())
+    assert seen == [None]
+
+
 @pytest.mark.parametrize("trials", [2, 4, 7, 12])
 def test_a_selection_that_is_taken_up_tells_tracker_and_tables_of_winners_alone(
     trials: int, spec: SweepSpec, killed_after: Callable[..., SweepResults], monkeypatch: pytest.MonkeyPatch
