@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from bench_driver import sweep_spec
 from simulated_space import EPSILONS
 
-from sweeps.engine.ray_auth import MODE, guard_own_ray
 from sweeps.engine.simulation import REPORTS_FILE, SLEEP_S
+from sweeps.ray_runtime.ray_auth import MODE, guard_own_ray
 
 if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
@@ -40,7 +40,7 @@ def pretend_cluster(nodes: int) -> Iterator[str]:
     """The address of `nodes` Ray nodes with one CPU each, on this machine."""
     from ray.cluster_utils import Cluster
 
-    from sweeps.engine.ray_session import OBJECT_STORE_BYTES, QUIET
+    from sweeps.ray_runtime.ray_session import OBJECT_STORE_BYTES, QUIET
 
     os.environ.update(QUIET)
     settings = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}

@@ -156,7 +156,7 @@ def start_ray() -> Course:
     course = Course()
     import ray
 
-    from sweeps.engine.ray_session import OBJECT_STORE_BYTES
+    from sweeps.ray_runtime.ray_session import OBJECT_STORE_BYTES
 
     ray.init(
         address="local", num_cpus=SLOTS, log_to_driver=False, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES

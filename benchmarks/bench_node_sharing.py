@@ -27,9 +27,9 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
 from dpcore.privacy.randomness import SweepKey
 from search_spaces.loader import load_space
-from sweeps.engine.ray_session import connected
 from sweeps.engine.searcher import assignment
 from sweeps.engine.trainable import TrialTrainable
+from sweeps.ray_runtime.ray_session import connected
 from sweeps.records.messages import Answer, Assignment
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec

@@ -109,3 +109,11 @@ def test_one_module_puts_files_on_disk() -> None:
     """fsync and rename stand in dpcore/durable.py, so that all files survive a power cut alike."""
     found = {place.partition(":")[0] for place, name, _ in calls() if name in ("os.fsync", "os.replace", "os.rename")}
     assert found <= set(WRITING_OUTSIDE)
+
+
+def test_a_room_has_at_most_twelve_modules_and_there_are_at_most_fifteen_rooms() -> None:
+    """As many as a reader keeps in mind. A room that grows past it holds two things."""
+    rooms = {path.parent for path in (ROOT / "sweeps").glob("*/__init__.py")}
+    modules = {room.name: len([path for path in room.glob("*.py") if path.name != "__init__.py"]) for room in rooms}
+    assert len(rooms) <= 15
+    assert not {room: count for room, count in modules.items() if count > 12}

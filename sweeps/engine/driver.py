@@ -27,15 +27,16 @@ from sweeps.engine.preflight import (
     describe_for_plan,
     with_filter,
 )
-from sweeps.engine.ray_session import ray_session, run_tune
 from sweeps.engine.schedule import Schedule
 from sweeps.engine.searcher import Interrupted, ScheduleCallback, ScheduleSearcher, SweepTracker, tell_whole
 from sweeps.engine.stop_signals import StopSignals, stop_signals
+from sweeps.engine.tune_run import run_tune
 from sweeps.engine.watchdog import Watchdog
 from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
+from sweeps.ray_runtime.ray_session import ray_session
 from sweeps.records.charged import open_ledger, say_earlier_unit
 from sweeps.records.folder import found_key, keep_private, locked, mark_finished, mark_unfinished, new_folder, new_key
 from sweeps.records.publication import REPORT, RESULTS, load_spec, publish, publish_meanwhile, require_state, take_name, withdraw

@@ -25,8 +25,8 @@ from dpcore.disk import naming_full_disk
 from dpcore.errors import BadInput, DiskFull, DpsweepError, NotAsPlanned, NotReplayable, OutOfMemory, Unavailable
 from dpcore.train.handout import Handout
 from dpcore.train.reports import Report
-from sweeps.engine.gpu_memory import CudaMemory, make_room
 from sweeps.pricing.sealed import make_sealed_folder, seal
+from sweeps.ray_runtime.gpu_memory import CudaMemory, make_room
 from sweeps.records.messages import Answer, Assignment, Fault, TrialCrashed
 from sweeps.storage.bucket_trial import BucketTrial, open_bucket_trial
 from sweeps.storage.envelope import Envelope

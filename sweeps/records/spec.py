@@ -13,10 +13,9 @@ from pydantic import Field, field_validator, model_validator
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
-from search_spaces.space import SpaceFile
+from search_spaces.space import Draw, SpaceFile
 from sweeps.ledger.charges import FilterTerms
 from sweeps.records.versions import refuse_later_version
-from sweeps.records.warm_start import WarmStart
 from sweeps.storage.bucket import check_uri, is_uri
 from sweeps.storage.urls import check_tracking_scheme, default_store, has_credentials, has_password, sqlite_url
 
@@ -50,6 +49,30 @@ def _runtime_of(fields: dict[str, Any]) -> RuntimeFlags:
         return RuntimeFlags()  # one of them is wrong, which is what will be said
     device = "cuda" if fields["gpus_per_trial"] > 0 else "cpu"
     return RuntimeFlags(device=device, threads=max(1, int(fields["cpus_per_trial"])), **reporting_flags(fields["space"]))
+
+
+class WarmStart(Part):
+    """What a sweep takes from an earlier sweep. It is fixed at the beginning, so a resume does not need the earlier sweep.
+
+    Attributes:
+        sweeps: the earlier sweep, followed by the sweeps that it began with itself.
+        is_private: whether the settings were chosen on private data.
+        draws: ε of the new sweep → settings that its study tries first.
+    """
+
+    sweeps: tuple[str, ...]
+    is_private: bool
+    draws: dict[float, tuple[Draw, ...]]
+
+    def text(self, name: str) -> str:
+        """What the price of the sweep `name` does not include."""
+        earlier = ", ".join(self.sweeps)
+        if not self.is_private:
+            return f"begun with settings of {earlier}, which were chosen on PUBLIC data at no cost"
+        return (
+            f"begun with settings that {earlier} chose on private results. The price of {name} covers only its own trials, not the "
+            f"earlier choice; the ledger holds both (dpsweep ledger {name})"
+        )
 
 
 class SweepSpec(Part):

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from dpcore.durable import made_folders, remove_empty
 from dpcore.errors import BadInput, Unavailable
-from sweeps.engine.ray_auth import default_token_path
 from sweeps.internals.ray_internals import asks_for_token, check_launcher_config
+from sweeps.ray_runtime.ray_auth import default_token_path
 from sweeps.remote.node_facts import NodeFacts, ask_nodes
 from sweeps.storage.bucket import Bucket, below, is_uri
 
@@ -45,7 +45,7 @@ class Check:
 
 def examine(address: str | None, *, storage: Path | str, tracking_uri: str | None) -> list[Check]:
     """All checks on a running Ray, or on a Ray that is started here if `address` is None."""
-    from sweeps.engine.ray_session import connected
+    from sweeps.ray_runtime.ray_session import connected
 
     checks: list[Check] = []
     try:

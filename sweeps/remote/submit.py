@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dpcore.errors import BadInput, Unavailable
-from sweeps.engine.ray_auth import knock, show_token
+from sweeps.ray_runtime.ray_auth import knock, show_token
 from sweeps.remote.working_dir import WorkingDir
 
 DASHBOARD_PORT = 8265

@@ -14,11 +14,10 @@ from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Refused
 from search_spaces.admission import is_admissible
 from search_spaces.space import Choice, Draw, SpaceFile, value_at
-from sweeps.records.warm_start import WarmStart
 
 if TYPE_CHECKING:
     from sweeps.records.results import TrialRecord
-    from sweeps.records.spec import SweepSpec
+    from sweeps.records.spec import SweepSpec, WarmStart
 
 BEST = 2
 """How many settings each ε takes from the earlier sweep."""

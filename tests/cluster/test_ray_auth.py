@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.engine.ray_auth import guard_own_ray, has_token
+from sweeps.ray_runtime.ray_auth import guard_own_ray, has_token
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_a_token_that_is_there_stays_and_none_is_drawn_where_the_user_wants_none
 
 OWN_RAY = """
 import os, sys
-from sweeps.engine.ray_session import ray_session
+from sweeps.ray_runtime.ray_session import ray_session
 from sweeps.records.spec import SweepSpec
 from search_spaces.loader import load_space
 from dpcore.config import Places

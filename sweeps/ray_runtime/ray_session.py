@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.errors import BadInput, Unavailable
-from sweeps.engine.ray_auth import check_machine, guard_own_ray, knock, show_token
-from sweeps.internals.ray_internals import staging_in
+from sweeps.ray_runtime.ray_auth import check_machine, guard_own_ray, knock, show_token
 from sweeps.records.spec import SweepSpec
-from sweeps.storage.ray_folder import ray_folder, tune_folder, unrecorded_session
+from sweeps.storage.ray_folder import ray_folder, unrecorded_session
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -73,7 +72,7 @@ def connected(address: str | None, *, preload: Sequence[str] = (), session: Path
 
     if ray.is_initialized():
         raise Unavailable("this process is connected to a Ray already; end that session first (ray.shutdown())")
-    _silence()
+    silence()
     if address is not None:
         show_token()
         with _initialized(address, {}) as resources:
@@ -160,45 +159,6 @@ def modules_to_preload(spec: SweepSpec) -> tuple[str, ...]:
     return TRAINABLE, spec.trial_function.partition(":")[0]
 
 
-def run_tune(spec: SweepSpec, *, key: Any, searcher: Any, callback: Any) -> None:
-    """One Tune run over everything that the searcher hands out. Needs an open `ray_session`.
-
-    Ray's own bookkeeping goes to a folder that is removed afterwards: resuming is ours.
-    """
-    from ray import tune
-
-    from sweeps.engine.trainable import TrialTrainable
-
-    _silence()
-    runtime = spec.trial_runtime.model_dump(mode="json")
-    trainable = tune.with_parameters(TrialTrainable, key=key, envelope=searcher.envelope, runtime=runtime, gpus=spec.gpus_per_trial)
-    bundle = {"CPU": spec.cpus_per_trial, **({"GPU": spec.gpus_per_trial} if spec.gpus_per_trial else {})}
-    folder = tune_folder(spec.state_dir)
-    # Not tune.Tuner: it pickles and copies searcher and callbacks at birth, and ours hold the open study and ledger.
-    with staging_in(folder / "staging"):
-        tune.run(
-            trainable,
-            name="tune",
-            storage_path=str(folder),
-            resources_per_trial=tune.PlacementGroupFactory([bundle]),
-            search_alg=searcher,
-            scheduler=searcher.stopper,
-            callbacks=[callback],
-            num_samples=-1,
-            max_concurrent_trials=searcher.max_concurrent,
-            max_failures=0,  # retries are the schedule's: one path for a retry and a resume
-            raise_on_failed_trial=False,
-            reuse_actors=True,
-            trial_dirname_creator=_trial_name,  # Ray's default is made of the settings
-            verbose=0,
-        )
-
-
-def _trial_name(trial: Any) -> str:
-    """Ray's own id of a trial, drawn at random."""
-    return str(trial.trial_id)
-
-
 def _concurrency(spec: SweepSpec, resources: dict[str, float]) -> int:
     fits = [int(resources.get(kind, 0) / wanted) for kind, wanted in (("CPU", spec.cpus_per_trial), ("GPU", spec.gpus_per_trial)) if wanted]
     if spec.address is None and min(fits) < 1:
@@ -219,7 +179,7 @@ def _check_address(address: str) -> None:
     knock(host, int(port), remedy="start one with `ray start --head`, or leave --address out")
 
 
-def _silence() -> None:
+def silence() -> None:
     """Ray's loggers speak of its own restore and of failures that we report ourselves."""
     for name in ("ray", "ray.tune", "ray.air", "ray.train", "ray._private"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

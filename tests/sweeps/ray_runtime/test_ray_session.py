@@ -12,8 +12,8 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import Unavailable
-from sweeps.engine import ray_session
-from sweeps.engine.ray_session import connected, modules_to_preload
+from sweeps.ray_runtime import ray_session
+from sweeps.ray_runtime.ray_session import connected, modules_to_preload
 from sweeps.records.spec import SweepSpec
 
 CORES = 8
@@ -76,7 +76,7 @@ WITHOUT_NAME = ["unshare", "--uts", "sh", "-c", 'hostname no-such-host.invalid; 
 def test_a_machine_on_which_ray_would_hang_is_named_before_ray_starts(machine: list[str], said: str) -> None:
     if subprocess.run([*machine, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a machine without loopback, or of another name, needs root and unshare")
-    start = "from sweeps.engine.ray_session import connected\nwith connected(None):\n    pass"
+    start = "from sweeps.ray_runtime.ray_session import connected\nwith connected(None):\n    pass"
     done = subprocess.run([*machine, sys.executable, "-c", start], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert said in done.stderr.splitlines()[-1]

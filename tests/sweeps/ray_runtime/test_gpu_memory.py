@@ -10,10 +10,10 @@ from fake_trials import ENVELOPE
 from dpcore.config import Places
 from dpcore.errors import Unavailable
 from dpcore.privacy.randomness import SweepKey
-from sweeps.engine import gpu_memory
-from sweeps.engine.gpu_memory import GIB, CudaMemory, make_room
 from sweeps.engine.searcher import assignment
 from sweeps.engine.trainable import TrialTrainable
+from sweeps.ray_runtime import gpu_memory
+from sweeps.ray_runtime.gpu_memory import GIB, CudaMemory, make_room
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SweepSpec
 
