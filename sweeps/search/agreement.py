@@ -30,8 +30,8 @@ from sweeps.records.trial_id import TrialId
 if TYPE_CHECKING:
     from sweeps.search.studies import Studies
 
-COMPARED = (PCKH_50, PCKH_10, EPSILON_SPENT, NOISE_MULTIPLIER)
-"""Of a report. Its times may differ where a worker repeated a step."""
+SCORES, SPENT = (PCKH_50, PCKH_10), (EPSILON_SPENT, NOISE_MULTIPLIER)
+"""What is compared of a report. Its times may differ where a worker repeated a step."""
 OF_RESULT = {"pckh_50": PCKH_50, "epsilon_spent": EPSILON_SPENT}
 COPY = "put a copy of it back, then `dpsweep resume` again"
 
@@ -124,7 +124,8 @@ def _lost_points(
 
 
 def _check_equal(spec: SweepSpec, record: TrialRecord, told: CurvePoint, recorded: CurvePoint, where: Path) -> None:
-    names = [name for name in COMPARED if told.metrics.get(name) != recorded.metrics.get(name)]
+    said = (*SCORES, *(name for name in SPENT if name in recorded.metrics))  # 0.1.0 wrote no `spent` into a trial's folder
+    names = [name for name in said if told.metrics.get(name) != recorded.metrics.get(name)]
     if told.weights_digest != recorded.weights_digest or names:
         raise Corrupt(
             f"{spec.reports_path} and {where} say different things of {record.trial_id} at step {told.step} "

@@ -154,7 +154,7 @@ class Target:
         self.storage.mkdir(exist_ok=True)
         if injection.kind == "disk":
             saved_kib = sum(path.stat().st_size // 1024 + 8 for path in (self._saved / "st").rglob("*"))
-            size = FRESH_DISKS_KIB[injection.pick % 2] if injection.fresh else saved_kib + ROOM_KIB
+            size = FRESH_DISKS_KIB[injection.seed // 10 % 2] if injection.fresh else saved_kib + ROOM_KIB
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(self.storage)], check=True)
             stack.callback(lambda: subprocess.run(["umount", "--lazy", str(self.storage)], check=True))
         if not injection.fresh:
@@ -202,7 +202,7 @@ class Target:
         began = time.monotonic()
         driver = self._start(fresh=injection.fresh)
         if injection.fresh:
-            outcome.what = f"a new sweep on a disk of {FRESH_DISKS_KIB[injection.pick % 2]} kB"
+            outcome.what = f"a new sweep on a disk of {FRESH_DISKS_KIB[injection.seed // 10 % 2]} kB"
         else:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 driver.wait(timeout=injection.at * self._undisturbed_s)

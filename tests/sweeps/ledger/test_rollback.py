@@ -1,5 +1,6 @@
 """A ledger that was lost, restored from yesterday or damaged: nobody writes to it, and its witness brings it back."""
 
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -97,6 +98,21 @@ def test_zeroed_pages_are_found_refused_and_written_anew(file: Path) -> None:
     assert restore(f"sqlite:///{file}", []) == 20
     assert file.with_name("ledger.sqlite.damaged").is_file()
     assert Ledger(f"sqlite:///{file}").verify(epsilon_of) == ()
+
+
+def test_a_zeroed_page_anywhere_is_refused_by_every_plan_and_resume_also_where_all_lines_read(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    content = file.read_bytes()
+    still_read = []
+    for page in range(4096, len(content), 4096):
+        file.write_bytes(content[:page] + bytes(4096) + content[page + 4096 :])
+        with pytest.raises(Corrupt, match=r"ledger\.sqlite.*--restore"):
+            Ledger(f"sqlite:///{file}", read_only=True).require_whole()
+        with contextlib.suppress(Corrupt):
+            still_read.append(len(Ledger(f"sqlite:///{file}", read_only=True).lines()))
+    assert 20 in still_read  # an index page: the lines are whole, a reservation that is there would not be found
 
 
 def test_what_a_witness_of_hashes_alone_remembers_cannot_be_written_back(file: Path) -> None:
