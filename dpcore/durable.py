@@ -13,6 +13,7 @@ A file is "on disk" when the call has returned: its bytes and its name would sur
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -27,6 +28,9 @@ from dpcore.errors import Corrupt, Refused
 
 OWNER_ONLY = 0o600
 """Mode of a file that other users must not read."""
+
+SUM = "sum"
+"""Key of a document's own digest."""
 
 SILENT_S = 5.0
 """How long a lock is waited for without a word."""
@@ -135,6 +139,23 @@ def read_json(path: Path) -> Any:
         raise Corrupt(f"{path} is no JSON document: {error}; put a copy of it back") from error
 
 
+def summed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its own digest under `sum`, for a file of which no other memory tells."""
+    return {**document, SUM: _sum_of(document)}
+
+
+def without_sum(document: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """What `summed` was given. A document without a digest, of 0.1.0, is taken as it is.
+
+    Raises:
+        Corrupt: it is not what was written.
+    """
+    rest = {name: value for name, value in document.items() if name != SUM}
+    if document.get(SUM, _sum_of(rest)) != _sum_of(rest):
+        raise Corrupt(f"{where} is not what was written: it was changed; put a copy of it back")
+    return rest
+
+
 def read_lines(path: Path) -> list[Any]:
     """All whole lines of `path`; a last line that a crash cut short is left out. No file has no lines.
 
@@ -229,6 +250,10 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sum_of(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
 
 def _write_new(path: Path, content: bytes, mode: int | None) -> None:

@@ -109,7 +109,11 @@ class TrialFolder:
         if step == 0:
             return None
         folder = self.folder / _name(step)
-        meta, state = read_json(folder / META_FILE), folder / STATE_FILE
+        state = folder / STATE_FILE
+        try:
+            meta = read_json(folder / META_FILE)
+        except Corrupt as error:
+            raise Corrupt(f"{error}, or remove {folder}: the trial is replayed from the start") from None
         if not state.is_file() or hashlib.sha256(state.read_bytes()).hexdigest() != meta["sha256"]:
             raise Corrupt(f"{state} differs from its {META_FILE}; remove {folder}, and the trial is replayed from the start")
         # Copied into newly allocated memory, as in an uninterrupted run: MKL rounds a single-row product depending on memory alignment.

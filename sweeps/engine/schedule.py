@@ -137,7 +137,7 @@ class Schedule:
             (replace(reported[record.run], state=record.state) if record.run in reported else record, replaced)
             for record, replaced in found
         ]
-        self._reservations.require_standing(record for record, _ in found)
+        self._reservations.require_standing((record for record, _ in found), key_lost=key_lost)
         if not key_lost:
             may_repeat(self._begun_and_open(record for record, replaced in found if not replaced))
         spent = self._reservations.with_spent(record for record, _ in found)

@@ -188,14 +188,21 @@ class Reservations:
             if record.trial_id in waiting:
                 self.settle(record)
 
-    def require_standing(self, records: Iterable[TrialRecord]) -> None:
+    def require_standing(self, records: Iterable[TrialRecord], *, key_lost: bool) -> None:
         """Holds the records of a sweep that is taken up against the ledger: what ran on private data was reserved before, as it is
         remembered, and what was reserved is remembered.
 
         Raises:
-            Refused: the ledger is older than the sweep, or another one. Corrupt: the studies lost or changed a trial.
+            Refused: the ledger is older than the sweep, or another one. Corrupt: the studies lost or changed a trial, or the key is
+                not the one under which open trials were reserved.
         """
         self._ledger.require_whole()
+        for line in () if key_lost else self._ledger.open_reservations(self._spec.name):
+            if line.key_id != self._key_id:
+                raise Corrupt(
+                    f"{self._spec.key_path} (key {self._key_id}) is not the key under which {line.trial_id} was reserved ({line.key_id}): "
+                    "put a copy of it back. Without it: remove the file, and open trials are charged in full and replaced under a new key"
+                )
         known = list(records)
         there = {line.run: line for line in self._ledger.lines(sweep=self._spec.name) if line.kind == "reserve"}
         missing = [run for record in known if record.curve or record.state in ("done", "pruned") for run in self._runs_of(record)]

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
-from dpcore.durable import OWNER_ONLY, replace_file
+from dpcore.durable import OWNER_ONLY, summed, without_sum, write_json
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import Draw, SpaceFile
 from sweeps.ledger.charges import FilterTerms
@@ -271,7 +271,8 @@ class SweepSpec(Part):
 
     def save(self) -> None:
         """Writes spec.json, completely or not at all."""
-        replace_file(self.sweep_dir / SPEC_FILE, self.model_dump_json(indent=2, by_alias=True).encode(), mode=OWNER_ONLY)
+        document = json.loads(self.model_dump_json(by_alias=True))
+        write_json(self.sweep_dir / SPEC_FILE, summed(document), mode=OWNER_ONLY)
 
     @classmethod
     def load(cls, name: str, storage: Path) -> Self:
@@ -309,11 +310,11 @@ class SweepSpec(Part):
         """Parses a spec.json.
 
         Raises:
-            Corrupt: it is not a valid spec. Refused: a later dpsweep wrote it.
+            Corrupt: it is not a valid spec, or not the one that was written. Refused: a later dpsweep wrote it.
         """
         try:
             document = json.loads(content)
             refuse_later_version(document, where=where)
-            return parse_config(cls, document)
+            return parse_config(cls, without_sum(document, where=where) if isinstance(document, dict) else document)
         except ValueError as error:
             raise Corrupt(f"{where} is not a sweep's spec: {error}") from None

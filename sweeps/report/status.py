@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import shlex
 import time
 from collections import Counter
@@ -166,13 +165,15 @@ def _group(spec: SweepSpec, study: Study | None, epsilon: float, *, is_running: 
         "pruned": states[TrialState.PRUNED],
         "failed": states[TrialState.FAIL],
         "best": None if best is None else best.value,
-        "leader": None if best is None else _leader(best),
+        "leader": None if best is None else _leader(best, where=spec.studies_at),
     }
 
 
-def _leader(trial: FrozenTrial) -> dict[str, str]:
-    record = json.loads(trial.user_attrs["record"])
-    return {"trial_id": record["trial_id"], "method": record["config"]["method"]}
+def _leader(trial: FrozenTrial, *, where: str) -> dict[str, str]:
+    from sweeps.search.studies import record_of
+
+    record = record_of(trial, where=where)
+    return {"trial_id": record.trial_id, "method": record.config.method}
 
 
 def _planned(spec: SweepSpec, study: Study | None, epsilon: float) -> int:

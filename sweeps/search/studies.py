@@ -23,6 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from dpcore.config import TrialConfig, parse_config
+from dpcore.durable import summed, without_sum
 from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.privacy.plan import PrivacyPlan
 from search_spaces.admission import admissible_grid, is_admissible
@@ -79,7 +80,7 @@ class Studies:
                 self._studies[epsilon] = self._open(epsilon)
             self._references = self._open(None)
         self._places = {
-            self._read(trial).trial_id: self._place(study, trial.number)
+            record_of(trial, where=self._spec.studies_at).trial_id: self._place(study, trial.number)
             for study in (*self._studies.values(), self._references)
             for trial in study.get_trials(deepcopy=False)
             if "record" in trial.user_attrs
@@ -149,14 +150,14 @@ class Studies:
         """Remembers from where the record goes on with other randomness."""
         attempt: dict[str, Any] = {name: getattr(record, name) for name in ("attempt", "from_step", "physical_batch_size")}
         attempt["plan"] = None if record.plan is None else asdict(record.plan)
-        self._storage.set_trial_user_attr(self._places[record.trial_id].storage_id, "attempt", attempt)
+        self._storage.set_trial_user_attr(self._places[record.trial_id].storage_id, "attempt", summed(attempt))
 
     def tell(self, record: TrialRecord, *, replaced: bool = False) -> None:
         """The end of a record: COMPLETE with its score, PRUNED or FAIL. `replaced`: it no longer counts, another takes its place."""
         place = self._places[record.trial_id]
         end = {"seconds": record.seconds, "error": record.error, REPLACED: replaced, **({} if record.fulfilled else {"fulfilled": False})}
         with self._together():
-            self._storage.set_trial_user_attr(place.storage_id, END, end)
+            self._storage.set_trial_user_attr(place.storage_id, END, summed(end))
             if record.state == "done":
                 place.study.tell(place.number, SEALED_VALUE if record.is_sealed else record.pckh_50)
             else:
@@ -171,25 +172,11 @@ class Studies:
         for study in (*self._studies.values(), self._references):
             for trial in study.get_trials(deepcopy=False):
                 if "record" in trial.user_attrs:
-                    yield self._read(trial), is_replaced(trial)
+                    yield record_of(trial, where=self._spec.studies_at), is_replaced(trial)
                 elif trial.state == TrialState.RUNNING:
                     study.tell(trial.number, state=TrialState.FAIL)
                     if (planned := trial.system_attrs.get(FIXED_PARAMS)) is not None:
                         study.enqueue_trial(planned)
-
-    def _read(self, trial: FrozenTrial) -> TrialRecord:
-        """The record of a trial.
-
-        Raises:
-            Corrupt: what the study remembers of it is no record.
-        """
-        try:
-            return _record(trial)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            where = self._spec.studies_at
-            raise Corrupt(
-                f"{where}: what it remembers of its trial {trial.number} is no record ({error!r}); put a copy of it back"
-            ) from None
 
     def _open(self, epsilon: float | None) -> Study:
         name = f"{self._spec.name}/{REFERENCES if epsilon is None else study_of(epsilon)}"
@@ -295,7 +282,7 @@ class Studies:
             "plan": None if record.plan is None else asdict(record.plan),
         }
         place = self._places[record.trial_id] = self._place(study, number)
-        self._storage.set_trial_user_attr(place.storage_id, "record", json.dumps(plan))
+        self._storage.set_trial_user_attr(place.storage_id, "record", json.dumps(summed(plan)))
 
     def _place(self, study: Study, number: int) -> _Place:
         study_id = self._storage.get_study_id_from_name(study.study_name)
@@ -336,13 +323,26 @@ def _completed(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
+def record_of(trial: FrozenTrial, *, where: str) -> TrialRecord:
+    """The record that a trial of a study remembers, without its curve.
+
+    Raises:
+        Corrupt: it is not what was written; `where` names the study's storage.
+    """
+    try:
+        return _record(trial)
+    except (Corrupt, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Corrupt(f"{where}: what it remembers of its trial {trial.number} is no record ({error!r}); put a copy back") from None
+
+
 def _record(trial: FrozenTrial) -> TrialRecord:
-    known: dict[str, Any] = {**json.loads(trial.user_attrs["record"]), **trial.user_attrs.get("attempt", {})}
+    told = [json.loads(trial.user_attrs["record"]), trial.user_attrs.get("attempt", {})]
+    known: dict[str, Any] = {name: value for one in told for name, value in without_sum(one, where=f"trial {trial.number}").items()}
     config, planned = parse_config(TrialConfig, known.pop("config")), known.pop("plan", None)
     record = TrialRecord(config=config, plan=None if planned is None else PrivacyPlan(**planned), **known)
     if trial.state == TrialState.RUNNING:
         return replace(record, state="running")
-    end = trial.user_attrs[END]
+    end = without_sum(trial.user_attrs[END], where=f"the end of trial {trial.number}")
     return replace(
         record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"], fulfilled=end.get("fulfilled", True)
     )

@@ -7,18 +7,15 @@ be idempotent (`sweeps/tracking/mlflow_store.py` is).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line, replace_file
+from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line, replace_file, summed, without_sum
 from dpcore.errors import Corrupt
 
 TrackingEvent = dict[str, Any]
-SUM = "sum"
-"""Key of an event's own digest in its line. Lines of 0.1.0 have none."""
 OFFSET_FILE, SPOOL_FILE = "tracking.offset", "tracking.spool.jsonl"
 
 
@@ -56,7 +53,7 @@ class Spool:
 
     def append(self, event: TrackingEvent) -> None:
         """Appends `event`. NaN and infinity are refused, because JSON has neither."""
-        line = _text({**event, SUM: _sum_of(event)})
+        line = json.dumps(summed(event), separators=(",", ":"), allow_nan=False)
         append_lines(self.path, [line], mode=OWNER_ONLY)
         self._end += len(line.encode()) + 1
 
@@ -98,19 +95,9 @@ def waiting_bytes(folder: Path) -> int:
     return size - int(text) if text.isdecimal() else size
 
 
-def _text(event: TrackingEvent) -> str:
-    return json.dumps(event, separators=(",", ":"), allow_nan=False)
-
-
-def _sum_of(event: TrackingEvent) -> str:
-    return hashlib.sha256(_text(event).encode()).hexdigest()[:16]
-
-
 def _event_of(line: bytes) -> TrackingEvent | None:
     """The event in a line; None where the line is damaged."""
     try:
-        event = json.loads(line)
-        found = event.pop(SUM, None)
-        return event if found is None or found == _sum_of(event) else None
-    except (ValueError, AttributeError):
+        return without_sum(json.loads(line), where="a line of the spool")
+    except (ValueError, AttributeError, Corrupt):
         return None

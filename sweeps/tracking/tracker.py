@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import TrialConfig
-from dpcore.durable import OWNER_ONLY, read_json, write_json
+from dpcore.durable import OWNER_ONLY, read_json, summed, without_sum, write_json
 from sweeps.models.claims import price_of, save_claim
 from sweeps.pricing.selection import winner_claim
 from sweeps.records.export import render_yaml
@@ -97,9 +97,8 @@ class Tracker:
         path = self._spec.state_dir / IDENTITY_FILE
         if not path.exists():
             identity = {"sweep_id": uuid.uuid4().hex, "started_ms": int(self._clock() * 1000)}
-            write_json(path, identity, mode=OWNER_ONLY)
-        found: dict[str, Any] = read_json(path)
-        return found
+            write_json(path, summed(identity), mode=OWNER_ONLY)
+        return without_sum(read_json(path), where=str(path))
 
     def _start_parent(self, key: str, tags: dict[str, str]) -> None:
         self._send(kind="run", key=key, name=key, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._started_ms)

@@ -114,7 +114,7 @@ class Target:
         self.storage, self.cache, self._saved = root / "st", root / "cache", root / "saved"
         self._space = root / "space.yaml"
         self._space.write_text(SPACE)
-        self._expected: dict[str, Any] = {}
+        self._expected: dict[tuple[str, str], Any] = {}
         self._undisturbed_s = 0.0
         self._left: list[Process] = []
 
@@ -285,15 +285,23 @@ class Target:
         records = read_results(spec.sweep_dir).records
         if len(records) != PLANNED or {record.state for record in records} != {"done"}:
             faults.append(f"results: {[(record.trial_id, record.state) for record in records]}")
-        if not fresh and self._expected and self._scores() != self._expected:
-            faults.append("the results are not those of the undisturbed sweep")
+        if not fresh and self._differing():
+            faults.append(f"the results are not those of the undisturbed sweep: {self._differing()}")
         if not (spec.sweep_dir / "report" / "report.md").is_file():
             faults.append("no report")
         return faults + self._mlflow_faults()
 
-    def _scores(self) -> dict[str, Any]:
+    def _scores(self) -> dict[tuple[str, str], Any]:
+        """What came out, by trial and settings: who resumes once more draws other settings for the trials that are still to come."""
         records = read_results(self.storage / NAME).records
-        return {one.trial_id: (one.pckh_50, one.epsilon_spent, one.attempt, [point.step for point in one.curve]) for one in records}
+        return {
+            (one.trial_id, one.fingerprint): (one.pckh_50, one.epsilon_spent, one.attempt, [point.step for point in one.curve])
+            for one in records
+        }
+
+    def _differing(self) -> list[str]:
+        found = self._scores()
+        return [trial for (trial, settings), told in self._expected.items() if found.get((trial, settings), told) != told]
 
     def _mlflow_faults(self) -> list[str]:
         with contextlib.closing(sqlite3.connect(self.storage / "mlflow.db")) as connection:

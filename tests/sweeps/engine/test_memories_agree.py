@@ -201,3 +201,23 @@ def test_a_flipped_byte_or_a_cut_changes_no_record_in_silence(name: str, seed: i
 
 def facts_of(schedule: Schedule) -> dict[str, tuple[object, ...]]:
     return {one.trial_id: (one.config, one.state, one.pckh_50, one.epsilon_spent, one.plan) for one in schedule.records}
+
+
+@pytest.mark.parametrize("name", ["spec.json", "sweep.key"])
+def test_a_changed_spec_or_key_is_refused_by_name(name: str, spec: SweepSpec, tmp_path: Path) -> None:
+    if name == "spec.json":
+        text = (spec.sweep_dir / name).read_text()
+        (spec.sweep_dir / name).write_text(text.replace('"delta": 1e-05', '"delta": 1e-03'))
+        with pytest.raises(Corrupt, match=r"spec\.json is not what was written"):
+            SweepSpec.load("s", spec.storage_dir)
+        return
+    new = spec.model_copy(update={"name": "open"})
+    new.save()
+    schedule = schedule_of(new)
+    while (record := schedule.next()) is not None and not record.config.spends_privacy:
+        pass
+    ledger = Ledger(new.resolved_ledger_url, witness=new.ledger_witness)
+    reservations = Reservations(new, ledger, ACCOUNTANT, validation=None, cohort="d" * 8, key_id="other")
+    again = Schedule(new, ACCOUNTANT, reservations, terms=terms_of(new))
+    with pytest.raises(Corrupt, match=r"sweep\.key .*is not the key under which e0\.5-000 was reserved"):
+        again.restore(key_lost=False)
