@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
-from dpcore.durable import OWNER_ONLY, summed, without_sum, write_json
+from dpcore.durable import OWNER_ONLY, replace_file, summed, without_sum
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import Draw, SpaceFile
 from sweeps.ledger.charges import FilterTerms
@@ -270,9 +270,9 @@ class SweepSpec(Part):
         return f"{self.name}/checkpoints/{trial_id}"
 
     def save(self) -> None:
-        """Writes spec.json, completely or not at all."""
-        document = json.loads(self.model_dump_json(by_alias=True))
-        write_json(self.sweep_dir / SPEC_FILE, summed(document), mode=OWNER_ONLY)
+        """Writes spec.json, completely or not at all. Its keys keep their order, in which a draw takes its settings."""
+        document = summed(json.loads(self.model_dump_json(by_alias=True)))
+        replace_file(self.sweep_dir / SPEC_FILE, json.dumps(document, indent=2, allow_nan=False).encode(), mode=OWNER_ONLY)
 
     @classmethod
     def load(cls, name: str, storage: Path) -> Self:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpcore.durable import read_json
+from dpcore.durable import read_json, without_sum
 from dpcore.errors import BadInput, Unavailable
 from sweeps.models.claims import CLAIM_FILE, MODEL_FOLDER, load_claim
 from sweeps.records.publication import checkpoint_at_hand
@@ -71,7 +71,12 @@ def log_training(spec: SweepSpec, training: FinishedTraining, *, facts: TrialFac
         raise Unavailable(f"{path} is not on this machine, so the experiment of sweep {spec.name} is not known")
     events = _Events(training, (facts or CatalogFacts(spec.places, spec.runtime)).manifests(training.config))
     try:
-        store = MlflowStore(connected(spec), sweep=spec.name, sweep_id=read_json(path)["sweep_id"], artifacts=artifacts_of(spec))
+        store = MlflowStore(
+            connected(spec),
+            sweep=spec.name,
+            sweep_id=without_sum(read_json(path), where=str(path))["sweep_id"],
+            artifacts=artifacts_of(spec),
+        )
         store.start_run(events.run())
         for point in training.curve:
             store.log_metrics(events.metrics(point))

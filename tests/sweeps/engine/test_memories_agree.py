@@ -203,6 +203,14 @@ def facts_of(schedule: Schedule) -> dict[str, tuple[object, ...]]:
     return {one.trial_id: (one.config, one.state, one.pckh_50, one.epsilon_spent, one.plan) for one in schedule.records}
 
 
+def test_a_spec_keeps_the_order_of_its_settings(spec: SweepSpec) -> None:
+    """A draw takes them in that order, so that another one would be another search."""
+    parameters = list(spec.space.parameters_at(0.5))
+    assert parameters != sorted(parameters)
+    spec.save()
+    assert list(SweepSpec.load("s", spec.storage_dir).space.parameters_at(0.5)) == parameters
+
+
 @pytest.mark.parametrize("name", ["spec.json", "sweep.key"])
 def test_a_changed_spec_or_key_is_refused_by_name(name: str, spec: SweepSpec, tmp_path: Path) -> None:
     if name == "spec.json":
