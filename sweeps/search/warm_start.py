@@ -37,6 +37,7 @@ def with_warm_start(spec: SweepSpec, name: str, *, say: Callable[[str], None]) -
     """
     from sweeps.records.publication import load_spec, results_at_hand
     from sweeps.records.results import read_results
+    from sweeps.records.spec import WarmStart
 
     _check_regime(spec, name)
     earlier = load_spec(name, spec.storage)
