@@ -17,7 +17,7 @@ from search_spaces.space import Choice, Draw, SpaceFile, value_at
 
 if TYPE_CHECKING:
     from sweeps.records.results import TrialRecord
-    from sweeps.records.spec import SweepSpec, WarmStart
+    from sweeps.records.spec import SweepSpec
 
 BEST = 2
 """How many settings each ε takes from the earlier sweep."""
