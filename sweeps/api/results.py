@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpcore.errors import Unavailable
+from sweeps.pricing.regimes import promise_of
 from sweeps.records.export import Price, best_trial, export_trial, write_exported
 from sweeps.records.publication import REPORT, load_spec, publish, require_state, results_at_hand
 from sweeps.records.results import SweepResults, TrialRecord
@@ -138,7 +139,9 @@ class Results:
             composed = f"; composed, all trials cost ε = {number(self.found.composed_epsilon)}"
             return f"price of the sweep {at}: no end-to-end guarantee{composed}"
         stand_in = "" if self.found.protected else "; stand-in data: ε as it would be"
-        return f"price of the sweep {at}: ε = {number(self.found.sweep_epsilon)}{stand_in}"
+        reads = self.spec.space.sweep.regime.reads_private
+        counted = f"; counted {promise_of(self.spec.space).text()}" if reads else ""
+        return f"price of the sweep {at}: ε = {number(self.found.sweep_epsilon)}{stand_in}{counted}"
 
 
 def read_results(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> Results:

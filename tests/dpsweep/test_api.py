@@ -230,6 +230,7 @@ def test_results_show_themselves_in_a_terminal_and_in_a_notebook(results: dpswee
     assert "e0.8-001" in text
     assert "51.7" in text
     assert "ε = 2.377; stand-in data: ε as it would be" in text
+    assert "counted per image, added or removed; public: the views of every image under" in text
     html = results._repr_html_()
     assert "<td>e0.8-001</td>" in html
     assert "ε = 2.377" in html

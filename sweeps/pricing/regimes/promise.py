@@ -27,12 +27,17 @@ class Promise:
     labels: str
     views: tuple[str, ...] = ()
 
+    @property
+    def counted(self) -> str:
+        """Per what, against which change."""
+        return f"per {self.unit}, {_CHANGES[self.relation]}"
+
     def text(self) -> str:
         """After a number: per what, against which change, and what is public."""
         given = [f"the views of every {self.unit} under {', '.join(self.views)}"] if self.views else []
         if given and self.labels == "public":
             given.append("keypoints, visibility, boxes and head sizes")
-        return f"per {self.unit}, {_CHANGES[self.relation]}; public: {' and '.join(given) or f'nothing of the {self.unit}'}"
+        return f"{self.counted}; public: {' and '.join(given) or f'nothing of the {self.unit}'}"
 
 
 def promise_of(space: SpaceFile) -> Promise:

@@ -148,9 +148,9 @@ class Pricing:
 
     def caption(self, basis: Basis, *, epsilon: str, delta: float) -> str:
         """What must stand under a curve over ε."""
-        return (
-            f"Choosing cost ε = {epsilon} (δ = {delta:.3g}, {basis.accounting}): a model here is that private together with its settings."
-        )
+        counted = "" if basis.promise is None else f", {basis.promise.counted}"
+        where = f"δ = {delta:.3g}, {basis.accounting}{counted}"
+        return f"Choosing cost ε = {epsilon} ({where}): a model here is that private together with its settings."
 
 
 def _where(basis: Basis) -> str:

@@ -112,6 +112,7 @@ def test_report_shows_scores_in_percent_the_price_and_the_next_commands(spec: Sw
     assert "price of this sweep (composed): ε = 2.500 at δ = 1e-05 for 7 private trials" in text
     assert "counted per image, added or removed; public: the views of every image under" in text
     assert "accountants: spent ε of one trial by PLD; the price by PLD too" in text
+    assert "composed, per image, added or removed): a model here" in build_report(results_of(*FULL), spec=spec).price.caption()
     assert STAND_IN in text
     assert "dpsweep best shown --epsilon 0.8 --out best.yaml" in text
     assert "mlflow ui --backend-store-uri sqlite:///" in text
