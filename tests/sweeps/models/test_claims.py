@@ -8,9 +8,11 @@ import fake_trials
 import pytest
 import spaces
 
+from dpcore.config import Places
 from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.claim import PrivacyClaim, claim_of
 from sweeps.cli import main
+from sweeps.models import evaluation
 from sweeps.models.claims import CLAIM_FILE, load_claim, save_claim, warning_about
 from sweeps.records.export import UNKNOWN, Price
 
@@ -79,3 +81,19 @@ def test_a_claim_of_other_weights_or_half_a_claim_is_refused(model: Path) -> Non
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no model there"):
         load_claim(tmp_path)
+
+
+def test_what_a_model_spent_whose_claim_was_cut_off_is_not_known(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = SimpleNamespace(network=None, config=None, meta={"epsilon_spent": 0.4971})
+    monkeypatch.setattr(evaluation, "load_model", lambda folder: saved)
+    public = SimpleNamespace(manifest=SimpleNamespace(protected=False))
+    monkeypatch.setattr(evaluation, "open_dataset", lambda name, places: public)
+    monkeypatch.setattr(evaluation, "_score", lambda *given: None)
+    places = Places(data_dir=tmp_path, cache_dir=tmp_path)
+    assert evaluation.score_model(model, "d", places).meta["epsilon_spent"] is None
+    assert "its claim was cut off" in capsys.readouterr().err
+    save_claim(model, claim(), PRICE)
+    assert evaluation.score_model(model, "d", places).meta["epsilon_spent"] == 0.4971
+    assert capsys.readouterr().err == ""

@@ -25,8 +25,9 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.models import retrain
 from sweeps.models.claims import load_claim
 from sweeps.models.retrain import KEY_FILE, TrainRequest, train_fresh, train_replay, train_resumed
+from sweeps.pricing.selection import epsilon_of_selection
 from sweeps.records.export import ExportedConfig, Price, Release, export_trial
-from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
+from sweeps.records.results import CurvePoint, SweepResults, TrialRecord, read_results
 from sweeps.records.spec import SweepSpec
 from sweeps.tracking import registry
 
@@ -353,3 +354,18 @@ def test_a_training_that_mlflow_does_not_take_is_finished_and_says_why(
     monkeypatch.setattr(registry, "log_training", refusing)
     down = registered(replace(request_of_a_file, spec=spec), document, [])
     assert (down.document["model"], down.not_registered) == (None, "MLflow does not answer at http://127.0.0.1:9")
+
+
+def test_a_replay_of_a_selections_winner_says_what_the_selection_spent(request_of_a_trial: Callable[..., TrainRequest]) -> None:
+    request = request_of_a_trial("e0.5-000-1", "e0.5-000-2", "e0.5-000-3")
+    sweep = {"accounting": "private_selection", "trials_per_epsilon": None, "selection": {"mean_trials": 4, "shape": 1.0}}
+    space = spaces.space(sweep=sweep, references={"control": False, "winner_seeds": 0})
+    spec = request.spec.model_copy(update={"space": space})
+    written = read_results(spec.sweep_dir)
+    winner = replace(written.records[0], sampling_prob=0.01, noise_multiplier=2.0)
+    replace(written, records=(winner,)).write_parquet(spec.sweep_dir / "results")
+    selected = epsilon_of_selection(winner, space)
+    told = train_replay(replace(request, spec=spec), keep=True)
+    assert told["epsilon_spent"] == selected
+    assert json.loads((request.out / "model" / "model.json").read_text())["meta"]["epsilon_spent"] == selected
+    assert load_claim(request.out).claim.epsilon == selected
