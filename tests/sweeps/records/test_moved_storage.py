@@ -79,4 +79,5 @@ def test_report_and_resume_of_a_copy_leave_the_original_alone(finished: SweepSpe
 
 def test_a_storage_reached_by_a_link_is_the_one_where_the_sweep_began(finished: SweepSpec, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(finished.storage_dir)
-    assert load_spec("s", tmp_path / "link") == finished
+    found = load_spec("s", tmp_path / "link")
+    assert found == finished.model_copy(update={"versions": found.versions})  # which the driver wrote down
