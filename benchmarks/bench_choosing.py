@@ -27,7 +27,7 @@ from simulated_space import DOCUMENT
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import Spending, calibrate
-from dpcore.privacy.composition import Selected, price
+from dpcore.privacy.composition import Selected, SelectionAccountant, price
 from dpcore.privacy.ladder import Rung, ladder_spending
 from search_spaces.loader import build_space
 from search_spaces.space import SelectionLaw, SpaceFile
@@ -39,6 +39,7 @@ EPSILONS, DELTA = (0.8, 2.0), 1e-5
 SAMPLING_PROB, STEPS = 0.064, 60
 FIRST_SEED = 5000
 LAWS = {"geometric": 1.0, "logarithmic": 0.0}
+BY: tuple[SelectionAccountant, ...] = ("rdp", "profile")
 
 
 def space_of(trials: int) -> SpaceFile:
@@ -55,7 +56,7 @@ def prices(ladder: Sequence[Rung], epsilon: float, trials: int) -> dict[str, flo
     return {
         "composed": price([(run, trials)], DELTA),
         "halving": price([(ladder_spending(run, ladder), 1)], DELTA),
-        **{f"selection, {law}": price([(Selected(run, trials, shape), 1)], DELTA) for law, shape in LAWS.items()},
+        **{f"selection by {by}, {law}": price([(Selected(run, trials, shape, by), 1)], DELTA) for law, shape in LAWS.items() for by in BY},
         "public proxy": 0.0,
     }
 
@@ -124,7 +125,7 @@ def contenders(space: SpaceFile, count: int, seed: int) -> dict[str, Callable[[T
     }
     for name, shape in LAWS.items():
         drawn = draw_count(SelectionLaw(mean_trials=count, shape=shape), random.Random(f"{name} {seed}").random())
-        ways[f"selection, {name}"] = partial(best_of_all, count=drawn)
+        ways |= {f"selection by {by}, {name}": partial(best_of_all, count=drawn) for by in BY}
     return ways
 
 

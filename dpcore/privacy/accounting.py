@@ -1,8 +1,8 @@
 """What a private run costs, and the noise that a budget buys.
 
 dp-accounting is the accountant. Trials and sweeps are priced by PLD (privacy loss distributions: numerically tight upper
-bounds for composed, Poisson-subsampled Gaussians); RDP (Mironov 2017) prices private selection, which PLD does not support
-(Papernot and Steinke 2022, arXiv:2110.03620), and serves as a cross-check.
+bounds for composed, Poisson-subsampled Gaussians). Private selection is priced by RDP (Mironov 2017; Papernot and Steinke 2022,
+arXiv:2110.03620), which also serves as a cross-check, or by the profile of one run (`dpcore.privacy.selection`).
 
 A claim of replacement is priced by PLD alone, at the same noise over the same clip norm: that a replaced unit moves the sum by
 up to twice the norm is in its loss distribution, no factor of 2 comes on top.
@@ -268,6 +268,19 @@ def _pld_at(spending: Spending, delta: float, interval: float) -> float:
     return float(accountant.compose(spending.event()).get_epsilon(delta))
 
 
+def loss_of(spending: Spending) -> pld.privacy_loss_distribution.PrivacyLossDistribution:
+    """The privacy loss distribution of one run that adds or removes a unit, at FINAL_INTERVAL.
+
+    Raises:
+        Refused: a claim of replacement.
+    """
+    refuse_replacement(spending, "a composition with private selections")
+    one = pld.privacy_loss_distribution.from_gaussian_mechanism(
+        spending.noise_multiplier, value_discretization_interval=FINAL_INTERVAL, sampling_prob=spending.sampling_prob
+    )
+    return one.self_compose(spending.steps)
+
+
 @functools.lru_cache(maxsize=256)
 def _compose_joined(joined: tuple[Spending, ...], delta: float) -> float:
     accountant = pld.PLDAccountant(_NEIGHBOURS[joined[0].relation], FINAL_INTERVAL)
@@ -288,6 +301,11 @@ def refuse_replacement(spending: Spending, what: str) -> None:
     """
     if spending.relation == "replace":
         raise Refused(f"{what} gives no bound for a unit replaced by another: take PLD, or relation add_remove")
+
+
+def remembered_price(what: str, law: Key, cache_dir: Path | None, compute: Callable[[], float]) -> float:
+    """A price that depends on `law`, the grid of losses and the library alone, kept below `cache_dir`."""
+    return remembered(_folder(cache_dir), _key(what, law), compute)
 
 
 def _key(what: str, law: Key) -> Key:

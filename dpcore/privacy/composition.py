@@ -1,12 +1,13 @@
 """What releases of different kinds cost together: fixed runs, runs behind an RDP filter, private selections.
 
 Fixed runs (q, noise multiplier and steps of each fixed beforehand) compose by PLD, however adaptively they are chosen
-otherwise. PLD says nothing of the two others, so with one of them the whole is bounded by RDP:
+otherwise. PLD says nothing of a filter, and of a selection only by way of a profile; else the whole is bounded by RDP:
 
 * a *filter* (Feldman and Zrnic 2021, arXiv:2008.11193, Theorem 4.3) admits runs whose q, noise or steps were chosen on
   earlier results, as long as their RDP at one order stays within a budget; order and budget are fixed before the first run.
   What it guarantees is the budget: the sum so far depends on the results themselves and is no bound that can be promised.
-* a *selection* (Papernot and Steinke 2022, arXiv:2110.03620) releases the best of a random number of equal runs.
+* a *selection* (Papernot and Steinke 2022, arXiv:2110.03620) releases the best of a random number of equal runs. By the profile of one
+  run (`dpcore.privacy.selection`) it has a privacy loss distribution, and composes with fixed runs by PLD.
 """
 
 from __future__ import annotations
@@ -16,11 +17,23 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dp_accounting import dp_event, rdp
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.accounting import SELECTION_ORDERS, Spending, compose, epsilon_of, refuse_replacement
+from dpcore.privacy.accounting import (
+    FINAL_INTERVAL,
+    SELECTION_ORDERS,
+    Spending,
+    compose,
+    epsilon_of,
+    loss_of,
+    refuse_replacement,
+    remembered_price,
+)
+from dpcore.privacy.selection import loss_of_selection
 
 ORDERS = (*range(2, 64), 128, 256, 512)
 """Whole orders: exact for the subsampled Gaussian, where the series of fractional ones may fail to converge."""
@@ -29,9 +42,13 @@ TOLERANCE = 1e-9
 """Relative: of sums of the same RDP values in another order."""
 
 
+SelectionAccountant = Literal["rdp", "profile"]
+
+
 @dataclass(frozen=True)
 class Selected:
-    """The best of a random number of runs, each `spending`; `shape`: 1 geometric, 0 logarithmic, inf Poisson.
+    """The best of a random number of runs, each `spending`; `shape`: 1 geometric, 0 logarithmic, inf Poisson. `accountant`: which bound
+    was promised. Each holds.
 
     Raises:
         Refused: a claim of replacement, for which RDP has no bound.
@@ -40,9 +57,10 @@ class Selected:
     spending: Spending
     mean_trials: float
     shape: float
+    accountant: SelectionAccountant = "rdp"
 
     def __post_init__(self) -> None:
-        refuse_replacement(self.spending, "private selection (by RDP)")
+        refuse_replacement(self.spending, "private selection")
 
     def event(self) -> dp_event.DpEvent:
         """The same as a dp-accounting event."""
@@ -98,7 +116,8 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     |---|---|
     | none | 0 |
     | fixed runs alone | PLD |
-    | also selections | RDP at the best order, tenths included |
+    | also selections, all by profile | PLD |
+    | also selections, else | RDP at the best order, tenths included |
     | also filters, or an order | RDP at the smallest order: RDP grows with the order, so each budget holds there too |
     | one of those, and a claim of replacement | RDP of one removed and one added |
 
@@ -115,6 +134,10 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     order = _order_of(wanted)
     if any(run.relation == "replace" for run, _ in runs):
         return _price_of_pairs([(_by_removal(charge), count) for charge, count in wanted], delta, order)
+    if _by_profile(wanted):
+        ordered = tuple(sorted(wanted, key=repr))
+        law: dict[str, str | float] = {"charges": repr(ordered), "delta": delta}
+        return remembered_price("profile", law, cache_dir, lambda: _price_by_profile(ordered, delta))
     if order is None:
         accountant = rdp.RdpAccountant(SELECTION_ORDERS)
         for charge, count in wanted:
@@ -127,10 +150,35 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
 def accountant_of(charges: Iterable[tuple[Charge, int]]) -> str:
     """Which accountant `price` takes, in words."""
     wanted = [(charge, count) for charge, count in charges if count]
-    if all(isinstance(charge, Spending) for charge, _ in wanted):
+    if all(isinstance(charge, Spending) for charge, _ in wanted) or _by_profile(wanted):
         return "PLD"
     order = _order_of(wanted)
     return "RDP" if order is None else f"RDP at order {order}, which a filter fixed beforehand"
+
+
+def _by_profile(wanted: Sequence[tuple[Charge, int]]) -> bool:
+    """Whether PLD prices all: runs that add or remove a unit, and selections that were promised by profile."""
+    return all(
+        charge.accountant == "profile" if isinstance(charge, Selected) else isinstance(charge, Spending) and charge.relation == "add_remove"
+        for charge, _ in wanted
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _price_by_profile(wanted: tuple[tuple[Charge, int], ...], delta: float) -> float:
+    """ε by PLD of runs and selections together."""
+    first, *others = (_loss_of(charge, count) for charge, count in wanted)
+    return float(functools.reduce(PrivacyLossDistribution.compose, others, first).get_epsilon_for_delta(delta))
+
+
+@functools.lru_cache(maxsize=64)
+def _loss_of(charge: Charge, count: int) -> PrivacyLossDistribution:
+    if isinstance(charge, Selected):
+        law = {"mean_trials": charge.mean_trials, "shape": charge.shape, "interval": FINAL_INTERVAL}
+        return loss_of_selection(loss_of(charge.spending), **law).self_compose(count)
+    if not isinstance(charge, Spending):
+        raise TypeError(f"{charge} has no privacy loss distribution")
+    return loss_of(replace(charge, steps=charge.steps * count))
 
 
 def _by_removal(charge: Charge) -> Charge:
@@ -158,7 +206,7 @@ def _price_of_pairs(wanted: Sequence[tuple[Charge, int]], delta: float, order: i
 
 
 def epsilon_of_charge(charge: Spending | Selected, delta: float) -> float:
-    """ε at `delta` of one line of a ledger by itself: a run by PLD, a selection by RDP."""
+    """ε at `delta` of one line of a ledger by itself: a run by PLD, a selection by the accountant that promised it."""
     if isinstance(charge, Spending):
         return epsilon_of(charge, delta)
     return price([(charge, 1)], delta)

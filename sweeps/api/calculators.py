@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
 
 from dpcore.config import Relation
 from sweeps.pricing.budget import Budget, BudgetQuestion, answer_budget
@@ -21,7 +21,7 @@ class BudgetOptions(TypedDict, total=False):
     delta: Required[float]
     noise_multiplier: float | None
     target_epsilon: float | None
-    accountant: AccountantName | None
+    accountant: AccountantName | Literal["profile"] | None
     composed: int | None
     mean_trials: float | None
     shape: float | None
@@ -34,7 +34,7 @@ def epsilon(**question: Unpack[BudgetOptions]) -> Budget:
     Args:
         **question: `sampling_prob` q in (0, 1], `steps` T, `delta`; either `noise_multiplier` or `target_epsilon`; optionally
             `composed` (so many runs are released) or `mean_trials` and `shape` (the best of a random number is); `accountant`
-            (pld or rdp), `relation`.
+            (pld or rdp; of a selection rdp or profile), `relation`.
 
     Returns:
         epsilon, delta, noise_multiplier, sweep_epsilon. With a target, epsilon never exceeds it.

@@ -11,7 +11,8 @@ from dpcore.errors import BadInput
 from sweeps.commands import arguments
 from sweeps.report.text import number, print_json, render_table
 
-RDP_NOTE = "private selection is priced by RDP, which PLD does not support: both numbers are RDP"
+RDP_NOTE = "both numbers are RDP; --accountant profile prices the selection by its privacy profile, and the run by PLD"
+PROFILE_NOTE = "the run is priced by PLD, the selection by its privacy profile"
 
 
 def add_parsers(commands: Any) -> None:
@@ -33,7 +34,12 @@ def add_parsers(commands: Any) -> None:
     one = epsilon.add_mutually_exclusive_group(required=True)
     one.add_argument("--noise-multiplier", metavar="S", type=arguments.positive_number, help="noise standard deviation over clipping norm")
     one.add_argument("--target-epsilon", metavar="E", type=arguments.positive_number, help="find the smallest noise that stays within E")
-    epsilon.add_argument("--accountant", choices=("pld", "rdp"), default="pld", help="default pld; private selection is always RDP")
+    epsilon.add_argument(
+        "--accountant",
+        choices=("pld", "rdp", "profile"),
+        default="pld",
+        help="default pld; a private selection is priced by RDP, or by its privacy profile with `profile`",
+    )
     epsilon.add_argument(
         "--relation",
         choices=("add_remove", "replace"),
@@ -91,14 +97,16 @@ def epsilon_command(args: argparse.Namespace) -> int:
     if args.json:
         print_json(budget.document())
         return 0
-    print(f"epsilon           {number(budget.epsilon, 5)}   (one run, {'rdp' if args.selection else args.accountant})")
+    by_profile = args.accountant == "profile"
+    one_by = "pld" if by_profile else "rdp" if args.selection else args.accountant
+    print(f"epsilon           {number(budget.epsilon, 5)}   (one run, {one_by})")
     print(f"delta             {budget.delta:g}")
     print(f"noise multiplier  {number(budget.noise_multiplier, 5)}")
     if budget.sweep_epsilon is not None:
         law = f"{args.composed} runs composed" if args.composed else f"best of {args.mean_trials:g} runs on average, shape {args.shape:g}"
         print(f"sweep epsilon     {number(budget.sweep_epsilon, 5)}   ({law})")
     if args.selection:
-        print(RDP_NOTE)
+        print(PROFILE_NOTE if by_profile else RDP_NOTE)
     return 0
 
 

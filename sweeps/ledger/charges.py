@@ -13,11 +13,15 @@ from dpcore.errors import Corrupt
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
-    from dpcore.privacy.composition import Charge, Filtered, Selected
+    from dpcore.privacy.composition import Charge, Filtered, Selected, SelectionAccountant
 
 
 Compose = Callable[[Iterable[tuple["Charge", int]], float], float]
 """ε at δ of everything together, each charge with how often it was made: `dpcore.privacy.composition.price`."""
+
+
+ACCOUNTANTS: dict[str, SelectionAccountant] = {"rdp": "rdp", "profile": "profile"}
+"""Of a selection, as lines name them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +45,24 @@ class FilterTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionTerms:
-    """The law of the number of trials of which only the best is released. `shape`: 1 geometric, 0 logarithmic, inf Poisson."""
+    """The law of the number of trials of which only the best is released. `shape`: 1 geometric, 0 logarithmic, inf Poisson.
+    `accountant`: which bound was promised; a text without one is of RDP."""
 
     mean_trials: float
     shape: float
+    accountant: SelectionAccountant = "rdp"
 
     def text(self) -> str:
         """As `Reservation.priced_by`."""
         shape = "inf" if math.isinf(self.shape) else self.shape
-        return _compact({"selection": {"mean_trials": self.mean_trials, "shape": shape}})
+        accountant = {} if self.accountant == "rdp" else {"accountant": self.accountant}
+        return _compact({"selection": {"mean_trials": self.mean_trials, "shape": shape, **accountant}})
 
     def charge(self, spending: Spending) -> Selected:
         """The best of such runs."""
         from dpcore.privacy.composition import Selected
 
-        return Selected(spending, self.mean_trials, self.shape)
+        return Selected(spending, self.mean_trials, self.shape, self.accountant)
 
 
 Terms = FilterTerms | SelectionTerms | None
@@ -86,7 +93,8 @@ def read_terms(text: str) -> Terms:
         if kind == "filter":
             return FilterTerms(sweep=str(values["sweep"]), order=int(values["order"]), rdp=float(values["rdp"]))
         if kind == "selection":
-            return SelectionTerms(mean_trials=float(values["mean_trials"]), shape=float(values["shape"]))
+            accountant = ACCOUNTANTS[values.get("accountant", "rdp")]
+            return SelectionTerms(mean_trials=float(values["mean_trials"]), shape=float(values["shape"]), accountant=accountant)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Corrupt(f"priced_by {text!r} is not what a ledger of this version holds ({error}); use the version that wrote it") from None
     raise Corrupt(f"priced_by {text!r}: expected a filter or a selection; use the version that wrote it")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dpcore.config import Relation
 from dpcore.errors import BadInput
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import AccountantName
+    from dpcore.privacy.plan import Spending
 
 LARGEST_NOISE = 1e6
 NOISE_TOLERANCE = 1e-5
@@ -24,7 +25,8 @@ class BudgetQuestion:
     Attributes:
         sampling_prob, steps, delta: of one run.
         noise_multiplier: given, or None to find the noise for `target_epsilon`.
-        accountant: of one run and of a composition; None is pld, or rdp where a private selection is priced, which is always RDP.
+        accountant: of one run and of a composition; None is pld. A private selection is priced by RDP, and the run beside it too, or with
+            `profile` by its privacy profile, and the run by PLD.
         composed: how many such runs are released, or None.
         mean_trials, shape: the law of the number of runs of which the best is released, or None.
         relation: of neighbouring datasets; replacement is priced by PLD alone.
@@ -35,7 +37,7 @@ class BudgetQuestion:
     delta: float
     noise_multiplier: float | None = None
     target_epsilon: float | None = None
-    accountant: AccountantName | None = None
+    accountant: AccountantName | Literal["profile"] | None = None
     composed: int | None = None
     mean_trials: float | None = None
     shape: float | None = None
@@ -49,6 +51,8 @@ class BudgetQuestion:
             raise BadInput("private selection needs both mean_trials and shape: the law of the number of runs")
         if self.mean_trials is not None and self.composed is not None:
             raise BadInput("give either composed (all runs are released) or mean_trials and shape (the best one is)")
+        if self.accountant == "profile" and not self.is_selection:
+            raise BadInput("accountant profile prices a private selection: give mean_trials and shape, or take pld or rdp")
 
     @property
     def is_selection(self) -> bool:
@@ -57,7 +61,9 @@ class BudgetQuestion:
 
     @property
     def priced_by(self) -> AccountantName:
-        """The accountant of every number in the answer."""
+        """The accountant of one run, and of a composition."""
+        if self.accountant == "profile":
+            return "pld"
         return "rdp" if self.is_selection else self.accountant or "pld"
 
 
@@ -107,7 +113,7 @@ def answer_budget(question: BudgetQuestion) -> Budget:
     Raises:
         BadInput: the target cannot be reached. Refused: RDP or private selection is asked for a claim of replacement.
     """
-    from dpcore.privacy.accounting import Spending, epsilon_of, private_selection_epsilon
+    from dpcore.privacy.accounting import Spending, epsilon_of
 
     noise = question.noise_multiplier if question.noise_multiplier is not None else _noise_for_target(question)
     spending = Spending(question.sampling_prob, noise, question.steps, question.relation)
@@ -117,9 +123,20 @@ def answer_budget(question: BudgetQuestion) -> Budget:
         together = replace(spending, steps=question.steps * question.composed)
         sweep_epsilon = epsilon_of(together, question.delta, accountant=question.priced_by)
     elif question.mean_trials is not None and question.shape is not None:
-        sweep_epsilon = private_selection_epsilon(spending, question.delta, mean_trials=question.mean_trials, shape=question.shape)
+        sweep_epsilon = _best_of(
+            spending, question.delta, question.mean_trials, question.shape, by_profile=question.accountant == "profile"
+        )
     own = epsilon_of(spending, question.delta, accountant=question.priced_by)
     return Budget(epsilon=own, delta=question.delta, noise_multiplier=noise, sweep_epsilon=sweep_epsilon)
+
+
+def _best_of(spending: Spending, delta: float, mean_trials: float, shape: float, *, by_profile: bool) -> float:
+    from dpcore.privacy.accounting import private_selection_epsilon
+    from dpcore.privacy.composition import Selected, price
+
+    if by_profile:
+        return price([(Selected(spending, mean_trials, shape, "profile"), 1)], delta)
+    return private_selection_epsilon(spending, delta, mean_trials=mean_trials, shape=shape)
 
 
 def _noise_for_target(question: BudgetQuestion) -> float:

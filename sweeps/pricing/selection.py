@@ -1,6 +1,6 @@
 """Private selection: a secret number of trials per ε. Only the best one is released.
 
-The price (Papernot and Steinke 2022, arXiv:2110.03620, Theorems 2 and 6) needs five conditions:
+The price (Papernot and Steinke 2022, arXiv:2110.03620, Theorems 2 and 6; or `dpcore.privacy.selection`) needs five conditions:
 
 - The number of trials is drawn from the stated law.
 - Settings are independent draws.
@@ -28,8 +28,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from scipy.optimize import brentq
 
 from dpcore.durable import OWNER_ONLY, append_lines, cut_half_line, replace_file
 from dpcore.errors import BadInput, Corrupt, Refused
@@ -76,22 +74,11 @@ def _first_weight(law: SelectionLaw) -> tuple[int, float, Callable[[int], float]
     mean, shape = law.mean_trials, law.shape_number
     if math.isinf(shape):
         return 0, math.exp(-mean), lambda k: mean / (k + 1)
-    gamma = _gamma(law)
+    from dpcore.privacy.selection import gamma_of
+
+    gamma = gamma_of(mean, shape)
     first = (1 - gamma) / -math.log(gamma) if shape == 0 else (1 - gamma) * shape / math.expm1(-shape * math.log(gamma))
     return 1, first, lambda k: (1 - gamma) * (k + shape) / (k + 1)
-
-
-def _gamma(law: SelectionLaw) -> float:
-    """γ of a truncated negative binomial with the law's mean: it falls from infinity to 1 as γ goes from 0 to 1."""
-    shape = law.shape_number
-
-    def mean_at(log_gamma: float) -> float:
-        gamma = math.exp(log_gamma)
-        if shape == 0:
-            return (1 / gamma - 1) / -log_gamma
-        return shape * (1 - gamma) / (gamma * -math.expm1(shape * log_gamma))
-
-    return math.exp(brentq(lambda x: mean_at(x) - law.mean_trials, -60.0, -1e-9, xtol=1e-14))
 
 
 class Selection:
@@ -273,7 +260,7 @@ def winner_claim(
 
 def terms_of(law: SelectionLaw) -> SelectionTerms:
     """A law as the ledger stores it."""
-    return SelectionTerms(mean_trials=law.mean_trials, shape=law.shape_number)
+    return SelectionTerms(mean_trials=law.mean_trials, shape=law.shape_number, accountant=law.accountant)
 
 
 def epsilon_of_selection(record: TrialRecord, space: SpaceFile, compose: Compose | None = None) -> float | None:

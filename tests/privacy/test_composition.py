@@ -139,7 +139,7 @@ def test_impossible_filters_are_refused(order: int, rdp: float) -> None:
 def test_a_claim_of_replacement_has_no_place_among_rdp_bounds() -> None:
     run = Spending(0.05, 3.0, 40, "replace")
     assert price([(run, 2)], 1e-5) == compose([(run, 2)], 1e-5)
-    with pytest.raises(Refused, match=r"private selection .* gives no bound"):
+    with pytest.raises(Refused, match="private selection gives no bound"):
         Selected(run, 10, 1.0)
     with pytest.raises(Refused, match="an RDP filter gives no bound"):
         open_filter([([run], 3)], 1e-5)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PrivateSelection(Pricing):
-    """One selection per ε and the winner's reruns, by RDP."""
+    """One selection per ε and the winner's reruns."""
 
     def charges(self, basis: Basis, groups: Sequence[Group]) -> list[tuple[Charge, int]] | None:
         """None where trials spend unlike, RDP would have to bound a claim of replacement, or no law has so many trials."""
@@ -24,14 +24,15 @@ class PrivateSelection(Pricing):
             law = basis.law or default_law(group)
             if group.spending is None or group.spending.relation == "replace" or law is None:
                 return None
-            found += [(Selected(group.spending, law.mean_trials, law.shape_number), 1), (group.spending, group.reruns)]
+            selected = Selected(group.spending, law.mean_trials, law.shape_number, law.accountant)
+            found += [(selected, 1), (group.spending, group.reruns)]
         return found
 
     def text(self, basis: Basis) -> str:
         """The law of the number of trials."""
         if basis.law is None:
             return super().text(basis)
-        return f"private selection by RDP: the best of a secret number of trials per ε, {basis.law.text()}"
+        return f"private selection {_by(basis.law)}: the best of a secret number of trials per ε, {basis.law.text()}"
 
     def compared(self, basis: Basis, groups: Sequence[Group], *, fits: bool) -> str:
         """Of a plan under another regime: with a law that has as many trials on average."""
@@ -41,13 +42,18 @@ class PrivateSelection(Pricing):
         return f"private selection by RDP: the best of a secret number of trials per ε, {laws} for example"
 
     def accountants(self, basis: Basis) -> str:
-        """All by RDP."""
-        return "accountants: spent ε of a winner is that of its whole selection, by RDP; of a rerun by PLD; the price of all by RDP"
+        """Of selections, and of all together."""
+        by, of_all = (_by(basis.law), "PLD") if basis.law is not None and basis.law.accountant == "profile" else ("by RDP", "RDP")
+        return f"accountants: spent ε of a winner is that of its whole selection, {by}; of a rerun by PLD; the price of all by {of_all}"
 
     def lines(self, basis: Basis, *, spent: str, trials: int) -> list[str]:
         """Without the number of trials, which is secret."""
         first = f"price of this sweep ({basis.accounting}): {spent}, reruns included ({self.text(basis)})"
         return [first, "how long the sweep took hints at the number of trials"]
+
+
+def _by(law: SelectionLaw) -> str:
+    return "by RDP" if law.accountant == "rdp" else "by privacy profiles"
 
 
 def default_law(group: Group) -> SelectionLaw | None:

@@ -4,7 +4,7 @@
 |---|---|---|
 | composed | every trial | all trials by PLD; behind an RDP filter where q or the steps are searched |
 | public_proxy | every trial, none of which read private data | nothing; the final training by itself |
-| private_selection | the best of a secret number of trials per ε | one selection per ε, the winner's reruns; RDP |
+| private_selection | the best of a secret number of trials per ε | one selection per ε, the winner's reruns; RDP or PLD |
 | unaccounted | every trial | the same as composed, and nobody is promised anything |
 
 Whatever a regime says, the ledger holds the composition of all that was reserved.
@@ -140,7 +140,7 @@ class Pricing:
             )
         from dpcore.privacy.composition import order_for
 
-        alone = "PLD" if basis.law is None else "RDP"
+        alone = "RDP" if basis.law is not None and basis.law.accountant == "rdp" else "PLD"
         return (
             f"cap: epsilon_total {cap:g}, held by {alone} while this sweep is alone in its ledger, and by an RDP filter (order "
             f"{order_for(cap, delta)}) beside other sweeps"

@@ -9,7 +9,7 @@ import pytest
 
 from dpcore.errors import Corrupt, Refused
 from dpcore.privacy.accounting import Spending, compose
-from dpcore.privacy.composition import Filtered, Selected, epsilon_of_charge, price, rdp_of
+from dpcore.privacy.composition import Filtered, Selected, SelectionAccountant, epsilon_of_charge, price, rdp_of
 from sweeps.ledger.charges import FilterTerms, SelectionTerms, charges_of, own_charge, read_terms
 from sweeps.ledger.ledger import Ledger, Reservation
 
@@ -37,12 +37,25 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
 
 
-@pytest.mark.parametrize("terms", [BUDGET, SelectionTerms(mean_trials=10.0, shape=0.5), SelectionTerms(mean_trials=3.0, shape=math.inf)])
+UNKNOWN = '{"selection":{"accountant":"other","mean_trials":3,"shape":1}}'
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        BUDGET,
+        SelectionTerms(mean_trials=10.0, shape=0.5),
+        SelectionTerms(mean_trials=3.0, shape=math.inf),
+        SelectionTerms(mean_trials=7.0, shape=0.0, accountant="profile"),
+    ],
+)
 def test_terms_come_back_from_their_text(terms: FilterTerms | SelectionTerms) -> None:
     assert read_terms(terms.text()) == terms
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", '{"filter":{}}', '{"other":{}}', "nonsense", '{"selection":{"mean_trials":"x","shape":1}}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "[1]", '{"filter":{}}', '{"other":{}}', "nonsense", '{"selection":{"mean_trials":"x","shape":1}}', UNKNOWN]
+)
 def test_terms_that_nobody_writes_are_corrupt(text: str) -> None:
     with pytest.raises(Corrupt, match="priced_by"):
         read_terms(text)
@@ -81,9 +94,14 @@ def test_verify_names_the_line_that_passes_its_filter(ledger: Ledger, monkeypatc
     assert ledger.verify(epsilon_of_charge) == ("line 3 (s e1-002): passes the budget of its RDP filter",)
 
 
-def test_verify_recomputes_a_selection_from_its_law(ledger: Ledger) -> None:
-    law = SelectionTerms(mean_trials=10.0, shape=1.0)
-    true = epsilon_of_charge(Selected(RUN, 10.0, 1.0), 1e-5)
+def test_a_selection_of_an_earlier_ledger_is_one_by_rdp() -> None:
+    assert read_terms('{"selection":{"mean_trials":7.0,"shape":0.0}}') == SelectionTerms(mean_trials=7.0, shape=0.0, accountant="rdp")
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "profile"])
+def test_verify_recomputes_a_selection_from_its_law(ledger: Ledger, accountant: SelectionAccountant) -> None:
+    law = SelectionTerms(mean_trials=10.0, shape=1.0, accountant=accountant)
+    true = epsilon_of_charge(Selected(RUN, 10.0, 1.0, accountant), 1e-5)
     ledger.reserve(replace(reservation(0, terms=law), epsilon=true))
     ledger.reserve(replace(reservation(1, terms=law), epsilon=true / 2))
     assert [finding.partition(" (")[0] for finding in ledger.verify(epsilon_of_charge)] == ["line 2"]

@@ -9,6 +9,7 @@ import spaces
 from dpcore.config import Places
 from dpcore.errors import Refused
 from dpcore.privacy.composition import Filtered, order_for, price, rdp_of
+from search_spaces.space import SelectionLaw
 from sweeps.engine.preflight import with_filter
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.charges import FilterTerms
@@ -16,6 +17,7 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, plan_sweep, sweep_price
 from sweeps.pricing.regimes import basis_of, pricing_of
 from sweeps.pricing.reservations import Reservations
+from sweeps.pricing.selection import terms_of as selection_terms
 from sweeps.records.spec import SweepSpec
 from sweeps.report.plan_text import plan_text
 from sweeps.search.terms import terms_of
@@ -127,6 +129,25 @@ def test_a_rehearsal_costs_nothing_and_its_final_training_does() -> None:
     assert plan.finals == (0.5, 2.0)
     assert "the final training is charged for itself" in plan.headline
     assert [group.price for group in plan.groups] == [0.0, 0.0]
+
+
+def test_a_selection_by_profile_is_priced_by_pld_and_says_so() -> None:
+    law = {"mean_trials": 7, "shape": 1}
+    sweep = {"accounting": "private_selection", "trials_per_epsilon": None, "sampler": "random"}
+    by_rdp, by_profile = (
+        plan_sweep(spaces.space(sweep={**sweep, "selection": {**law, "accountant": one}}), EXACT) for one in ("rdp", "profile")
+    )
+    assert "private selection by privacy profiles" in by_profile.headline
+    assert "private selection by RDP" in by_rdp.headline
+    pricing = pricing_of("private_selection")
+    assert pricing.accountants(by_profile.basis).endswith("by privacy profiles; of a rerun by PLD; the price of all by PLD")
+    assert "held by PLD while" in pricing.cap(by_profile.basis, 9.7, 1e-5)
+    assert "held by RDP while" in pricing.cap(by_rdp.basis, 9.7, 1e-5)
+    promised = [selection_terms(SelectionLaw.model_validate({**law, "accountant": one})).accountant for one in ("rdp", "profile")]
+    assert promised == ["rdp", "profile"]
+    assert by_profile.sweep_epsilon is not None
+    assert by_rdp.sweep_epsilon is not None
+    assert by_profile.sweep_epsilon < 0.9 * by_rdp.sweep_epsilon
 
 
 def test_a_selection_is_planned_by_its_law() -> None:
