@@ -60,7 +60,7 @@ def test_no_winner_of_gaussian_scores_leaks_more_than_its_price(mean: float, sha
     noise = 1.3
     loss = loss_of_selection(loss_of(Spending(1.0, noise, 1)), mean_trials=mean, shape=shape, interval=FINAL_INTERVAL)
     first, second, step = winners(mean, shape, noise, sign)
-    for epsilon in (0.0, 0.3, 0.9, 1.7, 2.6, 3.4):
+    for epsilon in (-1.2, -0.4, 0.0, 0.3, 0.9, 1.7, 2.6, 3.4):
         exact = max(np.clip(a - math.exp(epsilon) * b, 0, None).sum() * step for a, b in ((first, second), (second, first)))
         assert exact <= float(loss.get_delta_for_epsilon(epsilon)) * (1 + 1e-6)
 
