@@ -6,10 +6,12 @@ import _thread
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from dpcore.errors import BadInput, Unavailable
 from sweeps.ray_runtime.ray_auth import check_machine, guard_own_ray, knock, show_token
@@ -119,26 +121,23 @@ def _deadline(seconds: float, place: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    is_over = threading.Event()
 
-    def end() -> None:
-        is_over.set()
-        _thread.interrupt_main()
+    def end(signum: int, frame: FrameType | None) -> NoReturn:
+        raise Unavailable(
+            f"Ray has not started {place} within {seconds:.0f} s; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. See "
+            "`dpsweep doctor`, and whether the machine's addresses reach each other (RAY_NODE_IP_ADDRESS names one)"
+        )
 
-    timer = threading.Timer(seconds, end)
+    # Not SIGINT, which a shell's background jobs ignore.
+    before = signal.signal(signal.SIGUSR2, end)
+    timer = threading.Timer(seconds, _thread.interrupt_main, (signal.SIGUSR2,))
     timer.daemon = True
     timer.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if not is_over.is_set():
-            raise
-        raise Unavailable(
-            f"Ray has not started {place} within {seconds:.0f} s; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. See "
-            "`dpsweep doctor`, and whether the machine's addresses reach each other (RAY_NODE_IP_ADDRESS names one)"
-        ) from None
     finally:
         timer.cancel()
+        signal.signal(signal.SIGUSR2, before)
 
 
 def _is_busy() -> bool:

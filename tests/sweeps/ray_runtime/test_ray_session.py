@@ -1,6 +1,7 @@
 """What the workers of a Ray of our own import before there is a trial."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,7 +54,9 @@ def test_a_fresh_actor_finds_the_modules_imported() -> None:
         assert ray.get(imported.remote())
 
 
-def test_a_start_that_never_ends_is_ended_with_a_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_start_that_never_ends_is_ended_with_a_cause(interrupt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the background of a shell, where Ctrl-C is ignored."""
     import ray
 
     def hang(**_: object) -> None:
@@ -62,8 +65,12 @@ def test_a_start_that_never_ends_is_ended_with_a_cause(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ray_session, "START_WITHIN_S", 0.2)
     monkeypatch.setattr(ray, "init", hang)
-    with pytest.raises(Unavailable, match=r"Ray has not started on this machine within 0 s; load \d+ on"), connected(None):
-        pass
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with pytest.raises(Unavailable, match=r"Ray has not started on this machine within 0 s; load \d+ on"), connected(None):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 WITHOUT_LOOPBACK = ["unshare", "--net"]
