@@ -18,6 +18,8 @@ from sweeps.internals import optuna_internals, ray_internals
 
 ROOT = Path(__file__).parents[3]
 OURS = {"dpcore", "search_spaces", "sweeps", "dpsweep"}
+DOCUMENTED = {"_thread"}
+"""Of Python's own library, public though its name begins with an underscore."""
 SEEN_WITH = {"ray": ray_internals.SEEN_WITH, "optuna": optuna_internals.SEEN_WITH, "opacus": per_example.SEEN_WITH}
 
 
@@ -28,7 +30,7 @@ def private_imports(path: Path) -> Iterator[str]:
         module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
         for name in names:
             parts = [*module.split("."), *name.split(".")] if module else name.split(".")
-            if parts[0] not in OURS and not parts[0].startswith("__") and any(re.match("_[^_]", part) for part in parts):
+            if parts[0] not in OURS | DOCUMENTED and not parts[0].startswith("__") and any(re.match("_[^_]", part) for part in parts):
                 yield ".".join(parts)
 
 
