@@ -153,3 +153,8 @@ def test_what_happens_no_time_costs_nothing_and_less_than_that_is_refused() -> N
     for charge in (selection, RUN):
         with pytest.raises(BadInput, match="negative number of times"):
             price([(selection, 1), (charge, -1)], DELTA)
+
+
+def test_orders_that_are_left_out_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    price([(Selected(Spending(0.2, 1.017224, 4), 4.0, 1.0), 1)], 1e-3)
+    assert not caplog.records
