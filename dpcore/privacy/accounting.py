@@ -43,11 +43,11 @@ _SEARCH_ORDERS = (*range(2, 64), 128, 256, 512)
 """Whole orders only: the series of fractional ones fails to converge at large q, with a log line an order."""
 
 SELECTION_ORDERS = (*(tenth / 10 for tenth in range(16, 100)), *range(10, 64), 128, 256, 512, 1024)
-"""Of a private selection, which is bounded by RDP alone. With tenths 24 trials at ε 8 (q .064, 60 steps) cost 16.00 and not 16.71. Orders
+"""Where RDP bounds a private selection. With tenths 24 trials at ε 8 (q .064, 60 steps) cost 16.00 and not 16.71. Orders
 whose series does not converge are left out."""
 
+# dp-accounting logs each order that it leaves out, a line an order. The bound at the others holds all the same.
 logging.getLogger("absl").addFilter(lambda record: "Excluding this order" not in record.getMessage())
-"""dp-accounting logs each order that it leaves out, a line an order. The bound at the others holds all the same."""
 
 LARGEST_EPSILON = 200.0
 SMALLEST_NOISE, LARGEST_NOISE = 0.05, 1e6
@@ -117,7 +117,7 @@ def epsilon_of(spending: Spending, delta: float, *, accountant: AccountantName =
         BadInput: delta is not in (0, 1), or the accountant is unknown.
         Refused: RDP is asked for a claim of replacement.
     """
-    _check_delta(delta)
+    check_delta(delta)
     if accountant not in ("pld", "rdp"):
         raise BadInput(f"accountant must be pld or rdp, given {accountant}")
     if accountant == "pld":
@@ -137,7 +137,7 @@ def compose(spendings: Iterable[tuple[Spending, int]], delta: float, *, cache_di
     Raises:
         BadInput: a negative count, or delta outside (0, 1).
     """
-    _check_delta(delta)
+    check_delta(delta)
     steps_of: dict[tuple[float, float], int] = {}
     relation: Relation = "add_remove"
     for spending, count in spendings:
@@ -153,30 +153,6 @@ def compose(spendings: Iterable[tuple[Spending, int]], delta: float, *, cache_di
     laws = ";".join(f"{run.sampling_prob!r},{run.noise_multiplier!r},{run.steps}" for run in joined)
     key = _key("compose", {"laws": laws, "delta": delta, "relation": relation})
     return remembered(_folder(cache_dir), key, lambda: _compose_joined(joined, delta))
-
-
-def private_selection_epsilon(spending: Spending, delta: float, *, mean_trials: float, shape: float) -> float:
-    """ε of releasing only the best of a random number of runs (Papernot and Steinke 2022, Theorem 2; by RDP).
-
-    Assumes: the number of runs is drawn from the stated law, settings are drawn i.i.d., and nothing but the winner leaves.
-
-    Args:
-        spending: One run.
-        delta: In (0, 1).
-        mean_trials: Mean of the law, at least 1.
-        shape: Of the truncated negative binomial: 1 geometric, 0 logarithmic, inf Poisson.
-
-    Raises:
-        BadInput: a mean below 1 or a negative shape.
-        Refused: a claim of replacement, for which RDP has no bound.
-    """
-    refuse_replacement(spending, "private selection (by RDP)")
-    _check_delta(delta)
-    if not (math.isfinite(mean_trials) and mean_trials >= 1.0):
-        raise BadInput(f"mean_trials must be finite and at least 1, given {mean_trials}")
-    if not shape >= 0.0:
-        raise BadInput(f"shape must be 0 or more (1 geometric, 0 logarithmic, inf Poisson), given {shape}")
-    return _rdp_epsilon(dp_event.RepeatAndSelectDpEvent(spending.event(), mean_trials, shape), delta, orders=SELECTION_ORDERS)
 
 
 def calibrate(
@@ -197,7 +173,7 @@ def calibrate(
         BadInput: an argument out of range; an ε above 200, where the method nonprivate says more honestly what is done; an ε
             below what the largest noise multiplier reaches.
     """
-    _check_delta(delta)
+    check_delta(delta)
     if not (0.0 < epsilon <= LARGEST_EPSILON):
         raise BadInput(f"epsilon must lie in (0, {LARGEST_EPSILON:g}], given {epsilon}")
     if not 0.0 < sampling_prob <= 1.0 or steps < 1:
@@ -325,6 +301,11 @@ def _folder(cache_dir: Path | None) -> Path | None:
     return None if cache_dir is None else cache_dir / "accounting"
 
 
-def _check_delta(delta: float) -> None:
+def check_delta(delta: float) -> None:
+    """Refuses a δ outside (0, 1).
+
+    Raises:
+        BadInput: it lies there.
+    """
     if not 0.0 < delta < 1.0:
         raise BadInput(f"delta must lie in (0, 1), given {delta}")

@@ -27,6 +27,7 @@ from dpcore.privacy.accounting import (
     FINAL_INTERVAL,
     SELECTION_ORDERS,
     Spending,
+    check_delta,
     compose,
     epsilon_of,
     loss_of,
@@ -51,6 +52,7 @@ class Selected:
     was promised. Each holds.
 
     Raises:
+        BadInput: a mean below 1 or a negative shape.
         Refused: a claim of replacement, for which RDP has no bound.
     """
 
@@ -61,6 +63,10 @@ class Selected:
 
     def __post_init__(self) -> None:
         refuse_replacement(self.spending, "private selection")
+        if not (math.isfinite(self.mean_trials) and self.mean_trials >= 1.0):
+            raise BadInput(f"mean_trials must be finite and at least 1, given {self.mean_trials}")
+        if not self.shape >= 0.0:
+            raise BadInput(f"shape must be 0 or more (1 geometric, 0 logarithmic, inf Poisson), given {self.shape}")
 
     def event(self) -> dp_event.DpEvent:
         """The same as a dp-accounting event."""
@@ -125,6 +131,7 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
         BadInput: a negative count, or delta outside (0, 1).
         Refused: a run is priced for replacement beside a filter of an order below 4.
     """
+    check_delta(delta)
     wanted = [(charge, count) for charge, count in charges if count]  # a planned run may happen no time at all
     if any(count < 0 for _, count in wanted):
         raise BadInput("a charge cannot have been made a negative number of times")

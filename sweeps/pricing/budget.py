@@ -12,7 +12,6 @@ from dpcore.errors import BadInput
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import AccountantName
-    from dpcore.privacy.plan import Spending
 
 LARGEST_NOISE = 1e6
 NOISE_TOLERANCE = 1e-5
@@ -114,6 +113,7 @@ def answer_budget(question: BudgetQuestion) -> Budget:
         BadInput: the target cannot be reached. Refused: RDP or private selection is asked for a claim of replacement.
     """
     from dpcore.privacy.accounting import Spending, epsilon_of
+    from dpcore.privacy.composition import Selected, SelectionAccountant, price
 
     noise = question.noise_multiplier if question.noise_multiplier is not None else _noise_for_target(question)
     spending = Spending(question.sampling_prob, noise, question.steps, question.relation)
@@ -123,20 +123,10 @@ def answer_budget(question: BudgetQuestion) -> Budget:
         together = replace(spending, steps=question.steps * question.composed)
         sweep_epsilon = epsilon_of(together, question.delta, accountant=question.priced_by)
     elif question.mean_trials is not None and question.shape is not None:
-        sweep_epsilon = _best_of(
-            spending, question.delta, question.mean_trials, question.shape, by_profile=question.accountant == "profile"
-        )
+        by: SelectionAccountant = "profile" if question.accountant == "profile" else "rdp"
+        sweep_epsilon = price([(Selected(spending, question.mean_trials, question.shape, by), 1)], question.delta)
     own = epsilon_of(spending, question.delta, accountant=question.priced_by)
     return Budget(epsilon=own, delta=question.delta, noise_multiplier=noise, sweep_epsilon=sweep_epsilon)
-
-
-def _best_of(spending: Spending, delta: float, mean_trials: float, shape: float, *, by_profile: bool) -> float:
-    from dpcore.privacy.accounting import private_selection_epsilon
-    from dpcore.privacy.composition import Selected, price
-
-    if by_profile:
-        return price([(Selected(spending, mean_trials, shape, "profile"), 1)], delta)
-    return private_selection_epsilon(spending, delta, mean_trials=mean_trials, shape=shape)
 
 
 def _noise_for_target(question: BudgetQuestion) -> float:

@@ -7,7 +7,7 @@ from dp_accounting import rdp
 from scipy import optimize
 
 from dpcore.errors import BadInput, Refused
-from dpcore.privacy.accounting import SELECTION_ORDERS, Spending, calibrate, compose, epsilon_of, private_selection_epsilon
+from dpcore.privacy.accounting import SELECTION_ORDERS, Spending, calibrate, compose, epsilon_of
 from dpcore.privacy.composition import (
     ORDERS,
     Filtered,
@@ -90,7 +90,7 @@ def test_selections_compose_among_themselves_and_with_runs() -> None:
     best = Selected(RUN, 10.0, 1.0)
     one = price([(best, 1)], DELTA)
     assert one == epsilon_of_charge(best, DELTA)
-    assert one == private_selection_epsilon(RUN, DELTA, mean_trials=10, shape=1.0)
+    assert one == pytest.approx(rdp.RdpAccountant(SELECTION_ORDERS).compose(best.event()).get_epsilon(DELTA))
     two = price([(best, 2)], DELTA)
     assert one < two < 2 * one
     assert two < price([(best, 2), (RUN, 3)], DELTA)
@@ -158,3 +158,10 @@ def test_what_happens_no_time_costs_nothing_and_less_than_that_is_refused() -> N
 def test_orders_that_are_left_out_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
     price([(Selected(Spending(0.2, 1.017224, 4), 4.0, 1.0), 1)], 1e-3)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5])
+def test_no_price_has_another_delta_than_one_between_0_and_1(delta: float) -> None:
+    for charges in ([], [(RUN, 1)], [(Selected(RUN, 4.0, 1.0), 1)], [(Selected(RUN, 4.0, 1.0, "profile"), 1)]):
+        with pytest.raises(BadInput, match=r"delta must lie in \(0, 1\)"):
+            price(charges, delta)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import optimize, signal, stats
 
-from dpcore.errors import Refused
+from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import FINAL_INTERVAL, Spending, compose, epsilon_of, loss_of
 from dpcore.privacy.composition import AtOrder, Charge, Selected, accountant_of, epsilon_of_charge, price
 from dpcore.privacy.selection import loss_of_selection
@@ -133,6 +133,12 @@ def test_beside_runs_a_selection_composes_by_pld_and_beside_another_kind_by_rdp(
     assert price(filtered, DELTA) == pytest.approx(price([(by_rdp, 1), (run, 3), (AtOrder(8), 1)], DELTA))
     with pytest.raises(Refused, match="private selection gives no bound"):
         Selected(Spending(0.07, 1.7, 9, "replace"), 7.0, 1.0, "profile")
+
+
+@pytest.mark.parametrize(("mean", "shape"), [(0.5, 1.0), (math.inf, 1.0), (5.0, -0.5), (5.0, math.nan)])
+def test_a_law_that_is_not_proved_for_is_refused(mean: float, shape: float) -> None:
+    with pytest.raises(BadInput, match=r"^(mean_trials|shape) must be"):
+        Selected(Spending(0.07, 1.7, 9), mean, shape, "profile")
 
 
 def refuted(noise: float, *, law: SelectionLaw, count: int) -> float:
