@@ -35,6 +35,8 @@ SEARCHABLE = frozenset(
         "optimizer.momentum",
         "optimizer.weight_decay",
         "optimizer.schedule",
+        "optimizer.drop_at_frac",
+        "optimizer.drop_factor",
         "optimizer.dp_bias_correction",
         "augmentation.flip_prob",
         "augmentation.scale_frac",
@@ -84,6 +86,7 @@ FIXED = {
     "relation": "it says what every ε of the sweep is about",
     "examples_per_unit": "it says how much of a unit takes part, and every claim of the sweep names it",
     "labels": "whether labels are public is for the data's owner to say, once",
+    "evaluation": "floor, control, ceiling and private runs are compared, so they are scored alike",
     "teacher": "its pseudo-labels are public in every trial of the sweep",
 }
 """Why a field, or all below it, is not for a draw to choose."""

@@ -1,6 +1,7 @@
 """What one trial is, as frozen and checked data. Torch-free, so that a search space loads without it."""
 
 from dpcore.config.data import AugmentationConfig, DataConfig, Places, SplitConfig
+from dpcore.config.evaluation import EvaluationConfig
 from dpcore.config.methods import METHODS, Method
 from dpcore.config.model import ModelConfig
 from dpcore.config.parsing import Part, did_you_mean, digest_of, field_names, parse_config
@@ -20,6 +21,7 @@ __all__ = [
     "AttackSettings",
     "AugmentationConfig",
     "DataConfig",
+    "EvaluationConfig",
     "Method",
     "ModelConfig",
     "OptimizerConfig",

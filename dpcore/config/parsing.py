@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,7 +16,12 @@ UNKNOWN_NAME = "unknown_name"
 
 
 class Part(BaseModel):
-    """A frozen piece of configuration that refuses unknown keys and silent conversions of NaN or infinity."""
+    """A frozen piece of configuration that refuses unknown keys and silent conversions of NaN or infinity.
+
+    `ADDED` names the fields that came after version 0.1.0. At its default such a field is not part of a fingerprint, so the runs of
+    earlier sweeps keep theirs. Its default must never change."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -68,6 +73,18 @@ def did_you_mean(given: str, known: list[str]) -> str:
     if near:
         return f"; did you mean {near[0]}?"
     return f"; expected one of {', '.join(sorted(known))}" if known else ""
+
+
+def identity_of(part: Part) -> dict[str, Any]:
+    """All values of a part as JSON, at every depth, without its `ADDED` fields at their defaults: what a fingerprint covers."""
+    document: dict[str, Any] = part.model_dump(mode="json")
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if name in part.ADDED and value == field.get_default(call_default_factory=True):
+            del document[name]
+        elif isinstance(value, Part):
+            document[name] = identity_of(value)
+    return document
 
 
 def digest_of(document: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,14 +67,28 @@ class Stages(Part):
 
 
 class OptimizerConfig(Part):
-    """Turns released directions into weights: post-processing, free of privacy cost."""
+    """Turns released directions into weights: post-processing, free of privacy cost.
+
+    Weight decay is decoupled from the direction. So `adam` with a `weight_decay` is AdamW (Loshchilov and Hutter 2019)."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"drop_at_frac", "drop_factor"})
 
     name: Literal["sgd", "adam"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd's momentum, adam's beta1")
     weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    drop_at_frac: float = Field(default=0.8, gt=0, lt=1, description="schedule step: the part of the steps before the learning rate drops")
+    drop_factor: float = Field(default=0.1, gt=0, lt=1, description="schedule step: what the learning rate is multiplied by there")
     dp_bias_correction: bool = Field(default=False, description="adam: take the known variance of the noise off the second moment")
+
+    @model_validator(mode="after")
+    def _drop_belongs_to_its_schedule(self) -> Self:
+        for name in sorted(self.ADDED):
+            given = getattr(self, name)
+            if self.schedule != "step" and given != type(self).model_fields[name].default:
+                raise ValueError(f"optimizer.{name} belongs to optimizer.schedule step: leave it out for {self.schedule} (given {given:g})")
+        return self
 
     @model_validator(mode="after")
     def _correction_has_a_second_moment(self) -> Self:

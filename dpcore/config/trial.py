@@ -1,7 +1,7 @@
 """What one trial is: every setting that can change its weights, and nothing else.
 
-`TrialConfig` holds a field exactly if two of its values can give different weights in exact arithmetic. What only
-changes speed or rounding is in `RuntimeFlags`. Both are frozen; change makes a new object. Torch-free, so that a
+`TrialConfig` holds a field exactly if two of its values can give different weights, or other predictions from them, in exact
+arithmetic. What only changes speed or rounding is in `RuntimeFlags`. Both are frozen; change makes a new object. Torch-free, so that a
 search space loads without it.
 
 `TrialConfig` is the only judge of combinations: a draw that it refuses is never scheduled.
@@ -10,14 +10,15 @@ search space loads without it.
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from dpcore.config.data import AugmentationConfig, DataConfig, SplitConfig
+from dpcore.config.evaluation import EvaluationConfig
 from dpcore.config.methods import METHOD_FIELDS, METHODS, Method
 from dpcore.config.model import ModelConfig
-from dpcore.config.parsing import Part, digest_of, parse_config
+from dpcore.config.parsing import Part, digest_of, identity_of, parse_config
 from dpcore.config.privacy import PrivacyUnit, Relation, SubspaceConfig
 from dpcore.config.training import OptimizerConfig, Stages, TeacherStage
 
@@ -38,11 +39,14 @@ class TrialConfig(Part):
     | nonprivate | | the same; its ε is infinite |
     """
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"evaluation"})
+
     method: Annotated[str, AfterValidator(METHODS.checked)]
     data: DataConfig
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     stages: Stages
+    evaluation: EvaluationConfig = EvaluationConfig()
     start: Literal["public", "public_view"] = "public"
     optimizer: OptimizerConfig = OptimizerConfig()
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -184,5 +188,5 @@ class TrialConfig(Part):
         return parse_config(TrialConfig, values)
 
     def fingerprint(self) -> str:
-        """64 bits of sha256 over every field: equal exactly for configs that train the same weights."""
-        return digest_of({"config": self.model_dump(mode="json"), "mechanism": MECHANISM_VERSION})
+        """64 bits of sha256 over every field: equal exactly for configs that train and score the same weights."""
+        return digest_of({"config": identity_of(self), "mechanism": MECHANISM_VERSION})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.loss import simcc_loss
 from dpcore.pose.metrics import METRICS, Scored, score_of
 from dpcore.pose.pckh import PckhState, example_scores
+from dpcore.pose.skeleton import FLIP_PAIRS
 from dpcore.privacy.per_example import Batch, Loss
 from dpcore.privacy.randomness import Indices
 from dpcore.train.reports import joint_metrics
@@ -33,9 +34,36 @@ def loss_of(codec: SimCCCodec) -> Loss:
     return loss
 
 
-def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec) -> Tensor:
-    """Keypoints (N, K, 2) px of all inputs, without augmentation or flip test."""
-    return torch.cat([codec.decode(*logits).cpu() for logits in logits_of(tail, inputs)])
+def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, mirrored: Inputs | None = None) -> Tensor:
+    """Keypoints (N, K, 2) px of all inputs, without augmentation. `mirrored`: the inputs of the mirror images, for a flip test."""
+    if mirrored is None:
+        return torch.cat([codec.decode(*logits).cpu() for logits in logits_of(tail, inputs)])
+    pairs = zip(logits_of(tail, inputs), logits_of(tail, mirrored), strict=True)
+    return torch.cat([codec.decode(*flip_averaged(upright, turned)).cpu() for upright, turned in pairs])
+
+
+def flip_averaged(
+    upright: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor], *, flip_pairs: Sequence[tuple[int, int]] = FLIP_PAIRS
+) -> tuple[Tensor, Tensor]:
+    """The logits of the mean of two distributions per joint and axis: of a crop, and of its mirror image turned back.
+
+    `SimCCCodec` lays its bins symmetrically over the crop. So the bins of a mirror image are those of the crop in reverse order, and no
+    shift by a bin is needed. NaN stays NaN.
+
+    Args:
+        upright: logits (B, K, Wx) and (B, K, Wy) of crops.
+        mirrored: the same of their mirror images.
+        flip_pairs: joints that swap when a person is mirrored.
+    """
+    swapped = list(range(upright[0].shape[1]))
+    for left, right in flip_pairs:
+        swapped[left], swapped[right] = right, left
+    turned_back = mirrored[0][:, swapped].flip(-1), mirrored[1][:, swapped]
+    x, y = (
+        torch.logaddexp(torch.log_softmax(one, dim=-1), torch.log_softmax(other, dim=-1)) - math.log(2)
+        for one, other in zip(upright, turned_back, strict=True)
+    )
+    return x, y
 
 
 def logits_of(tail: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]]:
@@ -47,9 +75,9 @@ def logits_of(tail: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]
         yield logits_x, logits_y
 
 
-def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCCCodec) -> PckhState:
-    """PCKh counts of `tail` over a whole dataset, whose inputs (images or features) are `inputs`."""
-    predictions = predict(tail, inputs, codec).numpy()
+def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCCCodec, mirrored: Inputs | None = None) -> PckhState:
+    """PCKh counts of `tail` over a whole dataset, whose inputs (images or features) are `inputs`; with `mirrored` by a flip test."""
+    predictions = predict(tail, inputs, codec, mirrored=mirrored).numpy()
     return PckhState.of(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
 
 
@@ -66,10 +94,9 @@ def metrics_of(predictions: Tensor, *, dataset: ShardSet, per_joint: bool) -> di
     return found | (joint_metrics(scored.pckh) if per_joint else {})
 
 
-def unit_scores(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, units: NDArray[np.str_], codec: SimCCCodec) -> NDArray[np.float64]:
+def unit_scores(predictions: Tensor, *, dataset: ShardSet, units: NDArray[np.str_]) -> NDArray[np.float64]:
     """PCKh@0.5 of each privacy unit, (U,) in [0, 1]: the mean over its examples. `units`: (N,) ids of the examples' units."""
-    predictions = predict(tail, inputs, codec).numpy()
-    scores = example_scores(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+    scores = example_scores(predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px)
     _, unit = np.unique(units, return_inverse=True)
     means: NDArray[np.float64] = np.bincount(unit, weights=scores) / np.bincount(unit)
     return means

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dpcore.config import AugmentationConfig, ModelConfig, Places, RuntimeFlags
+from dpcore.config import AugmentationConfig, EvaluationConfig, ModelConfig, Places, RuntimeFlags
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import StoredViews
 from dpcore.errors import Unavailable
 from dpcore.model.network import SplitNetwork
 from dpcore.train.features import Stem, cached_features
-from dpcore.train.sources import Examples, ImageInputs, Inputs, LabelledViews, Labels, Records
+from dpcore.train.sources import CropSource, Examples, ImageInputs, Inputs, LabelledViews, Labels, Mirrored, Records
 
 NO_AUGMENTATION = AugmentationConfig()
 
@@ -49,6 +49,14 @@ class InputBuilder:
         """The dataset's own pixels."""
         return self._inputs(dataset, dataset.identity, augmentation, private=dataset.manifest.role == "PRIVATE")
 
+    def scored(self, dataset: ShardSet, evaluation: EvaluationConfig) -> tuple[Inputs, Inputs | None]:
+        """The dataset's pixels as predictions are made of them, and their mirror images where `evaluation` has a flip test."""
+        upright = self.of_dataset(dataset, NO_AUGMENTATION)
+        if not evaluation.flip:
+            return upright, None
+        private = dataset.manifest.role == "PRIVATE"
+        return upright, self._inputs(Mirrored(dataset), f"{dataset.identity}|mirrored", NO_AUGMENTATION, private=private)
+
     def of_views(self, views: StoredViews, augmentation: AugmentationConfig) -> Inputs:
         """The stored public views. Their cache is protected like that of private data, because it shows who is in the dataset."""
         return self._inputs(views, views.digest, augmentation, private=True)
@@ -66,7 +74,7 @@ class InputBuilder:
         paired = None if views is None else self.view_examples(views, augmentation)
         return Records(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device, views=paired)
 
-    def _inputs(self, crops: ShardSet | StoredViews, digest: str, augmentation: AugmentationConfig, *, private: bool) -> Inputs:
+    def _inputs(self, crops: CropSource, digest: str, augmentation: AugmentationConfig, *, private: bool) -> Inputs:
         if self.stem is None or not augmentation.is_identity:
             module: nn.Module | None = None if self.stem is None else self.stem.module
             return ImageInputs(crops, module, self.device)

@@ -52,9 +52,18 @@ class OptimizerState:
 
 
 def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The learning rate of `step` (from 0) out of `steps`: constant, or a half cosine that would reach 0 at `steps`."""
+    """The learning rate of `step` (from 0) out of `steps`.
+
+    | schedule | rate |
+    |---|---|
+    | constant | the same throughout |
+    | cosine | a half cosine that would reach 0 at `steps` |
+    | step | times `drop_factor` from the first step on before which at least `drop_at_frac` of the steps were taken |
+    """
     if config.schedule == "constant":
         return config.learning_rate
+    if config.schedule == "step":
+        return config.learning_rate * (config.drop_factor if step >= config.drop_at_frac * steps else 1.0)
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 

@@ -63,6 +63,20 @@ class ImageInputs:
 
 
 @dataclass(frozen=True)
+class Mirrored:
+    """The mirror images of crops. Left and right joints of a prediction on them are swapped."""
+
+    crops: CropSource
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, H, W, 3) uint8, columns in reverse order."""
+        return self.crops.images(indices)[:, :, ::-1]
+
+
+@dataclass(frozen=True)
 class FeatureInputs:
     """Cached features (N, C, h, w) float16 of untransformed crops."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dpcore.config import RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import unit_ids
@@ -32,7 +33,7 @@ from dpcore.train.attempts import newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
 from dpcore.train.evaluator import loss_of, metrics_of, predict, unit_scores
 from dpcore.train.handout import Handout
-from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
+from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
 from dpcore.train.replay import replay_document
@@ -107,6 +108,7 @@ class _Prepared:
     sources: Sources
     basis: StartBasis | None
     validation: Inputs
+    mirrored: Inputs | None
     plan: PrivacyPlan | None
     terms: StepTerms
 
@@ -120,7 +122,7 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     require_dp_safe(split.stem, split.tail)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
     engine = GradientEngine(split.tail, loss_of(codec_of(config.model)), precision=runtime.precision)
-    validation = builder.of_dataset(data.validation, NO_AUGMENTATION)
+    validation, mirrored = builder.scored(data.validation, config.evaluation)
     example = validation.take(np.zeros(1, dtype=np.int64), None)
     probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))
     size = settled_batch_size(runtime, handout.folder, probe)
@@ -141,6 +143,7 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
         engine=engine,
         sources=sources,
         basis=basis,
+        mirrored=mirrored,
         validation=validation,
         plan=handout.plan if config.spends_privacy else None,
         terms=terms,
@@ -268,15 +271,18 @@ class _Trial:
     def _scores(self, *, done: bool) -> dict[str, float]:
         """Scores of the weights in the engine. On PRIVATE validation data one noised score, of the final weights alone: a
         score more, of a joint or another step, would be another release."""
-        prepared, codec = self._prepared, codec_of(self._config.model)
-        data, tail = prepared.data.validation, self._engine.module
-        release = prepared.handout.validation
+        data, release = self._prepared.data.validation, self._prepared.handout.validation
         if release is None:
-            return metrics_of(predict(tail, prepared.validation, codec), dataset=data, per_joint=done)
+            return metrics_of(self._predictions(), dataset=data, per_joint=done)
         if not done or self._streams is None:
             return {}
-        scores = unit_scores(tail, prepared.validation, dataset=data, units=unit_ids(data, self._config.privacy_unit), codec=codec)
+        scores = unit_scores(self._predictions(), dataset=data, units=unit_ids(data, self._config.privacy_unit))
         return {"val/pckh_50": release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
+
+    def _predictions(self) -> Tensor:
+        """Keypoints of the validation people by the weights in the engine, under the evaluation of the config."""
+        codec = codec_of(self._config.model)
+        return predict(self._engine.module, self._prepared.validation, codec, mirrored=self._prepared.mirrored)
 
     def _record(self, report: Report) -> None:
         if self._store is not None:

@@ -21,7 +21,7 @@ from dpcore.model.network import PoseNetwork, codec_of
 from dpcore.pose import pckh
 from dpcore.pose.pckh import PckhState
 from dpcore.train.evaluator import evaluate, predict
-from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder, device_of
+from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.saved import load_model, save_model
 from dpcore.train.sources import Inputs
 from dpcore.train.stages import public_network
@@ -29,8 +29,8 @@ from dpcore.train.trial_data import open_trial_data
 from sweeps.models.claims import claim_of_training, save_claim, warning_about
 from sweeps.records.export import UNKNOWN, Price
 
-PUBLIC_FIELDS = ("data", "model", "stages", "seed")
-"""The parts of a trial that its public stage reads."""
+PUBLIC_FIELDS = ("data", "model", "stages", "evaluation", "seed")
+"""The parts of a trial that its public stage and the score of it read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +98,20 @@ def person_counts(folder: Path, dataset: ShardSet, places: Places) -> NDArray[np
         BadInput: there is no model, or the crops have another size than its input. Corrupt: its weights are not those that were written.
     """
     saved = load_model(folder)
-    tail, inputs = _tail_and_inputs(saved.network, saved.config, dataset, places)
-    predictions = predict(tail, inputs, codec_of(saved.config.model)).numpy()
+    tail, (inputs, mirrored) = _tail_and_inputs(saved.network, saved.config, dataset, places)
+    predictions = predict(tail, inputs, codec_of(saved.config.model), mirrored=mirrored).numpy()
     return pckh.person_counts(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
 
 
 def _score(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places) -> PckhState:
-    tail, inputs = _tail_and_inputs(network, config, dataset, places)
-    return evaluate(tail, inputs, dataset=dataset, codec=codec_of(config.model))
+    tail, (inputs, mirrored) = _tail_and_inputs(network, config, dataset, places)
+    return evaluate(tail, inputs, dataset=dataset, codec=codec_of(config.model), mirrored=mirrored)
 
 
-def _tail_and_inputs(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places) -> tuple[nn.Module, Inputs]:
+def _tail_and_inputs(
+    network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places
+) -> tuple[nn.Module, tuple[Inputs, Inputs | None]]:
+    """What predicts, and what it reads under the flip test of the config."""
     given = (dataset.manifest.height_px, dataset.manifest.width_px)
     wanted = (config.model.input_height_px, config.model.input_width_px)
     if given != wanted:
@@ -117,4 +120,4 @@ def _tail_and_inputs(network: PoseNetwork, config: TrialConfig, dataset: ShardSe
         )
     split = network.split(config.model.freeze)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(RuntimeFlags()))
-    return split.tail, builder.of_dataset(dataset, NO_AUGMENTATION)
+    return split.tail, builder.scored(dataset, config.evaluation)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dpcore.config import OptimizerConfig, Part, TrialConfig
 from dpcore.errors import BadInput
 from search_spaces.loader import load_space
 from search_spaces.presets import preset_names
@@ -37,3 +38,24 @@ def test_configs_of_the_presets_keep_their_fingerprints(preset: str) -> None:
 
 def test_every_preset_has_its_golden_lines() -> None:
     assert set(json.loads(GOLDEN.read_text())) == set(preset_names())
+
+
+def test_a_field_that_was_added_counts_where_it_is_set() -> None:
+    space = load_space("quick")
+    config = space.trial_config(0.8, {"method": "dpsgd", "clip_norm": 0.37, "optimizer.learning_rate": 1e-3})
+    spelled = config.changed(**{"evaluation.flip": False, "optimizer.drop_factor": 0.1})
+    assert spelled.fingerprint() == config.fingerprint()
+    step = config.changed(**{"optimizer.schedule": "step"})
+    others = [
+        config.changed(**{"evaluation.flip": True}),
+        step,
+        step.changed(**{"optimizer.drop_at_frac": 0.7}),
+        step.changed(**{"optimizer.drop_factor": 0.2}),
+    ]
+    assert len({one.fingerprint() for one in (config, *others)}) == 5
+
+
+@pytest.mark.parametrize("part", [TrialConfig, OptimizerConfig])
+def test_what_was_added_is_a_field_with_a_default(part: type[Part]) -> None:
+    assert part.ADDED
+    assert all(not part.model_fields[name].is_required() for name in part.ADDED)

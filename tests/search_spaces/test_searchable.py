@@ -58,7 +58,7 @@ def test_a_ceiling_is_not_trained_on_other_people_by_a_nested_setting() -> None:
 def test_a_field_that_nobody_declared_is_not_searched() -> None:
     assert why_not_searchable("nobodys_field") == "it is not declared as searchable: fix it in trial"
     assert why_not_searchable("optimizer") is not None
-    assert "expected one of optimizer.dp_bias_correction, optimizer.learning_rate" in str(why_not_searchable("optimizer"))
+    assert "expected one of optimizer.dp_bias_correction, optimizer.drop_at_frac" in str(why_not_searchable("optimizer"))
 
 
 def test_a_space_from_python_or_from_an_old_spec_is_held_to_the_list_too() -> None:

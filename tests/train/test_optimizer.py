@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dpcore.config import OptimizerConfig
-from dpcore.errors import Corrupt
+from dpcore.config import OptimizerConfig, parse_config
+from dpcore.errors import BadInput, Corrupt
 from dpcore.train.optimizer import OptimizerState, averaged, learning_rate_at, updated
 
 
@@ -31,6 +31,36 @@ def test_weight_decay_is_decoupled_from_the_direction() -> None:
     config = OptimizerConfig(name="adam", learning_rate=0.1, weight_decay=0.5, schedule="constant")
     weights, _ = updated(config, torch.ones(2), direction=torch.zeros(2), state=OptimizerState.zero(torch.ones(2)), at=(0, 1))
     torch.testing.assert_close(weights, torch.full((2,), 0.95))
+
+
+def test_adam_with_weight_decay_equals_torchs_adamw() -> None:
+    generator = torch.Generator().manual_seed(4)
+    start = torch.randn(7, generator=generator)
+    config = OptimizerConfig(learning_rate=0.013, weight_decay=0.37, schedule="constant")
+    parameter = torch.nn.Parameter(start.clone())
+    theirs = torch.optim.AdamW([parameter], lr=0.013, weight_decay=0.37)
+    weights, state = start, OptimizerState.zero(start)
+    for step in range(9):
+        direction = torch.randn(7, generator=generator)
+        parameter.grad = direction.clone()
+        theirs.step()
+        weights, state = updated(config, weights, direction=direction, state=state, at=(step, 9))
+    torch.testing.assert_close(weights, parameter.detach(), atol=3e-6, rtol=1e-4)
+
+
+def test_the_paper_drops_its_rate_at_epoch_20_of_25() -> None:
+    config, steps = OptimizerConfig(learning_rate=1e-3, schedule="step"), 17_379
+    rates = [learning_rate_at(config, step, steps) for step in range(steps)]
+    last = 4 * steps // 5  # 13,903 of 17,379
+    assert set(rates[: last + 1]) == {1e-3}
+    assert rates[last + 1 :] == [pytest.approx(1e-4)] * (steps - last - 1)
+
+
+def test_where_and_how_far_the_rate_drops_is_said_for_the_step_schedule_alone() -> None:
+    config = OptimizerConfig(learning_rate=0.7, schedule="step", drop_at_frac=0.31, drop_factor=0.5)
+    assert [learning_rate_at(config, step, 10) for step in (3, 4)] == [0.7, 0.35]
+    with pytest.raises(BadInput, match=r"optimizer\.drop_factor belongs to optimizer\.schedule step: leave it out for cosine"):
+        parse_config(OptimizerConfig, {"drop_factor": 0.5})
 
 
 def test_cosine_goes_from_the_learning_rate_to_almost_nothing() -> None:

@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 import torch
 from planned_trials import handed
-from torch import nn
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
 from dpcore.data.synthetic import synth
 from dpcore.errors import BadInput, Refused
-from dpcore.model.network import codec_of
 from dpcore.privacy.randomness import PrivateStreams, RandomStream, SweepKey
 from dpcore.privacy.score_release import ScoreRelease
-from dpcore.train import evaluator
 from dpcore.train.evaluator import unit_scores
 from dpcore.train.reports import Report
 from dpcore.train.trainer import run_trial
@@ -85,12 +82,11 @@ def test_private_people_are_not_scored_on_for_free(run: Callable[..., list[Repor
 
 
 def test_a_unit_counts_once_however_many_examples_it_has(
-    private_places: Places, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    private_places: Places,
 ) -> None:
     dataset = open_dataset("patients", private_places)
     answers = torch.from_numpy(dataset.keypoints.copy())
     answers[:10] = 1e6
-    monkeypatch.setattr(evaluator, "predict", lambda *given: answers)
     units = np.array(["a"] * 20 + ["b", "c", "d", "e"])
-    scores = unit_scores(nn.Identity(), [], dataset=dataset, units=units, codec=codec_of(make_config().model))  # type: ignore[arg-type]
+    scores = unit_scores(answers, dataset=dataset, units=units)
     np.testing.assert_allclose(scores, [0.5, 1, 1, 1, 1])
