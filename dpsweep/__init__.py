@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from search_spaces.loader import load_space
     from sweeps.api.calculators import epsilon, score
     from sweeps.api.ledgers import LedgerReading, read_ledger
+    from sweeps.api.models import predict
     from sweeps.api.results import Results, WrittenReport, best, read_results, report
     from sweeps.api.specs import SweepOptions, new_spec
     from sweeps.api.sweep import Plan, cancel, plan, resume, run, status
     from sweeps.api.trials import Trained, claim, evaluate, pretrain, train
     from sweeps.ledger.ledger import Ledger
     from sweeps.models.claims import ModelClaim
+    from sweeps.models.keypoints.people import PredictedPeople, PredictedPerson
     from sweeps.pricing.budget import Budget
     from sweeps.records.results import TrialRecord
     from sweeps.records.spec import SweepSpec
@@ -44,11 +46,13 @@ _NAMES_IN = {
     "search_spaces.loader": ("load_space",),
     "sweeps.api.calculators": ("epsilon", "score"),
     "sweeps.api.ledgers": ("LedgerReading", "read_ledger"),
+    "sweeps.api.models": ("predict",),
     "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
     "sweeps.api.sweep": ("Plan", "cancel", "plan", "resume", "run", "status"),
     "sweeps.api.trials": ("Trained", "claim", "evaluate", "pretrain", "train"),
     "sweeps.models.claims": ("ModelClaim",),
+    "sweeps.models.keypoints.people": ("PredictedPeople", "PredictedPerson"),
     "sweeps.ledger.ledger": ("Ledger",),
     "sweeps.pricing.budget": ("Budget",),
     "sweeps.records.results": ("TrialRecord",),
@@ -69,6 +73,8 @@ __all__ = [
     "NotReplayable",
     "OutOfMemory",
     "Plan",
+    "PredictedPeople",
+    "PredictedPerson",
     "Refused",
     "Results",
     "SweepOptions",
@@ -85,6 +91,7 @@ __all__ = [
     "load_space",
     "new_spec",
     "plan",
+    "predict",
     "pretrain",
     "read_ledger",
     "read_results",

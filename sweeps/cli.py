@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from dpcore.errors import DpsweepError
-from sweeps.commands import audit_command, calculators, cluster_commands, datasets, sweep_commands, trial_commands
+from sweeps.commands import audit_command, calculators, cluster_commands, datasets, model_commands, sweep_commands, trial_commands
 
 Execute = Callable[[argparse.Namespace], int]
 
@@ -58,6 +58,7 @@ def build_parser(*, address: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=OneLineParser)
     sweep_commands.add_parsers(commands, address=address)
     trial_commands.add_parsers(commands)
+    model_commands.add_parsers(commands)
     audit_command.add_parsers(commands)
     calculators.add_parsers(commands)
     datasets.add_parsers(commands)

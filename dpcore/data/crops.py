@@ -40,6 +40,11 @@ class CropBox:
         middle = np.array([self.width_px, self.height_px]) / 2
         return np.asarray((np.asarray(points, dtype=np.float64) - np.array(self.centre)) * self.zoom + middle)
 
+    def to_photograph(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points (..., 2) of the crop in px of the photograph: the inverse of `to_crop`."""
+        middle = np.array([self.width_px, self.height_px]) / 2
+        return np.asarray((np.asarray(points, dtype=np.float64) - middle) / self.zoom + np.array(self.centre))
+
     @property
     def reach(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom (exclusive) of all pixels of a photograph that a crop can depend on: averaging looks beyond

@@ -36,10 +36,21 @@ def loss_of(codec: SimCCCodec) -> Loss:
 
 def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, mirrored: Inputs | None = None) -> Tensor:
     """Keypoints (N, K, 2) px of all inputs, without augmentation. `mirrored`: the inputs of the mirror images, for a flip test."""
-    if mirrored is None:
-        return torch.cat([codec.decode(*logits).cpu() for logits in logits_of(tail, inputs)])
+    return predict_with_confidence(tail, inputs, codec, mirrored=mirrored)[0]
+
+
+def predict_with_confidence(tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, mirrored: Inputs | None = None) -> tuple[Tensor, Tensor]:
+    """Keypoints (N, K, 2) px of all inputs as `predict` gives them, and the mass of each near its peak, (N, K) in 0 … 1."""
+    found = [
+        (codec.decode(*logits).cpu(), codec.confidence(*logits).cpu())
+        for logits in (logits_of(tail, inputs) if mirrored is None else _flip_tested(tail, inputs, mirrored))
+    ]
+    return torch.cat([keypoints for keypoints, _ in found]), torch.cat([confidence for _, confidence in found])
+
+
+def _flip_tested(tail: nn.Module, inputs: Inputs, mirrored: Inputs) -> Iterator[tuple[Tensor, Tensor]]:
     pairs = zip(logits_of(tail, inputs), logits_of(tail, mirrored), strict=True)
-    return torch.cat([codec.decode(*flip_averaged(upright, turned)).cpu() for upright, turned in pairs])
+    return (flip_averaged(upright, turned) for upright, turned in pairs)
 
 
 def flip_averaged(

@@ -113,6 +113,14 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", metavar="DIR|URI", default=DEFAULT_STORAGE, help=text)
 
 
+def add_registry(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where `models:/...` is looked up, to a command that takes a MODEL."""
+    add_storage(parser)
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", default=None, help="MLflow that has models:/... (default: MLFLOW_TRACKING_URI, else the storage's)"
+    )
+
+
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """Adds NAME, and the options that say where this sweep is."""
     parser.add_argument("name", metavar="NAME")

@@ -46,7 +46,7 @@ def add_parsers(commands: Any) -> None:
     )
     evaluate.add_argument("--data", metavar="D", required=True, help="a dataset's name or folder")
     arguments.add_places(evaluate)
-    _add_registry(evaluate)
+    arguments.add_registry(evaluate)
     arguments.add_json(evaluate)
     evaluate.set_defaults(execute=evaluate_command)
 
@@ -56,7 +56,7 @@ def add_parsers(commands: Any) -> None:
         metavar="PATH",
         help="folder of a model, a training or a finished trial; in a bucket its URI; models:/NAME/VERSION or @ALIAS; or a claim.json",
     )
-    _add_registry(claim)
+    arguments.add_registry(claim)
     arguments.add_json(claim)
     claim.set_defaults(execute=claim_command)
 
@@ -71,13 +71,6 @@ def add_parsers(commands: Any) -> None:
 def _add_optional_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", type=Path, default=None, help="default: the sweep's")
     parser.add_argument("--cache-dir", metavar="DIR", type=Path, default=None, help="default: the sweep's")
-
-
-def _add_registry(parser: argparse.ArgumentParser) -> None:
-    arguments.add_storage(parser)
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", default=None, help="MLflow that has models:/... (default: MLFLOW_TRACKING_URI, else the storage's)"
-    )
 
 
 def best_command(args: argparse.Namespace) -> int:

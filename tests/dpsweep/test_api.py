@@ -27,6 +27,7 @@ DOCUMENTED = (
     "sweeps.api.sweep",
     "sweeps.api.results",
     "sweeps.api.trials",
+    "sweeps.api.models",
     "sweeps.api.calculators",
     "sweeps.api.ledgers",
 )

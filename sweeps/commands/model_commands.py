@@ -1,0 +1,87 @@
+"""Commands that take a trained model out into the world: `predict`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sweeps.commands import arguments
+
+MODEL_HELP = "folder of a model, a training, a finished trial or an export; in a bucket a trial's URI; models:/NAME/VERSION or @ALIAS"
+PROGRESS_EVERY_S = 5.0
+
+
+def add_parsers(commands: Any) -> None:
+    """Declares `predict`."""
+    predict = commands.add_parser("predict", help="read keypoints off pictures with a trained model", description=predict_command.__doc__)
+    predict.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    predict.add_argument("pictures", metavar="PICTURE", nargs="+", help="a file, a folder, or a pattern such as 'photos/*.jpg'")
+    predict.add_argument(
+        "--boxes",
+        metavar="FILE",
+        type=Path,
+        default=None,
+        help="people's boxes: COCO's form, a list of detections [{image, bbox}], or CSV with image,x,y,w,h (default: the whole picture)",
+    )
+    predict.add_argument("--out", metavar="FILE", type=Path, default=None, help="keypoints.json or keypoints.csv (default: JSON on stdout)")
+    predict.add_argument(
+        "--draw", metavar="DIR", type=Path, default=None, help="also draw the skeletons on the pictures, into a new folder"
+    )
+    predict.add_argument("--batch", metavar="N", type=arguments.whole_number(1), default=32, help="people at once (default: 32)")
+    predict.add_argument(
+        "--box-scale", metavar="S", type=arguments.positive_number, default=None, help="margin around a box (default: the training's)"
+    )
+    predict.add_argument("--skip-broken", action="store_true", help="leave out pictures that cannot be read, with a count")
+    predict.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
+    arguments.add_registry(predict)
+    predict.set_defaults(execute=predict_command)
+
+
+def predict_command(args: argparse.Namespace) -> int:
+    """Reads keypoints off pictures, in px of each picture as a viewer shows it. Without boxes the whole picture is the crop, so give
+    pictures that show one person, whole."""
+    from sweeps.api.models import predict
+
+    if args.boxes is None:
+        print("dpsweep: no --boxes: each whole picture is the crop of one person", file=sys.stderr)
+    found = predict(
+        args.model,
+        args.pictures,
+        boxes=args.boxes,
+        out=args.out,
+        draw=args.draw,
+        skip_broken=args.skip_broken,
+        batch=args.batch,
+        box_scale=args.box_scale,
+        device=args.device,
+        on_progress=_progress(),
+        storage=args.storage,
+        tracking_uri=args.tracking_uri,
+    )
+    if found.warning is not None:
+        print(f"dpsweep: {found.warning}", file=sys.stderr)
+    if args.out is None:
+        print(found.to_json(), end="")
+    people = "person" if len(found.people) == 1 else "people"
+    pictures = "picture" if found.pictures == 1 else "pictures"
+    left_out = "".join(f"; left out: {count} {reason}" for reason, count in found.left_out.items())
+    written = "".join(f"; written: {place}" for place in (args.out, args.draw) if place is not None)
+    print(f"dpsweep: {len(found.people)} {people} on {found.pictures} {pictures}{left_out}{written}", file=sys.stderr)
+    return 0
+
+
+def _progress() -> Callable[[int, int], None]:
+    """A line on stderr every few seconds."""
+    told = time.monotonic()
+
+    def tell(done: int, count: int) -> None:
+        nonlocal told
+        if done < count and time.monotonic() - told >= PROGRESS_EVERY_S:
+            told = time.monotonic()
+            print(f"dpsweep: {done} of {count} pictures", file=sys.stderr, flush=True)
+
+    return tell

@@ -1,0 +1,1 @@
+"""Reads keypoints off people's own pictures with a trained model."""
