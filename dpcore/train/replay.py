@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig
+from dpcore.gradients import ENGINE_VERSION
 
 ARITHMETIC = ("torch", "numpy", "scipy", "opacus", "dp-accounting", "pillow")
 """Packages whose version can change the last bit of a weight, of an image or of the calibrated noise."""
@@ -28,6 +29,7 @@ def replay_document(config: TrialConfig, runtime: RuntimeFlags, data_digests: Ma
         "config": config.fingerprint(),
         "data": dict(sorted(data_digests.items())),
         "mechanism": MECHANISM_VERSION,
+        "engine": ENGINE_VERSION,
         "runtime": runtime.model_dump(mode="json", exclude=EXACT_FLAGS),
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in ARITHMETIC}},
         "machine": {"architecture": platform.machine(), "device": _device_name(runtime)},

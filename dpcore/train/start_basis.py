@@ -24,6 +24,7 @@ from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig, digest_o
 from dpcore.data.folders import cached_folder
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
+from dpcore.gradients import ENGINE_VERSION
 from dpcore.model.network import weights_digest
 from dpcore.privacy.basis_fit import fit_to_public
 from dpcore.privacy.per_example import GradientEngine
@@ -112,6 +113,7 @@ def _key(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builde
         examples = {**views, "augmented": not config.augmentation.is_identity}  # then they are read without cached features
     document = {
         "mechanism": MECHANISM_VERSION,
+        "engine": ENGINE_VERSION,
         "model": config.model.model_dump(mode="json"),
         "stem": None if builder.stem is None else builder.stem.name,
         "tail": weights_digest({"tail": engine.flat_weights()}),

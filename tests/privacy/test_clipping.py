@@ -46,6 +46,16 @@ def test_clipped_norm_is_at_most_c_in_float64_and_close_to_it(size: int) -> None
     assert (norms >= 0.7 * (1 - 3e-5)).all()
 
 
+@pytest.mark.parametrize("number", [0.1, 1.2345e-3, 7.7])
+@pytest.mark.parametrize("size", [511, 300_001, 2_400_000])
+def test_many_equal_numbers_keep_the_bound(size: int, number: float) -> None:
+    """One float32 accumulator is off by 1e-4 over 300,000 equal numbers, by 4e-3 over 5.5 million: a row came out longer than C."""
+    rows = torch.full((2, size), number)
+    norms = clip_rows(rows, 1e-3).rows.double().norm(dim=1)
+    assert (norms <= 1e-3).all()
+    assert (norms >= 1e-3 * (1 - 3e-5)).all()
+
+
 def test_short_rows_pass_unchanged_and_long_ones_keep_their_direction() -> None:
     rows = torch.tensor([[0.3, 0.4], [3.0, 4.0], [0.0, 0.0]])
     clipped = clip_rows(rows, 1.0)
