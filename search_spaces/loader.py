@@ -15,6 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from dpcore.config import SplitConfig, TrialConfig, did_you_mean, field_names, parse_config
 from dpcore.errors import BadInput
 from search_spaces.admission import admission_mistakes
+from search_spaces.constraints import Constraint
 from search_spaces.presets import preset_names, preset_path
 from search_spaces.searchable import why_not_searchable
 from search_spaces.space import (
@@ -30,7 +31,7 @@ from search_spaces.space import (
     value_at,
 )
 
-SECTIONS = ("sweep", "references", "splits", "trial", "search", "search_at")
+SECTIONS = ("sweep", "references", "splits", "trial", "search", "search_at", "constraints")
 SET_BY_THE_SWEEP = ("epsilon", "delta")
 
 
@@ -45,8 +46,8 @@ def load_space(
 
     Args:
         name_or_path: a preset's name, else a path.
-        assignments: `path=value` texts, or a mapping from path to value; `sweep.` and `references.` keys are set, a
-            TrialConfig path is fixed and no longer searched (its `when` stays).
+        assignments: `path=value` texts, or a mapping from path to value; `sweep.` and `references.` keys and `constraints` are set,
+            a TrialConfig path is fixed and no longer searched (its `when` stays).
         epsilons: replaces `sweep.epsilons`; what `search_at` says of other ε is then dropped.
         trials: replaces `sweep.trials_per_epsilon`.
 
@@ -81,7 +82,7 @@ def build_space(document: dict[str, Any], *, name: str, narrowed: bool = False) 
     for key in document:
         if key not in SECTIONS:
             mistakes.add(f"{key}: unknown key{did_you_mean(str(key), list(SECTIONS))}")
-    sections = {section: mistakes.section(document, section) for section in SECTIONS}
+    sections = {section: mistakes.section(document, section) for section in SECTIONS if section != "constraints"}
     sweep = mistakes.attempt(SweepSettings, sections["sweep"], "sweep")
     references = mistakes.attempt(References, sections["references"], "references")
     splits = {
@@ -91,9 +92,17 @@ def build_space(document: dict[str, Any], *, name: str, narrowed: bool = False) 
     search = _parameters(sections["search"], "search", mistakes)
     search_at = _search_at(sections["search_at"], search, epsilons=None if narrowed or sweep is None else sweep.epsilons, mistakes=mistakes)
     _check_trial_keys(sections["trial"], mistakes)
+    constraints = _constraints(document.get("constraints"), sections["splits"], mistakes)
     mistakes.stop()
     space = SpaceFile.model_construct(
-        name=name, sweep=sweep, references=references, splits=splits, trial=sections["trial"], search=search, search_at=search_at
+        name=name,
+        sweep=sweep,
+        references=references,
+        splits=splits,
+        trial=sections["trial"],
+        search=search,
+        search_at=search_at,
+        constraints=constraints,
     )
     for mistake in _space_mistakes(space):
         mistakes.add(mistake)
@@ -182,7 +191,7 @@ def _assign(document: dict[str, Any], given: dict[str, Any]) -> None:
     """Puts assignments into the document. A searched path with a condition keeps it, as a choice of one value."""
     for path, value in given.items():
         section = path.split(".")[0]
-        if section in ("sweep", "references"):
+        if section in ("sweep", "references") or path == "constraints":
             set_value(document, path, value)
             continue
         if not _is_trial_path(path):
@@ -260,6 +269,24 @@ def _search_at(
                     mistakes.add(f"search_at.{key}.{path}: not under search{did_you_mean(str(path), list(search))}")
             found[float(key)] = _parameters({p: v for p, v in values.items() if p in search}, f"search_at.{key}", mistakes)
     return found
+
+
+def _constraints(values: Any, splits: Iterable[Any], mistakes: Mistakes) -> tuple[str, ...]:
+    """The texts of the section `constraints`, each checked by itself; whether draws can keep them is judged with whole draws later."""
+    if values is None:
+        return ()
+    if not isinstance(values, list):
+        mistakes.add(f"constraints: expected a list of conditions, such as [clip_norm < 1 or method == dpsgd], given {values!r}")
+        return ()
+    for number, text in enumerate(values):
+        if not isinstance(text, str):
+            mistakes.add(f"constraints.{number}: expected a condition such as clip_norm < 1 or method == dpsgd, given {text!r}")
+            continue
+        try:
+            Constraint.parse(text, splits=map(str, splits))
+        except ValueError as error:
+            mistakes.add(f"constraints.{number}: {error}")
+    return tuple(values)
 
 
 def _check_trial_keys(trial: dict[Any, Any], mistakes: Mistakes, parents: tuple[str, ...] = ()) -> None:

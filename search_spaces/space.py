@@ -1,8 +1,9 @@
 """What may be tried: the typed schema of a space file and the draws that it admits.
 
 A space is a partial `TrialConfig` (`trial`) and the dotted paths that are searched (`search`), which may differ per ε
-(`search_at`). A parameter with `when` is active where all its keys match; an inactive one is absent from a draw, and its
-field keeps TrialConfig's None. TrialConfig alone judges combinations: a draw in the space may still be refused by it.
+(`search_at`). `constraints` are conditions on a whole trial that every draw must keep. A parameter with `when` is active
+where all its keys match; an inactive one is absent from a draw, and its
+field keeps TrialConfig's None. TrialConfig and the constraints judge combinations: a draw may still be refused by them.
 
 Torch-free and Optuna-free. A sampler goes through `parameters_at` in order and asks `is_active`.
 """
@@ -19,6 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from dpcore.config import METHODS, AttackSettings, Method, Part, SplitConfig, TrialConfig, parse_config
+from search_spaces.constraints import Constraint, check_all
 from search_spaces.regimes import REGIMES, Regime
 from search_spaces.samplers import SAMPLERS, Sampler
 from search_spaces.searchable import leaf_paths, why_not_searchable
@@ -271,6 +273,11 @@ class References(Part):
     disclosure: bool | AttackSettings = Field(default=True, description="attack the public views of each split, on PUBLIC people")
 
 
+def _is_a_condition(text: str) -> str:
+    Constraint.parse(text)
+    return text
+
+
 class SpaceFile(Part):
     """A whole, checked space file. `search_spaces.loader.load_space` makes one; it also round-trips through JSON."""
 
@@ -281,6 +288,9 @@ class SpaceFile(Part):
     trial: dict[str, Any]
     search: dict[str, Parameter] = Field(default_factory=dict)
     search_at: dict[float, dict[str, Parameter]] = Field(default_factory=dict)
+    constraints: tuple[Annotated[str, AfterValidator(_is_a_condition)], ...] = Field(
+        default=(), description="conditions on the settings of a trial that every draw must keep, such as clip_norm < 1 or method == dpsgd"
+    )
 
     @model_validator(mode="after")
     def _draws_choose_nobodys_data(self) -> Self:
@@ -413,9 +423,17 @@ class SpaceFile(Part):
         """The whole config of one trial: `trial`, then `draw`, then `overrides`; split names become SplitConfigs.
 
         Raises:
-            BadInput: TrialConfig refuses the combination; the message is its rule.
+            BadInput: TrialConfig refuses the combination, or it breaks a constraint (`ConstraintBroken`); the message is the rule.
         """
-        return parse_config(TrialConfig, self.trial_values(epsilon, draw, overrides=overrides))
+        config = parse_config(TrialConfig, self.trial_values(epsilon, draw, overrides=overrides))
+        check_all(self.constraints, config)
+        return config
+
+    @property
+    def unconstrained(self) -> SpaceFile:
+        """The space without its constraints. It admits every draw that this one admits, so what bounds its draws bounds those of
+        this space; a few random draws of it show every method, however rare a constraint makes it."""
+        return self.model_copy(update={"constraints": ()})
 
     def trial_values(
         self, epsilon: float | None, draw: Mapping[str, Scalar], *, overrides: Mapping[str, Any] | None = None
@@ -432,8 +450,9 @@ class SpaceFile(Part):
         return values
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON values; `SpaceFile.model_validate` is the way back."""
-        return self.model_dump(mode="json", by_alias=True)
+        """As plain JSON values; `SpaceFile.model_validate` is the way back. What is hashed of a space that has no constraints is what
+        it was before there were any."""
+        return self.model_dump(mode="json", by_alias=True, exclude=None if self.constraints else {"constraints"})
 
 
 def value_at(values: Mapping[str, Any], path: str) -> Any:

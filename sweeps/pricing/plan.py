@@ -295,8 +295,9 @@ def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cach
 
 
 def private_config(space: SpaceFile, epsilon: float) -> TrialConfig | None:
-    """A draw that spends privacy, or would without its proxy; None if there is none."""
-    generator = random.Random(0)
+    """A draw that spends privacy, or would without its proxy; None if there is none. Constraints are left out of account: what a
+    trial spends does not depend on them, and one that makes private draws rare must not make them look free."""
+    generator, space = random.Random(0), space.unconstrained
     for _ in range(DRAWS):
         for method in sorted(space.private_methods):
             try:

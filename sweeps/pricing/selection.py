@@ -112,8 +112,11 @@ class Selection:
     def candidate(self, epsilon: float, number: int) -> TrialRecord:
         """The `number`-th trial of an ε. Its name does not reveal its number.
 
+        A draw that TrialConfig or a constraint refuses is drawn again. Both judge the settings of one draw alone and are fixed before
+        the sweep, so the candidates stay independent draws of one law: that of the space, restricted to what is admitted.
+
         Raises:
-            BadInput: 50 draws in a row were refused by TrialConfig; the message is the last rule.
+            BadInput: 50 draws in a row were refused by TrialConfig or the constraints; the message is the last rule.
         """
         bits = self._stream(epsilon, "draw", number).uniform(_SEED_NUMBERS)
         generator, rule = random.Random(bits.tobytes()), ""
@@ -217,8 +220,10 @@ STRUCTURE = ("method", "split", "start", "labels", "subspace.source", "model.bac
 def candidate_configs(space: SpaceFile) -> tuple[TrialConfig, ...]:
     """One admissible config of every kind that a draw of the sweep can be, at any ε.
 
-    An attacker holds the winners of all ε, and the views that any trial may read: so the kinds of all ε count.
+    An attacker holds the winners of all ε, and the views that any trial may read: so the kinds of all ε count. Constraints are left
+    out of account: a kind that they make rare is a candidate too, and 50 draws might miss it.
     """
+    space = space.unconstrained
     found: dict[str, TrialConfig] = {}
     for epsilon in space.sweep.epsilons:
         choices = {path: p.choice for path, p in space.parameters_at(epsilon).items() if path in STRUCTURE and isinstance(p, Choice)}

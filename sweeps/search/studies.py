@@ -2,7 +2,7 @@
 
 Every trial that is handed out is a trial of a study, with its record's plan as user attributes, so that a resume needs
 no other source. Told once: COMPLETE with its PCKh, FAIL, or PRUNED: a trial that was stopped early, with its intermediate values, or
-a draw that TrialConfig refused (without a record: never scheduled, never counted).
+a draw that TrialConfig or a constraint of the space refused (without a record: never scheduled, never counted).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dpcore.durable import summed, without_sum
 from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.privacy.plan import PrivacyPlan
 from search_spaces.admission import admissible_grid, is_admissible
+from search_spaces.constraints import ConstraintBroken
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
 from sweeps.pricing.plan import trials_at
 from sweeps.records.results import State, TrialRecord
@@ -90,7 +91,7 @@ class Studies:
         """A new draw at `epsilon` as a planned record.
 
         Raises:
-            BadInput: 50 draws in a row were refused by TrialConfig; the message is the last rule.
+            BadInput: 50 draws in a row were refused by TrialConfig or the constraints; the message is the last rule.
         """
         study, rule = self._studies[epsilon], ""
         for _ in range(REDRAWS):
@@ -101,7 +102,7 @@ class Studies:
                 try:
                     config = self._spec.space.trial_config(epsilon, draw, overrides=self._seed())
                 except BadInput as refusal:
-                    trial.set_constraint("trial_config", 1.0)
+                    trial.set_constraint("constraints" if isinstance(refusal, ConstraintBroken) else "trial_config", 1.0)
                     trial.set_user_attr("refused", str(refusal))
                     study.tell(trial, state=TrialState.PRUNED)
                     rule = str(refusal)

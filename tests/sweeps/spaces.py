@@ -32,7 +32,7 @@ def document(**sections: Any) -> dict[str, Any]:
     """A copy of DOCUMENT with keys of sections changed; `search=...` replaces the whole section."""
     changed = copy.deepcopy(DOCUMENT)
     for name, values in sections.items():
-        changed[name] = values if name in ("search", "search_at", "splits") else {**changed[name], **values}
+        changed[name] = values if name in ("search", "search_at", "splits", "constraints") else {**changed[name], **values}
     return changed
 
 

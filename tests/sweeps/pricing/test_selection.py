@@ -13,6 +13,7 @@ import fake_trials
 import numpy as np
 import pytest
 import spaces
+from scipy.stats import binomtest, kstest
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.errors import BadInput, Refused
@@ -22,7 +23,7 @@ from search_spaces.space import SelectionLaw
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.charges import SelectionTerms
 from sweeps.ledger.ledger import Ledger
-from sweeps.pricing.plan import Accountant
+from sweeps.pricing.plan import Accountant, private_config
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, candidate_configs, check_key, draw_count, winner_claim
 from sweeps.records.results import TrialRecord
@@ -297,6 +298,37 @@ def test_fifty_refusals_end_with_the_rule(tmp_path: Path) -> None:
     broken = {**spec.space.search, "subspace.rank": type(spec.space.search["clip_norm"]).model_validate({"float": [1, 2]})}
     with pytest.raises(BadInput, match="50 draws in a row were refused"):
         Selection(spec.model_copy(update={"space": spec.space.model_copy(update={"search": broken})}), KEY).candidate(0.5, 0)
+
+
+def test_constraints_restrict_the_law_of_the_draws_and_leave_them_independent(tmp_path: Path) -> None:
+    """Draws of the restricted space, uniform there: rejection reads the draw alone. Without the constraint half would be feature runs."""
+    search = {
+        "method": {"choice": ["dpsgd", "feature"]},
+        "split": {"choice": ["blur"], "when": {"method": ["feature"]}},
+        "clip_norm": {"float": [0.01, 1.0]},
+    }
+    spec = spec_of(tmp_path, search=search, constraints=["clip_norm < 0.1 or method == dpsgd"])
+    selection = Selection(spec, KEY)
+    configs = [selection.candidate(0.5, number).config for number in range(1500)]
+    is_feature = np.array([config.method == "feature" for config in configs])
+    norms = np.array([config.clip_norm for config in configs])
+    share = 0.09 / (0.99 + 0.09)
+    assert binomtest(int(is_feature.sum()), len(configs), share).pvalue > 1e-4
+    assert norms[is_feature].max() < 0.1
+    assert kstest(norms[is_feature], "uniform", args=(0.01, 0.09)).pvalue > 1e-4
+    assert kstest(norms[~is_feature], "uniform", args=(0.01, 0.99)).pvalue > 1e-4
+    neighbours = np.corrcoef(norms[~is_feature][:-1], norms[~is_feature][1:])[0, 1]
+    assert abs(neighbours) < 4 / math.sqrt(len(norms))
+
+
+def test_a_kind_that_a_constraint_makes_rare_is_a_candidate_and_its_spending_is_planned(tmp_path: Path) -> None:
+    """One draw in ten thousand is a feature run: fifty draws do not meet it, and the winner may be one."""
+    space = spec_of(tmp_path).space.model_copy(update={"constraints": ("clip_norm < 0.0102 or method == dpsgd",)})
+    assert {config.method for config in candidate_configs(space)} == {"dpsgd", "feature"}
+    rare = space.model_copy(update={"constraints": ("clip_norm < 0.010001",)})
+    found = private_config(rare, 0.5)
+    assert found is not None
+    assert found.spends_privacy
 
 
 def test_half_a_line_of_the_journal_is_dropped(tmp_path: Path) -> None:

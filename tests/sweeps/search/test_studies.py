@@ -120,6 +120,35 @@ def test_a_neighbours_setting_that_is_not_admissible_here_is_passed_over(tmp_pat
     assert all(0.01 <= trial.system_attrs["fixed_params"]["clip_norm"] <= 0.02 for trial in neighbours_of(studies, 0.5))
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_draws_that_break_a_constraint_are_told_pruned_by_optunas_own_word_and_never_counted(tmp_path: Path, sampler: str) -> None:
+    spec = spec_of(tmp_path, sweep={"sampler": sampler}, constraints=["clip_norm < 0.04 or method == dpsgd"])
+    studies = Studies(spec)
+    records = [finish(studies, 0.5, number) for number in range(14)]
+    assert all(record.config.clip_norm < 0.04 or record.config.method == "dpsgd" for record in records)
+    assert len(list(studies.records())) == 14
+    trials = studies._studies[0.5].get_trials(deepcopy=False)
+    refused = [trial for trial in trials if "record" not in trial.user_attrs]
+    assert refused
+    for trial in refused:
+        assert trial.state.name == "PRUNED"
+        assert trial.constraints == {"constraints": 1.0}
+        assert trial.params["clip_norm"] >= 0.04
+        assert "constraint `clip_norm < 0.04 or method == dpsgd` does not hold (clip_norm" in trial.user_attrs["refused"]
+    assert [trial.state.name for trial in trials if "record" in trial.user_attrs] == ["COMPLETE"] * 14
+
+
+def test_a_grid_skips_the_points_that_break_a_constraint(tmp_path: Path) -> None:
+    search = {"method": {"choice": ["dpsgd"]}, "clip_norm": {"choice": [0.07, 0.3, 1.1]}, "subspace.examples": {"choice": [16, 64]}}
+    constraints = ["clip_norm * subspace.examples < 30"]
+    spec = spec_of(tmp_path, sweep={"sampler": "grid", "trials_per_epsilon": None}, search=search, constraints=constraints)
+    studies = Studies(spec)
+    records = [studies.ask(2.0, number) for number in range(5)]
+    drawn = {(record.config.clip_norm, record.config.subspace.examples) for record in records}
+    assert drawn == {(0.07, 16), (0.07, 64), (0.3, 16), (0.3, 64), (1.1, 16)}
+    assert [trial.state.name for trial in studies._studies[2.0].get_trials(deepcopy=False)] == ["RUNNING"] * 5
+
+
 @pytest.mark.parametrize("sampler", ["random", "grid"])
 def test_independent_draws_ask_no_neighbour(tmp_path: Path, sampler: str) -> None:
     search = {"method": {"choice": ["dpsgd"]}, "clip_norm": {"choice": [0.01 * n for n in range(1, 17)]}}
