@@ -27,7 +27,8 @@ from dp_accounting import NeighboringRelation, pld
 from numpy.typing import NDArray
 
 from dpcore.audit.bounds import Errors
-from dpcore.privacy.accounting import SEARCH_INTERVAL, Spending, epsilon_of
+from dpcore.privacy.accounting import Spending, epsilon_of
+from dpcore.privacy.grid import SEARCH_INTERVAL
 
 Floats = NDArray[np.float64]
 

@@ -7,55 +7,35 @@ arXiv:2110.03620), which also serves as a cross-check, or by the profile of one 
 A claim of replacement is priced by PLD alone, at the same noise over the same clip norm: that a replaced unit moves the sum by
 up to twice the norm is in its loss distribution, no factor of 2 comes on top.
 
-What happened is data (`Spending`), how it is bounded is code. Torch-free, so that a driver can price a sweep.
+What happened is data (`Spending`), how it is bounded is code. Torch-free, so that a driver can price a sweep. What was computed once
+is read from disk, and the accountant, a second of imports (`dpcore.privacy.losses`), is imported only to compute.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
-
-from dp_accounting import NeighboringRelation, dp_event, pld, rdp
-from scipy.optimize import brentq
+from typing import TYPE_CHECKING, Literal
 
 from dpcore.config import Relation, TrialConfig
 from dpcore.errors import BadInput, NotAsPlanned, Refused
+from dpcore.privacy.grid import FINAL_INTERVAL, LARGEST_EPSILON, LARGEST_NOISE, RULE
 from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.plan import Spending as Spending
 from dpcore.privacy.remembered import Key, remembered
 
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
 AccountantName = Literal["pld", "rdp"]
-
-SEARCH_INTERVAL = 1e-3
-FINAL_INTERVAL = 1e-4
-"""Discretisation of the privacy loss. The coarse one is off by 6 % at ε .2 and 2,610 steps: it only starts the search."""
-
-NOISE_TOLERANCE = 1e-5
-"""Relative; the calibrated noise multiplier is at most this much larger than the smallest one that keeps the target."""
-
-_SEARCH_ORDERS = (*range(2, 64), 128, 256, 512)
-"""Whole orders only: the series of fractional ones fails to converge at large q, with a log line an order."""
 
 SELECTION_ORDERS = (*(tenth / 10 for tenth in range(16, 100)), *range(10, 64), 128, 256, 512, 1024)
 """Where RDP bounds a private selection. With tenths 24 trials at ε 8 (q .064, 60 steps) cost 16.00 and not 16.71. Orders
 whose series does not converge are left out."""
-
-# dp-accounting logs each order that it leaves out, a line an order. The bound at the others holds all the same.
-logging.getLogger("absl").addFilter(lambda record: "Excluding this order" not in record.getMessage())
-
-LARGEST_EPSILON = 200.0
-SMALLEST_NOISE, LARGEST_NOISE = 0.05, 1e6
-
-_NEIGHBOURS: dict[Relation, NeighboringRelation] = {
-    "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
-    "replace": NeighboringRelation.REPLACE_ONE,
-}
 
 
 def plan_privacy(config: TrialConfig, cache_dir: Path | None = None) -> PrivacyPlan | None:
@@ -110,8 +90,8 @@ def verify_executed(plan: PrivacyPlan, executed: Spending) -> None:
         raise NotAsPlanned(f"executed {executed} does not fit the plan {plan.spending}: charge what was executed and stop this trial")
 
 
-def epsilon_of(spending: Spending, delta: float, *, accountant: AccountantName = "pld") -> float:
-    """ε of one run at `delta`; inf for a release without noise, 0 for no steps.
+def epsilon_of(spending: Spending, delta: float, *, accountant: AccountantName = "pld", cache_dir: Path | None = None) -> float:
+    """ε of one run at `delta`; inf for a release without noise, 0 for no steps. `cache_dir` remembers what PLD gives.
 
     Raises:
         BadInput: delta is not in (0, 1), or the accountant is unknown.
@@ -121,38 +101,54 @@ def epsilon_of(spending: Spending, delta: float, *, accountant: AccountantName =
     if accountant not in ("pld", "rdp"):
         raise BadInput(f"accountant must be pld or rdp, given {accountant}")
     if accountant == "pld":
-        return _pld_epsilon(spending, delta, None)
+        return _pld_epsilon(spending, delta, cache_dir)
     refuse_replacement(spending, "RDP")
-    return _rdp_epsilon(spending.event(), delta)
+    from dpcore.privacy.losses import rdp_epsilon
+
+    return rdp_epsilon(spending.event(), delta)
 
 
 def compose(spendings: Iterable[tuple[Spending, int]], delta: float, *, cache_dir: Path | None = None) -> float:
     """ε at `delta` of all runs together, each given with how often it ran. Holds for adaptive choices between them as long
     as q, noise multiplier and steps of each were fixed beforehand.
 
-    Runs of one q and noise multiplier are joined first: one self-composition is cheaper and tighter than many. 24 different
-    noise multipliers take 12 s, one 0.4 s. One run priced for replacement makes the whole sum a claim of replacement: every
-    run has such a price too, and no other number would hold for all of them.
+    Runs of one q and noise multiplier are joined first: one self-composition is cheaper and tighter than many. Above ε 10 the grid
+    grows with ε (`dpcore.privacy.grid`): there the number is at most a thousandth above that at 1e-4, never below it. One run priced for
+    replacement makes the whole sum a claim of replacement: every run has such a price too, and no other number would hold for all.
 
     Raises:
         BadInput: a negative count, or delta outside (0, 1).
     """
     check_delta(delta)
-    steps_of: dict[tuple[float, float], int] = {}
-    relation: Relation = "add_remove"
+    runs: Counter[Spending] = Counter()
     for spending, count in spendings:
         if count < 0:
             raise BadInput(f"a run cannot have happened {count} times")
-        law = spending.sampling_prob, spending.noise_multiplier
-        steps_of[law] = steps_of.get(law, 0) + spending.steps * count
-        if spending.relation == "replace" and count:
-            relation = "replace"
-    joined = tuple(Spending(*law, steps, relation) for law, steps in sorted(steps_of.items()) if steps and law[0])
+        if count and spending.steps and spending.sampling_prob:
+            runs[spending] += count
+    joined = _joined(runs)
     if not joined:
         return 0.0
+    if sum(runs.values()) == 1:
+        return _pld_epsilon(joined[0], delta, cache_dir)
     laws = ";".join(f"{run.sampling_prob!r},{run.noise_multiplier!r},{run.steps}" for run in joined)
-    key = _key("compose", {"laws": laws, "delta": delta, "relation": relation})
-    return remembered(_folder(cache_dir), key, lambda: _compose_joined(joined, delta))
+    key: Key = {"laws": laws, "delta": delta, "relation": joined[0].relation, "grid": RULE}
+    return remembered_price("compose", key, cache_dir, lambda: _epsilon_of_all(joined, delta))
+
+
+def _joined(runs: Mapping[Spending, int]) -> tuple[Spending, ...]:
+    """One run per q and noise multiplier, with the steps of all."""
+    relation: Relation = "replace" if any(run.relation == "replace" for run in runs) else "add_remove"
+    steps_of: Counter[tuple[float, float]] = Counter()
+    for run, count in runs.items():
+        steps_of[run.sampling_prob, run.noise_multiplier] += run.steps * count
+    return tuple(Spending(*law, steps, relation) for law, steps in sorted(steps_of.items()))
+
+
+def _epsilon_of_all(joined: tuple[Spending, ...], delta: float) -> float:
+    from dpcore.privacy.losses import epsilon_of_all
+
+    return epsilon_of_all(joined, delta)
 
 
 def calibrate(
@@ -184,49 +180,9 @@ def calibrate(
 
 
 def _search_noise(loudest: Spending, *, delta: float, epsilon: float) -> float:
-    """The smallest noise that keeps `epsilon`, in place of that of `loudest`."""
-    reachable = _pld_at(loudest, delta, FINAL_INTERVAL)
-    if reachable > epsilon:
-        raise BadInput(
-            f"epsilon {epsilon:g} is out of reach at delta {delta:g} over {loudest.steps} steps: the largest noise multiplier,"
-            f" {LARGEST_NOISE:g}, gives {reachable:.2g}; raise epsilon or delta, or take fewer steps"
-        )
+    from dpcore.privacy.losses import search_noise
 
-    def rdp_gap(noise: float) -> float:
-        return _rdp_epsilon(replace(loudest, noise_multiplier=noise).event(), delta, orders=_SEARCH_ORDERS) - epsilon
-
-    def pld_gap(noise: float, interval: float) -> float:
-        return _pld_at(replace(loudest, noise_multiplier=noise), delta, interval) - epsilon
-
-    # RDP with orders up to 512 certifies no ε below about log(1/δ)/511 (.02 at δ = 1e-5), whatever the noise
-    start = 1.0 if rdp_gap(LARGEST_NOISE) > 0.0 else _smallest_passing(rdp_gap, start=1.0, factor=2.0, tolerance=1e-2)
-    if pld_gap(LARGEST_NOISE, SEARCH_INTERVAL) <= 0.0:
-        start = _smallest_passing(lambda noise: pld_gap(noise, SEARCH_INTERVAL), start=start, factor=1.2, tolerance=1e-3)
-    return _smallest_passing(lambda noise: pld_gap(noise, FINAL_INTERVAL), start=start, factor=1.01, tolerance=NOISE_TOLERANCE)
-
-
-def _smallest_passing(gap: Callable[[float], float], *, start: float, factor: float, tolerance: float) -> float:
-    """The smallest noise seen with gap(noise) <= 0, within `tolerance` (relative) of the root of the decreasing `gap`, which is
-    at most 0 at LARGEST_NOISE."""
-    seen: dict[float, float] = {}
-
-    def remember(log_noise: float) -> float:
-        seen[math.exp(log_noise)] = value = gap(math.exp(log_noise))
-        return value
-
-    low = high = math.log(start)
-    reach, most = math.log(factor), math.log(LARGEST_NOISE)
-    while remember(high) > 0.0 and high < most:
-        high, low, reach = min(high + reach, most), high, 2.0 * reach
-    reach = math.log(factor)
-    while low == high or remember(low) <= 0.0:
-        low, high, reach = low - reach, low, 2.0 * reach
-        if low < math.log(SMALLEST_NOISE):
-            raise BadInput(f"a noise multiplier below {SMALLEST_NOISE} would do for this epsilon: lower epsilon or take method nonprivate")
-    root = brentq(remember, low, high, xtol=tolerance / 4, rtol=1e-12)
-    if remember(root) > 0.0:
-        remember(root + tolerance / 2)
-    return min(noise for noise, value in seen.items() if value <= 0.0)
+    return search_noise(loudest, delta=delta, epsilon=epsilon)
 
 
 def _pld_epsilon(spending: Spending, delta: float, cache_dir: Path | None) -> float:
@@ -240,37 +196,22 @@ def _pld_epsilon(spending: Spending, delta: float, cache_dir: Path | None) -> fl
     return remembered(_folder(cache_dir), _key("epsilon", law), lambda: _pld_at(spending, delta, FINAL_INTERVAL))
 
 
-@functools.lru_cache(maxsize=4096)
 def _pld_at(spending: Spending, delta: float, interval: float) -> float:
-    if spending.steps == 0 or spending.sampling_prob == 0.0:
-        return 0.0
-    accountant = pld.PLDAccountant(_NEIGHBOURS[spending.relation], interval)
-    return float(accountant.compose(spending.event()).get_epsilon(delta))
+    from dpcore.privacy.losses import epsilon_at_interval
+
+    return epsilon_at_interval(spending, delta, interval)
 
 
-def loss_of(spending: Spending) -> pld.privacy_loss_distribution.PrivacyLossDistribution:
+def loss_of(spending: Spending) -> PrivacyLossDistribution:
     """The privacy loss distribution of one run that adds or removes a unit, at FINAL_INTERVAL.
 
     Raises:
         Refused: a claim of replacement.
     """
     refuse_replacement(spending, "a composition with private selections")
-    one = pld.privacy_loss_distribution.from_gaussian_mechanism(
-        spending.noise_multiplier, value_discretization_interval=FINAL_INTERVAL, sampling_prob=spending.sampling_prob
-    )
-    return one.self_compose(spending.steps)
+    from dpcore.privacy.losses import loss_of_steps
 
-
-@functools.lru_cache(maxsize=256)
-def _compose_joined(joined: tuple[Spending, ...], delta: float) -> float:
-    accountant = pld.PLDAccountant(_NEIGHBOURS[joined[0].relation], FINAL_INTERVAL)
-    for spending in joined:
-        accountant.compose(spending.event())
-    return float(accountant.get_epsilon(delta))
-
-
-def _rdp_epsilon(event: dp_event.DpEvent, delta: float, *, orders: Sequence[float] | None = None) -> float:
-    return float(rdp.RdpAccountant(orders).compose(event).get_epsilon(delta))
+    return loss_of_steps(spending, FINAL_INTERVAL)
 
 
 def refuse_replacement(spending: Spending, what: str) -> None:

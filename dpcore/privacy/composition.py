@@ -14,17 +14,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-
-from dp_accounting import dp_event, rdp
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from typing import TYPE_CHECKING, Literal
 
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import (
-    FINAL_INTERVAL,
     SELECTION_ORDERS,
     Spending,
     check_delta,
@@ -34,7 +30,11 @@ from dpcore.privacy.accounting import (
     refuse_replacement,
     remembered_price,
 )
-from dpcore.privacy.selection import loss_of_selection
+from dpcore.privacy.grid import FINAL_INTERVAL
+
+if TYPE_CHECKING:
+    from dp_accounting import dp_event
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 ORDERS = (*range(2, 64), 128, 256, 512)
 """Whole orders: exact for the subsampled Gaussian, where the series of fractional ones may fail to converge."""
@@ -70,6 +70,8 @@ class Selected:
 
     def event(self) -> dp_event.DpEvent:
         """The same as a dp-accounting event."""
+        from dp_accounting import dp_event
+
         return dp_event.RepeatAndSelectDpEvent(self.spending.event(), self.mean_trials, self.shape)
 
 
@@ -113,6 +115,7 @@ class AtOrder:
 
 
 Charge = Spending | Selected | Filtered | AtOrder
+Wanted = tuple[tuple[Charge, int], ...]
 
 
 def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Path | None = None) -> float:
@@ -142,16 +145,24 @@ def price(charges: Iterable[tuple[Charge, int]], delta: float, *, cache_dir: Pat
     if any(run.relation == "replace" for run, _ in runs):
         return _price_of_pairs([(_by_removal(charge), count) for charge, count in wanted], delta, order)
     if _by_profile(wanted):
-        ordered = tuple(sorted(wanted, key=repr))
-        law: dict[str, str | float] = {"charges": repr(ordered), "delta": delta}
-        return remembered_price("profile", law, cache_dir, lambda: _price_by_profile(ordered, delta))
+        return _remembered("profile", wanted, delta, cache_dir, _price_by_profile)
     if order is None:
-        accountant = rdp.RdpAccountant(SELECTION_ORDERS)
-        for charge, count in wanted:
-            if not isinstance(charge, Filtered | AtOrder):
-                accountant.compose(charge.event(), count)
-        return float(accountant.get_epsilon(delta))
+        return _remembered("selections", wanted, delta, cache_dir, _price_by_rdp)
     return epsilon_at(order, rdp_at(wanted, order), delta)
+
+
+def _remembered(
+    what: str, wanted: Sequence[tuple[Charge, int]], delta: float, cache_dir: Path | None, bound: Callable[[Wanted, float], float]
+) -> float:
+    ordered = tuple(sorted(wanted, key=repr))
+    return remembered_price(what, {"charges": repr(ordered), "delta": delta}, cache_dir, lambda: bound(ordered, delta))
+
+
+def _price_by_rdp(wanted: Wanted, delta: float) -> float:
+    """ε of runs and selections at the order that is best for the whole."""
+    from dpcore.privacy.losses import composed_rdp_epsilon
+
+    return composed_rdp_epsilon(((charge.event(), count) for charge, count in wanted), delta, orders=SELECTION_ORDERS)
 
 
 def accountant_of(charges: Iterable[tuple[Charge, int]]) -> str:
@@ -172,15 +183,17 @@ def _by_profile(wanted: Sequence[tuple[Charge, int]]) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _price_by_profile(wanted: tuple[tuple[Charge, int], ...], delta: float) -> float:
+def _price_by_profile(wanted: Wanted, delta: float) -> float:
     """ε by PLD of runs and selections together."""
     first, *others = (_loss_of(charge, count) for charge, count in wanted)
-    return float(functools.reduce(PrivacyLossDistribution.compose, others, first).get_epsilon_for_delta(delta))
+    return float(functools.reduce(lambda one, other: one.compose(other), others, first).get_epsilon_for_delta(delta))
 
 
 @functools.lru_cache(maxsize=64)
 def _loss_of(charge: Charge, count: int) -> PrivacyLossDistribution:
     if isinstance(charge, Selected):
+        from dpcore.privacy.selection import loss_of_selection
+
         law = {"mean_trials": charge.mean_trials, "shape": charge.shape, "interval": FINAL_INTERVAL}
         return loss_of_selection(loss_of(charge.spending), **law).self_compose(count)
     if not isinstance(charge, Spending):
@@ -212,11 +225,11 @@ def _price_of_pairs(wanted: Sequence[tuple[Charge, int]], delta: float, order: i
     return min(epsilon_at(a, (a - 0.5) / (a - 1) * at[2 * a] + at[2 * a - 1], delta) for a in halves)
 
 
-def epsilon_of_charge(charge: Spending | Selected, delta: float) -> float:
+def epsilon_of_charge(charge: Spending | Selected, delta: float, *, cache_dir: Path | None = None) -> float:
     """ε at `delta` of one line of a ledger by itself: a run by PLD, a selection by the accountant that promised it."""
     if isinstance(charge, Spending):
-        return epsilon_of(charge, delta)
-    return price([(charge, 1)], delta)
+        return epsilon_of(charge, delta, cache_dir=cache_dir)
+    return price([(charge, 1)], delta, cache_dir=cache_dir)
 
 
 def open_filter(
@@ -338,4 +351,6 @@ def order_for(epsilon: float, delta: float) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _rdp_of_event(event: dp_event.DpEvent, orders: tuple[int, ...] = ORDERS) -> tuple[float, ...]:
+    from dp_accounting import rdp
+
     return tuple(float(value) for value in rdp.RdpAccountant(orders).compose(event).rdp)

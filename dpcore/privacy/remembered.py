@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def remembered(folder: Path | None, key: Key, compute: Callable[[], float]) -> f
     """The number for `key`: read from `folder`, else computed once (other processes wait) and stored.
 
     Args:
-        folder: Where the numbers lie, one JSON file each; None computes every time.
+        folder: Where the numbers lie, one JSON file each; None computes every time. One that this user cannot write (the sweep is another
+            user's) is read, not filled.
         key: Everything that the number depends on, library versions included.
         compute: Makes the number; deterministic.
 
@@ -26,10 +28,13 @@ def remembered(folder: Path | None, key: Key, compute: Callable[[], float]) -> f
     """
     if folder is None:
         return compute()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest_of(dict(key))}.json"
     if path.exists():
         return _read(path, key)
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        return compute()
+    folder.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f"{path.name}.lock")):
         if path.exists():
             return _read(path, key)

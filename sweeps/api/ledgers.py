@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +48,16 @@ class LedgerReading:
         return {"lines": lines, "epsilon_total": self.epsilon_total, "totals": totals, "verified": self.is_sound}
 
 
-def read_ledger(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> LedgerReading:
+def read_ledger(
+    name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None, priced_anew: bool = False
+) -> LedgerReading:
     """Reads and verifies the ledger behind a sweep.
 
     Args:
         name: of the sweep.
         storage: folder of the sweeps, or a bucket's URI.
         state: folder of study, key and spool; None: where the sweep began.
+        priced_anew: compute every ε again, a second and more; False: take those that the cache remembers.
 
     Raises:
         BadInput: there is no such sweep. Unavailable: its state or the ledger can't be reached.
@@ -65,11 +69,12 @@ def read_ledger(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str 
 
     spec = _spec(name, storage, state)
     ledger = open_ledger(spec, must_exist=True, read_only=file_of(spec.resolved_ledger_url) is not None)
-    findings, delta = ledger.verify(epsilon_of_charge), spec.space.delta  # before anything is priced
+    cache_dir = None if priced_anew else spec.places.cache_dir
+    findings, delta = ledger.verify(partial(epsilon_of_charge, cache_dir=cache_dir)), spec.space.delta  # before anything is priced
     lines = () if any("is damaged" in text for text in findings) else ledger.lines()
     cohorts = sorted({line.cohort for line in lines if line.sweep == spec.name and line.event != "note"})
     own = [] if findings else [[line for line in lines if line.cohort == cohort] for cohort in cohorts]
-    totals = tuple(one for charged in own for one in totals_of(charged, delta, price))
+    totals = tuple(one for charged in own for one in totals_of(charged, delta, partial(price, cache_dir=cache_dir)))
     return LedgerReading(lines=lines, totals=totals, delta=delta, findings=findings)
 
 

@@ -222,7 +222,7 @@ def ledger_command(args: argparse.Namespace) -> int:
     if args.renew_witness:
         line = renew_witness(args.name, **where)
         print(f"line {line.number}: {line.outcome}")
-    reading = read_ledger(args.name, **where)
+    reading = read_ledger(args.name, **where, priced_anew=args.verify)
     if args.json:
         print_json(reading.document())
         return 0

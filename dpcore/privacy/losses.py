@@ -1,0 +1,177 @@
+"""The privacy losses behind a price: dp-accounting's distributions, and the grid on which they are taken. Imported only to compute.
+
+A distribution lies on a grid of losses. "Connect the dots" (Doroshenko et al. 2022, arXiv:2207.04380) rounds it to the private side,
+so ε on any grid is an upper bound: a coarse grid costs privacy on paper, never in fact.
+
+`dpcore.privacy.grid` says how coarse.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from dp_accounting import NeighboringRelation, dp_event, rdp
+from dp_accounting.pld import pld_pmf
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
+from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from dpcore.config import Relation
+from dpcore.errors import BadInput
+from dpcore.privacy.grid import FINAL_INTERVAL, LARGEST_NOISE, NOISE_TOLERANCE, SEARCH_INTERVAL, SMALLEST_NOISE, on_fitting_grid
+from dpcore.privacy.plan import Spending
+
+_SEARCH_ORDERS = (*range(2, 64), 128, 256, 512)
+"""Whole orders only: the series of fractional ones fails to converge at large q, with a log line an order."""
+
+_NEIGHBOURS: dict[Relation, NeighboringRelation] = {
+    "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
+    "replace": NeighboringRelation.REPLACE_ONE,
+}
+
+
+# dp-accounting logs each order that it leaves out, a line an order. The bound at the others holds all the same.
+logging.getLogger("absl").addFilter(lambda record: "Excluding this order" not in record.getMessage())
+
+
+@functools.lru_cache(maxsize=4096)
+def epsilon_at_interval(spending: Spending, delta: float, interval: float) -> float:
+    """ε of one run at `delta` on the grid of `interval`: an upper bound, whatever the interval."""
+    return _epsilon_on((spending,), delta, interval)
+
+
+@functools.lru_cache(maxsize=1024)
+def epsilon_of_all(runs: tuple[Spending, ...], delta: float) -> float:
+    """ε at `delta` of runs of unlike noise together, all of one relation, on the grid that fits it.
+
+    Guarantees: an upper bound. Each law is composed with itself once, by the power of a transform, however often it ran.
+    """
+    spread = max((_spread(run) for run in runs), default=0.0)
+    return on_fitting_grid(lambda interval: _epsilon_on(runs, delta, interval), spread=spread)
+
+
+def _spread(run: Spending) -> float:
+    """Standard deviation of the likelihood ratio of one step: about that of its loss where both are small."""
+    inverse = math.inf if run.noise_multiplier == 0.0 else run.noise_multiplier**-2.0
+    return run.sampling_prob * math.sqrt(math.expm1(min(inverse, 100.0)))
+
+
+def _epsilon_on(runs: Sequence[Spending], delta: float, interval: float) -> float:
+    spending = [run for run in runs if run.steps and run.sampling_prob]
+    if any(run.noise_multiplier == 0.0 for run in spending):
+        return math.inf
+    losses = [loss_of_steps(run, interval) for run in spending]
+    if not losses:
+        return 0.0
+    return float(functools.reduce(PrivacyLossDistribution.compose, losses).get_epsilon_for_delta(delta))
+
+
+def loss_of_steps(run: Spending, interval: float) -> PrivacyLossDistribution:
+    """The privacy loss distribution of all steps of one run, rounded to the private side."""
+    return _loss_of_a_step(run.sampling_prob, run.noise_multiplier, run.relation, interval).self_compose(run.steps)
+
+
+@functools.lru_cache(maxsize=8)
+def _loss_of_a_step(sampling_prob: float, noise: float, relation: Relation, interval: float) -> PrivacyLossDistribution:
+    if sampling_prob == 1.0 or relation != "add_remove":
+        return from_gaussian_mechanism(
+            noise,
+            value_discretization_interval=interval,
+            sampling_prob=sampling_prob,
+            neighboring_relation=_NEIGHBOURS[relation],
+            pessimistic_estimate=True,
+        )
+    removed, added = (_pmf_of(sampling_prob, noise, kind, interval) for kind in (AdjacencyType.REMOVE, AdjacencyType.ADD))
+    return PrivacyLossDistribution(removed, added)
+
+
+def _pmf_of(sampling_prob: float, noise: float, kind: AdjacencyType, interval: float) -> pld_pmf.PLDPmf:
+    """What dp-accounting's `from_gaussian_mechanism` builds, from arrays: it inverts the loss point by point, eight tenths of its time."""
+    loss = GaussianPrivacyLoss(noise, sampling_prob=sampling_prob, adjacency_type=kind)
+    bounds = loss.connect_dots_bounds()
+    low, high = math.floor(bounds.epsilon_lower / interval), math.ceil(bounds.epsilon_upper / interval)
+    deltas = _profile(loss, noise, np.arange(low, high + 1) * interval)
+    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(interval, low, high, deltas)
+
+
+def _profile(loss: GaussianPrivacyLoss, noise: float, epsilons: NDArray[np.float64]) -> NDArray[np.float64]:
+    """δ of one step at each ε. With s = +1 for a unit removed and -1 for one added, its loss at x is s log(1 - q + q e^(s u)), where u is
+    the loss without sampling; the outcomes with a loss above ε are those below one x."""
+    q = loss.sampling_prob
+    sign = 1.0 if loss.adjacency_type == AdjacencyType.REMOVE else -1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole = sign * epsilons - math.log(q)  # log(e^(s ε) / q); 1 + (e^(s ε) - 1)/q is e^(s u)
+        unsampled = sign * (whole + np.log1p(-np.exp(math.log1p(-q) - math.log(q) - whole)))
+    below = sign * epsilons <= math.log1p(-q)  # no outcome has such a loss where a unit is added, all have it where one is removed
+    cutoffs = np.where(below | np.isnan(unsampled), sign * np.inf, (0.0 if sign > 0 else 1.0) - 0.5 - unsampled * noise**2)
+    deltas = loss.mu_upper_cdf(cutoffs) - np.exp(epsilons + loss.mu_lower_log_cdf(cutoffs))
+    return np.clip(np.asarray(deltas, dtype=np.float64), 0.0, 1.0)
+
+
+def rdp_epsilon(event: dp_event.DpEvent, delta: float, *, orders: Sequence[float] | None = None) -> float:
+    """ε of an event by RDP at the best of `orders` (None: dp-accounting's own)."""
+    return composed_rdp_epsilon([(event, 1)], delta, orders=orders)
+
+
+def composed_rdp_epsilon(events: Iterable[tuple[dp_event.DpEvent, int]], delta: float, *, orders: Sequence[float] | None = None) -> float:
+    """ε by RDP of events together, each with how often it happened."""
+    accountant = rdp.RdpAccountant(orders)
+    for event, count in events:
+        accountant.compose(event, count)
+    return float(accountant.get_epsilon(delta))
+
+
+def search_noise(loudest: Spending, *, delta: float, epsilon: float) -> float:
+    """The smallest noise that keeps `epsilon`, in place of that of `loudest`.
+
+    Raises:
+        BadInput: no noise keeps it, or hardly any noise would do.
+    """
+    reachable = epsilon_at_interval(loudest, delta, FINAL_INTERVAL)
+    if reachable > epsilon:
+        raise BadInput(
+            f"epsilon {epsilon:g} is out of reach at delta {delta:g} over {loudest.steps} steps: the largest noise multiplier,"
+            f" {LARGEST_NOISE:g}, gives {reachable:.2g}; raise epsilon or delta, or take fewer steps"
+        )
+
+    def rdp_gap(noise: float) -> float:
+        return rdp_epsilon(replace(loudest, noise_multiplier=noise).event(), delta, orders=_SEARCH_ORDERS) - epsilon
+
+    def pld_gap(noise: float, interval: float) -> float:
+        return epsilon_at_interval(replace(loudest, noise_multiplier=noise), delta, interval) - epsilon
+
+    # RDP with orders up to 512 certifies no ε below about log(1/δ)/511 (.02 at δ = 1e-5), whatever the noise
+    start = 1.0 if rdp_gap(LARGEST_NOISE) > 0.0 else _smallest_passing(rdp_gap, start=1.0, factor=2.0, tolerance=1e-2)
+    if pld_gap(LARGEST_NOISE, SEARCH_INTERVAL) <= 0.0:
+        start = _smallest_passing(lambda noise: pld_gap(noise, SEARCH_INTERVAL), start=start, factor=1.2, tolerance=1e-3)
+    return _smallest_passing(lambda noise: pld_gap(noise, FINAL_INTERVAL), start=start, factor=1.01, tolerance=NOISE_TOLERANCE)
+
+
+def _smallest_passing(gap: Callable[[float], float], *, start: float, factor: float, tolerance: float) -> float:
+    """The smallest noise seen with gap(noise) <= 0, within `tolerance` (relative) of the root of the decreasing `gap`, which is
+    at most 0 at LARGEST_NOISE."""
+    seen: dict[float, float] = {}
+
+    def remember(log_noise: float) -> float:
+        seen[math.exp(log_noise)] = value = gap(math.exp(log_noise))
+        return value
+
+    low = high = math.log(start)
+    reach, most = math.log(factor), math.log(LARGEST_NOISE)
+    while remember(high) > 0.0 and high < most:
+        high, low, reach = min(high + reach, most), high, 2.0 * reach
+    reach = math.log(factor)
+    while low == high or remember(low) <= 0.0:
+        low, high, reach = low - reach, low, 2.0 * reach
+        if low < math.log(SMALLEST_NOISE):
+            raise BadInput(f"a noise multiplier below {SMALLEST_NOISE} would do for this epsilon: lower epsilon or take method nonprivate")
+    root = brentq(remember, low, high, xtol=tolerance / 4, rtol=1e-12)
+    if remember(root) > 0.0:
+        remember(root + tolerance / 2)
+    return min(noise for noise, value in seen.items() if value <= 0.0)
