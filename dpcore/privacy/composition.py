@@ -162,7 +162,8 @@ def _price_by_rdp(wanted: Wanted, delta: float) -> float:
     """ε of runs and selections at the order that is best for the whole."""
     from dpcore.privacy.losses import composed_rdp_epsilon
 
-    return composed_rdp_epsilon(((charge.event(), count) for charge, count in wanted), delta, orders=SELECTION_ORDERS)
+    events = [(charge.event(), count) for charge, count in wanted if isinstance(charge, Spending | Selected)]
+    return composed_rdp_epsilon(events, delta, orders=SELECTION_ORDERS)
 
 
 def accountant_of(charges: Iterable[tuple[Charge, int]]) -> str:
