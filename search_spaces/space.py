@@ -30,6 +30,7 @@ Draw = dict[str, Scalar]
 """Dotted TrialConfig path → value, for the active parameters alone."""
 
 HORIZON_PATH = "stages.private.steps"
+STRATEGY_PATH = "model.freeze"
 SPENDING_PATHS = (HORIZON_PATH, "stages.private.expected_batch_size")
 """What of a draw decides, together with ε, how much a trial spends: q, the steps, and by them the noise."""
 
@@ -327,6 +328,12 @@ class SpaceFile(Part):
     def splits_in_use(self) -> tuple[SplitConfig, ...]:
         """The splits that a draw can have at some ε: each has a floor of its own."""
         return tuple(self.splits[str(name)] for name in self._possible("split"))
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """What of the network a draw may train (`model.freeze`), where a search moves it: each has a floor and a ceiling of its own."""
+        is_searched = any(STRATEGY_PATH in self.parameters_at(epsilon) for epsilon in self.sweep.epsilons)
+        return tuple(map(str, self._possible(STRATEGY_PATH))) if is_searched else ()
 
     @property
     def has_feature_methods(self) -> bool:

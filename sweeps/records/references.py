@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import SplitConfig, TrialConfig, parse_config
 from dpcore.config.methods import NONPRIVATE, PUBLIC_ONLY
-from search_spaces.space import SpaceFile, set_value, value_at
+from search_spaces.searchable import leaf_paths
+from search_spaces.space import STRATEGY_PATH, SpaceFile, set_value, value_at
 from sweeps.records.trial_id import TrialId
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ class Reference:
 def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
     """The public start, the floor of each split, and the ceiling, if the space wants them.
 
+    Where a search moves what of the network trains, each choice has a floor of each split and a ceiling of its own: a run that trains
+    the whole network is not to be beaten by a floor that trained its head.
+
     A split whose public-view stage has a fixed number of steps gets a second floor, trained to convergence. It is not known beforehand
     which of the two is higher, and a private run has to beat both.
 
@@ -41,24 +46,35 @@ def free_references(space: SpaceFile, *, seed: int) -> tuple[Reference, ...]:
         BadInput: `references.ceiling` has a setting that TrialConfig does not know or refuses.
     """
     found: list[Reference] = []
+    strategies = space.strategies or (None,)
     if space.references.floor:
         found.append(Reference(PUBLIC_START, "floor", public_start_config(space, seed=seed)))
-        for split in space.splits_in_use:
-            config = floor_config(space, split, seed=seed)
-            found.append(Reference(str(TrialId.floor(split.name)), "floor", config))
+        for split, strategy in itertools.product(space.splits_in_use, strategies):
+            config, name = floor_config(space, split, seed=seed, strategy=strategy), _named(split.name, strategy)
+            found.append(Reference(str(TrialId.floor(name)), "floor", config))
             stage = config.stages.public_view
             if stage is not None and stage.until is None:
                 longer = config.changed(**{"stages.public_view.steps": None, "stages.public_view.until": "converged"})
-                found.append(Reference(str(TrialId.floor(split.name, converged=True)), "floor", longer))
-    if space.references.ceiling is not False:
-        role: Role = "sealed_ceiling" if space.references.ceiling == "non_private" else "ceiling"
-        found.append(Reference("ceiling", role, ceiling_config(space, seed=seed)))
+                found.append(Reference(str(TrialId.floor(name, converged=True)), "floor", longer))
+    ceiling = space.references.ceiling
+    if ceiling is not False:
+        role: Role = "sealed_ceiling" if ceiling == "non_private" else "ceiling"
+        is_one = role == "sealed_ceiling" or (isinstance(ceiling, dict) and STRATEGY_PATH in leaf_paths(ceiling))
+        for strategy in strategies[:1] if is_one else strategies:
+            name = _named("ceiling", None if is_one else strategy)
+            found.append(Reference(name, role, ceiling_config(space, seed=seed, strategy=strategy)))
     return tuple(found)
 
 
-def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int) -> TrialConfig:
-    """The floor: training only on public data and public views. It costs no privacy, and a private run must beat it."""
-    values = _without_private(space, seed)
+def _named(name: str, strategy: str | None) -> str:
+    return name if strategy is None else f"{name}-{strategy}"
+
+
+def floor_config(space: SpaceFile, split: SplitConfig, *, seed: int, strategy: str | None = None) -> TrialConfig:
+    """The floor: training only on public data and public views. It costs no privacy, and a private run must beat it.
+
+    `strategy`: the choice of what trains, where that is searched."""
+    values = _without_private(space, seed, strategy)
     values.update(method=PUBLIC_ONLY, start="public_view", split=split.model_dump(mode="json"), examples_per_unit=1)
     if value_at(values, "stages.public_view") is None:
         set_value(values, "stages.public_view", {"until": "converged"})
@@ -72,9 +88,9 @@ def public_start_config(space: SpaceFile, *, seed: int) -> TrialConfig:
     return parse_config(TrialConfig, values, where="references.floor")
 
 
-def ceiling_config(space: SpaceFile, *, seed: int) -> TrialConfig:
+def ceiling_config(space: SpaceFile, *, seed: int, strategy: str | None = None) -> TrialConfig:
     """The same training without privacy, with the settings of `references.ceiling` if given."""
-    values = _without_private(space, seed)
+    values = _without_private(space, seed, strategy)
     values.update(method=NONPRIVATE, start="public", split=None)
     for path, value in space.references.ceiling.items() if isinstance(space.references.ceiling, dict) else ():
         set_value(values, path, value)
@@ -92,10 +108,12 @@ def seed_config(winner: TrialRecord) -> TrialConfig:
     return winner.config
 
 
-def _without_private(space: SpaceFile, seed: int) -> dict[str, Any]:
+def _without_private(space: SpaceFile, seed: int, strategy: str | None = None) -> dict[str, Any]:
     """`trial` without the fields of private methods. A searched field gets TrialConfig's default, or its smallest value if there is
-    no default (a searched horizon)."""
+    no default (a searched horizon); what trains is the `strategy`, or the first that is searched."""
     values: dict[str, Any] = copy.deepcopy(space.trial)
+    if space.strategies:
+        set_value(values, STRATEGY_PATH, strategy or space.strategies[0])
     for path in NO_DEFAULT:
         parameter = space.search.get(path)
         if parameter is not None:

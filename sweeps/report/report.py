@@ -21,6 +21,7 @@ from sweeps.records.trial_id import epsilon_name
 from sweeps.report.comparison import Comparison, compare, shown_runs, with_errors
 from sweeps.report.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
 from sweeps.report.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
+from sweeps.report.published.grid_table import GridTable, grid_table
 from sweeps.report.text import number, percent, render_table
 from sweeps.report.uncertainty import counts_of
 from sweeps.search.stopping import stopping_lines
@@ -111,6 +112,7 @@ class SweepReport:
     next_commands: tuple[str, ...]
     stopped: tuple[str, ...] = ()
     disclosures: tuple[DisclosureRow, ...] = ()
+    grid: GridTable | None = None
 
     def text(self) -> str:
         """For the terminal."""
@@ -119,6 +121,7 @@ class SweepReport:
             f"sweep {self.name}" + ("" if warning is None else f": {warning}"),
             render_table(HEADER, [_row(one) for one in self.comparisons]),
             render_table(*_methods_table(self.comparisons)),
+            *([] if self.grid is None else [render_table(*self.grid.scores), render_table(*self.grid.bars), "\n".join(self.grid.notes)]),
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
             "\n".join(_verdict(one, self.price.short()) for one in self.comparisons),
             "\n".join([*self.price.lines(), *self.stopped]),
@@ -134,6 +137,7 @@ class SweepReport:
         lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(HEADER, [_row(one) for one in self.comparisons]), ""]
         lines += ["![PCKh over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
         lines += ["## Best trial of each method", "", *_markdown_table(methods_header, methods_rows), ""]
+        lines += self._grid_section()
         lines += self._disclosure_section()
         lines += [
             "## What it means",
@@ -147,6 +151,12 @@ class SweepReport:
 
     def _warnings(self) -> list[str]:
         return [f"{one.name}: {one.disclosure.warning}" for one in self.disclosures if one.disclosure.warning is not None]
+
+    def _grid_section(self) -> list[str]:
+        if self.grid is None:
+            return []
+        tables = [*_markdown_table(*self.grid.scores), "", *_markdown_table(*self.grid.bars)]
+        return ["## Method, ε and clipping norm", "", *tables, "", *(f"- {note}" for note in self.grid.notes), ""]
 
     def _disclosure_section(self) -> list[str]:
         if not self.disclosures:
@@ -197,6 +207,7 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         next_commands=_next_commands(comparisons, spec),
         stopped=() if stopping is None else stopping_lines(results, stopping),
         disclosures=() if policy is None else disclosure_rows(policy, results, spec.space.sweep.epsilons),
+        grid=grid_table(results, spec),
     )
 
 
