@@ -23,7 +23,6 @@ from dpcore.data.shards import members_beside, open_shards
 from dpcore.data.synthetic import EMBEDDED
 from dpcore.data.views import META_NAME
 from dpcore.durable import TEMPORARY_SUFFIX
-from dpcore.pose.skeleton import MPII_16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def describe_dataset(name: str, places: Places) -> DatasetInfo:
         people=len(np.unique(dataset.person_ids)),
         videos=len(np.unique(dataset.video_ids[dataset.video_ids != ""])),
         median_head_size_px=float(np.median(known)) if known.size else None,
-        labelled={joint: float(share) for joint, share in zip(MPII_16, dataset.visible.mean(axis=0), strict=True)},
+        labelled={joint: float(share) for joint, share in zip(dataset.skeleton.joints, dataset.visible.mean(axis=0), strict=True)},
         caches=tuple(derived_entries(dataset.identity, places)),
     )
 

@@ -15,7 +15,6 @@ from dpcore.data.manifest import SCHEMA_VERSION
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
 from dpcore.errors import BadInput, Refused
-from dpcore.pose.skeleton import UNSCORED
 
 HELD_OUT_FRAC = 0.1
 """Of the public views: what training to convergence does not train on, rounded up."""
@@ -204,7 +203,7 @@ def check_scorable(validation: ShardSet) -> None:
             f"data.validation {name}: no head size is known, and PCKh divides by it; import it with head_size in its records or with "
             "--head-boxes, or give other validation data"
         )
-    counted = np.delete(validation.visible[known], UNSCORED, axis=1)
+    counted = validation.visible[known][:, validation.skeleton.scored]
     if not counted.any():
         raise BadInput(f"data.validation {name}: no joint that PCKh counts is labelled where the head size is known; give other data")
 

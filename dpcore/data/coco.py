@@ -17,18 +17,18 @@ from dpcore.data.annotations import array_of, id_of, list_of, load_json, number_
 from dpcore.data.crops import CropBox
 from dpcore.data.importers import check_source, dataset_header
 from dpcore.data.label_checks import ImportTally, check_box, check_keypoints, check_labels, placed
-from dpcore.data.manifest import JOINT_COUNT, DatasetHeader, DatasetRole, Manifest, Record
+from dpcore.data.manifest import DatasetHeader, DatasetRole, Manifest, Record
 from dpcore.data.photographs import PhotographFolder, load_photograph
 from dpcore.data.shards import write_shards
 from dpcore.errors import BadInput
-from dpcore.pose.skeleton import COCO_17, COCO_TO_MPII, JOINTS
+from dpcore.pose.skeleton import COCO_17, MPII_16, mapped
 
 PEOPLE = frozenset({"person", "people", "human", "pedestrian", "man", "woman", "child", "athlete", "player", "patient"})
 """Names of categories that are people without being asked for."""
 
-_NAMED = (*COCO_17, "pelvis", "thorax", "upper_neck", "head_top")
+_NAMED = (*COCO_17.joints, "pelvis", "thorax", "upper_neck", "head_top")
 _SIDES = {"l": "l", "left": "l", "r": "r", "right": "r"}
-_LIMBS = tuple(name for name in COCO_17 if name.partition("_")[2] in {"shoulder", "elbow", "wrist", "hip", "knee", "ankle"})
+_LIMBS = tuple(name for name in COCO_17.joints if name.partition("_")[2] in {"shoulder", "elbow", "wrist", "hip", "knee", "ankle"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +126,7 @@ def keypoint_name(name: str) -> str:
 
 def mpii_of_coco(points: NDArray[np.floating], labelled: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """COCO-17 keypoints (17, 2) as MPII-16: (16, 2) and which are labelled (16,)."""
-    joints, visible = np.zeros((JOINT_COUNT, 2)), np.zeros(JOINT_COUNT, dtype=bool)
-    for joint, parents in COCO_TO_MPII.items():
-        joints[joint] = points[list(parents)].mean(axis=0)
-        visible[joint] = labelled[list(parents)].all()
-    return joints, visible
+    return mapped(points, labelled, source=COCO_17, target=MPII_16)
 
 
 def _refuse_other_forms(document: Any, *, where: str) -> None:
@@ -168,7 +164,7 @@ def _orders(document: Any, category: str | None, *, where: str) -> dict[str, tup
         if title != category and (category is not None or title.lower() not in PEOPLE):
             others.append(title)
             continue
-        orders[id_of(entry, "id", where=here)] = _known_order(named, where=f"{here} ({title})") if named else COCO_17
+        orders[id_of(entry, "id", where=here)] = _known_order(named, where=f"{here} ({title})") if named else COCO_17.joints
     if not orders:
         given = f"no category {category}" if category is not None else "no category of people"
         raise BadInput(f"{where}: {given}; it has {', '.join(others) or 'none'}. Name the one that holds people with --category")
@@ -216,7 +212,7 @@ def _is_crowd(person: Any, *, where: str) -> bool:
 
 
 def _order_of(reading: _Reading, person: Any, where: str) -> tuple[str, ...]:
-    return reading.orders[id_of(person, "category_id", where=where)] if reading.orders else COCO_17
+    return reading.orders[id_of(person, "category_id", where=where)] if reading.orders else COCO_17.joints
 
 
 def _record(reading: _Reading, person: Any, where: str) -> Record:
@@ -231,7 +227,15 @@ def _record(reading: _Reading, person: Any, where: str) -> Record:
     labelled = placed(points[:, :2], points[:, 2] > 0, reading.tally)
     check_labels(points[:, :2], labelled, size_px=photograph.size, where=where, tally=reading.tally)
     joints, visible = _mapped(order, points[:, :2], labelled)
-    box = _box_of(reading, person, points[labelled, :2], size_px=photograph.size, where=where)
+    hull = _hull_of(reading, person, points[labelled, :2], size_px=photograph.size, where=where)
+    left, top, width, height = hull
+    box = CropBox(
+        # a box covers whole pixels: its middle lies half a pixel before the mean of its edges
+        centre=(left + width / 2 - 0.5, top + height / 2 - 0.5),
+        box_px=max(width, height) * reading.box_scale,
+        height_px=reading.header.height_px,
+        width_px=reading.header.width_px,
+    )
     check_box(box, joints, visible, size_px=photograph.size, where=where)
     keypoints = box.to_crop(joints)
     check_keypoints(keypoints, visible, where=where)
@@ -245,6 +249,9 @@ def _record(reading: _Reading, person: Any, where: str) -> Record:
         video_id="",
         source_id=f"{Path(where).name} ({found.image_id})",
         box_px=box.reach,
+        crop=box,
+        person_box_px=(left, top, left + width, top + height),
+        area_px2=number_of(person, "area", where=where) if person.get("area") is not None else math.nan,
     )
 
 
@@ -252,18 +259,21 @@ def _mapped(
     order: tuple[str, ...], points: NDArray[np.float64], labelled: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Keypoints (n, 2) in the file's order as MPII-16."""
-    coco, there = np.zeros((len(COCO_17), 2)), np.zeros(len(COCO_17), dtype=bool)
-    for index, name in enumerate(COCO_17):
+    coco, there = np.zeros((COCO_17.count, 2)), np.zeros(COCO_17.count, dtype=bool)
+    for index, name in enumerate(COCO_17.joints):
         if name in order:
             coco[index], there[index] = points[order.index(name)], labelled[order.index(name)]
     joints, visible = mpii_of_coco(coco, there)
     for name in order:
-        if name in JOINTS and name not in COCO_17:
-            joints[JOINTS[name]], visible[JOINTS[name]] = points[order.index(name)], labelled[order.index(name)]
+        if name in MPII_16.index and name not in COCO_17.index:
+            joints[MPII_16.index[name]], visible[MPII_16.index[name]] = points[order.index(name)], labelled[order.index(name)]
     return joints, visible
 
 
-def _box_of(reading: _Reading, person: Any, labelled: NDArray[np.float64], *, size_px: tuple[int, int], where: str) -> CropBox:
+def _hull_of(
+    reading: _Reading, person: Any, labelled: NDArray[np.float64], *, size_px: tuple[int, int], where: str
+) -> tuple[float, float, float, float]:
+    """The person's box as left, top, width and height."""
     if person.get("bbox") is None and len(labelled):
         reading.tally.unboxed += 1
         low, high = labelled.min(axis=0), labelled.max(axis=0)
@@ -273,13 +283,7 @@ def _box_of(reading: _Reading, person: Any, labelled: NDArray[np.float64], *, si
     if not (math.isfinite(left) and math.isfinite(top) and 0 < max(width, height) < math.inf):
         raise BadInput(f"{where}: bbox must be finite and not empty, given {[left, top, width, height]}")
     _check_form(np.array([left, top, width, height]), labelled, size_px=size_px, where=where)
-    return CropBox(
-        # a box covers whole pixels: its middle lies half a pixel before the mean of its edges
-        centre=(left + width / 2 - 0.5, top + height / 2 - 0.5),
-        box_px=max(width, height) * reading.box_scale,
-        height_px=reading.header.height_px,
-        width_px=reading.header.width_px,
-    )
+    return left, top, width, height
 
 
 def _check_form(bbox: NDArray[np.float64], labelled: NDArray[np.float64], *, size_px: tuple[int, int], where: str) -> None:

@@ -45,6 +45,11 @@ class CropBox:
         middle = np.array([self.width_px, self.height_px]) / 2
         return np.asarray((np.asarray(points, dtype=np.float64) - middle) / self.zoom + np.array(self.centre))
 
+    def square(self, side_px: float) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of a square of that side around the box's centre, in the photograph."""
+        half = side_px / 2
+        return self.centre[0] - half, self.centre[1] - half, self.centre[0] + half, self.centre[1] + half
+
     @property
     def reach(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom (exclusive) of all pixels of a photograph that a crop can depend on: averaging looks beyond

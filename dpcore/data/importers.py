@@ -17,7 +17,7 @@ from dpcore.config import parse_config
 from dpcore.data.annotations import array_of, check_head_box, load_head_sizes, load_json, number_of, text_of
 from dpcore.data.crops import PIXEL_STD, CropBox
 from dpcore.data.label_checks import ImportTally, check_box, check_keypoints, check_labels, placed
-from dpcore.data.manifest import JOINT_COUNT, Crops, DatasetHeader, DatasetRole, Manifest, Record
+from dpcore.data.manifest import Crops, DatasetHeader, DatasetRole, Manifest, Record
 from dpcore.data.photographs import PhotographFolder, load_photograph
 from dpcore.data.shards import write_shards
 from dpcore.errors import BadInput
@@ -126,6 +126,8 @@ def _hrnet_record(reading: _Reading, record: Any, row: int, head_size: float | N
         video_id=text_of(record, "video", where=where) if "video" in record else "",
         source_id=f"{reading.annotations.name}, record {row} ({found.image_id})",
         box_px=box.reach,
+        crop=box,
+        person_box_px=box.square(box.box_px / reading.box_scale),
     )
 
 
@@ -147,11 +149,12 @@ def _box_of(reading: _Reading, record: Any, where: str) -> CropBox:
 
 
 def _joints_of(reading: _Reading, record: Any, where: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The joints (16, 2) px of the photograph, 0-based, and which are labelled (16,)."""
+    """The joints (K, 2) px of the photograph, 0-based, and which are labelled (K,)."""
+    count = reading.header.skeleton.count
     if isinstance(record, dict) and "joints" not in record:
         raise BadInput(f"{where}: no joints: a test set such as HRNet's test.json has no labels; import a labelled part")
-    joints = array_of(record, "joints", (JOINT_COUNT, 2), where=where)
-    visible = array_of(record, "joints_vis", (JOINT_COUNT,), where=where) > 0
+    joints = array_of(record, "joints", (count, 2), where=where)
+    visible = array_of(record, "joints_vis", (count,), where=where) > 0
     return joints - (1.0 if reading.one_based else 0.0), placed(joints, visible, reading.tally)
 
 

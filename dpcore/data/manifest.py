@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -12,18 +13,19 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from dpcore.config import Part
+from dpcore.data.crops import CropBox
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
-from dpcore.pose.skeleton import MPII_16
+from dpcore.pose.skeleton import MPII_16, Skeleton
 
-SCHEMA_VERSION: Final = 2
-"""Version 2 added the position of each crop in its image. In a dataset of version 1 this position is unknown."""
+SCHEMA_VERSION: Final = 3
+"""Version 2 added the part of its image that each crop shows. Version 3 added the skeleton, the exact place of each crop, and the person's
+box and area. In a dataset of an earlier version they are unknown, and the skeleton is mpii_16."""
 DIGEST_VERSION: Final = 1
-"""Increased when equal rows would give another digest. The digest leaves boxes out, because they change no weight."""
+"""Increased when equal rows would give another digest. The digest leaves boxes and areas out, because they change no weight."""
 MANIFEST_NAME = "manifest.json"
 DatasetRole = Literal["PUBLIC", "PRIVATE"]
 Crops = Literal["labels", "detector", "whole_image"]
-JOINT_COUNT = len(MPII_16)
 
 
 class DatasetHeader(Part):
@@ -51,6 +53,7 @@ class DatasetHeader(Part):
     cohort: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="PRIVATE data: who is charged")
     crops: Crops = "labels"
     ledger: str | None = Field(default=None, description="PRIVATE data: SQLAlchemy URL of the ledger that its people are charged to")
+    skeleton: Skeleton = Field(default=MPII_16, description="the joints of its records; older manifests mean mpii_16")
 
     @property
     def is_synthetic(self) -> bool:
@@ -81,7 +84,7 @@ class Manifest(DatasetHeader):
     and for protected data a plain hash is a membership test. So it stays in this folder. Everything else uses `ShardSet.identity`.
     """
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     count: int = Field(ge=1)
     files: tuple[FileEntry, ...] = Field(min_length=1)
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -131,12 +134,16 @@ class Record:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        keypoints: (16, 2) px in the crop, x right and y down, pixel centres at integers. Labelled joints may lie outside.
-        visible: (16,) bool, whether the joint is labelled. Coordinates of other joints are stored as zeros.
+        keypoints: (K, 2) px in the crop, x right and y down, pixel centres at integers, in the order of the dataset's skeleton.
+            Labelled joints may lie outside.
+        visible: (K,) bool, whether the joint is labelled. Coordinates of other joints are stored as zeros.
         head_size_px: the PCKh denominator; NaN where unknown.
         person_id, image_id, video_id: privacy units; an empty video_id means that the video is not known.
         source_id: origin of the record, for error messages.
         box_px: left, top, right and bottom, in the image `image_id`, of all pixels that reached the crop; None if unknown.
+        crop: where in the image the crop was cut; None if unknown. PCK by box and OKS need it.
+        person_box_px: left, top, right and bottom of the person in the image, without a margin; None if unknown. PCK by box needs it.
+        area_px2: the person's area in the image, as its annotation says it; NaN if unknown. OKS needs it.
     """
 
     image: NDArray[np.uint8]
@@ -148,6 +155,9 @@ class Record:
     video_id: str
     source_id: str
     box_px: tuple[float, float, float, float] | None = None
+    crop: CropBox | None = None
+    person_box_px: tuple[float, float, float, float] | None = None
+    area_px2: float = math.nan
 
     @property
     def content_hash(self) -> str:
@@ -159,13 +169,14 @@ class Record:
         size = (header.height_px, header.width_px, 3)
         if self.image.dtype != np.uint8 or self.image.shape != size:
             raise BadInput(f"{self.source_id}: the crop must be uint8 {size}, given {self.image.dtype} {self.image.shape}")
-        if self.keypoints.shape != (JOINT_COUNT, 2) or self.visible.shape != (JOINT_COUNT,):
+        count = header.skeleton.count
+        if self.keypoints.shape != (count, 2) or self.visible.shape != (count,):
             raise BadInput(
-                f"{self.source_id}: expected ({JOINT_COUNT}, 2) keypoints and ({JOINT_COUNT},) visibilities, "
+                f"{self.source_id}: the skeleton {header.skeleton.name} expects ({count}, 2) keypoints and ({count},) visibilities, "
                 f"given {self.keypoints.shape} and {self.visible.shape}"
             )
         unplaced = self.visible & ~np.isfinite(self.keypoints).all(axis=-1)
         if unplaced.any():
-            joint = MPII_16[int(np.argmax(unplaced))]
+            joint = header.skeleton.joints[int(np.argmax(unplaced))]
             raise BadInput(f"{self.source_id}: joint {joint} is labelled but its coordinates are not finite; correct or unlabel it")
         return self

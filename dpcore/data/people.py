@@ -15,8 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dpcore.data.manifest import JOINT_COUNT
-from dpcore.pose.skeleton import JOINTS
+from dpcore.pose.skeleton import MPII_16
+
+JOINTS = MPII_16.index
+"""A drawn body has MPII's joints."""
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -97,7 +99,7 @@ def _root_rotation(law: PoseLaw, generator: np.random.Generator) -> Matrix:
 
 
 def _joints_of_body(law: PoseLaw, generator: np.random.Generator, *, torso: Matrix, head: Matrix) -> Vector:
-    joints = np.zeros((JOINT_COUNT, 3))
+    joints = np.zeros((MPII_16.count, 3))
     thorax = torso @ np.array([0.0, SPINE_CM, 0.0])
     neck = thorax + torso @ np.array([0.0, NECK_CM, 0.0])
     joints[JOINTS["thorax"]], joints[JOINTS["upper_neck"]] = thorax, neck

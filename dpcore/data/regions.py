@@ -7,14 +7,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dpcore.pose.skeleton import BONES, JOINTS
+from dpcore.errors import BadInput
+from dpcore.pose.skeleton import Skeleton
 
 Region = Literal["all", "head", "person", "background"]
 LIMB_RADIUS_HEADS = 0.45
 """Half the width of a limb's mask in head sizes: arms and thighs of MPII people stay inside."""
 HEAD_RADIUS_HEADS = 0.9
 """Radius of the head's disc in head sizes; the head box has a diagonal of 1 / 0.6 and so a radius of 0.83."""
-TORSO = tuple(JOINTS[name] for name in ("r_shoulder", "l_shoulder", "l_hip", "r_hip"))
+TORSO = ("r_shoulder", "l_shoulder", "l_hip", "r_hip")
 
 
 def hidden_pixels(
@@ -24,6 +25,7 @@ def hidden_pixels(
     head_size_px: float,
     *,
     size_px: tuple[int, int],
+    skeleton: Skeleton,
 ) -> NDArray[np.bool_]:
     """The pixels (H, W) that the split's transform replaces. The other pixels stay unchanged.
 
@@ -33,16 +35,22 @@ def hidden_pixels(
 
     Args:
         region: `background` hides everything except what `person` hides.
-        keypoints: (16, 2) px.
-        visible: (16,).
+        keypoints: (K, 2) px.
+        visible: (K,).
         head_size_px: NaN if unknown; then the labelled neck-to-top distance is used.
         size_px: (H, W).
+        skeleton: the joints of `keypoints`.
+
+    Raises:
+        BadInput: the skeleton does not have what the region is made of.
     """
     everything = np.ones(size_px, dtype=bool)
-    needed = [JOINTS["upper_neck"], JOINTS["head_top"]] if region == "head" else list(range(len(JOINTS)))
-    if region == "all" or not visible[needed].all():
+    if region == "all":
         return everything
-    neck, top = keypoints[JOINTS["upper_neck"]], keypoints[JOINTS["head_top"]]
+    ends = [skeleton.index[joint] for joint in _head_of(skeleton, region)]
+    if not (visible[ends].all() if region == "head" else visible.all()):
+        return everything
+    neck, top = keypoints[ends[0]], keypoints[ends[1]]
     head = np.nanmax([head_size_px, float(np.linalg.norm(top - neck))])
     if not head > 0.0:
         return everything
@@ -50,13 +58,27 @@ def hidden_pixels(
     mask: NDArray[np.bool_] = _distance_to_segment(size_px, middle, middle) <= HEAD_RADIUS_HEADS * head
     if region == "head":
         return mask if mask.any() else everything
-    for start, end in BONES:
+    for start, end in skeleton.line_places:
         mask = mask | (_distance_to_segment(size_px, keypoints[start], keypoints[end]) <= LIMB_RADIUS_HEADS * head)
-    corners = keypoints[list(TORSO)]
+    corners = keypoints[[skeleton.index[joint] for joint in TORSO]]
     for corner in range(4):
         mask = mask | _triangle(size_px, corners[[corner, (corner + 1) % 4, (corner + 2) % 4]])
     hidden = mask if region == "person" else ~mask
     return hidden if hidden.any() else everything
+
+
+def _head_of(skeleton: Skeleton, region: Region) -> tuple[str, str]:
+    """The two ends of the head; a skeleton that cannot give them, or not the torso that the region needs, is refused."""
+    ends = ("upper_neck", "head_top") if {"upper_neck", "head_top"} <= skeleton.index.keys() else skeleton.head
+    if ends is None:
+        raise BadInput(
+            f"a split of region {region} needs a head, and the skeleton {skeleton.name} names none: neither upper_neck and head_top, nor "
+            "two joints as its head; use region all"
+        )
+    missing = [joint for joint in TORSO if joint not in skeleton.index and region != "head"]
+    if missing:
+        raise BadInput(f"a split of region {region} needs shoulders and hips, and {skeleton.name} has no {missing[0]}; use region all")
+    return ends
 
 
 def _grid(size_px: tuple[int, int]) -> NDArray[np.float64]:

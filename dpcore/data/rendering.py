@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dpcore.data.people import HEAD_CM, HEAD_WIDTH_CM, Person
-from dpcore.pose.skeleton import JOINTS
+from dpcore.data.people import HEAD_CM, HEAD_WIDTH_CM, JOINTS, Person
 
 SUPERSAMPLING: Final = 3
 OCCLUDER: Final = 255

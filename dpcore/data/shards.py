@@ -5,8 +5,10 @@ The crop bytes are a fixed-size binary column in one record batch per file, so n
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,6 @@ from dpcore.data.dataset_key import DatasetKey
 from dpcore.data.folders import new_folder
 from dpcore.data.manifest import (
     DIGEST_VERSION,
-    JOINT_COUNT,
     MANIFEST_NAME,
     SCHEMA_VERSION,
     DatasetHeader,
@@ -30,8 +31,11 @@ from dpcore.data.manifest import (
     load_manifest,
 )
 from dpcore.errors import BadInput, Corrupt, Refused
+from dpcore.pose.skeleton import Skeleton, mapped
 
 MAX_FILE_BYTES = 64 * 2**20
+_MEASURES = {"place": 3, "person_box_px": 4, "area_px2": 1}
+"""Columns of doubles with their lengths, which change no weight and are left out of the digest."""
 TEXT_COLUMNS = ("person_id", "image_id", "video_id", "source_id", "content_hash")
 
 _verified: set[tuple[str, int, int, str]] = set()
@@ -44,10 +48,15 @@ class ShardSet:
     Attributes:
         folder: the dataset's folder.
         manifest: the dataset's manifest.
-        keypoints: (N, 16, 2) float32 px.
-        visible: (N, 16) bool.
-        head_size_px: (N,) float32, NaN where unknown.
-        boxes_px: (N, 4) float32, where in its image each crop was cut (see `Record.box_px`), NaN where unknown.
+        skeleton: the joints of `keypoints`; that of the manifest, or the one that this view was mapped to.
+        keypoints: (N, K, 2) float32 px.
+        visible: (N, K) bool.
+        head_size_px: (N,) float32, NaN where unknown. Where the record holds none and the skeleton names a head, the distance of its two
+            joints.
+        boxes_px: (N, 4) float32, the part of its image that each crop shows (see `Record.box_px`), NaN where unknown.
+        places: (N, 3) float64, centre x and y of each crop in its image in px, and its zoom in crop px per image px; NaN where unknown.
+        person_boxes_px: (N, 4) float64, left, top, right and bottom of each person in the image, NaN where unknown.
+        areas_px2: (N,) float64, the person's area in the image, NaN where unknown.
         person_ids, image_ids, video_ids, source_ids, content_hashes: (N,) arrays of str.
     """
 
@@ -57,10 +66,16 @@ class ShardSet:
         self.manifest = manifest
         self._crops = [self._crops_of(table) for table in tables]
         self._starts = np.cumsum([0, *(len(crops) for crops in self._crops)])
-        self.keypoints = _frozen(np.concatenate([_floats(t, "keypoints").reshape(-1, JOINT_COUNT, 2) for t in tables]))
-        self.visible = _frozen(np.concatenate([_flags(t) for t in tables]))
-        self.head_size_px = _frozen(np.concatenate([_floats(t, "head_size_px") for t in tables]))
-        self.boxes_px = _frozen(np.concatenate([_boxes(t) for t in tables]))
+        self.skeleton = manifest.skeleton
+        count = self.skeleton.count
+        self.keypoints = _frozen(np.concatenate([_floats(t, "keypoints").reshape(-1, count, 2) for t in tables]))
+        self.visible = _frozen(np.concatenate([_flags(t, count) for t in tables]))
+        self.boxes_px = _frozen(np.concatenate([_measures(t, "box_px", 4).astype(np.float32) for t in tables]))
+        self.places = _frozen(np.concatenate([_measures(t, "place", 3) for t in tables]))
+        self.person_boxes_px = _frozen(np.concatenate([_measures(t, "person_box_px", 4) for t in tables]))
+        self.areas_px2 = _frozen(np.concatenate([_measures(t, "area_px2", 1)[:, 0] for t in tables]))
+        heads = np.concatenate([_floats(t, "head_size_px") for t in tables])
+        self.head_size_px = _frozen(_with_measured_heads(heads, self.skeleton, self.keypoints, self.visible))
         texts = {name: np.array([v for t in tables for v in t.column(name).to_pylist()], dtype=np.str_) for name in TEXT_COLUMNS}
         self.person_ids = _frozen(texts["person_id"])
         self.image_ids = _frozen(texts["image_id"])
@@ -73,16 +88,52 @@ class ShardSet:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a pickle holds the path, not the pixels: the other process maps the same files
-        return open_shards, (self.folder,)
+        if self.skeleton == self.manifest.skeleton:
+            return open_shards, (self.folder,)
+        return _reopened, (self.folder, self.skeleton)
 
     @property
     def identity(self) -> str:
-        """64 hex digits that identify the rows and may leave the folder: the digest, or its HMAC for protected data."""
-        return self.outer_digest(self.manifest.digest)
+        """64 hex digits that identify the rows and may leave the folder: the digest, or its HMAC for protected data. Rows that were
+        mapped to another skeleton are other rows."""
+        own = self.manifest
+        if self.skeleton == own.skeleton:
+            return self.outer_digest(own.digest)
+        return hashlib.sha256(f"{own.digest}|{own.skeleton.mark}|{self.skeleton.mark}".encode()).hexdigest()
 
     def outer_digest(self, digest: str) -> str:
         """A digest of something made from this dataset, in the form that may leave its folder."""
         return digest if self._key is None else self._key.digest(digest)
+
+    def as_skeleton(self, skeleton: Skeleton) -> ShardSet:
+        """The same people with the joints of `skeleton`, by name; itself where it has that skeleton.
+
+        Raises:
+            Refused: the dataset is PRIVATE; only PUBLIC data are mapped.
+            BadInput: no joint can be had, or none of those is labelled.
+        """
+        own = self.skeleton
+        if (own.joints, own.mirrored) == (skeleton.joints, skeleton.mirrored):
+            return self
+        where = f"dataset {self.manifest.name} has the skeleton {own.name}, {skeleton.name} is needed"
+        if self.manifest.role == "PRIVATE":
+            raise Refused(f"{where}: only PUBLIC data are mapped from one skeleton to another; give data with that skeleton")
+        try:
+            keypoints, visible = mapped(self.keypoints, self.visible, source=own, target=skeleton)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
+        if not visible.any():
+            raise BadInput(f"{where}: none of the joints that both name is labelled in it; give other data")
+        other = copy.copy(self)
+        other.skeleton = skeleton
+        other.keypoints, other.visible = _frozen(keypoints.astype(np.float32)), _frozen(visible)
+        return other
+
+    def to_image(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points (N, K, 2) px of the crops in px of their images; NaN where a crop's place is unknown."""
+        middle = np.array([self.manifest.width_px, self.manifest.height_px]) / 2
+        centres, zooms = self.places[:, None, :2], self.places[:, None, 2:]
+        return np.asarray((points.astype(np.float64) - middle) / zooms + centres)
 
     @property
     def members(self) -> Members:
@@ -114,14 +165,15 @@ class ShardSet:
         return flat.reshape(len(column), height, width, 3)
 
 
-def shard_schema(height_px: int, width_px: int, version: int = SCHEMA_VERSION) -> pa.Schema:
-    """The columns of a schema version."""
+def shard_schema(height_px: int, width_px: int, joints: int, version: int = SCHEMA_VERSION) -> pa.Schema:
+    """The columns of a schema version, for crops of one size with so many joints."""
     columns = [
         pa.field("image", pa.binary(height_px * width_px * 3), nullable=False),
-        pa.field("keypoints", pa.list_(pa.float32(), JOINT_COUNT * 2), nullable=False),
-        pa.field("visible", pa.list_(pa.bool_(), JOINT_COUNT), nullable=False),
+        pa.field("keypoints", pa.list_(pa.float32(), joints * 2), nullable=False),
+        pa.field("visible", pa.list_(pa.bool_(), joints), nullable=False),
         pa.field("head_size_px", pa.float32(), nullable=False),
         *([pa.field("box_px", pa.list_(pa.float32(), 4), nullable=False)] if version > 1 else []),
+        *([pa.field(name, pa.list_(pa.float64(), size), nullable=False) for name, size in _MEASURES.items()] if version > 2 else []),
         *(pa.field(name, pa.string(), nullable=False) for name in TEXT_COLUMNS),
     ]
     return pa.schema(columns, metadata={"dpsweep_schema": str(version)})
@@ -134,11 +186,12 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
         Refused: the folder exists, a dataset beside it has the same protected people in another cohort, or a PRIVATE crop is there twice.
         BadInput: a record does not fit the header, or there is no record.
     """
-    schema = shard_schema(header.height_px, header.width_px)
+    schema = shard_schema(header.height_px, header.width_px, header.skeleton.count)
     if header.protected and header.cohort is None:
         header = header.model_copy(update={"cohort": new_cohort()})
     per_file = max(1, MAX_FILE_BYTES // (header.height_px * header.width_px * 3 + 1024))
-    content = hashlib.sha256(f"{DIGEST_VERSION}|{header.height_px}|{header.width_px}".encode())
+    mark = header.skeleton.mark
+    content = hashlib.sha256(f"{DIGEST_VERSION}|{header.height_px}|{header.width_px}{mark and '|' + mark}".encode())
     files: list[FileEntry] = []
     with new_folder(folder, private=header.role == "PRIVATE") as temporary:
         source = iter(rows)
@@ -151,7 +204,7 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
             files.append(FileEntry(name=path.name, sha256=_sha256_of(path), rows=len(chunk)))
         if not files:
             raise BadInput(f"{header.name}: {header.origin} gave no record to write")
-        manifest = Manifest(**header.model_dump(), count=sum(entry.rows for entry in files), files=tuple(files), digest=content.hexdigest())
+        manifest = Manifest(**dict(header), count=sum(entry.rows for entry in files), files=tuple(files), digest=content.hexdigest())
         (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         if header.protected:
             DatasetKey.fresh().save(temporary)
@@ -215,7 +268,7 @@ def open_shards(folder: Path, *, verify: bool = True) -> ShardSet:
     folder = folder.resolve()
     manifest = load_manifest(folder)
     key = _key_of(folder, manifest)
-    schema = shard_schema(manifest.height_px, manifest.width_px, manifest.schema_version)
+    schema = shard_schema(manifest.height_px, manifest.width_px, manifest.skeleton.count, manifest.schema_version)
     return ShardSet(folder, manifest, [_open_file(folder / entry.name, entry, schema, verify=verify) for entry in manifest.files], key=key)
 
 
@@ -261,6 +314,7 @@ def _batch_of(chunk: list[Record], schema: pa.Schema, content: Any) -> pa.Record
     keypoints = np.where(visible[..., None], np.stack([record.keypoints for record in chunk]), 0.0).astype(np.float32)
     heads = np.array([record.head_size_px for record in chunk], dtype=np.float32)
     boxes = np.array([(np.nan,) * 4 if record.box_px is None else record.box_px for record in chunk], dtype=np.float32)
+    measures = {name: np.array([_measure(record, name) for record in chunk], dtype=np.float64) for name in _MEASURES}
     texts = {name: [getattr(record, name) for record in chunk] for name in TEXT_COLUMNS}
     for row in range(len(chunk)):
         for part in (keypoints[row].tobytes(), visible[row].tobytes(), heads[row].tobytes()):
@@ -272,6 +326,7 @@ def _batch_of(chunk: list[Record], schema: pa.Schema, content: Any) -> pa.Record
         pa.FixedSizeListArray.from_arrays(pa.array(visible.ravel()), type=schema.field("visible").type),
         pa.array(heads),
         pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), type=schema.field("box_px").type),
+        *(pa.FixedSizeListArray.from_arrays(pa.array(measures[n].ravel()), type=schema.field(n).type) for n in _MEASURES),
         *(pa.array(texts[name], type=pa.string()) for name in TEXT_COLUMNS),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -294,15 +349,42 @@ def _floats(table: pa.RecordBatch, name: str) -> NDArray[np.float32]:
     return array
 
 
-def _boxes(table: pa.RecordBatch) -> NDArray[np.float32]:
-    if "box_px" not in table.schema.names:
-        return np.full((table.num_rows, 4), np.nan, dtype=np.float32)
-    return _floats(table, "box_px").reshape(-1, 4)
+def _measure(record: Record, column: str) -> tuple[float, ...]:
+    """What a column of `_MEASURES` holds of a record, NaN where unknown."""
+    if column == "area_px2":
+        return (record.area_px2,)
+    if column == "place":
+        return (math.nan,) * 3 if record.crop is None else (*record.crop.centre, record.crop.zoom)
+    return (math.nan,) * 4 if record.person_box_px is None else record.person_box_px
 
 
-def _flags(table: pa.RecordBatch) -> NDArray[np.bool_]:
-    flags: NDArray[np.bool_] = table.column("visible").flatten().to_numpy(zero_copy_only=False).reshape(-1, JOINT_COUNT)
+def _measures(table: pa.RecordBatch, name: str, size: int) -> NDArray[np.float64]:
+    """A column of numbers (N, size); NaN where the dataset's schema version does not have it."""
+    if name not in table.schema.names:
+        return np.full((table.num_rows, size), np.nan)
+    values: NDArray[np.float64] = table.column(name).flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    return values.reshape(-1, size)
+
+
+def _flags(table: pa.RecordBatch, joints: int) -> NDArray[np.bool_]:
+    flags: NDArray[np.bool_] = table.column("visible").flatten().to_numpy(zero_copy_only=False).reshape(-1, joints)
     return flags
+
+
+def _with_measured_heads(
+    heads: NDArray[np.float32], skeleton: Skeleton, keypoints: NDArray[np.float32], visible: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Head sizes (N,), measured between the two joints of the skeleton's head where a record has none and both are labelled."""
+    if skeleton.head is None:
+        return heads
+    first, second = (skeleton.index[joint] for joint in skeleton.head)
+    length = np.linalg.norm(keypoints[:, first] - keypoints[:, second], axis=-1)
+    measured = np.isnan(heads) & visible[:, first] & visible[:, second]
+    return np.where(measured, length, heads).astype(np.float32)
+
+
+def _reopened(folder: Path, skeleton: Skeleton) -> ShardSet:
+    return open_shards(folder).as_skeleton(skeleton)
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

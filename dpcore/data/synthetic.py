@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpcore.config import did_you_mean, digest_of
+from dpcore.data.crops import CropBox
 from dpcore.data.manifest import Crops, DatasetHeader, DatasetRole, Manifest, Record
 from dpcore.data.people import PoseLaw, draw_person
 from dpcore.data.rendering import Look, render_person
@@ -160,7 +162,14 @@ def draw_record(domain: str, *, seed: int, index: int) -> Record:
         video_id="",
         source_id=f"synthetic {name}",
         box_px=(0.0, 0.0, SIZE_PX, SIZE_PX),
+        crop=CropBox(centre=(SIZE_PX / 2, SIZE_PX / 2), box_px=SIZE_PX, height_px=SIZE_PX, width_px=SIZE_PX),
+        person_box_px=_hull(person.joints[:, :2]),
     )
+
+
+def _hull(points: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (float(edge) for edge in (*points.min(axis=0), *points.max(axis=0)))
+    return left, top, right, bottom
 
 
 def synth(folder: Path, domain: str, *, count: int, seed: int, role: DatasetRole, name: str | None = None) -> Manifest:

@@ -5,7 +5,6 @@ An example and its public view get the same draw, so that a pair stays a pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from dpcore.config import AugmentationConfig
 from dpcore.data.photometric import NUMBERS_PER_EXAMPLE, PhotometricDraw
 from dpcore.errors import BadInput
-from dpcore.pose.skeleton import FLIP_PAIRS
+from dpcore.pose.skeleton import Skeleton
 
 BORDER = 0
 """Pixel value outside an image: a constant, so that nothing except the stored bytes is ever read."""
@@ -76,13 +75,11 @@ class GeometryDraw:
         *,
         height_px: int,
         width_px: int,
-        flip_pairs: Sequence[tuple[int, int]] = FLIP_PAIRS,
+        skeleton: Skeleton,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Keypoints (B, K, 2) px and visibilities (B, K) under the draw. Mirroring swaps left and right joints."""
+        """Keypoints (B, K, 2) px and visibilities (B, K) under the draw. Mirroring swaps the skeleton's left and right joints."""
         self._check_count(len(keypoints))
-        mirrored = np.arange(keypoints.shape[1])
-        for left, right in flip_pairs:
-            mirrored[[left, right]] = right, left
+        mirrored = list(skeleton.mirrored)
         centre = (np.array([width_px, height_px], dtype=np.float64) - 1) / 2
         points, shown = keypoints.astype(np.float64) - centre, visible.copy()
         points[self.flip] = points[self.flip][:, mirrored] * np.array([-1.0, 1.0])

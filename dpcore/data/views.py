@@ -138,7 +138,8 @@ def hidden_of_rows(dataset: ShardSet, rows: NDArray[np.int64], region: Region) -
     """The pixels (B, H, W) that a region split replaces in some rows. They depend on the labels."""
     size_px = (dataset.manifest.height_px, dataset.manifest.width_px)
     points, visible, heads = dataset.keypoints[rows], dataset.visible[rows], dataset.head_size_px[rows]
-    return np.stack([hidden_pixels(region, p, v, float(h), size_px=size_px) for p, v, h in zip(points, visible, heads, strict=True)])
+    people = zip(points, visible, heads, strict=True)
+    return np.stack([hidden_pixels(region, p, v, float(h), size_px=size_px, skeleton=dataset.skeleton) for p, v, h in people])
 
 
 def _open_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> StoredViews:

@@ -110,7 +110,8 @@ class Laboratory:
             BadInput: a dataset is missing, or has fewer than two people to test on.
         """
         torch.set_num_threads(runtime.threads)
-        public, validation = open_dataset(config.data.public, places), open_dataset(config.data.validation, places)
+        public = open_dataset(config.data.public, places)
+        validation = open_dataset(config.data.validation, places).as_skeleton(public.skeleton)
         train, test = choose_people(public, validation, settings, PublicStreams(config.seed))
         network = public_network(config, public, places=places, runtime=runtime)
         document = {
@@ -146,12 +147,12 @@ class Laboratory:
 
     def pckh(self, pictures: Images) -> float:
         """PCKh@0.5 of the public model on pictures (N, H, W, 3) of the test people."""
-        predictions = predict(self.network, ImageInputs(_Stack(pictures), None, self.device), codec_of(self.config.model)).numpy()
-        state, done = PckhState.empty(), 0
+        inputs, skeleton = ImageInputs(_Stack(pictures), None, self.device), self.test.parts[0][0].skeleton
+        predictions = predict(self.network, inputs, codec_of(self.config.model), skeleton=skeleton).numpy()
+        state, done = PckhState.empty(skeleton=skeleton), 0
         for dataset, rows in self.test.parts:
-            state += PckhState.of(
-                predictions[done : done + len(rows)], dataset.keypoints[rows], dataset.visible[rows], dataset.head_size_px[rows]
-            )
+            truth = (dataset.keypoints[rows], dataset.visible[rows], dataset.head_size_px[rows])
+            state += PckhState.of(predictions[done : done + len(rows)], *truth, skeleton=skeleton)
             done += len(rows)
         return state.mean(0.5)
 

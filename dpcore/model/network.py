@@ -18,6 +18,7 @@ from dpcore.model.freezing import PARTS, Freeze, freeze_module, frozen_parts
 from dpcore.model.head import HeadShape, MarginalHead, build_head
 from dpcore.model.head_start import start_from_heat_maps
 from dpcore.pose.codec import SimCCCodec
+from dpcore.pose.skeleton import MPII_16, Skeleton
 
 
 @dataclass(frozen=True)
@@ -68,27 +69,27 @@ def codec_of(config: ModelConfig) -> SimCCCodec:
     )
 
 
-def build_network(config: ModelConfig, places: Places, *, generator: torch.Generator) -> PoseNetwork:
-    """A new network: public weights where the config names some, the rest drawn from `generator`.
+def build_network(config: ModelConfig, places: Places, *, generator: torch.Generator, skeleton: Skeleton = MPII_16) -> PoseNetwork:
+    """A new network for the joints of `skeleton`: public weights where the config names some, the rest drawn from `generator`.
 
     Raises:
         BadInput: weights, layers or sizes do not fit. Corrupt: the stored network is damaged.
     """
     built = build_backbone(config, places)
-    network = assemble_network(config, built)
+    network = assemble_network(config, built, skeleton=skeleton)
     for name, part in network.parts.items():
         if name not in built.ready:
             initialise(part, generator)
     head = network.parts["head"]
     if config.head_start == "heatmap":
-        start_from_heat_maps(head, built.layers)
+        start_from_heat_maps(head, built.layers, skeleton)
     elif isinstance(head, MarginalHead):
         head.start_interpolating()
     return network
 
 
-def assemble_network(config: ModelConfig, built: BuiltBackbone) -> PoseNetwork:
-    """A backbone with a head on it, whose weights are not yet set.
+def assemble_network(config: ModelConfig, built: BuiltBackbone, *, skeleton: Skeleton = MPII_16) -> PoseNetwork:
+    """A backbone with a head on it for the joints of `skeleton`, whose weights are not yet set.
 
     Raises:
         BadInput: the input size is no multiple of the backbone's stride.
@@ -107,6 +108,7 @@ def assemble_network(config: ModelConfig, built: BuiltBackbone) -> PoseNetwork:
         width_px=config.input_width_px,
         bins_x=codec.bins_x,
         bins_y=codec.bins_y,
+        joints=skeleton.count,
         sharpness=config.marginal_sharpness,
     )
     return PoseNetwork({**built.parts, "head": build_head(config.head, shape)}, document=built.document)

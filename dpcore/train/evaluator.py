@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.loss import simcc_loss
 from dpcore.pose.metrics import METRICS, Scored, score_of
 from dpcore.pose.pckh import PckhState, example_scores
-from dpcore.pose.skeleton import FLIP_PAIRS
+from dpcore.pose.skeleton import Skeleton
 from dpcore.privacy.per_example import Batch, Loss
 from dpcore.privacy.randomness import Indices
 from dpcore.train.reports import joint_metrics
@@ -34,28 +34,28 @@ def loss_of(codec: SimCCCodec) -> Loss:
     return loss
 
 
-def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, mirrored: Inputs | None = None) -> Tensor:
+def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, skeleton: Skeleton, mirrored: Inputs | None = None) -> Tensor:
     """Keypoints (N, K, 2) px of all inputs, without augmentation. `mirrored`: the inputs of the mirror images, for a flip test."""
-    return predict_with_confidence(tail, inputs, codec, mirrored=mirrored)[0]
+    return predict_with_confidence(tail, inputs, codec, skeleton=skeleton, mirrored=mirrored)[0]
 
 
-def predict_with_confidence(tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, mirrored: Inputs | None = None) -> tuple[Tensor, Tensor]:
+def predict_with_confidence(
+    tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, skeleton: Skeleton, mirrored: Inputs | None = None
+) -> tuple[Tensor, Tensor]:
     """Keypoints (N, K, 2) px of all inputs as `predict` gives them, and the mass of each near its peak, (N, K) in 0 … 1."""
     found = [
         (codec.decode(*logits).cpu(), codec.confidence(*logits).cpu())
-        for logits in (logits_of(tail, inputs) if mirrored is None else _flip_tested(tail, inputs, mirrored))
+        for logits in (logits_of(tail, inputs) if mirrored is None else _flip_tested(tail, inputs, mirrored, skeleton))
     ]
     return torch.cat([keypoints for keypoints, _ in found]), torch.cat([confidence for _, confidence in found])
 
 
-def _flip_tested(tail: nn.Module, inputs: Inputs, mirrored: Inputs) -> Iterator[tuple[Tensor, Tensor]]:
+def _flip_tested(tail: nn.Module, inputs: Inputs, mirrored: Inputs, skeleton: Skeleton) -> Iterator[tuple[Tensor, Tensor]]:
     pairs = zip(logits_of(tail, inputs), logits_of(tail, mirrored), strict=True)
-    return (flip_averaged(upright, turned) for upright, turned in pairs)
+    return (flip_averaged(upright, turned, skeleton) for upright, turned in pairs)
 
 
-def flip_averaged(
-    upright: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor], *, flip_pairs: Sequence[tuple[int, int]] = FLIP_PAIRS
-) -> tuple[Tensor, Tensor]:
+def flip_averaged(upright: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor], skeleton: Skeleton) -> tuple[Tensor, Tensor]:
     """The logits of the mean of two distributions per joint and axis: of a crop, and of its mirror image turned back.
 
     `SimCCCodec` lays its bins symmetrically over the crop. So the bins of a mirror image are those of the crop in reverse order, and no
@@ -64,11 +64,9 @@ def flip_averaged(
     Args:
         upright: logits (B, K, Wx) and (B, K, Wy) of crops.
         mirrored: the same of their mirror images.
-        flip_pairs: joints that swap when a person is mirrored.
+        skeleton: the K joints, some of which swap when a person is mirrored.
     """
-    swapped = list(range(upright[0].shape[1]))
-    for left, right in flip_pairs:
-        swapped[left], swapped[right] = right, left
+    swapped = list(skeleton.mirrored)
     turned_back = mirrored[0][:, swapped].flip(-1), mirrored[1][:, swapped]
     x, y = (
         torch.logaddexp(torch.log_softmax(one, dim=-1), torch.log_softmax(other, dim=-1)) - math.log(2)
@@ -88,8 +86,8 @@ def logits_of(tail: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]
 
 def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCCCodec, mirrored: Inputs | None = None) -> PckhState:
     """PCKh counts of `tail` over a whole dataset, whose inputs (images or features) are `inputs`; with `mirrored` by a flip test."""
-    predictions = predict(tail, inputs, codec, mirrored=mirrored).numpy()
-    return PckhState.of(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+    predictions = predict(tail, inputs, codec, skeleton=dataset.skeleton, mirrored=mirrored).numpy()
+    return PckhState.of(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px, skeleton=dataset.skeleton)
 
 
 def metrics_of(predictions: Tensor, *, dataset: ShardSet, per_joint: bool) -> dict[str, float]:
@@ -99,7 +97,7 @@ def metrics_of(predictions: Tensor, *, dataset: ShardSet, per_joint: bool) -> di
         BadInput: another package's metric does not load, or gives no number.
     """
     facts = (predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px)
-    scored = Scored(*facts, PckhState.of(*facts))
+    scored = Scored(*facts, PckhState.of(*facts, skeleton=dataset.skeleton))
     scores = {f"val/{metric.name}": score_of(metric, scored) for metric in map(METRICS.get, METRICS.names())}
     found = {name: score for name, score in scores.items() if math.isfinite(score)}
     return found | (joint_metrics(scored.pckh) if per_joint else {})
@@ -107,7 +105,7 @@ def metrics_of(predictions: Tensor, *, dataset: ShardSet, per_joint: bool) -> di
 
 def unit_scores(predictions: Tensor, *, dataset: ShardSet, units: NDArray[np.str_]) -> NDArray[np.float64]:
     """PCKh@0.5 of each privacy unit, (U,) in [0, 1]: the mean over its examples. `units`: (N,) ids of the examples' units."""
-    scores = example_scores(predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px)
+    scores = example_scores(predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px, skeleton=dataset.skeleton)
     _, unit = np.unique(units, return_inverse=True)
     means: NDArray[np.float64] = np.bincount(unit, weights=scores) / np.bincount(unit)
     return means

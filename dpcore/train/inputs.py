@@ -83,4 +83,4 @@ class InputBuilder:
 
 def labels_of(dataset: ShardSet) -> Labels:
     """The labels of a dataset."""
-    return Labels(dataset.keypoints, dataset.visible, dataset.manifest.height_px, dataset.manifest.width_px)
+    return Labels(dataset.keypoints, dataset.visible, dataset.manifest.height_px, dataset.manifest.width_px, dataset.skeleton)

@@ -21,6 +21,7 @@ from dpcore.data.views import META_NAME, StoredViews, build_views
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.pose.skeleton import Skeleton
 from dpcore.train.evaluator import logits_of
 from dpcore.train.inputs import device_of, labels_of
 from dpcore.train.sources import ImageInputs, LabelledViews, Labels
@@ -39,7 +40,7 @@ def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet
     Args:
         views: ψ(x) of the private dataset.
         config: the trial; it has a split.
-        public: the PUBLIC dataset that the teacher learns from.
+        public: the PUBLIC dataset that the teacher learns from, with the skeleton of the private one.
         places, runtime: where caches lie, and how the teacher is computed.
 
     Raises:
@@ -54,11 +55,11 @@ def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet
     settings = {"min_confidence": config.teacher.min_confidence, "model": config.model.model_dump(mode="json")}
     document = {"version": PSEUDO_LABELS_VERSION, "views": views.digest, "teacher": name, "rounding": rounding_of(runtime)}
     target = places.cache_dir / "pseudo_labels" / digest_of({**document, **settings})
-    cached_folder(target, lambda folder: _write(folder, _labels_by(teacher, views, config, runtime)), private=True)
-    return LabelledViews(views, _read(target, config), teacher=name)
+    cached_folder(target, lambda folder: _write(folder, _labels_by(teacher, views, config, runtime, public.skeleton)), private=True)
+    return LabelledViews(views, _read(target, config, public.skeleton), teacher=name)
 
 
-def _labels_by(teacher: PoseNetwork, views: StoredViews, config: TrialConfig, runtime: RuntimeFlags) -> Labels:
+def _labels_by(teacher: PoseNetwork, views: StoredViews, config: TrialConfig, runtime: RuntimeFlags, skeleton: Skeleton) -> Labels:
     """The teacher's predictions on all views. Joints that it is not sure of are not visible and lie at the origin."""
     codec, device = codec_of(config.model), device_of(runtime)
     points, sure = [], []
@@ -72,7 +73,7 @@ def _labels_by(teacher: PoseNetwork, views: StoredViews, config: TrialConfig, ru
             f"{config.teacher.min_confidence:g}, or raise teacher.steps"
         )
     placed = torch.where(visible.unsqueeze(-1), keypoints, torch.zeros_like(keypoints))
-    return Labels(placed.numpy(), visible.numpy(), config.model.input_height_px, config.model.input_width_px)
+    return Labels(placed.numpy(), visible.numpy(), config.model.input_height_px, config.model.input_width_px, skeleton)
 
 
 def _write(folder: Path, labels: Labels) -> None:
@@ -80,10 +81,10 @@ def _write(folder: Path, labels: Labels) -> None:
     write_json(folder / META_NAME, {"digest": labels.digest, "visible_frac": float(labels.visible.mean())})
 
 
-def _read(folder: Path, config: TrialConfig) -> Labels:
+def _read(folder: Path, config: TrialConfig, skeleton: Skeleton) -> Labels:
     try:
         stored = load_file(folder / LABELS_FILE)
-        labels = Labels(stored["keypoints"], stored["visible"], config.model.input_height_px, config.model.input_width_px)
+        labels = Labels(stored["keypoints"], stored["visible"], config.model.input_height_px, config.model.input_width_px, skeleton)
     except (SafetensorError, FileNotFoundError, KeyError) as error:
         raise Corrupt(f"{folder / LABELS_FILE} cannot be read ({error}); remove {folder} and run again") from error
     if labels.digest != read_json(folder / META_NAME)["digest"]:

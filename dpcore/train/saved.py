@@ -1,7 +1,8 @@
 """Stores trained models on disk: weights as safetensors, and everything else that is needed to use them as plain JSON.
 
 model/model.safetensors   every weight of the network
-model/model.json          the config, what the backbone is built again from (a folded one: its topology), and what is known of the result
+model/model.json          the config, what the backbone is built again from (a folded one: its topology), the skeleton, and what is known of
+                          the result
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.built import build_backbone
 from dpcore.model.network import PoseNetwork, assemble_network, load_weights, weights_digest
+from dpcore.pose.skeleton import MPII_16, Skeleton
 
 MODEL_FOLDER = "model"
 WEIGHTS_FILE = "model.safetensors"
@@ -28,14 +30,15 @@ DOCUMENT_FILE = "model.json"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A loaded network in evaluation mode, the config that trained it, and its stored result."""
+    """A loaded network in evaluation mode, the config that trained it, its stored result, and the joints that it predicts."""
 
     network: PoseNetwork
     config: TrialConfig
     meta: Mapping[str, Any]
+    skeleton: Skeleton = MPII_16
 
 
-def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta: Mapping[str, Any]) -> None:
+def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta: Mapping[str, Any], skeleton: Skeleton = MPII_16) -> None:
     """Writes a model as a new folder, completely or not at all.
 
     Raises:
@@ -43,14 +46,21 @@ def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta:
     """
     topology = None if network.document is None else dict(network.document)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    document = {"config": config.model_dump(mode="json"), "topology": topology, "weights_digest": weights_digest(state), "meta": dict(meta)}
+    document = {
+        "config": config.model_dump(mode="json"),
+        "topology": topology,
+        "weights_digest": weights_digest(state),
+        "skeleton": skeleton.model_dump(mode="json"),
+        "meta": dict(meta),
+    }
     with new_folder(folder, private=False) as temporary:
         save_file(state, temporary / WEIGHTS_FILE)
         write_json(temporary / DOCUMENT_FILE, document)
 
 
 def load_model(folder: Path) -> SavedModel:
-    """Reads what `save_model` wrote, from its folder or from the trial's folder around it. Nothing is unpickled.
+    """Reads what `save_model` wrote, from its folder or from the trial's folder around it. Nothing is unpickled. A model of an earlier
+    version names no skeleton: it predicts mpii_16.
 
     Raises:
         BadInput: the folder holds no model.
@@ -61,7 +71,8 @@ def load_model(folder: Path) -> SavedModel:
         raise BadInput(f"{folder}: no {DOCUMENT_FILE} there or in {MODEL_FOLDER}/; give the folder of a finished trial")
     document = read_json(found / DOCUMENT_FILE)
     config = parse_config(TrialConfig, document["config"], where="config")
-    network = assemble_network(config.model, build_backbone(config.model, None, document["topology"]))
+    skeleton = parse_config(Skeleton, document["skeleton"], where="skeleton") if "skeleton" in document else MPII_16
+    network = assemble_network(config.model, build_backbone(config.model, None, document["topology"]), skeleton=skeleton)
     try:
         state = load_file(found / WEIGHTS_FILE)
     except (SafetensorError, FileNotFoundError) as error:
@@ -69,4 +80,4 @@ def load_model(folder: Path) -> SavedModel:
     load_weights(network, state, where=str(found / WEIGHTS_FILE))
     if weights_digest(state) != document["weights_digest"]:
         raise Corrupt(f"{found / WEIGHTS_FILE}: the weights are not those that {DOCUMENT_FILE} was written for; restore both from a copy")
-    return SavedModel(network.eval(), config, document["meta"])
+    return SavedModel(network.eval(), config, document["meta"], skeleton)

@@ -19,6 +19,7 @@ from dpcore.config import AugmentationConfig
 from dpcore.data.transforms import GeometryDraw, draw_geometry, to_tensor
 from dpcore.data.views import StoredViews
 from dpcore.errors import BadInput
+from dpcore.pose.skeleton import Skeleton
 from dpcore.privacy.per_example import Batch
 from dpcore.privacy.randomness import Indices, RandomStream
 
@@ -94,17 +95,19 @@ class FeatureInputs:
 
 @dataclass(frozen=True)
 class Labels:
-    """Keypoints (N, K, 2) px and visibility (N, K) of a dataset of crops of one size."""
+    """Keypoints (N, K, 2) px and visibility (N, K) of a dataset of crops of one size, with the skeleton that names the K joints."""
 
     keypoints: NDArray[np.float32]
     visible: NDArray[np.bool_]
     height_px: int
     width_px: int
+    skeleton: Skeleton
 
     @cached_property
     def digest(self) -> str:
         """64 hex digits over all labels in order. That of private labels is a membership test: local files only."""
-        digest = hashlib.sha256(f"{self.keypoints.shape}|{self.height_px}|{self.width_px}".encode())
+        mark = self.skeleton.mark
+        digest = hashlib.sha256(f"{self.keypoints.shape}|{self.height_px}|{self.width_px}{mark and '|' + mark}".encode())
         digest.update(self.keypoints.tobytes())
         digest.update(self.visible.tobytes())
         return digest.hexdigest()
@@ -113,7 +116,8 @@ class Labels:
         """Labels of `indices` under their draw."""
         keypoints, visible = self.keypoints[indices], self.visible[indices]
         if draw is not None:
-            keypoints, visible = draw.apply_to_keypoints(keypoints, visible, height_px=self.height_px, width_px=self.width_px)
+            size = {"height_px": self.height_px, "width_px": self.width_px}
+            keypoints, visible = draw.apply_to_keypoints(keypoints, visible, skeleton=self.skeleton, **size)
         return torch.from_numpy(keypoints), torch.from_numpy(visible)
 
 

@@ -57,7 +57,7 @@ def started_network(
 
     Args:
         config: the trial.
-        public: the PUBLIC dataset.
+        public: the PUBLIC dataset, with the skeleton of the private one.
         views: all that a stage may see of the private dataset; None where the config has no split.
         places, runtime: where stages are cached, and how they are computed.
 
@@ -69,9 +69,10 @@ def started_network(
 
 
 def public_network(config: TrialConfig, public: ShardSet, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
-    """The network after `stages.public`. It has seen only PUBLIC data."""
+    """The network after `stages.public`. It has seen only PUBLIC data, and predicts the joints of their skeleton."""
     settings = config.stages.public
-    network = build_network(config.model, places, generator=PublicStreams(config.seed).torch_generator("initialisation"))
+    generator = PublicStreams(config.seed).torch_generator("initialisation")
+    network = build_network(config.model, places, generator=generator, skeleton=public.skeleton)
     if settings.steps == 0:
         return network
     stage = _Stage(

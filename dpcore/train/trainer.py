@@ -282,7 +282,9 @@ class _Trial:
     def _predictions(self) -> Tensor:
         """Keypoints of the validation people by the weights in the engine, under the evaluation of the config."""
         codec = codec_of(self._config.model)
-        return predict(self._engine.module, self._prepared.validation, codec, mirrored=self._prepared.mirrored)
+        prepared = self._prepared
+        skeleton = prepared.data.validation.skeleton
+        return predict(self._engine.module, prepared.validation, codec, skeleton=skeleton, mirrored=prepared.mirrored)
 
     def _record(self, report: Report) -> None:
         if self._store is not None:
@@ -297,7 +299,7 @@ class _Trial:
         result = self._result(report)
         target = self._store.folder / MODEL_FOLDER
         if not target.exists():
-            save_model(target, self._prepared.network, config=self._config, meta=result)
+            save_model(target, self._prepared.network, config=self._config, meta=result, skeleton=self._prepared.data.private.skeleton)
         self._store.finish(result)
         return report
 

@@ -19,7 +19,8 @@ from dpcore.train.sources import LabelledViews
 class TrialData:
     """`private` (role PRIVATE; in a rehearsal the PUBLIC proxy), `public` (role PUBLIC) and `validation` (PUBLIC, or PRIVATE
     where its score leaves with noise), and the public side of `private` where the config has a split: its stored views with public
-    labels, or with a teacher's where labels are private."""
+    labels, or with a teacher's where labels are private. All have the skeleton of `private`; PUBLIC data of another one are mapped to it
+    by the names of their joints."""
 
     private: ShardSet
     public: ShardSet
@@ -57,13 +58,14 @@ def open_trial_data(
         private_validation: validation is PRIVATE, and its score leaves with noise that the caller has reserved.
 
     Raises:
-        BadInput: a dataset is missing, its crops are not the size of the model's input, or a setting asks for more examples than it has.
+        BadInput: a dataset is missing, its crops are not the size of the model's input, its skeleton gives none of the private joints, or
+            a setting asks for more examples than it has.
         Refused: a role is wrong, PUBLIC and PRIVATE overlap, or the trial could not keep what its claim says.
         Corrupt: a shard differs from its manifest.
     """
     private = open_dataset(config.data.in_private_place, places)
-    public = open_dataset(config.data.public, places)
-    validation = open_dataset(config.data.validation, places)
+    public = open_dataset(config.data.public, places).as_skeleton(private.skeleton)
+    validation = open_dataset(config.data.validation, places).as_skeleton(private.skeleton)
     check_roles(private, public, validation, private_validation=private_validation, rehearsal=config.is_rehearsal)
     check_sizes(config, (private, public, validation))
     check_amounts(config, private=private, public=public)

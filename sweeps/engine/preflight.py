@@ -98,7 +98,8 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     places: Places = spec.places
     config = any_config(spec)
     data = config.data
-    private, public, validation = (open_dataset(name, places) for name in (data.in_private_place, data.public, data.validation))
+    private = open_dataset(data.in_private_place, places)
+    public, validation = (open_dataset(name, places).as_skeleton(private.skeleton) for name in (data.public, data.validation))
     validated = spec.space.sweep.validation == "private"
     check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
     check_sizes(config, (private, public, validation))

@@ -58,6 +58,7 @@ def score_model(folder: Path, data: str, places: Places) -> ScoredModel:
     dataset = open_dataset(data, places)
     if dataset.manifest.protected:
         raise Refused(f"{data} is protected: a score on it would be a release that no ledger holds; evaluate on PUBLIC data")
+    dataset = dataset.as_skeleton(saved.skeleton)
     meta = saved.meta if warning is None else {**saved.meta, "epsilon_spent": None}
     return ScoredModel(state=_score(saved.network, saved.config, dataset, places), meta=meta)
 
@@ -86,7 +87,7 @@ def pretrain_public(
             "pckh_50": state.mean(0.5),
             "pckh_10": state.mean(0.1),
         }
-        save_model(out, network, config=config, meta=meta)
+        save_model(out, network, config=config, meta=meta, skeleton=data.private.skeleton)
         save_claim(out, claim_of_training(config, None, places=places, secure_rng=False), price)
     return config, state
 
@@ -98,9 +99,10 @@ def person_counts(folder: Path, dataset: ShardSet, places: Places) -> NDArray[np
         BadInput: there is no model, or the crops have another size than its input. Corrupt: its weights are not those that were written.
     """
     saved = load_model(folder)
+    dataset = dataset.as_skeleton(saved.skeleton)
     tail, (inputs, mirrored) = _tail_and_inputs(saved.network, saved.config, dataset, places)
-    predictions = predict(tail, inputs, codec_of(saved.config.model), mirrored=mirrored).numpy()
-    return pckh.person_counts(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px)
+    predictions = predict(tail, inputs, codec_of(saved.config.model), skeleton=saved.skeleton, mirrored=mirrored).numpy()
+    return pckh.person_counts(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px, skeleton=dataset.skeleton)
 
 
 def _score(network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places) -> PckhState:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from dpcore.errors import BadInput
 from dpcore.pose.pckh import PckhState, head_size_of_box
-from dpcore.pose.skeleton import MPII_16, UNSCORED
+from dpcore.pose.skeleton import MPII_16
 
-JOINTS = len(MPII_16)
+JOINTS = MPII_16.count
 ARRAYS = ("predictions", "keypoints", "visible", "head_boxes")
 
 _OTHERS = ((b"MATLAB", "a MATLAB file"), (b"\x89HDF", "a MATLAB 7.3 or HDF5 file"), (b"{", "a JSON file"), (b"[", "a JSON file"))
@@ -117,8 +117,7 @@ def _check_values(loaded: Predictions, where: str) -> None:
         raise BadInput(
             f"{where}: head_boxes[{int(np.argmax(without_head))}] has no size; PCKh needs each head box ({int(without_head.sum())} such)"
         )
-    scored = [joint for joint in range(JOINTS) if joint not in UNSCORED]
-    if not loaded.visible[:, scored].any():
+    if not loaded.visible[:, MPII_16.scored].any():
         raise BadInput(f"{where}: no joint that PCKh counts is visible, so there is nothing to score")
 
 

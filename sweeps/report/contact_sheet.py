@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dpcore.config import Places, TrialConfig
 from dpcore.errors import DpsweepError, Refused
-from dpcore.pose.skeleton import BONES, UNSCORED
+from dpcore.pose.skeleton import Skeleton
 from sweeps.records.publication import trial_at_hand
 from sweeps.records.trial_id import epsilon_name
 
@@ -145,7 +145,7 @@ def _title(winner: TrialRecord, epsilon: float, crops: str) -> str:
 
 
 def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Predicts keypoints (N, 16, 2) px on some crops with a saved model.
+    """Predicts keypoints (N, K, 2) px on some crops with a saved model.
 
     Raises:
         BadInput: there is no model. Corrupt: the weights differ from those that were written.
@@ -169,7 +169,7 @@ def draw_sheet(dataset: ShardSet, rows: NDArray[np.int64], predictions: NDArray[
     Args:
         dataset: Source of the crops and labels.
         rows: (N,) row numbers.
-        predictions: (N, 16, 2) px.
+        predictions: (N, K, 2) px.
         title: Title of the sheet.
     """
     from matplotlib.figure import Figure
@@ -182,9 +182,10 @@ def draw_sheet(dataset: ShardSet, rows: NDArray[np.int64], predictions: NDArray[
     images = dataset.images(rows)
     for axes, image, row, predicted in zip(grid.flat, images, rows, predictions, strict=False):
         _draw_crop(axes, image)
-        _draw_skeleton(axes, dataset.keypoints[row], dataset.visible[row], colour=LABEL_COLOUR, width=1.6, edge="#222222")
+        skeleton = dataset.skeleton
+        _draw_skeleton(axes, skeleton, dataset.keypoints[row], dataset.visible[row], colour=LABEL_COLOUR, edge="#222222")
         finite = np.isfinite(predicted).all(axis=-1)
-        _draw_skeleton(axes, predicted, finite, colour=PREDICTION_COLOUR, width=1.4, edge=PREDICTION_COLOUR)
+        _draw_skeleton(axes, skeleton, predicted, finite, colour=PREDICTION_COLOUR, edge=PREDICTION_COLOUR)
         axes.set_title(_hits(dataset, int(row), predicted), fontsize="x-small", pad=2)
     figure.suptitle(title, fontsize="small", x=0.01, ha="left")
     handles = [_line_in(LABEL_COLOUR, "label"), _line_in(PREDICTION_COLOUR, "prediction")]
@@ -200,11 +201,13 @@ def _draw_crop(axes: Axes, image: NDArray[np.uint8]) -> None:
     axes.set_ylim(height - 0.5, -0.5)
 
 
-def _draw_skeleton(axes: Axes, keypoints: NDArray[np.floating], drawn: NDArray[np.bool_], *, colour: str, width: float, edge: str) -> None:
-    for start, end in BONES:
+def _draw_skeleton(
+    axes: Axes, skeleton: Skeleton, keypoints: NDArray[np.floating], drawn: NDArray[np.bool_], *, colour: str, edge: str
+) -> None:
+    for start, end in skeleton.line_places:
         if drawn[start] and drawn[end]:
             x, y = zip(keypoints[start], keypoints[end], strict=True)
-            axes.plot(x, y, color=colour, lw=width, solid_capstyle="round")
+            axes.plot(x, y, color=colour, lw=1.5, solid_capstyle="round")
     axes.scatter(keypoints[drawn, 0], keypoints[drawn, 1], s=9, color=colour, edgecolors=edge, linewidths=0.5, zorder=3)
 
 
@@ -212,7 +215,7 @@ def _hits(dataset: ShardSet, row: int, predicted: NDArray[np.float32]) -> str:
     """How many scored joints lie within half a head size, as PCKh@0.5 counts them: `11 of 14`."""
     head = float(dataset.head_size_px[row])
     scored = dataset.visible[row].copy()
-    scored[list(UNSCORED)] = False
+    scored &= dataset.skeleton.scored
     if not np.isfinite(head) or head <= 0 or not scored.any():
         return "not scored"
     distance = np.linalg.norm(predicted[scored] - dataset.keypoints[row][scored], axis=-1)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dpcore.pose.skeleton import MPII_16
+from dpcore.pose.skeleton import MPII_16, Skeleton
 from sweeps.tracking.allow_list import allowed_metrics
 
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
@@ -36,7 +36,7 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
     (folder / "config.yaml").write_text(event["config"], encoding="utf-8")
     float32 = np.dtype("float32")
     crops = TensorSpec(float32, (-1, 3, event["height_px"], event["width_px"]), "crops")
-    keypoints = TensorSpec(float32, (-1, len(MPII_16), 2), "keypoints_px")
+    keypoints = TensorSpec(float32, (-1, _skeleton_of(folder / DOCUMENT).count, 2), "keypoints_px")
     model = Model(
         artifact_path="model",
         run_id=run_id,
@@ -45,6 +45,12 @@ def write_model_folder(folder: Path, event: dict[str, Any], *, run_id: str) -> N
     )
     model.add_flavor("dpsweep", weights=WEIGHTS, document=DOCUMENT)
     model.save(folder / "MLmodel")
+
+
+def _skeleton_of(path: Path) -> Skeleton:
+    """The joints that a model predicts; a document of an earlier version means mpii_16."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Skeleton.model_validate(document["skeleton"]) if "skeleton" in document else MPII_16
 
 
 def _withhold(path: Path) -> None:

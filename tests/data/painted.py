@@ -38,11 +38,11 @@ def painted_person() -> Image.Image:
 
 def hrnet_of_person(file: str, **changes: Any) -> dict[str, Any]:
     """An HRNet record of the person, 0-based."""
-    joints = [list({**PLACES, **DERIVED}[name]) for name in MPII_16]
+    joints = [list({**PLACES, **DERIVED}[name]) for name in MPII_16.joints]
     return {"image": file, "center": [120, 158], "scale": 1.4, "joints": joints, "joints_vis": [1] * 16, **changes}
 
 
-def coco_of_person(*files: str, names: tuple[str, ...] = COCO_17, **changes: Any) -> dict[str, Any]:
+def coco_of_person(*files: str, names: tuple[str, ...] = COCO_17.joints, **changes: Any) -> dict[str, Any]:
     """A COCO document with the person on each file, its keypoints in the order of `names`."""
     keypoints = [value for name in names for value in (*PLACES[name], 2)]
     person = {"category_id": 1, "iscrowd": 0, "bbox": [54, 20, 132, 276], "keypoints": keypoints}
@@ -57,7 +57,7 @@ def misplaced(dataset: ShardSet, row: int = 0) -> list[str]:
     """The labelled, painted joints of a record whose pixel has another colour than theirs."""
     image = dataset.images(np.array([row]))[0].astype(int)
     wrong = []
-    for index, name in enumerate(MPII_16):
+    for index, name in enumerate(dataset.skeleton.joints):
         if name in PLACES and dataset.visible[row, index]:
             x, y = np.rint(dataset.keypoints[row, index]).astype(int)
             inside = 0 <= x < image.shape[1] and 0 <= y < image.shape[0]

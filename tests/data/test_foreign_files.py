@@ -22,7 +22,7 @@ from dpcore.pose.skeleton import COCO_17
 
 FIELDS: dict[str, Any] = {"name": "foreign", "role": "PUBLIC", "protected": False, "height_px": 192, "width_px": 192}
 SPELLINGS = ["left_shoulder", "l_shoulder", "LShoulder", "Left-Shoulder", "left shoulder", "L_Shoulder", "shoulder_left"]
-LIMBS = tuple(name for name in COCO_17 if name[:2] in ("l_", "r_") and "ear" not in name and "eye" not in name)
+LIMBS = tuple(name for name in COCO_17.joints if name[:2] in ("l_", "r_") and "ear" not in name and "eye" not in name)
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ def test_a_picture_of_another_size_than_was_labelled_is_refused(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "order", [COCO_17[::-1], LIMBS, (*LIMBS, "nose", "head_top", "upper_neck"), tuple(sorted(COCO_17))], ids=lambda order: str(len(order))
+    "order",
+    [COCO_17.joints[::-1], LIMBS, (*LIMBS, "nose", "head_top", "upper_neck"), tuple(sorted(COCO_17.joints))],
+    ids=lambda order: str(len(order)),
 )
 def test_keypoints_are_taken_by_their_names(tmp_path: Path, images: Path, order: tuple[str, ...]) -> None:
     dataset = coco(tmp_path, coco_of_person("a.png", names=order))

@@ -14,7 +14,9 @@ from dpcore.data.crops import CropBox
 from dpcore.data.importers import import_hrnet
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.errors import BadInput
-from dpcore.pose.skeleton import COCO_17, JOINTS
+from dpcore.pose.skeleton import COCO_17, MPII_16
+
+JOINTS = MPII_16.index
 
 DOT = (60, 45)
 FIELDS: dict[str, Any] = {"name": "tiny", "role": "PUBLIC", "protected": False, "height_px": 64, "width_px": 64}
@@ -179,9 +181,9 @@ def imported_coco(tmp_path: Path, document: Any) -> ShardSet:
 def test_coco_joints_keep_sides_and_derive_pelvis_and_thorax_from_both_parents() -> None:
     points = np.random.default_rng(0).uniform(0, 50, size=(17, 2))
     labelled = np.ones(17, dtype=bool)
-    labelled[COCO_17.index("l_hip")] = False
+    labelled[COCO_17.index["l_hip"]] = False
     joints, visible = mpii_of_coco(points, labelled)
-    np.testing.assert_array_equal(joints[JOINTS["l_wrist"]], points[COCO_17.index("l_wrist")])
+    np.testing.assert_array_equal(joints[JOINTS["l_wrist"]], points[COCO_17.index["l_wrist"]])
     np.testing.assert_allclose(joints[JOINTS["thorax"]], points[[5, 6]].mean(axis=0))
     names = [name for name, index in JOINTS.items() if not visible[index]]
     assert sorted(names) == ["head_top", "l_hip", "pelvis", "upper_neck"]

@@ -14,8 +14,9 @@ import pytest
 
 from dpcore.data import shards
 from dpcore.data.manifest import DatasetHeader, Record
-from dpcore.data.shards import open_shards, write_shards
+from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.errors import BadInput, Corrupt, Refused
+from dpcore.pose.skeleton import COCO_17, LSP_14, MPII_16, Skeleton
 
 HEADER = DatasetHeader(name="tiny", role="PUBLIC", protected=False, height_px=8, width_px=12, origin="test")
 
@@ -120,7 +121,7 @@ def test_a_missing_file_another_schema_or_a_bad_manifest_is_corrupt(tmp_path: Pa
     write_shards(tmp_path / "d", [record(0)], header=HEADER)
     manifest = tmp_path / "d" / "manifest.json"
     good = json.loads(manifest.read_text())
-    for change, said in (({"schema_version": 3}, "schema_version"), ({"count": 2}, "count"), ({"digest": "no"}, "digest")):
+    for change, said in (({"schema_version": 4}, "schema_version"), ({"count": 2}, "count"), ({"digest": "no"}, "digest")):
         manifest.write_text(json.dumps({**good, **change}))
         with pytest.raises(Corrupt, match=said):
             open_shards(tmp_path / "d")
@@ -201,14 +202,60 @@ def test_a_dataset_from_before_boxes_is_read_as_one_that_does_not_say(tmp_path: 
     written = write_shards(tmp_path / "d", [record(0), record(1)], header=HEADER)
     path, manifest = tmp_path / "d" / "shard-00000.arrow", tmp_path / "d" / "manifest.json"
     batch = pa.ipc.open_file(str(path)).get_batch(0)
-    columns = {name: batch.column(name) for name in batch.schema.names if name != "box_px"}
-    schema = shards.shard_schema(8, 12, 1)
+    columns = {name: batch.column(name) for name in batch.schema.names if name not in ("box_px", "place", "person_box_px", "area_px2")}
+    schema = shards.shard_schema(8, 12, 16, 1)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(list(columns.values()), schema=schema))
     document = json.loads(manifest.read_text()) | {"schema_version": 1}
+    del document["skeleton"]
     document["files"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest.write_text(json.dumps(document))
     dataset = open_shards(tmp_path / "d")
-    assert np.isnan(dataset.boxes_px).all()
+    assert all(np.isnan(unknown).all() for unknown in (dataset.boxes_px, dataset.places, dataset.person_boxes_px, dataset.areas_px2))
+    assert dataset.skeleton == MPII_16
     assert dataset.manifest.digest == written.digest
     assert dataset.person_ids.tolist() == ["p0", "p1"]
+
+
+def people_of(skeleton: Skeleton, folder: Path, *, role: str = "PUBLIC", labelled: bool = True) -> ShardSet:
+    generator = np.random.default_rng(7)
+    keypoints, visible = generator.uniform(0, 8, (skeleton.count, 2)), np.full(skeleton.count, labelled)
+    header = DatasetHeader(**{**dict(HEADER), "role": role, "skeleton": skeleton})
+    write_shards(folder, [replace(record(n), keypoints=keypoints, visible=visible) for n in range(3)], header=header)
+    return open_shards(folder)
+
+
+def test_a_dataset_keeps_its_skeleton_and_its_digest_names_it(tmp_path: Path) -> None:
+    renamed = Skeleton(**{**dict(COCO_17), "joints": COCO_17.joints[::-1]})
+    first, second = people_of(COCO_17, tmp_path / "a"), people_of(renamed, tmp_path / "b")
+    assert (first.skeleton, second.skeleton) == (COCO_17, renamed)
+    np.testing.assert_array_equal(first.keypoints, second.keypoints)
+    assert first.identity != second.identity
+
+
+def test_public_people_are_read_with_another_skeleton_as_another_dataset(tmp_path: Path) -> None:
+    own = people_of(COCO_17, tmp_path / "a")
+    other = own.as_skeleton(MPII_16)
+    assert other.keypoints.shape == (3, 16, 2)
+    np.testing.assert_array_equal(other.keypoints[:, MPII_16.index["l_knee"]], own.keypoints[:, COCO_17.index["l_knee"]])
+    assert other.identity != own.identity
+    assert own.skeleton == COCO_17
+    assert own.as_skeleton(COCO_17) is own
+    copied = pickle.loads(pickle.dumps(other))
+    assert copied.skeleton == MPII_16
+    assert copied.identity == other.identity
+
+
+def test_private_people_are_never_mapped_and_a_mapping_without_a_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="has the skeleton coco_17, mpii_16 is needed: only PUBLIC data"):
+        people_of(COCO_17, tmp_path / "a", role="PRIVATE").as_skeleton(MPII_16)
+    with pytest.raises(BadInput, match="none of the joints that both name is labelled"):
+        people_of(COCO_17, tmp_path / "b", labelled=False).as_skeleton(MPII_16)
+
+
+def test_a_head_is_measured_where_the_skeleton_names_it_and_the_record_does_not(tmp_path: Path) -> None:
+    dataset = people_of(LSP_14, tmp_path / "a")
+    neck, top = (dataset.keypoints[:, LSP_14.index[joint]] for joint in ("neck", "head_top"))
+    given = [record(n).head_size_px for n in range(3)]
+    expected = [np.linalg.norm(neck[n] - top[n]) if np.isnan(given[n]) else given[n] for n in range(3)]
+    np.testing.assert_allclose(dataset.head_size_px, expected, rtol=1e-6)

@@ -8,7 +8,9 @@ import pytest
 from dpcore.data.shards import open_shards
 from dpcore.data.synthetic import DOMAINS, draw_record, synth
 from dpcore.errors import BadInput
-from dpcore.pose.skeleton import JOINTS
+from dpcore.pose.skeleton import MPII_16
+
+JOINTS = MPII_16.index
 
 
 @pytest.mark.parametrize("domain", list(DOMAINS))

@@ -8,6 +8,7 @@ from dpcore.config import AugmentationConfig
 from dpcore.data.synthetic import draw_record
 from dpcore.data.transforms import GeometryDraw, draw_geometry, to_tensor
 from dpcore.errors import BadInput
+from dpcore.pose.skeleton import MPII_16
 
 FULL = AugmentationConfig(flip_prob=0.5, scale_frac=0.25, rotate_deg=30, rotate_prob=0.6)
 
@@ -32,7 +33,7 @@ def test_a_bright_dot_lands_where_its_keypoint_lands() -> None:
     draw = draw_geometry(FULL, count, Uniform())
     moved = draw.apply_to_images(images)[..., 0].astype(float)
     points = np.repeat(joints[:, None].astype(float), 16, axis=1)
-    landed, _ = draw.apply_to_keypoints(points, np.ones((count, 16), dtype=bool), height_px=64, width_px=80)
+    landed, _ = draw.apply_to_keypoints(points, np.ones((count, 16), dtype=bool), height_px=64, width_px=80, skeleton=MPII_16)
     y, x = np.mgrid[0:64, 0:80]
     total = moved.sum(axis=(1, 2))
     seen = np.stack([(moved * x).sum(axis=(1, 2)) / total, (moved * y).sum(axis=(1, 2)) / total], axis=1)
@@ -44,7 +45,7 @@ def test_a_flip_mirrors_pixels_exactly_and_exchanges_left_and_right() -> None:
     draw = GeometryDraw(affine=GeometryDraw.identity(1).affine, flip=np.array([True]))
     np.testing.assert_array_equal(draw.apply_to_images(person.image[None])[0], person.image[:, ::-1])
     visible = np.arange(16)[None] != 0
-    points, shown = draw.apply_to_keypoints(person.keypoints[None], visible, height_px=64, width_px=64)
+    points, shown = draw.apply_to_keypoints(person.keypoints[None], visible, height_px=64, width_px=64, skeleton=MPII_16)
     np.testing.assert_allclose(points[0, 10], [63 - person.keypoints[15, 0], person.keypoints[15, 1]], rtol=1e-6)
     np.testing.assert_allclose(points[0, 9, 0], 63 - person.keypoints[9, 0], rtol=1e-6)
     assert np.flatnonzero(~shown[0]).tolist() == [5]
@@ -54,7 +55,7 @@ def test_the_identity_changes_nothing() -> None:
     person = draw_record("public", seed=0, index=0)
     draw = draw_geometry(AugmentationConfig(), 1, Uniform())
     np.testing.assert_array_equal(draw.apply_to_images(person.image[None])[0], person.image)
-    points, _ = draw.apply_to_keypoints(person.keypoints[None], person.visible[None], height_px=64, width_px=64)
+    points, _ = draw.apply_to_keypoints(person.keypoints[None], person.visible[None], height_px=64, width_px=64, skeleton=MPII_16)
     np.testing.assert_array_equal(points[0], person.keypoints)
 
 

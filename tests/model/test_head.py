@@ -7,9 +7,9 @@ import torch
 
 from dpcore.errors import BadInput
 from dpcore.model.head import FlatHead, HeadShape, MarginalHead, build_head, interpolation
-from dpcore.model.head_start import coco_mixture, start_from_heat_maps
+from dpcore.model.head_start import coco_mixtures, start_from_heat_maps
 from dpcore.pose.codec import SimCCCodec
-from dpcore.pose.skeleton import COCO_17, JOINTS
+from dpcore.pose.skeleton import COCO_17, HAND_21, MPII_16
 
 
 def _shape(**changes: int) -> HeadShape:
@@ -59,23 +59,28 @@ def test_interpolation_rows_sum_to_one_and_keep_a_ramp() -> None:
 
 def test_a_peak_in_a_map_decodes_to_its_place_before_any_training() -> None:
     head = MarginalHead(_shape(channels=17))
-    start_from_heat_maps(head, {"heat.out": 17})
+    start_from_heat_maps(head, {"heat.out": 17}, MPII_16)
     maps = torch.full((1, 17, 24, 24), -8.0)
-    maps[0, COCO_17.index("l_wrist"), 5, 17] = 4.0
+    maps[0, COCO_17.index["l_wrist"], 5, 17] = 4.0
     codec = SimCCCodec(height_px=192, width_px=192, split_ratio=0.5, label_sigma_bins=3.0)
-    found = codec.decode(*head(maps))[0, JOINTS["l_wrist"]]
+    found = codec.decode(*head(maps))[0, MPII_16.index["l_wrist"]]
     torch.testing.assert_close(found, torch.tensor([17 * 8 + 3.5, 5 * 8 + 3.5]), atol=2.0, rtol=0)
 
 
 def test_every_joint_starts_from_heat_maps_whose_weights_sum_to_one() -> None:
-    assert all(sum(coco_mixture(joint).values()) == pytest.approx(1.0) for joint in range(16))
+    assert all(sum(mixture.values()) == pytest.approx(1.0) for mixture in coco_mixtures(MPII_16))
+
+
+def test_a_joint_that_no_heat_map_shows_is_named() -> None:
+    with pytest.raises(BadInput, match="shows thumb1 of hand_21"):
+        coco_mixtures(HAND_21)
 
 
 def test_heat_map_start_without_heat_maps_or_marginals_is_refused() -> None:
     with pytest.raises(BadInput, match=r"heat\.out"):
-        start_from_heat_maps(MarginalHead(_shape()), {"b2.add": 24})
+        start_from_heat_maps(MarginalHead(_shape()), {"b2.add": 24}, MPII_16)
     with pytest.raises(BadInput, match="marginal"):
-        start_from_heat_maps(FlatHead(_shape()), {"heat.out": 17})
+        start_from_heat_maps(FlatHead(_shape()), {"heat.out": 17}, MPII_16)
 
 
 def test_flat_head_upsamples_a_coarse_grid_to_stride_eight() -> None:

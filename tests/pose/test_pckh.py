@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dpcore.errors import BadInput
 from dpcore.pose.pckh import PckhState, example_scores, head_size_of_box
-from dpcore.pose.skeleton import UNSCORED
+from dpcore.pose.skeleton import MPII_16
 
 
 def random_people(count: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -143,7 +143,7 @@ def test_an_example_s_own_score_is_its_share_of_scored_joints_and_never_leaves_z
     predicted[1] = np.nan
     visible = np.zeros((3, 16), dtype=bool)
     visible[:2, [0, 1, 2, 3]] = True
-    visible[:, sorted(UNSCORED)] = True
+    visible[:, ~MPII_16.scored] = True
     scores = example_scores(predicted, truth, visible, np.array([10.0, 10.0, 10.0]))
     np.testing.assert_allclose(scores, [0.75, 0.0, 0.0])
     np.testing.assert_allclose(example_scores(truth, truth, visible, np.array([np.nan, 0.0, -1.0])), 0.0)

@@ -12,7 +12,7 @@ from dpcore.config import EvaluationConfig, Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
 from dpcore.model.network import build_network, codec_of
 from dpcore.pose.codec import SimCCCodec
-from dpcore.pose.skeleton import FLIP_PAIRS
+from dpcore.pose.skeleton import MPII_16
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.evaluator import flip_averaged, logits_of, predict
 from dpcore.train.inputs import InputBuilder
@@ -23,7 +23,7 @@ Make = Callable[..., TrialConfig]
 
 def partner_of(joint: int) -> int:
     """The joint that takes a joint's place on a mirrored person."""
-    return next((pair[1 - pair.index(joint)] for pair in FLIP_PAIRS if joint in pair), joint)
+    return MPII_16.mirrored[joint]
 
 
 def mirrored_points(points: Tensor, width_px: int) -> Tensor:
@@ -37,7 +37,7 @@ def test_a_network_that_is_right_on_both_images_is_not_moved_by_a_bin(width_px: 
     points = torch.rand((3, 16, 2), generator=torch.Generator().manual_seed(5)) * torch.tensor([width_px - 1.0, 63.0])
     upright = tuple(one.log() for one in codec.encode(points))
     turned = tuple(one.log() for one in codec.encode(mirrored_points(points, width_px)))
-    found = flip_averaged(upright, turned)  # type: ignore[arg-type]
+    found = flip_averaged(upright, turned, MPII_16)  # type: ignore[arg-type]
     for averaged, alone in zip(found, upright, strict=True):
         torch.testing.assert_close(averaged.exp(), alone.exp(), atol=1e-6, rtol=1e-5)
 
@@ -45,14 +45,14 @@ def test_a_network_that_is_right_on_both_images_is_not_moved_by_a_bin(width_px: 
 def test_probabilities_are_averaged_and_not_logits() -> None:
     upright = torch.log(torch.tensor([[[0.9, 0.05, 0.05]] * 16]))
     mirrored = 7.3 + torch.log(torch.tensor([[[0.2, 0.3, 0.5]] * 16]))
-    x, y = flip_averaged((upright, upright), (mirrored, mirrored))
+    x, y = flip_averaged((upright, upright), (mirrored, mirrored), MPII_16)
     torch.testing.assert_close(x.exp()[0, 3], torch.tensor([0.7, 0.175, 0.125]))
     torch.testing.assert_close(y.exp()[0, 3], torch.tensor([0.55, 0.175, 0.275]))
 
 
 def test_a_nan_stays_a_nan() -> None:
     lost = torch.full((1, 16, 4), torch.nan)
-    assert bool(torch.isnan(flip_averaged((lost, lost), (lost, lost))[0]).all())
+    assert bool(torch.isnan(flip_averaged((lost, lost), (lost, lost), MPII_16)[0]).all())
 
 
 def builder_of(config: TrialConfig, places: Places, freeze: str) -> tuple[nn.Module, InputBuilder]:
@@ -69,11 +69,12 @@ def test_what_is_said_of_mirrored_pictures_is_mirrored(train_places: Places, mak
     assert turned is not None
     seen, mirror = next(logits_of(tail, upright)), next(logits_of(tail, turned))
     swapped = [partner_of(joint) for joint in range(16)]
-    (there_x, there_y), (back_x, back_y) = flip_averaged(seen, mirror), flip_averaged(mirror, seen)
+    (there_x, there_y), (back_x, back_y) = flip_averaged(seen, mirror, MPII_16), flip_averaged(mirror, seen, MPII_16)
     torch.testing.assert_close(there_x, back_x[:, swapped].flip(-1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(there_y, back_y[:, swapped], atol=1e-5, rtol=1e-5)
     codec = codec_of(config.model)
-    assert float((predict(tail, upright, codec, mirrored=turned) - predict(tail, upright, codec)).abs().max()) > 0.1
+    flipped, plain = (predict(tail, upright, codec, skeleton=MPII_16, mirrored=one) for one in (turned, None))
+    assert float((flipped - plain).abs().max()) > 0.1
     rows = np.arange(2)
     pixels = dataset.images(rows)[:, :, ::-1]
     assert not np.array_equal(pixels, dataset.images(rows))

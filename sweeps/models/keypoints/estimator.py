@@ -18,7 +18,6 @@ from dpcore.config import RuntimeFlags
 from dpcore.data.crops import CropBox
 from dpcore.errors import BadInput
 from dpcore.model.network import codec_of
-from dpcore.pose.skeleton import BONES, MPII_16
 from dpcore.train.evaluator import predict_with_confidence
 from dpcore.train.inputs import device_of
 from dpcore.train.saved import SavedModel, load_model
@@ -97,12 +96,12 @@ class PoseEstimator:
     @property
     def joints(self) -> tuple[str, ...]:
         """K names, in the order of the keypoints."""
-        return MPII_16
+        return self.saved.skeleton.joints
 
     @property
     def lines(self) -> tuple[tuple[int, int], ...]:
         """Pairs of joints to draw a line between."""
-        return BONES
+        return self.saved.skeleton.line_places
 
     @property
     def input_px(self) -> tuple[int, int]:
@@ -124,7 +123,7 @@ class PoseEstimator:
         given, codec = _Crops(crops), codec_of(self.saved.config.model)
         inputs = ImageInputs(given, None, self.device)
         mirrored = ImageInputs(Mirrored(given), None, self.device) if self.saved.config.evaluation.flip else None
-        points, scores = predict_with_confidence(self.saved.network, inputs, codec, mirrored=mirrored)
+        points, scores = predict_with_confidence(self.saved.network, inputs, codec, skeleton=self.saved.skeleton, mirrored=mirrored)
         if not bool(torch.isfinite(points).all()):
             raise BadInput("the model gives keypoints that are no numbers: its training diverged; take another one")
         return Keypoints(points=points.numpy().astype(np.float64), scores=scores.numpy().astype(np.float64))

@@ -86,9 +86,9 @@ def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
 def test_what_a_model_spent_whose_claim_was_cut_off_is_not_known(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saved = SimpleNamespace(network=None, config=None, meta={"epsilon_spent": 0.4971})
+    saved = SimpleNamespace(network=None, config=None, skeleton=None, meta={"epsilon_spent": 0.4971})
     monkeypatch.setattr(evaluation, "load_model", lambda folder: saved)
-    public = SimpleNamespace(manifest=SimpleNamespace(protected=False))
+    public = SimpleNamespace(manifest=SimpleNamespace(protected=False), as_skeleton=lambda skeleton: None)
     monkeypatch.setattr(evaluation, "open_dataset", lambda name, places: public)
     monkeypatch.setattr(evaluation, "_score", lambda *given: None)
     places = Places(data_dir=tmp_path, cache_dir=tmp_path)

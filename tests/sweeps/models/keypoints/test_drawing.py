@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpcore.pose.skeleton import BONES, MPII_16
+from dpcore.pose.skeleton import MPII_16
 from sweeps.models.keypoints.drawing import LEFT, MIDDLE, RIGHT, draw_people, side_of
 
 POINTS = np.array([[20.0 + 25 * (index % 4), 20.0 + 25 * (index // 4)] for index in range(16)])
@@ -19,9 +19,9 @@ def test_a_joints_name_says_its_side(joint: str, side: str) -> None:
 
 def test_left_right_and_middle_joints_have_their_colours_and_the_picture_stays() -> None:
     picture = Image.new("RGB", (120, 120), (60, 90, 60))
-    drawn = draw_people(picture, [(POINTS, np.full(16, 0.9))], joints=MPII_16, lines=BONES)
+    drawn = draw_people(picture, [(POINTS, np.full(16, 0.9))], joints=MPII_16.joints, lines=MPII_16.line_places)
     for joint, colour in (("r_ankle", RIGHT), ("l_wrist", LEFT), ("pelvis", MIDDLE)):
-        x, y = POINTS[MPII_16.index(joint)].astype(int).tolist()
+        x, y = POINTS[MPII_16.index[joint]].astype(int).tolist()
         assert drawn.getpixel((x, y)) == colour
     assert picture.getcolors() == [(120 * 120, (60, 90, 60))]
 
@@ -36,6 +36,6 @@ def test_an_unsure_joint_is_hollow_and_a_joint_beyond_the_picture_does_no_harm()
     points[3] = [-500.0, 9000.0]
     scores = np.full(16, 0.9)
     scores[10] = 0.1
-    drawn = draw_people(picture, [(points, scores)], joints=MPII_16, lines=())
+    drawn = draw_people(picture, [(points, scores)], joints=MPII_16.joints, lines=())
     x, y = points[10].astype(int).tolist()
     assert drawn.getpixel((x, y)) == (60, 90, 60)

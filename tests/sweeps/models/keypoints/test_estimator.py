@@ -33,7 +33,7 @@ def evaluated(model: Path, dataset: ShardSet, places: Places, evaluation: Evalua
     split = saved.network.split("none")
     builder = InputBuilder.for_split(split, model=saved.config.model, places=places, device=torch.device("cpu"))
     inputs, mirrored = builder.scored(dataset, evaluation)
-    return predict(split.tail, inputs, codec_of(saved.config.model), mirrored=mirrored).numpy()
+    return predict(split.tail, inputs, codec_of(saved.config.model), skeleton=saved.skeleton, mirrored=mirrored).numpy()
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -55,7 +55,7 @@ def coco_file(photos: Path, folder: Path) -> Path:
     people = [("a.png", [20, 10, 60, 70]), ("a.png", [25.5, 15, 50, 71]), ("more/b.jpg", [3, 5, 80, 160])]
     document = {
         "images": [{"id": index, "file_name": name} for index, name in enumerate(("a.png", "more/b.jpg"), start=40)],
-        "categories": [{"id": 1, "name": "person", "keypoints": list(COCO_17)}],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(COCO_17.joints)}],
         "annotations": [
             {"id": row, "image_id": 40 if name == "a.png" else 41, "category_id": 1, "bbox": box, "keypoints": points}
             for row, (name, box) in enumerate(people)
