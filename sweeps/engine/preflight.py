@@ -40,14 +40,14 @@ DRAWS_CHECKED = 64
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
     """What a sweep must know of its private dataset: whom to charge, and whether they are people to protect; and whom to charge for scores
-    where validation is private. `ledger_url`: which their dataset names. `look_alikes`: what a person should look at, for their
+    where validation is private. `ledger_url`: which their dataset names. `notes`: what a person should look at, for their
     terminal alone."""
 
     cohort: str
     protected: bool
     validation_cohort: str | None = None
     ledger_url: str | None = None
-    look_alikes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         cohort=private.members.cohort,
         protected=private.manifest.protected or validation.manifest.protected,
         validation_cohort=validation.members.cohort if validated else None,
-        look_alikes=_look_alikes({data.public: public, data.validation: validation}, {data.private: private}, places),
+        notes=_look_alikes({data.public: public, data.validation: validation}, {data.private: private}, places),
     )
 
 
@@ -182,15 +182,25 @@ def _look_alikes(public: Mapping[str, ShardSet], private: Mapping[str, ShardSet]
 
 def describe_for_plan(spec: SweepSpec) -> DatasetFacts:
     """`describe_dataset`, but embedded data that nobody has used yet are not generated for a plan: what they are is known, and
-    without a ledger nothing stands against them."""
+    without a ledger nothing stands against them. A plan whose private dataset is not on this machine is made all the same: its price
+    follows from the space. A note says what it could not check."""
     from dpcore.data.catalog import dataset_folder
     from dpcore.data.synthetic import EMBEDDED
 
     data = any_config(spec).data
     names = (data.in_private_place, data.public, data.validation)
     is_unused = all(name in EMBEDDED and not dataset_folder(name, spec.places).exists() for name in names)
-    fits = spec.space.sweep.validation == "public" and not _ledger_is_there(spec)
-    return DatasetFacts(cohort="", protected=False) if is_unused and fits else describe_dataset(spec)
+    is_public = spec.space.sweep.validation == "public"
+    if is_unused and is_public and not _ledger_is_there(spec):
+        return DatasetFacts(cohort="", protected=False)
+    missing = [name for name in dict.fromkeys(names) if name not in EMBEDDED and not dataset_folder(name, spec.places).exists()]
+    if data.in_private_place not in missing or not is_public:
+        return describe_dataset(spec)
+    note = (
+        f"plan without its data: {', '.join(missing)} not in {spec.places.data_dir} (`dpsweep data import` makes them). Not checked: "
+        "roles, sizes, whether the people are protected, and what they were charged before"
+    )
+    return DatasetFacts(cohort="", protected=False, notes=(note,))
 
 
 def any_config(spec: SweepSpec) -> TrialConfig:
@@ -228,7 +238,7 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> CheckedSweep:
     if (spec.sweep_dir / SPEC_FILE).exists() or is_published(spec):
         raise Refused(f"sweep {spec.name} exists in {spec.storage}; go on with `dpsweep resume {spec.name}`, or give another --name")
     facts = around.dataset(spec)
-    for line in facts.look_alikes:
+    for line in facts.notes:
         around.say(f"dpsweep: {line}")
     if facts.protected and spec.space.references.ceiling not in (False, "non_private"):
         raise Refused(

@@ -26,7 +26,7 @@ def plan_text(spec: SweepSpec, plan: SweepPlan) -> str:
         spending = group.spending
         noise = ["–", "–", "–", "0"]
         if spending is not None:
-            noise = [number(spending.sampling_prob), number(spending.noise_multiplier), str(spending.steps), number(group.price)]
+            noise = [_number_of_q(spending.sampling_prob), number(spending.noise_multiplier), str(spending.steps), number(group.price)]
         elif group.spendings:
             noise = [_range(group.spendings, name) for name in ("sampling_prob", "noise_multiplier", "steps")] + ["–"]
         rows.append([f"{group.epsilon:g}", "", f"{group.trials:g}", str(group.reruns), str(group.control), *noise])
@@ -43,7 +43,13 @@ def plan_text(spec: SweepSpec, plan: SweepPlan) -> str:
 
 def _range(spendings: Sequence[Spending], name: str) -> str:
     values = [float(getattr(one, name)) for one in spendings]
-    return f"{number(min(values))} to {number(max(values))}"
+    shown = _number_of_q if name == "sampling_prob" else number
+    return f"{shown(min(values))} to {shown(max(values))}"
+
+
+def _number_of_q(sampling_prob: float) -> str:
+    """Three digits of a q that may be far below 1: 32 of 22,246 is 0.00144."""
+    return f"{sampling_prob:.3f}" if sampling_prob >= 0.1 else f"{sampling_prob:.3g}"
 
 
 def _price_row(price: RegimePrice, plan: SweepPlan) -> list[str]:

@@ -17,7 +17,7 @@ from dpcore.data.shards import open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
 from dpcore.errors import BadInput, Refused
 from sweeps.engine.driver import plan_of
-from sweeps.engine.preflight import describe_dataset
+from sweeps.engine.preflight import describe_dataset, describe_for_plan
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.totals import views_text
 from sweeps.records.cohort_ledger import bind_ledger
@@ -49,6 +49,31 @@ def validation_set(spec: SweepSpec, tmp_path: Path, *, size_px: int = 64, visibl
     out = spec.places.data_dir / "validation"
     size = {"height_px": size_px, "width_px": size_px}
     import_hrnet(tmp_path / "a.json", tmp_path / "images", out, name="validation", role="PUBLIC", protected=False, one_based=False, **size)
+
+
+def elsewhere(spec: SweepSpec, **sections: Any) -> SweepSpec:
+    """The sweep, on datasets that are not on this machine."""
+    data = {**DOCUMENT["trial"]["data"], "private": "mpii/train", "public": "coco/train", "validation": "mpii/val"}
+    return spec.model_copy(update={"space": space(trial={"data": data}, **sections)})
+
+
+def test_a_plan_is_made_without_its_data_and_says_what_it_could_not_check(spec: SweepSpec, tmp_path: Path) -> None:
+    asked = elsewhere(spec)
+    (note,) = describe_for_plan(asked).notes
+    assert f"mpii/train, coco/train, mpii/val not in {asked.places.data_dir}" in note
+    assert "whether the people are protected, and what they were charged before" in note
+    with pytest.raises(BadInput, match="mpii/train"):
+        describe_dataset(asked)
+    scored = {"validation": "private", "validation_epsilon": 1.0, "validation_units": 30}
+    with pytest.raises(BadInput, match="mpii/train"):
+        describe_for_plan(elsewhere(spec, sweep=scored))
+
+
+def test_a_plan_looks_at_a_private_dataset_that_is_there(spec: SweepSpec, tmp_path: Path) -> None:
+    asked = elsewhere(spec)
+    synth(asked.places.data_dir / "mpii/train", "private", count=3, seed=2, role="PRIVATE", name="train")
+    with pytest.raises(BadInput, match="coco/train"):
+        describe_for_plan(asked)
 
 
 def test_validation_data_with_head_sizes_are_planned(spec: SweepSpec, tmp_path: Path) -> None:
@@ -123,7 +148,7 @@ def test_look_alikes_are_said_once_a_dataset_by_the_names_that_the_space_has(pla
     stages = {"public_view": {"until": "converged"}, "private": {"steps": 3, "expected_batch_size": 4}}
     search = {"method": {"choice": ["dpsgd"]}, "clip_norm": {"float": [0.1, 1.0]}}
     checked = space(trial={"data": data, "stages": stages}, search=search)
-    said = describe_dataset(SweepSpec(name="s", space=checked, places=places, storage=tmp_path / "storage")).look_alikes
+    said = describe_dataset(SweepSpec(name="s", space=checked, places=places, storage=tmp_path / "storage")).notes
     assert len(said) == 1
     assert said[0].startswith("1 pictures of open/train look like pictures of clinic/train")
 
