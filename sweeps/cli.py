@@ -16,7 +16,16 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from dpcore.errors import DpsweepError
-from sweeps.commands import audit_command, calculators, cluster_commands, datasets, model_commands, sweep_commands, trial_commands
+from sweeps.commands import (
+    audit_command,
+    calculators,
+    cluster_commands,
+    datasets,
+    model_commands,
+    sweep_commands,
+    trial_commands,
+    weights_command,
+)
 
 Execute = Callable[[argparse.Namespace], int]
 
@@ -62,6 +71,7 @@ def build_parser(*, address: str | None = None) -> argparse.ArgumentParser:
     audit_command.add_parsers(commands)
     calculators.add_parsers(commands)
     datasets.add_parsers(commands)
+    weights_command.add_parsers(commands)
     cluster_commands.add_parsers(commands, parse_remote=parse_remote)
     return parser
 

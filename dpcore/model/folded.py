@@ -1,85 +1,34 @@
-"""Public networks whose BatchNorm is folded away: weights in an npz, topology in a JSON file.
+"""Public networks whose BatchNorm is folded away: weights in an npz, topology in a JSON file (docs/folded-format.md).
 
-One generic executor for any chain of conv, dwconv, add and upsample2x_bilinear, in the padding of TensorFlow
-("SAME"). MoveNet Lightning and EfficientNet-Lite0 are the first two. Nothing here unpickles: `numpy.load` is called
-with `allow_pickle=False`.
+One executor for any plain convolutional network. MoveNet and EfficientNet-Lite0 are the first; `dpcore.weights` makes such files.
+Nothing here unpickles: `numpy.load` is called with `allow_pickle=False`.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpcore.config import ModelConfig, Part, Places, parse_config
+from dpcore.config import ModelConfig, Places, parse_config
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.built import BuiltBackbone
+from dpcore.model.topology import INPUT, Layer, Topology, read_topology
 
 FOLDED_STRIDE_PX = 8
 """The common grid of all feature maps. At 192 px it is 24x24: a finer one costs four times the bytes of every cached
 feature and, on LSPET, no score (measured at stride 8)."""
 
-
-class Layer(Part):
-    """One line of a topology file."""
-
-    name: str
-    op: Literal["conv", "dwconv", "add", "upsample2x_bilinear"]
-    inputs: tuple[str, ...]
-    shape: tuple[int, ...] | None = None
-    stride: int = 1
-    act: Literal["relu", "relu6"] | None = None
-
-
-class Topology(Part):
-    """A folded network: its layers in order, and the affine map from [-1, 1] inputs to its own input scale."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    model: str
-    input: str
-    layers: tuple[Layer, ...]
-
-    def input_affine(self) -> tuple[float, float]:
-        """(scale, shift) such that `scale * t + shift` is this network's input for a pixel `t = x / 127.5 - 1`.
-
-        Raises:
-            BadInput: the input line is neither `x/a-b` nor `(x-a)/b`.
-        """
-        number = r"([0-9]+(?:\.[0-9]+)?)"
-        if match := re.search(rf"x/{number}-{number}", self.input):
-            divisor, shift = float(match[1]), -float(match[2])
-        elif match := re.search(rf"\(x-{number}\)/{number}", self.input):
-            divisor, shift = float(match[2]), -float(match[1]) / float(match[2])
-        else:
-            raise BadInput(f"{self.model}: input scaling {self.input!r} is not understood; expected x/a-b or (x-a)/b")
-        return 127.5 / divisor, 127.5 / divisor + shift
-
-    def needed_for(self, feature_layers: Sequence[str]) -> Topology:
-        """The topology without the layers that no wanted feature depends on.
-
-        Raises:
-            BadInput: a wanted layer does not exist.
-        """
-        by_name = {layer.name: layer for layer in self.layers}
-        unknown = [name for name in feature_layers if name not in by_name]
-        if unknown:
-            raise BadInput(f"model.feature_layers: {self.model} has no layer {', '.join(unknown)}; it has {', '.join(by_name)}")
-        wanted, open_names = set(), list(feature_layers)
-        while open_names:
-            name = open_names.pop()
-            if name in wanted or name == "input":
-                continue
-            wanted.add(name)
-            open_names.extend(by_name[name].inputs)
-        return self.model_copy(update={"layers": tuple(layer for layer in self.layers if layer.name in wanted)})
+ARCHIVE_ENDINGS = ("_fp16.npz", "_fp32.npz")
+"""Of the file with the weights, by preference."""
 
 
 class FoldedFeatures(nn.Module):
@@ -92,61 +41,157 @@ class FoldedFeatures(nn.Module):
         super().__init__()
         self.topology = topology.needed_for(feature_layers)
         self.feature_layers = tuple(feature_layers)
-        self.scale, self.shift = topology.input_affine()
         self.convolutions = nn.ModuleDict({_key(layer.name): _convolution(layer) for layer in self.topology.layers if layer.shape})
 
     def channels(self) -> dict[str, int]:
         """Channels of each feature layer, in the order of the concatenation."""
-        known = {"input": 3}
-        for layer in self.topology.layers:
-            known[layer.name] = layer.shape[0] if layer.shape else known[layer.inputs[0]]
+        known = self.topology.channels()
         return {name: known[name] for name in self.feature_layers}
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = {"input": images * self.scale + self.shift}
-        for layer in self.topology.layers:
-            maps[layer.name] = self._run(layer, [maps[name] for name in layer.inputs])
+        maps = self.maps(images)
         grid = (images.shape[2] // FOLDED_STRIDE_PX, images.shape[3] // FOLDED_STRIDE_PX)
         return torch.cat([_on_grid(maps[name], grid) for name in self.feature_layers], dim=1)
 
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """The feature layers' maps as the network computes them, each on its own grid."""
+        maps = {INPUT: _scaled(images, self.topology)}
+        for layer in self.topology.layers:
+            maps[layer.name] = self._run(layer, [maps[name] for name in layer.inputs])
+        return {name: maps[name] for name in self.feature_layers}
+
     def _run(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
-        if layer.op == "add":
-            result = inputs[0] + inputs[1]
-        elif layer.op == "upsample2x_bilinear":
-            result = functional.interpolate(inputs[0], scale_factor=2.0, mode="bilinear", align_corners=False)
+        if layer.shape is None:
+            result = _OPERATIONS[layer.op](layer, inputs)
+        elif layer.op == "deconv":
+            result = _cropped(self.convolutions[_key(layer.name)](inputs[0]), layer)
         else:
-            kernel = layer.shape[-1] if layer.shape else 1
-            result = self.convolutions[_key(layer.name)](_pad_same(inputs[0], kernel, layer.stride))
-        return _ACTIVATIONS[layer.act](result)
+            result = self.convolutions[_key(layer.name)](_padded(inputs[0], layer, layer.shape[2:]))
+        return _ACTIVATIONS[layer.act](result) if layer.slope is None else functional.leaky_relu(result, layer.slope)
+
+
+def _scaled(images: Tensor, topology: Topology) -> Tensor:
+    """Pixels in [-1, 1] as the network wants them."""
+    if topology.input_scale is None:
+        scale, shift = topology.input_affine()
+        return images * scale + shift
+    mean, std = (torch.tensor(v, dtype=images.dtype, device=images.device)[:, None, None] for v in _mean_and_std(topology))
+    ordered = images if topology.input_scale.order == "RGB" else images.flip(1)
+    return ((ordered + 1) * 127.5 - mean) / std
+
+
+def _mean_and_std(topology: Topology) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    assert topology.input_scale is not None  # of version 2
+    return topology.input_scale.mean, topology.input_scale.std
 
 
 def _unchanged(maps: Tensor) -> Tensor:
     return maps
 
 
-_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {None: _unchanged, "relu": functional.relu, "relu6": functional.relu6}
+_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: _unchanged,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": functional.hardsigmoid,
+    "hard_swish": functional.hardswish,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+}
+
+
+def _sum(_: Layer, inputs: list[Tensor]) -> Tensor:
+    result = inputs[0]
+    for other in inputs[1:]:
+        result = result + other
+    return result
+
+
+def _product(_: Layer, inputs: list[Tensor]) -> Tensor:
+    result = inputs[0]
+    for other in inputs[1:]:
+        result = result * other
+    return result
+
+
+def _max_pool(layer: Layer, inputs: list[Tensor]) -> Tensor:
+    kernel = layer.kernel or (1, 1)
+    return functional.max_pool2d(_padded(inputs[0], layer, kernel, value=-torch.inf), kernel, stride=layer.stride)
+
+
+def _average_pool(layer: Layer, inputs: list[Tensor]) -> Tensor:
+    """The mean over the window, of the cells inside the map alone unless `count_pads`."""
+    kernel = layer.kernel or (1, 1)
+    result = functional.avg_pool2d(_padded(inputs[0], layer, kernel), kernel, stride=layer.stride)
+    if layer.count_pads:
+        return result
+    inside = _padded(torch.ones_like(inputs[0][:1, :1]), layer, kernel)
+    return result / functional.avg_pool2d(inside, kernel, stride=layer.stride)
+
+
+def _upsample(mode: str) -> Callable[[Layer, list[Tensor]], Tensor]:
+    def upsample(layer: Layer, inputs: list[Tensor]) -> Tensor:
+        align = None if mode == "nearest" else False
+        return functional.interpolate(inputs[0], scale_factor=float(layer.factor or 2), mode=mode, align_corners=align)
+
+    return upsample
+
+
+_OPERATIONS: dict[str, Callable[[Layer, list[Tensor]], Tensor]] = {
+    "add": _sum,
+    "mul": _product,
+    "concat": lambda _, inputs: torch.cat(inputs, dim=1),
+    "maxpool": _max_pool,
+    "avgpool": _average_pool,
+    "global_avgpool": lambda _, inputs: inputs[0].mean(dim=(2, 3), keepdim=True),
+    "upsample2x_bilinear": _upsample("bilinear"),
+    "upsample_bilinear": _upsample("bilinear"),
+    "upsample_nearest": _upsample("nearest"),
+    "act": lambda _, inputs: inputs[0],
+}
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "_")
+    """A name for a module: no dot, and none that a ModuleDict uses itself."""
+    key = name.replace(".", "_")
+    return f"{key}_" if hasattr(nn.ModuleDict, key) or key == "training" else key
 
 
-def _convolution(layer: Layer) -> nn.Conv2d:
-    shape = layer.shape or ()
-    if len(shape) != 4 or shape[2] != shape[3]:
-        raise BadInput(f"layer {layer.name}: expected the shape (out, in, k, k) of a square kernel, given {shape}")
-    outputs, inputs_per_group, kernel, _ = shape
-    groups = outputs if layer.op == "dwconv" else 1
-    return nn.Conv2d(inputs_per_group * groups, outputs, kernel, stride=layer.stride, groups=groups)
+def _convolution(layer: Layer) -> nn.Module:
+    first, second, height, width = layer.shape or ()
+    if layer.op == "deconv":
+        return nn.ConvTranspose2d(
+            first,
+            second * layer.groups,
+            (height, width),
+            stride=layer.stride,
+            groups=layer.groups,
+            dilation=layer.dilation,
+            output_padding=layer.output_pads or 0,
+        )
+    groups = first if layer.op == "dwconv" else layer.groups
+    return nn.Conv2d(second * groups, first, (height, width), stride=layer.stride, groups=groups, dilation=layer.dilation)
 
 
-def _pad_same(maps: Tensor, kernel: int, stride: int) -> Tensor:
-    """Zeros around `maps` as TensorFlow's SAME has them: the odd one right and below."""
-    pads = []
-    for size in (maps.shape[3], maps.shape[2]):
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        pads += [total // 2, total - total // 2]
-    return functional.pad(maps, pads) if any(pads) else maps
+def _padded(maps: Tensor, layer: Layer, kernel: Sequence[int], *, value: float = 0.0) -> Tensor:
+    """`value` around `maps`: as `pads` say, else as TensorFlow's SAME does: the odd one right and below."""
+    if layer.pads is not None:
+        top, left, bottom, right = layer.pads
+        pads = [left, right, top, bottom]
+    else:
+        pads = []
+        for size, cells in ((maps.shape[3], kernel[1]), (maps.shape[2], kernel[0])):
+            reach = (cells - 1) * layer.dilation + 1
+            total = max((-(-size // layer.stride) - 1) * layer.stride + reach - size, 0)
+            pads += [total // 2, total - total // 2]
+    return functional.pad(maps, pads, value=value) if any(pads) else maps
+
+
+def _cropped(maps: Tensor, layer: Layer) -> Tensor:
+    top, left, bottom, right = layer.pads or (0, 0, 0, 0)
+    return maps[:, :, top : maps.shape[2] - bottom, left : maps.shape[3] - right]
 
 
 def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -155,38 +200,51 @@ def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size=grid, mode="bilinear", align_corners=False)
 
 
-def read_topology(weights: Path) -> Topology:
-    """The topology beside `<weights>_fp16.npz`: `<weights>_layers.json`, or the same without the stem's last word
-    (`efficientnet_lite0_imagenet` has `efficientnet_lite0_layers.json`).
-
-    Raises:
-        BadInput: there is no such file. Corrupt: it is not a topology.
-    """
-    shorter = weights.name.rsplit("_", 1)[0]
-    candidates = [weights.with_name(f"{stem}_layers.json") for stem in dict.fromkeys((weights.name, shorter))]
-    for path in candidates:
-        if path.is_file():
-            try:
-                document: Any = json.loads(path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
-                raise Corrupt(f"{path} is not JSON: {error}; fetch the network again") from error
-            return parse_config(Topology, document, where=path.name)
-    raise BadInput(f"model.weights: no topology found; expected {' or '.join(map(str, candidates))}")
-
-
 def load_folded(weights: Path, feature_layers: Sequence[str]) -> FoldedFeatures:
-    """A folded network from `<weights>_fp16.npz` and its topology, in float32.
+    """A folded network from `<weights>_fp16.npz` or `<weights>_fp32.npz` and its topology, in float32.
 
     Raises:
         BadInput: a file or a layer is missing. Corrupt: a tensor is missing or has another shape.
     """
     topology = read_topology(weights)
-    archive_path = weights.with_name(f"{weights.name}_fp16.npz")
-    if not archive_path.is_file():
-        raise BadInput(f"model.weights: {archive_path} is not there; give folder/stem below the data directory, without _fp16.npz")
+    path = archive_path(weights)
+    return features_of(topology, read_tensors(path), feature_layers, where=str(path))
+
+
+def archive_path(weights: Path) -> Path:
+    """The file with the weights of `weights`, which has no ending.
+
+    Raises:
+        BadInput: there is none.
+    """
+    found = [path for path in (weights.with_name(weights.name + ending) for ending in ARCHIVE_ENDINGS) if path.is_file()]
+    if not found:
+        first = weights.with_name(weights.name + ARCHIVE_ENDINGS[0])
+        raise BadInput(f"model.weights: {first} is not there; give folder/stem below the data directory, without _fp16.npz")
+    return found[0]
+
+
+def read_tensors(archive: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an archive.
+
+    Raises:
+        Corrupt: it is no whole npz of plain arrays.
+    """
+    try:
+        with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays}
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise Corrupt(f"{archive} is damaged: {error}; make or fetch it again") from error
+
+
+def features_of(topology: Topology, tensors: Mapping[str, Any], feature_layers: Sequence[str], *, where: str) -> FoldedFeatures:
+    """A folded network from its tensors `NAME.weight` and `NAME.bias`.
+
+    Raises:
+        BadInput: a layer is missing. Corrupt: a tensor is missing or has another shape.
+    """
     features = FoldedFeatures(topology, feature_layers)
-    with np.load(archive_path, allow_pickle=False) as archive:
-        features.load_state_dict(_state_of(features.topology, archive, archive_path))
+    features.load_state_dict(_state_of(features.topology, tensors, where))
     return features
 
 
@@ -209,22 +267,22 @@ def build_folded(config: ModelConfig, places: Places | None, document: Mapping[s
         stride_px=FOLDED_STRIDE_PX,
         ready=frozenset({"early"}),
         layers=layers,
-        document=features.topology.model_dump(mode="json"),
+        document=features.topology.document(),
     )
 
 
-def _state_of(topology: Topology, archive: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _state_of(topology: Topology, archive: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     """The tensors of the convolutions; a layer whose bias the archive leaves out has bias 0."""
-    state = {}
+    state, channels = {}, topology.channels()
     for layer in topology.layers:
         if layer.shape is None:
             continue
-        for kind, shape in (("weight", layer.shape), ("bias", layer.shape[:1])):
+        for kind, shape in (("weight", layer.shape), ("bias", (channels[layer.name],))):
             name = f"{layer.name}.{kind}"
             if name not in archive and kind == "weight":
-                raise Corrupt(f"{path}: tensor {name} is missing; fetch the network again")
+                raise Corrupt(f"{where}: tensor {name} is missing; fetch the network again")
             values = np.asarray(archive[name] if name in archive else np.zeros(shape), dtype=np.float32)
             if values.shape != tuple(shape):
-                raise Corrupt(f"{path}: tensor {name} has shape {values.shape}, the topology says {tuple(shape)}")
+                raise Corrupt(f"{where}: tensor {name} has shape {values.shape}, the topology says {tuple(shape)}")
             state[f"convolutions.{_key(layer.name)}.{kind}"] = torch.from_numpy(values)
     return state

@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from dpcore.config import ModelConfig, Places
 from dpcore.errors import BadInput, Corrupt
-from dpcore.model.folded import FoldedFeatures, Topology, load_folded, read_topology
+from dpcore.model.folded import FoldedFeatures, load_folded
 from dpcore.model.network import build_network
+from dpcore.model.topology import Topology, read_topology
 
 MOVENET_LAYERS = ("b2.add", "b5.add", "b12.add", "fpn4.pw", "heat.out", "fpn8.pw", "center.out")
 
