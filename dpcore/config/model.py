@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dpcore.config.networks import BACKBONES, HEADS
+from dpcore.config.freezing import Freeze, policy_of
+from dpcore.config.networks import HEADS, TIMM, TIMM_WEIGHTS, Backbone, backbone_traits, checked_backbone
 from dpcore.config.parsing import Part
 
 
 class ModelConfig(Part):
-    """The network. `freeze` names what stays fixed after public pretraining: `backbone` trains the head alone,
-    `early` also the last block, `none` everything."""
+    """The network. `freeze` says what trains after public pretraining: the head alone (`backbone`), also the last block (`early`),
+    everything (`none`), or what a policy or a rule names (`dpcore.config.freezing`)."""
 
-    backbone: Annotated[str, AfterValidator(BACKBONES.checked)] = "small"
-    weights: str | None = Field(default=None, description="folded network: folder/stem below the data directory, without _fp16.npz")
-    feature_layers: tuple[str, ...] = Field(default=(), description="folded network: maps that are resized and concatenated")
+    ADDED: ClassVar[frozenset[str]] = frozenset({"weights_left_out", "batch_norm"})
+
+    backbone: Annotated[str, AfterValidator(checked_backbone)] = "small"
+    weights: str | None = Field(
+        default=None,
+        description="below the data directory. folded: folder/stem, without _fp16.npz; networks from elsewhere: a file, or timm for timm's",
+    )
+    weights_left_out: tuple[str, ...] = Field(default=(), description="patterns of tensors in the file that the network has no place for")
+    feature_layers: tuple[str, ...] = Field(default=(), description="folded network and timm: maps that are resized and concatenated")
+    batch_norm: Literal["fold", "group_norm", "frozen"] = Field(
+        default="fold", description="networks from elsewhere: into the layer before it, GroupNorm in its place, or fixed statistics"
+    )
     head: Annotated[str, AfterValidator(HEADS.checked)] = "marginal"
     head_start: Literal["random", "heatmap"] = "random"
-    freeze: Literal["none", "early", "backbone"] = "early"
+    freeze: Freeze = "early"
     input_height_px: int = Field(default=64, ge=16)
     input_width_px: int = Field(default=64, ge=16)
     marginal_sharpness: float = Field(default=1.0, gt=0, description="β of the marginal head's (1/β)·log-mean-exp(β·)")
@@ -28,13 +38,35 @@ class ModelConfig(Part):
 
     @model_validator(mode="after")
     def _settings_fit_backbone_and_head(self) -> Self:
-        backbone, name = BACKBONES.get(self.backbone), self.backbone
-        if backbone.takes_weights and (self.weights is None or not self.feature_layers):
-            raise ValueError(f"model.backbone {name} needs model.weights and model.feature_layers")
-        if not backbone.takes_weights and (self.weights is not None or self.feature_layers or self.head_start != "random"):
-            raise ValueError("model.weights, model.feature_layers and model.head_start belong to model.backbone folded")
+        backbone, name = backbone_traits(self.backbone), self.backbone
+        problem = self._foreign_problem(backbone) if backbone.is_foreign else self._own_problem(backbone)
+        if problem is not None:
+            raise ValueError(problem)
         if not HEADS.get(self.head).has_sharpness and self.marginal_sharpness != 1.0:
             raise ValueError("model.marginal_sharpness belongs to model.head marginal")
-        if not backbone.has_late and self.freeze == "early":
-            raise ValueError(f"model.freeze early needs a last block to train, backbone {name} has none; give backbone or none")
+        if policy_of(self.freeze).last_stage and not backbone.is_foreign and not backbone.has_late:
+            raise ValueError(f"model.freeze {self.freeze} needs a last block to train, backbone {name} has none; give backbone or none")
         return self
+
+    def _own_problem(self, backbone: Backbone) -> str | None:
+        if backbone.takes_weights and (self.weights is None or not self.feature_layers):
+            return f"model.backbone {self.backbone} needs model.weights and model.feature_layers"
+        if not backbone.takes_weights and (self.weights is not None or self.feature_layers or self.head_start != "random"):
+            return "model.weights, model.feature_layers and model.head_start belong to model.backbone folded"
+        if self.batch_norm != "fold" or self.weights_left_out:
+            return "model.batch_norm and model.weights_left_out belong to model.backbone timm:NAME and module:FUNCTION"
+        return None
+
+    def _foreign_problem(self, backbone: Backbone) -> str | None:
+        if self.weights == TIMM_WEIGHTS and backbone != TIMM:
+            return f"model.weights {TIMM_WEIGHTS} belongs to model.backbone timm:NAME; give a .safetensors or .pth file"
+        if self.weights is None and self.weights_left_out:
+            return "model.weights_left_out needs model.weights"
+        if self.feature_layers and not backbone.has_layers:
+            return f"model.feature_layers: backbone {self.backbone} gives its maps itself; leave it out"
+        return "model.head_start heatmap belongs to model.backbone folded" if self.head_start != "random" else None
+
+    @property
+    def starts_at_random(self) -> bool:
+        """Whether public weights and the public stage are left out, whatever they say."""
+        return policy_of(self.freeze).random_start

@@ -6,7 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
+from dpcore.config.parsing import UNKNOWN_NAME
 from dpcore.config.registry import Table
+
+TIMM_WEIGHTS = "timm"
+"""As `model.weights`: what timm itself has for the network."""
+
+
+def _nothing_wrong(_backbone: str) -> str | None:
+    return None
+
+
+def _wrong_with_timm(backbone: str) -> str | None:
+    return None if backbone.partition(":")[2] else "backbone timm: name a network of timm, as in timm:tiny_vit_5m_224"
+
+
+def _wrong_with_own(backbone: str) -> str | None:
+    module, _, function = backbone.partition(":")
+    if all(part.isidentifier() for part in [*module.split("."), function]):
+        return None
+    return f"backbone {backbone}: expected module:FUNCTION in Python's names, as in my_network:build"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +40,18 @@ class Backbone:
             function. The document is that of a saved model; then no other file may be read.
         has_late: whether it has a last block of its own, so that `freeze: early` means something.
         takes_weights: whether it is read from `model.weights` and gives `model.feature_layers`.
+        is_foreign: whether it is a network from elsewhere: `model.batch_norm` applies, weights are optional, and its parts are its own.
+        has_layers: of a foreign one, whether it gives `model.feature_layers`.
+        checks_name: what is wrong with what stands around the colon of its name, None where nothing is.
     """
 
     name: str
     builder: str | Callable[[Any, Any, Any], Any]
     has_late: bool = False
     takes_weights: bool = False
+    is_foreign: bool = False
+    has_layers: bool = False
+    checks_name: Callable[[str], str | None] = _nothing_wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +77,38 @@ BACKBONES = Table(
         Backbone(name="folded", builder="dpcore.model.folded:build_folded", takes_weights=True),
     ),
 )
+
+TIMM = Backbone(
+    name="timm", builder="dpcore.model.outside.timm_backbone:build_timm", is_foreign=True, has_layers=True, checks_name=_wrong_with_timm
+)
+OWN = Backbone(name="module:FUNCTION", builder="dpcore.model.outside.own_backbone:build_own", is_foreign=True, checks_name=_wrong_with_own)
+
+
+def backbone_traits(backbone: str) -> Backbone:
+    """What `model.backbone` names: an entry of the table, `timm:NAME`, or `module:FUNCTION`.
+
+    Raises:
+        BadInput: none of these.
+    """
+    first, colon, _ = backbone.partition(":")
+    if not colon:
+        return BACKBONES.get(backbone)
+    return TIMM if first == TIMM.name else OWN
+
+
+def checked_backbone(backbone: str) -> str:
+    """`backbone`, if it can be one; for pydantic's validators. Whether timm or a module has it shows when it is built.
+
+    Raises:
+        PydanticCustomError: it can't.
+    """
+    if ":" not in backbone:
+        return BACKBONES.checked(backbone)
+    problem = backbone_traits(backbone).checks_name(backbone)
+    if problem is not None:
+        raise PydanticCustomError(UNKNOWN_NAME, "{problem}", {"problem": problem})
+    return backbone
+
 
 HEADS = Table(
     "head",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dpcore.config.data import AugmentationConfig
+from dpcore.config.freezing import Freeze, FreezeRule, policy_of
 from dpcore.config.parsing import Part
 
 
@@ -16,8 +17,16 @@ class PublicStage(Part):
     steps: int = Field(default=0, ge=0)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
-    freeze: Literal["none", "early", "backbone"] = "none"
+    freeze: Freeze = "none"
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @field_validator("freeze")
+    @classmethod
+    def _trains_what_is_there(cls, freeze: str | FreezeRule) -> str | FreezeRule:
+        policy = policy_of(freeze)
+        if policy.lora is not None or policy.random_start:
+            raise ValueError("lora and scratch belong to model.freeze: a stage trains what the network has")
+        return freeze
 
 
 class PublicViewStage(Part):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from dpcore.config import ModelConfig, Places
+from dpcore.config.freezing import FreezeRule, policy_of
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.backbones import initialise
 from dpcore.model.built import BuiltBackbone, build_backbone
-from dpcore.model.freezing import PARTS, Freeze, freeze_module, frozen_parts
+from dpcore.model.freezing import HEAD, freeze_module, names_from, stem_length, trained_names
 from dpcore.model.head import HeadShape, MarginalHead, build_head
 from dpcore.model.head_start import start_from_heat_maps
+from dpcore.model.low_rank import LowRank, add_low_rank
+from dpcore.model.safety.in_place import Chain
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.skeleton import MPII_16, Skeleton
 
@@ -24,39 +27,50 @@ from dpcore.pose.skeleton import MPII_16, Skeleton
 @dataclass(frozen=True)
 class SplitNetwork:
     """One network seen as two: `stem` fixed, in evaluation mode, without gradients; `tail` trains. They share their
-    tensors with the network they came from. `stem_is_empty` where nothing is frozen: features are then the images."""
+    tensors with the network they came from. `stem_is_empty` where nothing is frozen: features are then the images. `code` names what of it
+    is not dpsweep's."""
 
     stem: nn.Module
     tail: nn.Module
     stem_is_empty: bool
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 class PoseNetwork(nn.Module):
     """Images (B,3,H,W) in [-1, 1] to logits over x bins (B,K,Wx) and y bins (B,K,Wy)."""
 
-    def __init__(self, parts: Mapping[str, nn.Module], *, document: Mapping[str, Any] | None = None) -> None:
-        """From its parts; `document`: what a saved model must hold of the backbone."""
+    def __init__(self, parts: Mapping[str, nn.Module], *, backbone: BuiltBackbone) -> None:
+        """From its parts, those of `backbone` and a head."""
         super().__init__()
-        self.document = document
-        self.parts = nn.ModuleDict({name: parts[name] for name in PARTS if name in parts})
+        self.document = backbone.document
+        self.code = backbone.code
+        self.says = backbone.says
+        self._unused = backbone.unused
+        self._last_layer = backbone.last_layer
+        self._out_of_place = backbone.out_of_place
+        self.parts = nn.ModuleDict(dict(parts))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = images
-        for part in self.parts.values():
-            outputs = part(outputs)
-        return outputs  # type: ignore[return-value]  # the last part is a head, whose output is the pair
+        logits: tuple[Tensor, Tensor] = self._chain(list(self.parts.values()))(images)
+        return logits
 
-    def split(self, freeze: Freeze) -> SplitNetwork:
+    def split(self, freeze: str | FreezeRule) -> SplitNetwork:
         """The network as stem and tail under a freezing policy; sets which parameters require gradients.
 
         Raises:
             BadInput: the policy means nothing for this network.
         """
-        frozen = frozen_parts(freeze, tuple(self.parts))
-        stem = nn.Sequential(*(self.parts[name] for name in frozen))
-        tail = nn.Sequential(*(part for name, part in self.parts.items() if name not in frozen))
-        tail.requires_grad_(True).train()
-        return SplitNetwork(stem=freeze_module(stem), tail=tail, stem_is_empty=not frozen)
+        parts = dict(self.parts.items())
+        trained = trained_names(parts, freeze, unused=self._unused, last_layer=self._last_layer)
+        modules, length = list(parts.values()), stem_length(parts, trained)
+        stem, tail = freeze_module(self._chain(modules[:length])), self._chain(modules[length:])
+        for name, part in list(parts.items())[length:]:
+            for parameter_name, parameter in part.named_parameters(name):
+                parameter.requires_grad_(parameter_name in trained)
+        return SplitNetwork(stem=stem, tail=tail.train(), stem_is_empty=length == 0, code=self.code)
+
+    def _chain(self, modules: list[nn.Module]) -> Chain:
+        return Chain(modules, out_of_place=self._out_of_place)
 
 
 def codec_of(config: ModelConfig) -> SimCCCodec:
@@ -75,17 +89,33 @@ def build_network(config: ModelConfig, places: Places, *, generator: torch.Gener
     Raises:
         BadInput: weights, layers or sizes do not fit. Corrupt: the stored network is damaged.
     """
-    built = build_backbone(config, places)
+    with _drawn_from(generator):
+        built = build_backbone(config, places)
     network = assemble_network(config, built, skeleton=skeleton)
     for name, part in network.parts.items():
         if name not in built.ready:
             initialise(part, generator)
-    head = network.parts["head"]
+    for module in network.modules():
+        if isinstance(module, LowRank):
+            module.draw_weights(generator)
+    head = network.parts[HEAD]
     if config.head_start == "heatmap":
         start_from_heat_maps(head, built.layers, skeleton)
     elif isinstance(head, MarginalHead):
         head.start_interpolating()
     return network
+
+
+@contextmanager
+def _drawn_from(generator: torch.Generator) -> Iterator[None]:
+    """Inside, torch's own generator is seeded as `generator` was, so that a network which draws its weights as it is made draws the same
+    ones from the same seed. Afterwards it is where it was, and `generator` has not moved."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(generator.initial_seed())
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
 
 
 def assemble_network(config: ModelConfig, built: BuiltBackbone, *, skeleton: Skeleton = MPII_16) -> PoseNetwork:
@@ -111,7 +141,12 @@ def assemble_network(config: ModelConfig, built: BuiltBackbone, *, skeleton: Ske
         joints=skeleton.count,
         sharpness=config.marginal_sharpness,
     )
-    return PoseNetwork({**built.parts, "head": build_head(config.head, shape)}, document=built.document)
+    policy, parts = policy_of(config.freeze), dict(built.parts)
+    if policy.lora is not None:
+        names = [f"{part}.{name}" for part, module in parts.items() for name, _ in module.named_parameters()]
+        wanted = frozenset(names if policy.first_layer is None else names_from(names, policy.first_layer))
+        add_low_rank(parts, policy.lora, wanted=wanted.__contains__)
+    return PoseNetwork({**parts, HEAD: build_head(config.head, shape)}, backbone=built)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:

@@ -6,6 +6,7 @@ page cache. Its rounding (3 decimal digits) is far below the noise of any privat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,11 +35,17 @@ class Stem:
     device: torch.device
 
     @classmethod
-    def of(cls, module: nn.Module, *, model: ModelConfig, device: torch.device) -> Stem:
-        """Names `module` by its structure in the model's config and by its weights."""
+    def of(cls, module: nn.Module, *, model: ModelConfig, device: torch.device, code: Mapping[str, str] | None = None) -> Stem:
+        """Names `module` by its structure in the model's config, by its weights, and by what of its code is not dpsweep's."""
         structure = model.model_dump(mode="json", include=_STEM_FIELDS)
         weights = weights_digest(module.state_dict())
-        document = {"structure": structure, "parts": len(list(module.children())), "weights": weights, "device": device.type}
+        document = {
+            **({"code": dict(code)} if code else {}),
+            "structure": structure,
+            "parts": len(list(module.children())),
+            "weights": weights,
+            "device": device.type,
+        }
         return cls(module=module.to(device), name=digest_of(document), device=device)
 
 

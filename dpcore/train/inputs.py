@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +14,7 @@ from dpcore.data.shards import ShardSet
 from dpcore.data.views import StoredViews
 from dpcore.errors import Unavailable
 from dpcore.model.network import SplitNetwork
+from dpcore.privacy.per_example import Batch
 from dpcore.train.features import Stem, cached_features
 from dpcore.train.sources import CropSource, Examples, ImageInputs, Inputs, LabelledViews, Labels, Mirrored, Records
 
@@ -37,13 +40,14 @@ class InputBuilder:
     stem: Stem | None
     places: Places
     device: torch.device
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def for_split(cls, split: SplitNetwork, *, model: ModelConfig, places: Places, device: torch.device) -> InputBuilder:
         """For the tail of `split`, which must be in its final weights below the tail; moves both to the device."""
         split.tail.to(device)
-        stem = None if split.stem_is_empty else Stem.of(split.stem, model=model, device=device)
-        return cls(stem=stem, places=places, device=device)
+        stem = None if split.stem_is_empty else Stem.of(split.stem, model=model, code=split.code, device=device)
+        return cls(stem=stem, places=places, device=device, code=split.code)
 
     def of_dataset(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Inputs:
         """The dataset's own pixels."""
@@ -84,3 +88,10 @@ class InputBuilder:
 def labels_of(dataset: ShardSet) -> Labels:
     """The labels of a dataset."""
     return Labels(dataset.keypoints, dataset.visible, dataset.manifest.height_px, dataset.manifest.width_px, dataset.skeleton)
+
+
+def public_batch(builder: InputBuilder, public: ShardSet, count: int) -> Batch:
+    """The first `count` examples of a PUBLIC dataset that show a joint, or fewer where it has fewer; no cache is made for them."""
+    rows = np.flatnonzero(public.visible.any(axis=1))[:count]
+    inputs = ImageInputs(public, None if builder.stem is None else builder.stem.module, builder.device)
+    return Examples(inputs, labels_of(public), NO_AUGMENTATION, builder.device).batch(rows, None)

@@ -23,9 +23,15 @@ EXACT_FLAGS = {"report_every_steps", "checkpoint_every_steps", "largest_rank"}
 """The flags that a replay may change. Any other flag, also a future one, makes it another run."""
 
 
-def replay_document(config: TrialConfig, runtime: RuntimeFlags, data_digests: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that a bit-exact repetition must share, by part, so that a message can name a difference."""
+def replay_document(
+    config: TrialConfig, runtime: RuntimeFlags, data_digests: Mapping[str, str], code: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything that a bit-exact repetition must share, by part, so that a message can name a difference.
+
+    `code`: versions or digests of the network's code where it is not dpsweep's own.
+    """
     return {
+        **({"code": dict(sorted(code.items()))} if code else {}),
         "config": config.fingerprint(),
         "data": dict(sorted(data_digests.items())),
         "mechanism": MECHANISM_VERSION,

@@ -22,12 +22,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpcore.config import Places, PublicStage, PublicViewStage, RuntimeFlags, TrialConfig, digest_of
+from dpcore.config.freezing import FreezeRule
+from dpcore.config.parsing import identity_of
 from dpcore.data.catalog import HELD_OUT_FRAC
 from dpcore.data.folders import cached_folder
 from dpcore.data.shards import ShardSet
 from dpcore.durable import write_json
 from dpcore.errors import BadInput
-from dpcore.model.freezing import Freeze
 from dpcore.model.network import PoseNetwork, build_network, codec_of, load_weights, weights_digest
 from dpcore.privacy.randomness import Indices, PublicStreams
 from dpcore.train.inputs import InputBuilder, device_of
@@ -36,7 +37,7 @@ from dpcore.train.sources import CropSource, Examples, LabelledViews
 
 STAGES_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
-_HELD_BY_THE_START = {"freeze", "weights", "head_start"}
+_HELD_BY_THE_START = {"freeze", "weights", "weights_left_out", "head_start"}
 """Fields of the model that do not affect a stage's result beyond the digest of its starting weights."""
 
 
@@ -45,7 +46,7 @@ class _Stage:
     """What one stage trains, on which examples."""
 
     name: str
-    freeze: Freeze
+    freeze: str | FreezeRule
     settings: PublicStage | PublicViewStage
     examples: Callable[[InputBuilder], Examples]
 
@@ -73,7 +74,7 @@ def public_network(config: TrialConfig, public: ShardSet, *, places: Places, run
     settings = config.stages.public
     generator = PublicStreams(config.seed).torch_generator("initialisation")
     network = build_network(config.model, places, generator=generator, skeleton=public.skeleton)
-    if settings.steps == 0:
+    if settings.steps == 0 or config.model.starts_at_random:
         return network
     stage = _Stage(
         name="public",
@@ -131,7 +132,7 @@ def _after_view_stage(
         examples=lambda builder: builder.view_examples(views, config.augmentation),
     )
     documents = {"view": settings.model_dump(mode="json"), "augmentation": config.augmentation.model_dump(mode="json")}
-    inputs = {"stage": "public_view", "settings": documents, "freeze": config.model.freeze, **_contents(views)}
+    inputs = {"stage": "public_view", "settings": documents, "freeze": identity_of(config.model)["freeze"], **_contents(views)}
 
     def train() -> FitOutcome:
         fit = _fit(network, stage, config, places=places, runtime=runtime)
@@ -179,7 +180,8 @@ def _key(config: TrialConfig, network: PoseNetwork, inputs: dict[str, Any], runt
     document = {
         "version": STAGES_VERSION,
         "start": weights_digest(network.state_dict()),
-        "model": config.model.model_dump(mode="json", exclude=_HELD_BY_THE_START),
+        "model": {name: value for name, value in identity_of(config.model).items() if name not in _HELD_BY_THE_START},
+        **({"code": dict(network.code)} if network.code else {}),
         "seed": config.seed,
         "rounding": rounding_of(runtime),
         **inputs,

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig, digest_of
+from dpcore.config.parsing import identity_of
 from dpcore.data.folders import cached_folder
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
@@ -114,7 +115,8 @@ def _key(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builde
     document = {
         "mechanism": MECHANISM_VERSION,
         "engine": ENGINE_VERSION,
-        "model": config.model.model_dump(mode="json"),
+        "model": identity_of(config.model),
+        **({"code": dict(builder.code)} if builder.code else {}),
         "stem": None if builder.stem is None else builder.stem.name,
         "tail": weights_digest({"tail": engine.flat_weights()}),
         "examples": {**examples, "count": config.subspace.examples, "seed": config.seed},

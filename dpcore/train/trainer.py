@@ -20,20 +20,21 @@ from torch import Tensor
 from dpcore.config import RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Diverged
-from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.model.safety.dp_safe import require_dp_safe
 from dpcore.privacy.accounting import epsilon_spent
 from dpcore.privacy.mechanism import Mechanism, needs_fitted_basis
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.plan import PrivacyPlan, Spent
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams
 from dpcore.privacy.rehearsal import StepTerms, step_terms
+from dpcore.privacy.row_check import EXAMPLES, require_right_rows
 from dpcore.privacy.sources import Randomness, Sources
 from dpcore.train.attempts import newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
 from dpcore.train.evaluator import loss_of, metrics_of, predict, unit_scores
 from dpcore.train.handout import Handout
-from dpcore.train.inputs import InputBuilder, device_of
+from dpcore.train.inputs import InputBuilder, device_of, public_batch
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
 from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
 from dpcore.train.replay import replay_document
@@ -67,6 +68,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
         NotAsPlanned: what was executed is not what the plan says.
         NotReplayable: only a new attempt can go on in the folder. OutOfMemory: only one with a smaller physical batch.
         Diverged: the released weights are no numbers any more.
+        Refused: per-example gradients of this network are not right (`dpcore.privacy.row_check`).
         Corrupt: stored bytes differ from what was written. Unavailable: the device is not there.
     """
     key, attempt, needs_key = handout.key, handout.attempt, config.traits.private_sum != "none" and not config.is_control
@@ -77,7 +79,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
     torch.set_num_threads(runtime.threads)
     prepared = _prepare(config, runtime, handout)
     starts = {"start": prepared.start_digest, "subspace": None if prepared.basis is None else prepared.basis.digest}
-    sums = {**replay_document(config, prepared.runtime, prepared.data.digests()), **starts}
+    sums = {**replay_document(config, prepared.runtime, prepared.data.digests(), prepared.network.code), **starts}
     tried = {"attempt": attempt.number, "from_step": attempt.from_step}
     identity = {**sums, **tried, "trial_id": handout.trial_id, "key": None if key is None else key.key_id()}
     streams = None
@@ -128,6 +130,8 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     size = settled_batch_size(runtime, handout.folder, probe)
     runtime = runtime.model_copy(update={"physical_batch_size": size})
     terms = step_terms(config, handout.plan)
+    if config.adds_noise:
+        require_right_rows(engine, public_batch(builder, data.public, EXAMPLES), precision=runtime.precision)
     sources = sources_of(terms.config, data=data, builder=builder) if end_of(config) else Sources()
     basis = None
     if needs_fitted_basis(config):
@@ -318,6 +322,7 @@ class _Trial:
             "pckh_10": report.metrics.get("val/pckh_10"),
             "steps": report.step,
             "seconds": None if self._prepared.data.protected else round(time.monotonic() - self._began, 3),
+            "parameters": {"trained": self._engine.parameter_count, "all": sum(p.numel() for p in self._prepared.network.parameters())},
             "weights_digest": report.weights_digest,
             "metrics": dict(report.metrics),
         }

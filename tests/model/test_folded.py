@@ -100,7 +100,7 @@ def test_folded_network_trains_its_head_and_keeps_its_backbone(tmp_path: Path, p
     split = network.split("backbone")
     assert isinstance(network.parts["early"], FoldedFeatures)
     assert {name for name, _ in split.tail.named_parameters()} == {f"0.{n}" for n, _ in network.parts["head"].named_parameters()}
-    with pytest.raises(BadInput, match="no late block"):
+    with pytest.raises(BadInput, match="no last block"):
         network.split("early")
 
 

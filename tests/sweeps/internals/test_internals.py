@@ -41,7 +41,7 @@ def test_private_names_of_other_libraries_are_imported_in_one_module_each() -> N
         for name in private_imports(path):
             found.setdefault(name.split(".")[0], set()).add(str(path.relative_to(ROOT)))
     base_class_of_batch_norms = found.pop("torch")
-    assert base_class_of_batch_norms == {"dpcore/model/dp_safe.py"}
+    assert base_class_of_batch_norms == {"dpcore/model/safety/dp_safe.py"}
     assert found == {"ray": {"sweeps/internals/ray_internals.py"}, "optuna": {"sweeps/internals/optuna_internals.py"}}
 
 

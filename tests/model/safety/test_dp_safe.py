@@ -6,15 +6,9 @@ from torch import nn
 
 from dpcore.config import ModelConfig, Places
 from dpcore.errors import Refused
-from dpcore.model.dp_safe import require_dp_safe
 from dpcore.model.freezing import freeze_module
 from dpcore.model.network import build_network
-
-
-class _BareParameter(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.zeros(3))
+from dpcore.model.safety.dp_safe import require_dp_safe
 
 
 def _stem() -> nn.Module:
@@ -43,7 +37,6 @@ def test_frozen_batch_norm_in_train_mode_is_refused() -> None:
     [
         (nn.BatchNorm2d(4), "couples examples"),
         (nn.ReLU(inplace=True), "inplace"),
-        (_BareParameter(), "no grad sampler"),
     ],
 )
 def test_trainable_layers_without_sound_per_example_gradients_are_refused(layer: nn.Module, reason: str) -> None:

@@ -5,12 +5,12 @@
 | BatchNorm in a trainable part | an example's gradient depends on its neighbours; running means are an unnoised release |
 | BatchNorm in a frozen part left in train mode | it absorbs private statistics without any gradient |
 | an in-place module | Opacus' backward hooks see overwritten tensors and crash or compute something else |
-| a parameter that Opacus has no grad sampler for | its gradient would be neither clipped nor noised |
+
+Parameters of any layer have per-example gradients (`dpcore.gradients`), and `dpcore.privacy.row_check` compares them before the first step.
 """
 
 from __future__ import annotations
 
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,14 +20,13 @@ from dpcore.errors import Refused
 def require_dp_safe(stem: nn.Module, tail: nn.Module) -> None:
     """Checks a network split into its frozen `stem` and its trainable `tail`.
 
-    *Guarantees*: after it returns, every trainable parameter has a per-example gradient, and no module keeps a
-    statistic of the batches that pass through it.
+    *Guarantees*: after it returns, no module keeps a statistic of the batches that pass through it.
 
     Raises:
         Refused: one line for each module that breaks the above, with what to do.
     """
     lines = [*_batch_statistics(stem, "frozen"), *_batch_statistics(tail, "trainable"), *_trained_stem(stem)]
-    lines += [*_in_place(tail), *_without_grad_sampler(tail)]
+    lines += _in_place(tail)
     if lines:
         raise Refused("this network cannot train under differential privacy:\n" + "\n".join(lines))
 
@@ -53,14 +52,4 @@ def _in_place(part: nn.Module) -> list[str]:
         f"{name}: {type(module).__name__}(inplace=True) overwrites what the gradient hooks read; set inplace=False"
         for name, module in part.named_modules()
         if getattr(module, "inplace", False)
-    ]
-
-
-def _without_grad_sampler(part: nn.Module) -> list[str]:
-    return [
-        f"{name or '(root)'}.{parameter_name}: Opacus has no grad sampler for parameters of {type(module).__name__}; "
-        "build the layer from Linear, Conv2d, GroupNorm, LayerNorm or Embedding, or register a sampler"
-        for name, module in part.named_modules()
-        for parameter_name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad and not isinstance(module, _BatchNorm) and type(module) not in GradSampleModule.GRAD_SAMPLERS
     ]

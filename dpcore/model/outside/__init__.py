@@ -1,0 +1,1 @@
+"""Networks from elsewhere: timm's, and a user's own."""

@@ -1,0 +1,114 @@
+"""A network whose rows are wrong does not begin its first private step."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpcore.errors import Refused
+from dpcore.gradients.hooked import HookedRows
+from dpcore.privacy.per_example import Batch, GradientEngine
+from dpcore.privacy.row_check import require_right_rows, row_errors
+
+
+def loss(module: nn.Module, batch: Batch) -> Tensor:
+    outputs: Tensor = module(batch.inputs).flatten(1).pow(2).sum(1)
+    return outputs
+
+
+def batch_of(*shape: int, count: int = 3) -> Batch:
+    inputs = torch.randn(count, *shape, generator=torch.Generator().manual_seed(4))
+    return Batch(inputs, torch.zeros(count, 16, 2), torch.ones(count, 16, dtype=torch.bool))
+
+
+class BesideItsLayer(nn.Module):
+    """Uses one weight in its layer and once more beside it, where no hook sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.mix(x) + functional.linear(x * 2, self.mix.weight)
+        return outputs
+
+
+class Coupled(nn.Module):
+    """Centres by the mean of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.mix(x)
+        return outputs - 0.5 * outputs.mean(0)
+
+
+class BehindAZero(nn.Module):
+    """A wrong weight whose gradient is hidden by a gain that starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.gain = BesideItsLayer(), nn.GroupNorm(1, 6)
+        nn.init.zeros_(self.gain.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.gain(self.inner(x)) + x
+        return outputs
+
+
+def hooked_without_proof(module: nn.Module) -> GradientEngine:
+    """An engine that takes the hooks' rows as they are."""
+    engine = GradientEngine(module, loss)
+    engine._way = ("hooked", HookedRows(engine._trained))
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "name"),
+    [
+        (BesideItsLayer(), (6,), "mix.weight"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")), (3, 8, 8), "0.weight"),
+        (BehindAZero(), (6,), "inner.mix.weight"),
+    ],
+)
+def test_wrong_rows_are_refused_with_the_parameter_and_its_error(module: nn.Module, shape: tuple[int, ...], name: str) -> None:
+    unproven = hooked_without_proof(module)
+    with pytest.raises(Refused, match=rf"{re.escape(name)} \(\d\.?\d*"):
+        require_right_rows(unproven, batch_of(*shape), precision="fp32")
+    unproven.close()
+    require_right_rows(GradientEngine(module, loss), batch_of(*shape), precision="fp32")
+
+
+def test_examples_that_lean_on_each_other_are_refused_by_the_sum() -> None:
+    """Row by row no engine can see it: alone, each example is its own mean."""
+    engine = GradientEngine(Coupled(), loss)
+    with pytest.raises(Refused, match=r"mix\.weight"):
+        require_right_rows(engine, batch_of(6), precision="fp32")
+    errors = row_errors(engine, batch_of(6))
+    assert errors.rows["mix.weight"] < 1e-5
+    assert errors.total["mix.weight"] > 0.1
+
+
+def test_right_rows_pass_and_leave_the_weights_as_they_were() -> None:
+    module = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.GroupNorm(1, 7), nn.Linear(7, 2))
+    nn.init.zeros_(module[2].weight)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    engine = GradientEngine(module, loss)
+    require_right_rows(engine, batch_of(6), precision="fp32")
+    assert all(torch.equal(before[name], p) for name, p in module.named_parameters())
+    errors = row_errors(engine, batch_of(6))
+    assert set(errors.rows) == set(before) == set(errors.total)
+    assert errors.largest < 1e-5
+
+
+def test_a_network_that_ends_in_nan_is_refused() -> None:
+    module = nn.Linear(6, 2)
+    nn.init.constant_(module.weight, float("inf"))
+    with pytest.raises(Refused, match="weight"):
+        require_right_rows(GradientEngine(module, loss), batch_of(6), precision="fp32")
