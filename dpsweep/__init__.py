@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from search_spaces.loader import load_space
     from sweeps.api.calculators import epsilon, score
     from sweeps.api.ledgers import LedgerReading, read_ledger
-    from sweeps.api.models import predict
+    from sweeps.api.models import Exported, export, predict
     from sweeps.api.results import Results, WrittenReport, best, read_results, report
     from sweeps.api.specs import SweepOptions, new_spec
     from sweeps.api.sweep import Plan, cancel, plan, resume, run, status
@@ -47,7 +47,7 @@ _NAMES_IN = {
     "search_spaces.loader": ("load_space",),
     "sweeps.api.calculators": ("epsilon", "score"),
     "sweeps.api.ledgers": ("LedgerReading", "read_ledger"),
-    "sweeps.api.models": ("predict",),
+    "sweeps.api.models": ("Exported", "export", "predict"),
     "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
     "sweeps.api.sweep": ("Plan", "cancel", "plan", "resume", "run", "status"),
@@ -69,6 +69,7 @@ __all__ = [
     "DiskFull",
     "Diverged",
     "DpsweepError",
+    "Exported",
     "Ledger",
     "LedgerReading",
     "ModelClaim",
@@ -90,6 +91,7 @@ __all__ = [
     "claim",
     "epsilon",
     "evaluate",
+    "export",
     "import_movenet",
     "list_weights",
     "load_space",

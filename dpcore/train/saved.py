@@ -2,7 +2,7 @@
 
 model/model.safetensors   every weight of the network
 model/model.json          the config, what the backbone is built again from (a folded one: its topology), the skeleton, and what is known of
-                          the result
+                          the result; `sweeps.models.claims` adds a copy of the claim
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that take a trained model out into the world: `predict`."""
+"""Commands that take a trained model out into the world: `predict` and `export`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRESS_EVERY_S = 5.0
 
 
 def add_parsers(commands: Any) -> None:
-    """Declares `predict`."""
+    """Declares `predict` and `export`."""
     predict = commands.add_parser("predict", help="read keypoints off pictures with a trained model", description=predict_command.__doc__)
     predict.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     predict.add_argument("pictures", metavar="PICTURE", nargs="+", help="a file, a folder, or a pattern such as 'photos/*.jpg'")
@@ -39,6 +39,15 @@ def add_parsers(commands: Any) -> None:
     predict.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
     arguments.add_registry(predict)
     predict.set_defaults(execute=predict_command)
+
+    export = commands.add_parser(
+        "export", help="write a model as a folder that stands alone, or as ONNX", description=export_command.__doc__
+    )
+    export.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    export.add_argument("--out", metavar="DIR", type=Path, default=None, help="new folder: weights, document, claim and model card")
+    export.add_argument("--onnx", metavar="FILE", type=Path, default=None, help="new ONNX file, checked against torch (extra: onnx)")
+    arguments.add_registry(export)
+    export.set_defaults(execute=export_command)
 
 
 def predict_command(args: argparse.Namespace) -> int:
@@ -71,6 +80,20 @@ def predict_command(args: argparse.Namespace) -> int:
     left_out = "".join(f"; left out: {count} {reason}" for reason, count in found.left_out.items())
     written = "".join(f"; written: {place}" for place in (args.out, args.draw) if place is not None)
     print(f"dpsweep: {len(found.people)} {people} on {found.pictures} {pictures}{left_out}{written}", file=sys.stderr)
+    return 0
+
+
+def export_command(args: argparse.Namespace) -> int:
+    """Writes a model with its claim, price and scores, and nothing of its data: a folder of safetensors, JSON and a model card, or an ONNX
+    file whose keypoints were held against torch's."""
+    from sweeps.api.models import export
+
+    found = export(args.model, out=args.out, onnx=args.onnx, storage=args.storage, tracking_uri=args.tracking_uri)
+    print(found.made.text())
+    if found.check is not None:
+        print(f"written: {found.onnx} ({found.check.text()})")
+    if found.folder is not None:
+        print(f"written: {found.folder}; `dpsweep predict {found.folder} PICTURE...` uses it")
     return 0
 
 

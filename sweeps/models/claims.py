@@ -1,9 +1,10 @@
 """claim.json: what a model that leaves promises, what choosing its settings cost, and how good it is, beside its weights.
 
-    model/model.safetensors  model/model.json  model/claim.json
+    model/model.safetensors  model/model.json  model/claim.json  model/README.md
 
-The file names the weights that it speaks of. Weights without it promise nothing that anybody could check, and weights beside
-another one's claim are refused.
+The file names the weights that it speaks of. A copy stands in model.json, and in the header of the weights that leave
+(`sweeps.models.exporting`), so that a claim which was cut off or altered is noticed. Weights without it promise nothing that anybody could
+check, and weights beside another one's claim are refused. A claim is not signed: who changes every copy alike is not found out.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import Part, parse_config
-from dpcore.durable import read_json, replace_file
-from dpcore.errors import BadInput, Corrupt
+from dpcore.durable import read_json, replace_file, write_json
+from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.privacy.claim import PrivacyClaim
+from dpcore.train.header import read_header
+from sweeps.models.model_card import CARD_FILE, render_card
 from sweeps.records.export import Price
 
 if TYPE_CHECKING:
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
 
 CLAIM_FILE = "claim.json"
-MODEL_FOLDER, DOCUMENT_FILE = "model", "model.json"
+MODEL_FOLDER, DOCUMENT_FILE, WEIGHTS_FILE = "model", "model.json", "model.safetensors"
+CLAIM_KEY = "claim"
+"""Of the copies in model.json and in the header of the weights."""
 
 
 class ModelClaim(Part):
@@ -49,6 +54,15 @@ class ModelClaim(Part):
             "paragraph": one.paragraph(),
         }
 
+    def check_may_leave(self, what: str) -> None:
+        """Refuses what may not leave: a run without privacy on protected people, whose weights show them.
+
+        Raises:
+            Refused: it is one.
+        """
+        if self.claim.no_guarantee is not None and not self.claim.stand_in:
+            raise Refused(f"{what}: {self.claim.no_guarantee} The people are protected, so it is neither exported nor registered")
+
     def text(self) -> str:
         """For a person who signs it."""
         scores = ", ".join(f"{name} {100 * value:.2f} %" for name, value in self.scores.items() if value is not None)
@@ -66,7 +80,8 @@ def price_of(spec: SweepSpec, results: SweepResults) -> Price:
 
 
 def save_claim(folder: Path, claim: PrivacyClaim, price: Price) -> ModelClaim:
-    """Writes claim.json into a model's folder (or the `model/` in it), for the weights and scores that lie there.
+    """Writes claim.json and the model card into a model's folder (or the `model/` in it), for the weights and scores that lie there,
+    and a copy of the claim into model.json.
 
     Raises:
         BadInput: no model is there.
@@ -76,7 +91,10 @@ def save_claim(folder: Path, claim: PrivacyClaim, price: Price) -> ModelClaim:
     meta = document["meta"]
     scores = {name: meta.get(name) for name in ("pckh_50", "pckh_10")}
     made = ModelClaim(claim=claim, price=price, scores=scores, weights_digest=document["weights_digest"])
+    card = render_card(document, claim=claim, price=price, scores=scores, weights=found / WEIGHTS_FILE)
+    write_json(found / DOCUMENT_FILE, {**document, CLAIM_KEY: made.model_dump(mode="json")})
     replace_file(found / CLAIM_FILE, (made.model_dump_json(indent=1) + "\n").encode())
+    replace_file(found / CARD_FILE, card.encode())
     return made
 
 
@@ -84,13 +102,13 @@ def load_claim(path: Path) -> ModelClaim:
     """The claim of the model in a folder, a trial's folder, or a claim.json by itself.
 
     Raises:
-        BadInput: no model there, or its claim was cut off. Corrupt: the claim does not read, or speaks of other weights.
+        BadInput: no model there, or its claim was cut off. Corrupt: the claim does not read, was altered, or speaks of other weights.
     """
     file = path if path.is_file() else _model_in(path) / CLAIM_FILE
     if not file.is_file():
         raise BadInput(
             f"{file.parent}: the model has no {CLAIM_FILE}: its claim was cut off (or its sweep has not come to its end, which writes it), "
-            "and nothing is known of what it promises; bring the file back from where the model came from"
+            f"and {_left_of_claim(file.parent)}; bring the file back from where the model came from"
         )
     try:
         made = parse_config(ModelClaim, json.loads(file.read_bytes()))
@@ -99,7 +117,31 @@ def load_claim(path: Path) -> ModelClaim:
     document = file.parent / DOCUMENT_FILE
     if document.is_file() and read_json(document)["weights_digest"] != made.weights_digest:
         raise Corrupt(f"{file} speaks of other weights than those beside it; bring it back from where the model came from")
+    altered = [where for where, copy in _copies(file.parent).items() if copy != made.model_dump(mode="json")]
+    if altered:
+        raise Corrupt(f"{file} and its copy in {altered[0]} differ: one was altered; bring both back from where the model came from")
     return made
+
+
+def _copies(folder: Path) -> dict[str, Any]:
+    """File name → the copy of the claim that travels in it."""
+    found: dict[str, Any] = {}
+    if (folder / DOCUMENT_FILE).is_file():
+        found[DOCUMENT_FILE] = read_json(folder / DOCUMENT_FILE).get(CLAIM_KEY)
+    if (folder / WEIGHTS_FILE).is_file():
+        text = read_header(folder / WEIGHTS_FILE).texts.get(CLAIM_KEY)
+        found[WEIGHTS_FILE] = None if text is None else json.loads(text)
+    return {name: copy for name, copy in found.items() if copy is not None}
+
+
+def _left_of_claim(folder: Path) -> str:
+    """What copies still say of a claim whose file is gone."""
+    for name, copy in _copies(folder).items():
+        try:
+            return f"a copy in {name} says: {parse_config(ModelClaim, copy).claim.headline()}"
+        except ValueError as error:
+            return f"the copy in {name} does not read ({error})"
+    return "nothing is known of what it promises"
 
 
 def warning_about(folder: Path) -> str | None:

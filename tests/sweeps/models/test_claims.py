@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import fake_trials
 import pytest
 import spaces
+import torch
+from safetensors.torch import save_file
 
 from dpcore.config import Places
-from dpcore.errors import BadInput, Corrupt
+from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.privacy.claim import PrivacyClaim, claim_of
 from sweeps.cli import main
 from sweeps.models import evaluation
@@ -34,8 +36,10 @@ def claim() -> PrivacyClaim:
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "out" / "model"
     folder.mkdir(parents=True)
-    meta = {"pckh_50": 0.4137, "pckh_10": 0.0719}
-    (folder / "model.json").write_text(json.dumps({"weights_digest": "0f3a9c1d22e4b577", "meta": meta}))
+    meta = {"pckh_50": 0.4137, "pckh_10": 0.0719, "trial_id": "e0.5-003"}
+    config = spaces.space().trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.137}).model_dump(mode="json")
+    (folder / "model.json").write_text(json.dumps({"config": config, "weights_digest": "0f3a9c1d22e4b577", "meta": meta}))
+    save_file({"w": torch.zeros(3, 7), "b": torch.zeros(5)}, folder / "model.safetensors")
     return folder
 
 
@@ -76,6 +80,66 @@ def test_a_claim_of_other_weights_or_half_a_claim_is_refused(model: Path) -> Non
     with pytest.raises(Corrupt, match="other weights"):
         load_claim(model)
     assert "other weights" in str(warning_about(model))
+
+
+def test_an_altered_claim_is_noticed_by_its_copies(model: Path) -> None:
+    save_claim(model, claim(), PRICE)
+    file = model / CLAIM_FILE
+    document = json.loads(file.read_text())
+    document["claim"]["epsilon"] /= 10
+    file.write_text(json.dumps(document))
+    with pytest.raises(Corrupt, match=r"its copy in model\.json differ: one was altered"):
+        load_claim(model)
+    assert "altered" in str(warning_about(model))
+
+
+def test_a_claim_that_was_cut_off_is_said_with_what_its_copy_says(model: Path) -> None:
+    made = save_claim(model, claim(), PRICE)
+    (model / CLAIM_FILE).unlink()
+    with pytest.raises(BadInput, match="its claim was cut off") as cut_off:
+        load_claim(model)
+    assert made.claim.headline() in str(cut_off.value)
+
+
+def test_a_claim_saved_again_replaces_its_copies(model: Path) -> None:
+    save_claim(model, claim(), UNKNOWN)
+    made = save_claim(model, claim(), PRICE)
+    assert load_claim(model) == made
+    assert json.loads((model / "model.json").read_text())["claim"]["price"]["epsilon"] == 7.3719
+
+
+def test_a_claim_of_an_earlier_version_has_no_copy_and_is_read(model: Path) -> None:
+    before = (model / "model.json").read_text()
+    made = save_claim(model, claim(), PRICE)
+    (model / "model.json").write_text(before)
+    assert load_claim(model) == made
+
+
+def test_the_card_says_claim_price_scores_data_and_how_to_load(model: Path) -> None:
+    made = save_claim(model, claim(), PRICE)
+    card = (model / "README.md").read_text(encoding="utf-8")
+    for words in (
+        made.claim.headline(),
+        made.claim.paragraph(),
+        PRICE.text,
+        "41.37 %",
+        "`synthetic/private`",
+        "26 parameters",
+        "64 × 64 px",
+    ):
+        assert words in card
+    assert "The private data are protected" in card
+    assert "What the public views show was not measured." in card
+    assert "dpsweep predict ." in card
+
+
+def test_a_run_without_privacy_on_protected_people_may_not_leave(model: Path) -> None:
+    made = save_claim(model, claim(), PRICE)
+    made.check_may_leave("m")
+    infinite = claim().model_copy(update={"epsilon": None, "no_guarantee": "its ε is infinite."})
+    with pytest.raises(Refused, match="neither exported nor registered"):
+        made.model_copy(update={"claim": infinite}).check_may_leave("m")
+    made.model_copy(update={"claim": infinite.model_copy(update={"stand_in": True})}).check_may_leave("m")
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:

@@ -304,8 +304,8 @@ def test_a_model_version_is_weights_config_and_signature_found_by_its_alias(spec
     assert version.tags == {"trial_id": "e0.8-000", "epsilon": "0.8", "fingerprint": record.fingerprint, "claim": "a claim"}
     folder = Path(download_artifacts(client.get_model_version_download_uri("tried", version.version), dst_path=str(tmp_path)))
     described = Model.load(folder)
-    assert described.signature.inputs.inputs[0].shape == (-1, 3, 64, 64)
-    assert described.signature.outputs.inputs[0].shape == (-1, 16, 2)
+    assert described.signature.inputs.input_names() == ["image"]
+    assert described.signature.outputs.inputs[0].shape == (-1, 16, 3)
     assert YAML(typ="safe").load(folder / "config.yaml") == record.config.model_dump(mode="json")
     assert (load_claim(folder).claim.epsilon, load_claim(folder).price.accounting) == (0.8, "composed")
     saved = load_model(folder)
@@ -494,8 +494,12 @@ def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, 
     assert (version.version, version.run_id) in {("1", runs["e0.8-000"].info.run_id), (1, runs["e0.8-000"].info.run_id)}
     assert len(client.search_model_versions("name = 'tried'")) == 1
     assert {a.path for a in client.list_artifacts(version.run_id, "model")} == {
-        f"model/{n}" for n in ("MLmodel", WEIGHTS_FILE, DOCUMENT_FILE, "config.yaml", "claim.json")
-    }
+        f"model/{n}"
+        for n in (
+            "MLmodel", WEIGHTS_FILE, DOCUMENT_FILE, "config.yaml", "claim.json", "README.md", "requirements.txt", "conda.yaml",
+            "python_env.yaml", "input_example.json", "serving_input_example.json",
+        )
+    }  # fmt: skip
     summary = runs["summary"]
     assert summary.info.status == "FINISHED"
     assert {a.path for a in client.list_artifacts(summary.info.run_id, "figures")} == {"figures/figure.png"}

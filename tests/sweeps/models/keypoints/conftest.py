@@ -3,23 +3,17 @@
 from pathlib import Path
 
 import pytest
-import spaces
 from PIL import Image
+from saved_models import save_network
 
 from dpcore.config import Places
 from dpcore.data.synthetic import draw_record
-from dpcore.model.network import build_network
-from dpcore.privacy.randomness import PublicStreams
-from dpcore.train.saved import save_model
 
 
 @pytest.fixture
 def model(places: Places, tmp_path: Path) -> Path:
-    """A network that nobody trained: its predictions are arbitrary, and equal for equal crops."""
-    config = spaces.space().trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.1})
-    network = build_network(config.model, places, generator=PublicStreams(7).torch_generator("initialisation"))
-    save_model(tmp_path / "model", network, config=config, meta={"method": config.method})
-    return tmp_path / "model"
+    """The folder of a small model with random weights."""
+    return save_network(tmp_path / "model", places)
 
 
 def synthetic_person(index: int, size_px: tuple[int, int]) -> Image.Image:
