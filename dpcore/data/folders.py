@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from dpcore.durable import OWNER_ONLY, TEMPORARY_SUFFIX, fsync_path, held, read_json, write_json
 from dpcore.errors import Corrupt, Refused
 
@@ -21,6 +23,9 @@ SUMS_NAME = "sums.json"
 """In a cache entry: the sha256 of each of its files."""
 _read_once: dict[tuple[object, ...], bool] = {}
 """Whether an entry in this state, by times and sizes of its files, has the bytes that were written."""
+
+CONTINUED_SUFFIX = f"-unfinished{TEMPORARY_SUFFIX}"
+"""Of a folder in which interrupted work goes on."""
 
 PRIVATE_MODE = 0o700
 PUBLIC_MODE = 0o755
@@ -42,15 +47,62 @@ def new_folder(target: Path, *, private: bool) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=TEMPORARY_SUFFIX, dir=target.parent))
     try:
         yield temporary
-        temporary.chmod(PRIVATE_MODE if private else PUBLIC_MODE)
-        for path in (*sorted(temporary.rglob("*")), temporary):
-            if private:
-                path.chmod(PRIVATE_MODE if path.is_dir() else OWNER_ONLY)
-            fsync_path(path)
-        _rename(temporary, target)
+        _put_in_place(temporary, target, private=private)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def continued_folder(target: Path, *, private: bool) -> Iterator[Path]:
+    """As `new_folder`, for work that takes minutes: after an interruption the next call for the same target gets the same folder.
+
+    The temporary folder has mode 0700. An error removes it, an interruption (Ctrl-C, a kill) leaves it. One process works on it at a time.
+
+    Args:
+        target: the folder to create, with its parents.
+        private: see `new_folder`.
+
+    Raises:
+        Refused: `target` exists, or another process is making it.
+    """
+    _refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}{CONTINUED_SUFFIX}"
+    temporary.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+    temporary.chmod(PRIVATE_MODE)
+    lock = temporary / ".lock"
+    with _held_alone(lock, target):
+        try:
+            yield temporary
+            lock.unlink(missing_ok=True)
+            _put_in_place(temporary, target, private=private)
+        except Exception:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _held_alone(lock: Path, target: Path) -> Iterator[None]:
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        raise Refused(f"{target}: another process is making it; wait until it is done, or give another folder") from None
+    try:
+        yield
+    finally:
+        file.release()
+
+
+def _put_in_place(temporary: Path, target: Path, *, private: bool) -> None:
+    """Puts a finished folder on disk and gives it its name."""
+    temporary.chmod(PRIVATE_MODE if private else PUBLIC_MODE)
+    for path in (*sorted(temporary.rglob("*")), temporary):
+        if private:
+            path.chmod(PRIVATE_MODE if path.is_dir() else OWNER_ONLY)
+        fsync_path(path)
+    _rename(temporary, target)
     fsync_path(target.parent)
 
 

@@ -20,6 +20,9 @@ from dpcore.errors import BadInput
 LARGEST_PX = 100_000_000
 """Pixels of the largest photograph that is read: a phone's panorama has 60 million, and one of 200 million needs 0.6 GB."""
 
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+"""Endings of pictures' names, in lower case, where a format lists no pictures."""
+
 _ORIENTATION = 0x0112
 _UPRIGHT = 1
 _TURNED = frozenset({5, 6, 7, 8})
@@ -77,6 +80,22 @@ class PhotographFolder:
         return FoundPhotograph(path=path, image_id=self._elsewhere.setdefault(path, form))
 
 
+def size_as_seen(path: Path, *, record: str) -> tuple[int, int]:
+    """Width and height of a photograph as people see it, turned by its EXIF orientation. Reads its first bytes only.
+
+    Raises:
+        BadInput: no image.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, _UPRIGHT) in _TURNED
+            return (image.height, image.width) if turned else image.size
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"{record}: image {path} is too large ({error}); scale it down, and its labels with it") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise BadInput(f"{record}: image {path} cannot be read ({_what(path) or error})") from None
+
+
 def load_photograph(path: Path, *, record: str, labelled_px: tuple[int, int] | None = None) -> Image.Image:
     """An RGB photograph, as the people who labelled it saw it.
 
@@ -102,7 +121,18 @@ def load_photograph(path: Path, *, record: str, labelled_px: tuple[int, int] | N
     except Image.DecompressionBombError as error:
         raise BadInput(f"{record}: image {path} is too large ({error}); scale it down, and its labels with it") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise BadInput(f"{record}: image {path} cannot be read ({error})") from None
+        raise BadInput(f"{record}: image {path} cannot be read ({_what(path) or error})") from None
+
+
+def _what(path: Path) -> str:
+    """What a file is that is no image, if one can tell."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+    except OSError:
+        return ""
+    kinds = ((b"version https://git-lfs", "a Git LFS pointer: fetch the pictures with `git lfs pull`"), (b"<", "a web page, or XML"))
+    return next((kind for begin, kind in kinds if start.startswith(begin)), "" if start else "the file is empty")
 
 
 def _as_labelled(image: Image.Image, path: Path, *, record: str, labelled_px: tuple[int, int] | None) -> Image.Image:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,23 @@ from numpy.typing import NDArray
 from dpcore.data.cohorts import Members, check_cohort, derived_cohort, new_cohort
 from dpcore.data.dataset_key import DatasetKey
 from dpcore.data.folders import new_folder
-from dpcore.data.manifest import (
-    DIGEST_VERSION,
-    MANIFEST_NAME,
-    SCHEMA_VERSION,
-    DatasetHeader,
-    FileEntry,
-    Manifest,
-    Record,
-    load_manifest,
+from dpcore.data.manifest import MANIFEST_NAME, DatasetHeader, FileEntry, Manifest, Record, load_manifest
+from dpcore.data.shard_files import (
+    SHARD_SUFFIX,
+    TEXT_COLUMNS,
+    add_rows,
+    flags,
+    floats,
+    measures,
+    new_digest,
+    sha256_of,
+    shard_schema,
+    write_shard,
 )
 from dpcore.errors import BadInput, Corrupt, Refused
 from dpcore.pose.skeleton import Skeleton, mapped
 
 MAX_FILE_BYTES = 64 * 2**20
-_MEASURES = {"place": 3, "person_box_px": 4, "area_px2": 1}
-"""Columns of doubles with their lengths, which change no weight and are left out of the digest."""
-TEXT_COLUMNS = ("person_id", "image_id", "video_id", "source_id", "content_hash")
 
 _verified: set[tuple[str, int, int, str]] = set()
 """Files whose sha256 this process has already checked, by path, mtime, size and expected hash."""
@@ -68,13 +67,13 @@ class ShardSet:
         self._starts = np.cumsum([0, *(len(crops) for crops in self._crops)])
         self.skeleton = manifest.skeleton
         count = self.skeleton.count
-        self.keypoints = _frozen(np.concatenate([_floats(t, "keypoints").reshape(-1, count, 2) for t in tables]))
-        self.visible = _frozen(np.concatenate([_flags(t, count) for t in tables]))
-        self.boxes_px = _frozen(np.concatenate([_measures(t, "box_px", 4).astype(np.float32) for t in tables]))
-        self.places = _frozen(np.concatenate([_measures(t, "place", 3) for t in tables]))
-        self.person_boxes_px = _frozen(np.concatenate([_measures(t, "person_box_px", 4) for t in tables]))
-        self.areas_px2 = _frozen(np.concatenate([_measures(t, "area_px2", 1)[:, 0] for t in tables]))
-        heads = np.concatenate([_floats(t, "head_size_px") for t in tables])
+        self.keypoints = _frozen(np.concatenate([floats(t, "keypoints").reshape(-1, count, 2) for t in tables]))
+        self.visible = _frozen(np.concatenate([flags(t, count) for t in tables]))
+        self.boxes_px = _frozen(np.concatenate([measures(t, "box_px", 4).astype(np.float32) for t in tables]))
+        self.places = _frozen(np.concatenate([measures(t, "place", 3) for t in tables]))
+        self.person_boxes_px = _frozen(np.concatenate([measures(t, "person_box_px", 4) for t in tables]))
+        self.areas_px2 = _frozen(np.concatenate([measures(t, "area_px2", 1)[:, 0] for t in tables]))
+        heads = np.concatenate([floats(t, "head_size_px") for t in tables])
         self.head_size_px = _frozen(_with_measured_heads(heads, self.skeleton, self.keypoints, self.visible))
         texts = {name: np.array([v for t in tables for v in t.column(name).to_pylist()], dtype=np.str_) for name in TEXT_COLUMNS}
         self.person_ids = _frozen(texts["person_id"])
@@ -165,20 +164,6 @@ class ShardSet:
         return flat.reshape(len(column), height, width, 3)
 
 
-def shard_schema(height_px: int, width_px: int, joints: int, version: int = SCHEMA_VERSION) -> pa.Schema:
-    """The columns of a schema version, for crops of one size with so many joints."""
-    columns = [
-        pa.field("image", pa.binary(height_px * width_px * 3), nullable=False),
-        pa.field("keypoints", pa.list_(pa.float32(), joints * 2), nullable=False),
-        pa.field("visible", pa.list_(pa.bool_(), joints), nullable=False),
-        pa.field("head_size_px", pa.float32(), nullable=False),
-        *([pa.field("box_px", pa.list_(pa.float32(), 4), nullable=False)] if version > 1 else []),
-        *([pa.field(name, pa.list_(pa.float64(), size), nullable=False) for name, size in _MEASURES.items()] if version > 2 else []),
-        *(pa.field(name, pa.string(), nullable=False) for name in TEXT_COLUMNS),
-    ]
-    return pa.schema(columns, metadata={"dpsweep_schema": str(version)})
-
-
 def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader) -> Manifest:
     """Writes a dataset: temporary folder, fsync, rename. PRIVATE data gets mode 0700. Protected data gets a key and a cohort.
 
@@ -186,49 +171,66 @@ def write_shards(folder: Path, rows: Iterable[Record], *, header: DatasetHeader)
         Refused: the folder exists, a dataset beside it has the same protected people in another cohort, or a PRIVATE crop is there twice.
         BadInput: a record does not fit the header, or there is no record.
     """
-    schema = shard_schema(header.height_px, header.width_px, header.skeleton.count)
-    if header.protected and header.cohort is None:
-        header = header.model_copy(update={"cohort": new_cohort()})
     per_file = max(1, MAX_FILE_BYTES // (header.height_px * header.width_px * 3 + 1024))
-    mark = header.skeleton.mark
-    content = hashlib.sha256(f"{DIGEST_VERSION}|{header.height_px}|{header.width_px}{mark and '|' + mark}".encode())
-    files: list[FileEntry] = []
     with new_folder(folder, private=header.role == "PRIVATE") as temporary:
         source = iter(rows)
-        first_of: dict[str, tuple[str, str]] = {}
-        while chunk := [record.checked(header) for record in itertools.islice(source, per_file)]:
-            if header.role == "PRIVATE":
-                _refuse_twins(chunk, first_of)
-            path = temporary / f"shard-{len(files):05d}.arrow"
-            _write_file(path, _batch_of(chunk, schema, content))
-            files.append(FileEntry(name=path.name, sha256=_sha256_of(path), rows=len(chunk)))
-        if not files:
-            raise BadInput(f"{header.name}: {header.origin} gave no record to write")
-        manifest = Manifest(**dict(header), count=sum(entry.rows for entry in files), files=tuple(files), digest=content.hexdigest())
-        (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        if header.protected:
-            DatasetKey.fresh().save(temporary)
+        entries: list[FileEntry] = []
+        while chunk := list(itertools.islice(source, per_file)):
+            path = temporary / f"shard-{len(entries):05d}{SHARD_SUFFIX}"
+            write_shard(path, chunk, header=header)
+            entries.append(FileEntry(name=path.name, sha256=sha256_of(path), rows=len(chunk)))
+        return assemble_shards(temporary, entries, header=header, place=folder)
+
+
+def assemble_shards(temporary: Path, entries: Sequence[FileEntry], *, header: DatasetHeader, place: Path) -> Manifest:
+    """Makes a dataset of shard files that were written already: manifest, and the key and cohort of protected data.
+
+    Args:
+        temporary: the folder with the files.
+        entries: the files, in the order of their rows.
+        header: of the dataset.
+        place: where the folder will be.
+
+    Raises:
+        Refused: a dataset beside `place` has the same protected people in another cohort, or a PRIVATE crop is there twice.
+        BadInput: there is no record.
+    """
+    if not entries:
+        raise BadInput(f"{header.name}: {header.origin} gave no record to write")
+    if header.protected and header.cohort is None:
+        header = header.model_copy(update={"cohort": new_cohort()})
+    schema = shard_schema(header.height_px, header.width_px, header.skeleton.count)
+    content = new_digest(header)
+    first_of: dict[str, tuple[str, str]] = {}
+    for entry in entries:
+        table = _open_file(temporary / entry.name, entry, schema, verify=False)
         if header.role == "PRIVATE":
-            check_cohort(open_shards(temporary, verify=False).members, members_beside(folder), place=folder.parent)
+            _refuse_twins(table, first_of)
+        add_rows(content, table)
+    manifest = Manifest(**dict(header), count=sum(entry.rows for entry in entries), files=tuple(entries), digest=content.hexdigest())
+    (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    if header.protected:
+        DatasetKey.fresh().save(temporary)
+    if header.role == "PRIVATE":
+        check_cohort(open_shards(temporary, verify=False).members, members_beside(place), place=place.parent)
     return manifest
 
 
-def _refuse_twins(records: list[Record], first_of: dict[str, tuple[str, str]]) -> None:
+def _refuse_twins(table: pa.RecordBatch, first_of: dict[str, tuple[str, str]]) -> None:
     """Refuses one crop as two people: its person would be two privacy units, and would be charged as one of them.
 
     Args:
-        records: the next records.
+        table: the next records.
         first_of: content hash → person and source of the first record with it. The next records join.
 
     Raises:
         Refused: names both records.
     """
-    for record in records:
-        person, source = first_of.setdefault(record.content_hash, (record.person_id, record.source_id))
-        if person != record.person_id:
-            raise Refused(
-                f"{record.source_id} and {source} are the same crop: the same person would be two privacy units. Leave one of them out"
-            )
+    columns = (table.column(name).to_pylist() for name in ("content_hash", "person_id", "source_id"))
+    for content_hash, person_id, source_id in zip(*columns, strict=True):
+        person, source = first_of.setdefault(content_hash, (person_id, source_id))
+        if person != person_id:
+            raise Refused(f"{source_id} and {source} are the same crop: the same person would be two privacy units. Leave one of them out")
 
 
 def ledgers_of(cohort: str, folder: Path) -> set[str]:
@@ -303,72 +305,10 @@ def _verify_file(path: Path, entry: FileEntry) -> None:
     key = (str(path), state.st_mtime_ns, state.st_size, entry.sha256)
     if key in _verified:
         return
-    found = _sha256_of(path)
+    found = sha256_of(path)
     if found != entry.sha256:
         raise Corrupt(f"{path}: sha256 {found[:12]}…, its manifest says {entry.sha256[:12]}…: import the dataset again")
     _verified.add(key)
-
-
-def _batch_of(chunk: list[Record], schema: pa.Schema, content: Any) -> pa.RecordBatch:
-    visible = np.stack([record.visible for record in chunk]).astype(bool)
-    keypoints = np.where(visible[..., None], np.stack([record.keypoints for record in chunk]), 0.0).astype(np.float32)
-    heads = np.array([record.head_size_px for record in chunk], dtype=np.float32)
-    boxes = np.array([(np.nan,) * 4 if record.box_px is None else record.box_px for record in chunk], dtype=np.float32)
-    measures = {name: np.array([_measure(record, name) for record in chunk], dtype=np.float64) for name in _MEASURES}
-    texts = {name: [getattr(record, name) for record in chunk] for name in TEXT_COLUMNS}
-    for row in range(len(chunk)):
-        for part in (keypoints[row].tobytes(), visible[row].tobytes(), heads[row].tobytes()):
-            content.update(part)
-        content.update("\x00".join(texts[name][row] for name in TEXT_COLUMNS).encode())
-    columns = [
-        pa.array([np.ascontiguousarray(record.image).tobytes() for record in chunk], type=schema.field("image").type),
-        pa.FixedSizeListArray.from_arrays(pa.array(keypoints.ravel()), type=schema.field("keypoints").type),
-        pa.FixedSizeListArray.from_arrays(pa.array(visible.ravel()), type=schema.field("visible").type),
-        pa.array(heads),
-        pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), type=schema.field("box_px").type),
-        *(pa.FixedSizeListArray.from_arrays(pa.array(measures[n].ravel()), type=schema.field(n).type) for n in _MEASURES),
-        *(pa.array(texts[name], type=pa.string()) for name in TEXT_COLUMNS),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _write_file(path: Path, batch: pa.RecordBatch) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _floats(table: pa.RecordBatch, name: str) -> NDArray[np.float32]:
-    column = table.column(name)
-    values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-    array: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
-    return array
-
-
-def _measure(record: Record, column: str) -> tuple[float, ...]:
-    """What a column of `_MEASURES` holds of a record, NaN where unknown."""
-    if column == "area_px2":
-        return (record.area_px2,)
-    if column == "place":
-        return (math.nan,) * 3 if record.crop is None else (*record.crop.centre, record.crop.zoom)
-    return (math.nan,) * 4 if record.person_box_px is None else record.person_box_px
-
-
-def _measures(table: pa.RecordBatch, name: str, size: int) -> NDArray[np.float64]:
-    """A column of numbers (N, size); NaN where the dataset's schema version does not have it."""
-    if name not in table.schema.names:
-        return np.full((table.num_rows, size), np.nan)
-    values: NDArray[np.float64] = table.column(name).flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    return values.reshape(-1, size)
-
-
-def _flags(table: pa.RecordBatch, joints: int) -> NDArray[np.bool_]:
-    flags: NDArray[np.bool_] = table.column("visible").flatten().to_numpy(zero_copy_only=False).reshape(-1, joints)
-    return flags
 
 
 def _with_measured_heads(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,12 @@ from dpcore.config.registry import loaded
 from dpcore.data.formats import IMPORTERS, Importer
 from dpcore.errors import BadInput, Refused
 from sweeps.commands import arguments
+from sweeps.commands.progress import shown_progress
 from sweeps.report.text import percent, print_json
 
 if TYPE_CHECKING:
-    from dpcore.data.label_checks import ImportTally
     from dpcore.data.manifest import Manifest
+    from dpcore.importers.label_checks import ImportTally
 
 
 def add_parsers(commands: Any) -> None:
@@ -75,7 +77,7 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--annotations", metavar="FILE.json", type=Path, required=True)
+    parser.add_argument("--annotations", metavar="FILE", type=Path, required=True)
     parser.add_argument("--images", metavar="DIR", type=Path, required=True, help="folder of the image files")
     parser.add_argument("--name", metavar="NAME", type=arguments.sweep_name, default=None, help="default: the folder's name")
     parser.add_argument(
@@ -91,8 +93,19 @@ def _add_format(formats: Any, importer: Importer) -> None:
     parser = formats.add_parser(importer.name, help=importer.help)
     _add_source(parser)
     _add_target(parser, protected=True)
+    if importer.reader is not None:
+        _add_reading(parser)
     importer.add_options(parser)
     parser.set_defaults(execute=import_command, importer=importer)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--skeleton", metavar="NAME", default=None, help="map joints by name to this skeleton (default: the file's own)")
+    parser.add_argument("--order", metavar="NAME", default=None, help="the skeleton in whose order a file has joints that it does not name")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out pictures and people that are wrong, and count them")
+    parser.add_argument(
+        "--processes", metavar="N", type=arguments.whole_number(1), default=None, help="at most so many at once (default: the CPU's cores)"
+    )
 
 
 def _import_parser(base: type[argparse.ArgumentParser]) -> type[argparse.ArgumentParser]:
@@ -126,8 +139,9 @@ def _add_synth(verbs: Any) -> None:
 
 
 def _check_source(args: argparse.Namespace) -> None:
-    if not args.annotations.is_file():
-        raise BadInput(f"{args.annotations}: no such file; --annotations takes the JSON with the keypoints")
+    if not (args.annotations.is_file() or (args.importer.folder and args.annotations.is_dir())):
+        what = "the file or folder" if args.importer.folder else "the file"
+        raise BadInput(f"{args.annotations}: no such file; --annotations takes {what} with the keypoints")
     if not args.images.is_dir():
         raise BadInput(f"{args.images}: no such folder; --images takes the folder of the image files")
     _check_target(args.out)
@@ -140,15 +154,32 @@ def _check_target(out: Path) -> None:
 
 def import_command(args: argparse.Namespace) -> int:
     """Imports annotations in the format that was named."""
-    from dpcore.data.label_checks import ImportTally
+    from dpcore.importers.label_checks import ImportTally
 
     _check_source(args)
     importer: Importer = args.importer
-    run = loaded(importer.builder, what=f"importer {importer.name}")
     own = {option: getattr(args, option) for option in importer.options}
     tally = ImportTally()
+    if importer.reader is not None:
+        return _announce(_read_and_import(args, own, tally), args, tally)
+    run = loaded(importer.builder, what=f"importer {importer.name}")
     manifest = run(args.annotations, args.images, args.out, **_manifest_fields(args), box_scale=args.box_scale, tally=tally, **own)
     return _announce(manifest, args, tally)
+
+
+def _read_and_import(args: argparse.Namespace, own: dict[str, Any], tally: ImportTally) -> Manifest:
+    from dpcore.importers.importing import ImportOptions, import_people
+    from dpcore.importers.people import LabelSource
+    from dpcore.pose.skeleton import SKELETONS
+
+    read = loaded(args.importer.reader, what=f"importer {args.importer.name}")
+    skeleton, order = (None if name is None else SKELETONS.get(name) for name in (args.skeleton, args.order))
+    source = LabelSource(annotations=args.annotations, images=args.images, order=order, skip_broken=args.skip_broken, tally=tally)
+    with shown_progress("people") as progress:
+        options = ImportOptions(
+            box_scale=args.box_scale, skeleton=skeleton, processes=args.processes or os.cpu_count() or 1, progress=progress
+        )
+        return import_people(lambda source: read(source, **own), source, args.out, fields=_manifest_fields(args), options=options)
 
 
 def _manifest_fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -204,6 +235,8 @@ def _announce(manifest: Manifest, args: argparse.Namespace, tally: ImportTally |
     if manifest.role == "PRIVATE" and hasattr(args, "epsilon_total"):
         _bind(args.out, args)
     print(f"{args.out}: {manifest.count} people, {manifest.height_px}×{manifest.width_px} px, {manifest.role}{protection}{cohort}")
+    if tally is not None and tally.labels:
+        print(f"  {tally.labels} labels of {manifest.skeleton.count} joints ({manifest.skeleton.name})")
     for line in [] if tally is None else tally.lines():
         print(f"  {line}")
     return 0

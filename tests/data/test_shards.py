@@ -105,8 +105,8 @@ def test_one_flipped_bit_is_found_and_verification_is_remembered(tmp_path: Path,
     write_shards(tmp_path / "d", [record(i) for i in range(4)], header=HEADER)
     open_shards(tmp_path / "d")
     calls: list[Path] = []
-    hash_file = shards._sha256_of
-    monkeypatch.setattr(shards, "_sha256_of", lambda path: (calls.append(path), hash_file(path))[1])
+    hash_file = shards.sha256_of
+    monkeypatch.setattr(shards, "sha256_of", lambda path: (calls.append(path), hash_file(path))[1])
     open_shards(tmp_path / "d")
     assert calls == []
     path = tmp_path / "d" / "shard-00000.arrow"
@@ -226,7 +226,7 @@ def people_of(skeleton: Skeleton, folder: Path, *, role: str = "PUBLIC", labelle
 
 
 def test_a_dataset_keeps_its_skeleton_and_its_digest_names_it(tmp_path: Path) -> None:
-    renamed = Skeleton(**{**dict(COCO_17), "joints": COCO_17.joints[::-1]})
+    renamed = Skeleton(**{**{name: getattr(COCO_17, name) for name in Skeleton.model_fields}, "joints": COCO_17.joints[::-1]})
     first, second = people_of(COCO_17, tmp_path / "a"), people_of(renamed, tmp_path / "b")
     assert (first.skeleton, second.skeleton) == (COCO_17, renamed)
     np.testing.assert_array_equal(first.keypoints, second.keypoints)

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from dpcore.data.annotations import array_of, entry_of, id_of, list_of, load_json, number_of, text_of
-from dpcore.data.coco import PEOPLE
 from dpcore.errors import BadInput
+from dpcore.importers.documents import array_of, entry_of, id_of, list_of, load_json, number_of, text_of
+from dpcore.importers.names import PEOPLE
 from sweeps.models.keypoints.pictures import Picture
 
 COLUMNS = ("image", "x", "y", "w", "h")

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imported import import_file
 from PIL import Image
 from spaces import DOCUMENT, space
 
 from dpcore.config import Places, SplitConfig
-from dpcore.data.importers import import_hrnet
 from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
@@ -48,7 +48,7 @@ def validation_set(spec: SweepSpec, tmp_path: Path, *, size_px: int = 64, visibl
     (tmp_path / "a.json").write_text(json.dumps([record]))
     out = spec.places.data_dir / "validation"
     size = {"height_px": size_px, "width_px": size_px}
-    import_hrnet(tmp_path / "a.json", tmp_path / "images", out, name="validation", role="PUBLIC", protected=False, one_based=False, **size)
+    import_file("hrnet", tmp_path / "a.json", tmp_path / "images", out, name="validation", **size)
 
 
 def elsewhere(spec: SweepSpec, **sections: Any) -> SweepSpec:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imported import import_file
 from PIL import Image
 
 import dpsweep
 from dpcore.config import Places
-from dpcore.data.coco import import_coco
 from dpcore.data.shards import open_shards
 from dpcore.errors import BadInput, Refused
 from dpcore.pose.skeleton import COCO_17
@@ -72,9 +72,7 @@ def test_a_datasets_own_photographs_and_boxes_give_the_evaluators_predictions(
     model: Path, photos: Path, tmp_path: Path, places: Places
 ) -> None:
     boxes = coco_file(photos, tmp_path)
-    import_coco(
-        boxes, photos, places.data_dir / "d", name="d", role="PUBLIC", protected=False, height_px=64, width_px=64
-    )  # fmt: skip
+    import_file("coco", boxes, photos, places.data_dir / "d", height_px=64, width_px=64)
     dataset = open_shards(places.data_dir / "d")
     found = dpsweep.predict(model, photos, boxes=boxes)
     assert found.left_out == {"files that are no pictures by their suffix": 1, "pictures without a box": 1}

@@ -6,28 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dotted import DOT, FIELDS, photograph_with_dot
+from imported import import_file
 from PIL import Image
 from scipy.io import savemat
 
-from dpcore.data.coco import import_coco, mpii_of_coco
 from dpcore.data.crops import CropBox
-from dpcore.data.importers import import_hrnet
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.errors import BadInput
-from dpcore.pose.skeleton import COCO_17, MPII_16
+from dpcore.pose.skeleton import MPII_16
 
 JOINTS = MPII_16.index
-
-DOT = (60, 45)
-FIELDS: dict[str, Any] = {"name": "tiny", "role": "PUBLIC", "protected": False, "height_px": 64, "width_px": 64}
-
-
-def photograph_with_dot(folder: Path, name: str = "a.png") -> None:
-    """A black 120 × 90 photograph with one bright 3 × 3 spot at DOT, 0-based."""
-    folder.mkdir(exist_ok=True)
-    pixels = np.zeros((90, 120, 3), dtype=np.uint8)
-    pixels[DOT[1] - 1 : DOT[1] + 2, DOT[0] - 1 : DOT[0] + 2] = 255
-    Image.fromarray(pixels).save(folder / name)
 
 
 def hrnet_record(first: int = 0, **changes: Any) -> dict[str, Any]:
@@ -40,8 +29,7 @@ def imported(tmp_path: Path, records: Any, *, one_based: bool = False, **options
     photograph_with_dot(tmp_path / "images")
     annotations = tmp_path / "a.json"
     annotations.write_text(json.dumps(records))
-    fields = {**FIELDS, **{key: options.pop(key) for key in list(options) if key in FIELDS}}
-    import_hrnet(annotations, tmp_path / "images", tmp_path / "out", **fields, one_based=one_based, **options)
+    import_file("hrnet", annotations, tmp_path / "images", tmp_path / "out", one_based=one_based, **{**FIELDS, **options})
     return open_shards(tmp_path / "out")
 
 
@@ -154,67 +142,15 @@ def test_an_annotation_file_without_records_is_refused(tmp_path: Path, document:
 def test_what_is_no_json_no_image_and_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(BadInput, match=r"bad\.json: not readable as JSON"):
-        import_hrnet(tmp_path / "bad.json", tmp_path, tmp_path / "out", **FIELDS, one_based=False)
+        import_file("hrnet", tmp_path / "bad.json", tmp_path, tmp_path / "out", **FIELDS, one_based=False)
     (tmp_path / "good.json").write_text(json.dumps([hrnet_record(image="broken.jpg")]))
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
     with pytest.raises(BadInput, match=r"broken\.jpg cannot be read"):
-        import_hrnet(tmp_path / "good.json", tmp_path, tmp_path / "out", **FIELDS, one_based=False)
+        import_file("hrnet", tmp_path / "good.json", tmp_path, tmp_path / "out", **FIELDS, one_based=False)
     with pytest.raises(BadInput, match="no such folder"):
-        import_hrnet(tmp_path / "good.json", tmp_path / "none", tmp_path / "out", **FIELDS, one_based=False)
+        import_file("hrnet", tmp_path / "good.json", tmp_path / "none", tmp_path / "out", **FIELDS, one_based=False)
     with pytest.raises(BadInput, match=r"dataset\.height_px"):
-        import_hrnet(tmp_path / "good.json", tmp_path, tmp_path / "out", **{**FIELDS, "height_px": 0}, one_based=False)
-
-
-def coco_document(labels: list[int], **changes: Any) -> dict[str, Any]:
-    keypoints = [value for index, label in enumerate(labels) for value in (10.0 + index, 20.0, label)]
-    person = {"id": 5, "image_id": 1, "keypoints": keypoints, "bbox": [20, 10, 40, 60], "iscrowd": 0, **changes}
-    return {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [person]}
-
-
-def imported_coco(tmp_path: Path, document: Any) -> ShardSet:
-    photograph_with_dot(tmp_path / "images")
-    (tmp_path / "coco.json").write_text(json.dumps(document))
-    import_coco(tmp_path / "coco.json", tmp_path / "images", tmp_path / "out", **FIELDS)
-    return open_shards(tmp_path / "out")
-
-
-def test_coco_joints_keep_sides_and_derive_pelvis_and_thorax_from_both_parents() -> None:
-    points = np.random.default_rng(0).uniform(0, 50, size=(17, 2))
-    labelled = np.ones(17, dtype=bool)
-    labelled[COCO_17.index["l_hip"]] = False
-    joints, visible = mpii_of_coco(points, labelled)
-    np.testing.assert_array_equal(joints[JOINTS["l_wrist"]], points[COCO_17.index["l_wrist"]])
-    np.testing.assert_allclose(joints[JOINTS["thorax"]], points[[5, 6]].mean(axis=0))
-    names = [name for name, index in JOINTS.items() if not visible[index]]
-    assert sorted(names) == ["head_top", "l_hip", "pelvis", "upper_neck"]
-
-
-def test_coco_people_have_no_head_size_and_their_box_is_centred(tmp_path: Path) -> None:
-    dataset = imported_coco(tmp_path, coco_document([2] * 17))
-    assert np.isnan(dataset.head_size_px).all()
-    # box middle (39.5, 39.5), side 60 · 1.25 = 75 px onto 64; r_ankle is COCO's joint 16
-    np.testing.assert_allclose(dataset.keypoints[0, 0], (np.array([26.0, 20.0]) - 39.5) * 64 / 75 + 32, rtol=1e-5)
-
-
-def test_crowds_and_people_with_few_keypoints_are_left_out(tmp_path: Path) -> None:
-    for document in (coco_document([2] * 9 + [0] * 8), coco_document([2] * 17, iscrowd=1)):
-        with pytest.raises(BadInput, match="no record to write"):
-            imported_coco(tmp_path, document)
-
-
-@pytest.mark.parametrize(
-    ("document", "said"),
-    [
-        (coco_document([2] * 17, bbox=[0, 0, 0, 0]), "annotation 0: bbox must be finite and not empty"),
-        (coco_document([2] * 17, image_id=9), "annotation 0: image_id 9 is not among"),
-        (coco_document([2] * 16), r"annotation 0: keypoints must have the shape \(51,\)"),
-        ({"images": []}, "key 'annotations' is missing"),
-        ({"images": [], "annotations": []}, "no record in it"),
-    ],
-)
-def test_wrong_coco_files_are_named(tmp_path: Path, document: Any, said: str) -> None:
-    with pytest.raises(BadInput, match=rf"coco\.json.*{said}"):
-        imported_coco(tmp_path, document)
+        import_file("hrnet", tmp_path / "good.json", tmp_path, tmp_path / "out", **{**FIELDS, "height_px": 0}, one_based=False)
 
 
 def test_lspet_records_import_with_their_head_sizes(tmp_path: Path, shared_data: Path) -> None:
@@ -222,7 +158,7 @@ def test_lspet_records_import_with_their_head_sizes(tmp_path: Path, shared_data:
     annotations = tmp_path / "val.json"
     annotations.write_text(json.dumps(records))
     fields = {**FIELDS, "height_px": 192, "width_px": 192}
-    import_hrnet(annotations, shared_data / "lspet" / "images", tmp_path / "out", **fields, one_based=False)
+    import_file("hrnet", annotations, shared_data / "lspet" / "images", tmp_path / "out", **fields, one_based=False)
     dataset = open_shards(tmp_path / "out")
     zoom = 192 / (np.array([record["scale"] for record in records]) * 250)
     np.testing.assert_allclose(dataset.head_size_px, [r["head_size"] for r in records] * zoom, rtol=1e-5)

@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imported import import_file
 from painted import SIZE, coco_of_person, hrnet_of_person, misplaced, painted_person
 from PIL import Image
 from scipy.io import savemat
 
-from dpcore.data.coco import import_coco, keypoint_name
-from dpcore.data.importers import import_hrnet
-from dpcore.data.label_checks import ImportTally
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.errors import BadInput, Refused
+from dpcore.importers.label_checks import ImportTally
+from dpcore.importers.names import keypoint_name
 from dpcore.pose.skeleton import COCO_17
 
-FIELDS: dict[str, Any] = {"name": "foreign", "role": "PUBLIC", "protected": False, "height_px": 192, "width_px": 192}
 SPELLINGS = ["left_shoulder", "l_shoulder", "LShoulder", "Left-Shoulder", "left shoulder", "L_Shoulder", "shoulder_left"]
 LIMBS = tuple(name for name in COCO_17.joints if name[:2] in ("l_", "r_") and "ear" not in name and "eye" not in name)
 
@@ -36,14 +35,15 @@ def images(tmp_path: Path) -> Path:
 def coco(tmp_path: Path, document: Any, **options: Any) -> ShardSet:
     path = tmp_path / "coco.json"
     path.write_text(document if isinstance(document, str) else json.dumps(document))
-    import_coco(path, tmp_path / "images", tmp_path / "out", **{**FIELDS, **options})
-    return open_shards(tmp_path / "out")
+    out = tmp_path / options.pop("out", "out")
+    import_file("coco", path, tmp_path / "images", out, **options)
+    return open_shards(out)
 
 
 def hrnet(tmp_path: Path, records: Any, **options: Any) -> ShardSet:
     path = tmp_path / "hrnet.json"
     path.write_text(json.dumps(records))
-    import_hrnet(path, tmp_path / "images", tmp_path / "out", **{"one_based": False, **FIELDS, **options})
+    import_file("hrnet", path, tmp_path / "images", tmp_path / "out", **options)
     return open_shards(tmp_path / "out")
 
 
@@ -61,7 +61,7 @@ def phone(path: Path) -> None:
 def test_a_phones_picture_is_turned_to_the_frame_that_was_labelled(tmp_path: Path, images: Path) -> None:
     phone(images / "phone.jpg")
     dataset = coco(tmp_path, coco_of_person("phone.jpg"))
-    assert (misplaced(dataset), labelled(dataset)) == ([], 14)
+    assert (misplaced(dataset), labelled(dataset)) == ([], 17)
 
 
 def test_a_phones_picture_whose_labels_are_in_the_stored_frame_is_left_as_it_is(tmp_path: Path, images: Path) -> None:
@@ -95,7 +95,10 @@ def test_a_picture_of_another_size_than_was_labelled_is_refused(tmp_path: Path, 
 def test_keypoints_are_taken_by_their_names(tmp_path: Path, images: Path, order: tuple[str, ...]) -> None:
     dataset = coco(tmp_path, coco_of_person("a.png", names=order))
     assert misplaced(dataset) == []
-    assert labelled(dataset) == 14 + 2 * ("head_top" in order)
+    assert (labelled(dataset), dataset.skeleton.count) == (len(order), len(order))
+    assert (dataset.skeleton == COCO_17) == (len(order) == 17)
+    mapped = coco(tmp_path, coco_of_person("a.png", names=order), skeleton="mpii_16", out="mapped")
+    assert (misplaced(mapped), labelled(mapped)) == ([], 14 + 2 * ("head_top" in order))
 
 
 @pytest.mark.parametrize(
@@ -105,20 +108,27 @@ def test_one_joint_has_many_spellings(written: str) -> None:
     assert keypoint_name(written) == "l_shoulder"
 
 
-def test_unknown_keypoints_are_named(tmp_path: Path, images: Path) -> None:
+def test_joints_of_other_names_are_the_files_own_skeleton(tmp_path: Path, images: Path) -> None:
     document = coco_of_person("a.png")
-    document["categories"][0]["keypoints"] = ["root", *document["categories"][0]["keypoints"][1:]]
-    with pytest.raises(BadInput, match="unknown keypoints root, missing none"):
-        coco(tmp_path, document)
-    document["categories"][0]["keypoints"] = ["l_hip", *coco_of_person("a.png")["categories"][0]["keypoints"][1:]]
-    with pytest.raises(BadInput, match="each of"):
-        coco(tmp_path, document)
+    document["categories"][0] |= {"keypoints": ["root", *COCO_17.joints[1:]], "skeleton": [[1, 12], [1, 13]]}
+    skeleton = coco(tmp_path, document).skeleton
+    assert skeleton.joints == ("root", *COCO_17.joints[1:])
+    assert skeleton.flip_pairs == COCO_17.flip_pairs
+    assert skeleton.lines == (("root", "l_hip"), ("root", "r_hip"))
+
+
+def test_a_joint_that_is_named_twice_is_refused(tmp_path: Path, images: Path) -> None:
+    document = coco_of_person("a.png")
+    for names, said in ((["left hip", *COCO_17.joints[1:]], "l_hip stands twice"), (["\u9f3b", *COCO_17.joints[1:]], "no name for")):
+        document["categories"][0]["keypoints"] = names
+        with pytest.raises(BadInput, match=said):
+            coco(tmp_path, document)
 
 
 def test_an_animal_is_no_person(tmp_path: Path, images: Path) -> None:
     document = coco_of_person("a.png")
     document["categories"][0]["name"] = "dog"
-    with pytest.raises(BadInput, match=r"no category of people; it has dog.*--category"):
+    with pytest.raises(BadInput, match=r"no category of people with keypoints; it has dog.*--category"):
         coco(tmp_path, document)
     assert misplaced(coco(tmp_path, document, category="dog")) == []
 
@@ -281,11 +291,11 @@ def test_a_byte_order_mark_is_read_and_other_encodings_are_named(tmp_path: Path,
     path = tmp_path / "a.json"
     text = json.dumps(coco_of_person("a.png"))
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    import_coco(path, images, tmp_path / "out", **FIELDS)
+    import_file("coco", path, images, tmp_path / "out")
     for content in (text.encode("utf-16"), '["größe"]'.encode("latin-1")):
         path.write_bytes(content)
         with pytest.raises(BadInput, match=r"a\.json: not UTF-8 text"):
-            import_coco(path, images, tmp_path / "other", **FIELDS)
+            import_file("coco", path, images, tmp_path / "other")
 
 
 def test_files_of_other_kinds_are_recognised(tmp_path: Path, images: Path) -> None:
@@ -293,12 +303,11 @@ def test_files_of_other_kinds_are_recognised(tmp_path: Path, images: Path) -> No
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
         archive.writestr("a.json", "[]")
     (tmp_path / "cvat.xml").write_text("<annotations/>")
-    kinds = {"joints.mat": "a MATLAB file", "export.zip": "a zip archive", "cvat.xml": "an XML file"}
+    kinds = {"joints.mat": "a MATLAB file", "export.zip": "a zip archive", "cvat.xml": "an XML file of CVAT"}
     for name, kind in kinds.items():
-        for read in (import_coco, import_hrnet):
-            options = {"one_based": False} if read is import_hrnet else {}
+        for form in ("coco", "hrnet"):
             with pytest.raises(BadInput, match=f"{name}: this is {kind}"):
-                read(tmp_path / name, images, tmp_path / "out", **FIELDS, **options)
+                import_file(form, tmp_path / name, images, tmp_path / "out")
     with pytest.raises(BadInput, match="data import hrnet"):
         coco(tmp_path, [hrnet_of_person("a.png")])
     with pytest.raises(BadInput, match="data import coco"):
@@ -343,5 +352,5 @@ def test_a_person_without_a_box_is_cropped_around_the_labelled_keypoints(tmp_pat
         del document["annotations"][0]["bbox"]
     tally = ImportTally()
     dataset = coco(tmp_path, document, tally=tally)
-    assert (misplaced(dataset), labelled(dataset)) == ([], 14)
+    assert (misplaced(dataset), labelled(dataset)) == ([], 17)
     assert tally.lines() == ["1 people without a bbox: cropped around their labelled keypoints"]

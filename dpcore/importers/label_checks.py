@@ -14,44 +14,59 @@ from dpcore.errors import BadInput
 LARGEST_CROP = 20.0
 """A crop of more than this many times its photograph's larger side shows next to nothing of it."""
 SMALLEST_BOX_PX = 4.0
+LEAST_HEAD, MOST_HEAD = 0.35, 1.5
+"""Head sizes within these shares of the labelled head are plausible."""
 _FEW = 4
 """With fewer labelled joints a swap or a fraction could be chance."""
+SHOWN = 10
+"""Messages on broken records that are shown. The others are counted."""
 
 
 @dataclass(kw_only=True)
 class ImportTally:
-    """What an import noticed and went on with, by count.
+    """What an import counted.
 
     Attributes:
-        unplaced: joints said to be labelled at (0, 0) or (-1, -1); they are taken as not labelled.
-        outside: labelled joints outside their photograph.
-        unlabelled: people without any labelled joint.
-        unboxed: people whose file gives no box: theirs is the hull of their keypoints.
+        labels: labelled joints of the people that were imported.
+        noticed: what is odd and was imported, by sentence.
         left_out: people who were not imported, by reason.
+        broken: records that could not be imported and were left out, because `skip_broken` asked for it.
+        examples: the first messages on broken records.
     """
 
-    unplaced: int = 0
-    outside: int = 0
-    unlabelled: int = 0
-    unboxed: int = 0
+    labels: int = 0
+    noticed: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    broken: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def broke(self, message: str) -> None:
+        """Counts a broken record."""
+        self.broken += 1
+        self.examples = [*self.examples, message][:SHOWN]
+
+    def add(self, other: ImportTally) -> None:
+        """Adds what another part of the same import counted."""
+        self.labels += other.labels
+        self.noticed += other.noticed
+        self.left_out += other.left_out
+        self.broken += other.broken
+        self.examples = [*self.examples, *other.examples][:SHOWN]
 
     def lines(self) -> list[str]:
-        """One line for each thing that was noticed."""
-        counted = (
-            (self.unplaced, "joints marked as labelled at (0, 0) or (-1, -1): taken as not labelled"),
-            (self.outside, "labelled joints outside their photograph"),
-            (self.unlabelled, "people without any labelled joint"),
-            (self.unboxed, "people without a bbox: cropped around their labelled keypoints"),
-        )
-        noticed = [f"{count} {what}" for count, what in counted if count]
-        return noticed + [f"{count} left out: {reason}" for reason, count in sorted(self.left_out.items())]
+        """One line for each thing that was noticed or left out."""
+        lines = [f"{count} {what}" for what, count in self.noticed.items() if count]
+        lines += [f"{count} left out: {reason}" for reason, count in sorted(self.left_out.items()) if count]
+        if self.broken:
+            lines += [f"{self.broken} left out: broken", *(f"  {message}" for message in self.examples)]
+            lines += [f"  and {self.broken - len(self.examples)} more"] if self.broken > len(self.examples) else []
+        return lines
 
 
 def placed(joints: NDArray[np.float64], visible: NDArray[np.bool_], tally: ImportTally) -> NDArray[np.bool_]:
     """Which joints (K,) are labelled: those that are said to be and have a place. (0, 0) and (-1, -1) are no places in any format."""
     nowhere = visible & ((joints == 0).all(axis=-1) | (joints == -1).all(axis=-1))
-    tally.unplaced += int(nowhere.sum())
+    tally.noticed["joints marked as labelled at (0, 0) or (-1, -1): taken as not labelled"] += int(nowhere.sum())
     labelled: NDArray[np.bool_] = np.asarray(visible & ~nowhere)
     return labelled
 
@@ -74,7 +89,7 @@ def check_labels(
     seen = joints[visible]
     finite = seen[np.isfinite(seen).all(axis=-1)]
     if not len(finite):
-        tally.unlabelled += not visible.any()
+        tally.noticed["people without any labelled joint"] += not visible.any()
         return
     if len(finite) >= _FEW and (finite >= 0).all() and (finite <= 1).all() and min(size_px) > 2 * _FEW:
         raise BadInput(f"{where}: all joints lie between 0 and 1; give pixels, not fractions of the picture")
@@ -84,7 +99,7 @@ def check_labels(
         hint = "x and y seem to be swapped" if swapped else "is it another picture, or one that was resized?"
         counted = f"{int((~inside).sum())} of {len(finite)} labelled joints"
         raise BadInput(f"{where}: {counted} lie outside the picture of {size_px[0]} × {size_px[1]} px; {hint}")
-    tally.outside += int((~inside).sum())
+    tally.noticed["labelled joints outside their photograph"] += int((~inside).sum())
 
 
 def check_box(box: CropBox, joints: NDArray[np.float64], visible: NDArray[np.bool_], *, size_px: tuple[int, int], where: str) -> None:
@@ -113,13 +128,52 @@ def check_box(box: CropBox, joints: NDArray[np.float64], visible: NDArray[np.boo
             raise BadInput(f"{where}: the joints fit the person's box only with x and y swapped; give x before y")
 
 
-def check_keypoints(keypoints: NDArray[np.float64], visible: NDArray[np.bool_], *, where: str) -> None:
-    """Refuses labelled keypoints (K, 2) px in the crop that a dataset cannot hold.
+def check_form(bbox: NDArray[np.float64], labelled: NDArray[np.float64], *, size_px: tuple[int, int], where: str) -> None:
+    """Refuses a box of two corners, and one beside all of its person's keypoints.
+
+    Args:
+        bbox: left, top, width, height, px.
+        labelled: (n, 2) px, the labelled joints.
+        size_px: the photograph's width and height.
+        where: names the record in messages.
 
     Raises:
-        BadInput: a finite coordinate is infinite as float32.
+        BadInput: the box is of another form, or of another person.
     """
-    largest = float(np.abs(np.where(visible[:, None] & np.isfinite(keypoints), keypoints, 0.0)).max(initial=0.0))
+    start, extent = bbox[:2], bbox[2:]
+    beyond = (start + extent > 1.1 * np.array(size_px)).any()
+    as_corners = (extent > start).all() and (extent <= size_px).all()
+    if beyond and as_corners and ((labelled >= start - 1) & (labelled <= extent + 1)).all():
+        raise BadInput(f"{where}: bbox {bbox.tolist()} reads as x1 y1 x2 y2; COCO's form is x, y, width, height")
+    if len(labelled) and not ((labelled >= start - 1) & (labelled <= start + extent + 1)).all(axis=-1).any():
+        raise BadInput(f"{where}: no labelled keypoint lies in bbox {bbox.tolist()} (x, y, width, height in px); mend one of the two")
+
+
+def check_head(
+    head_size_px: float, joints: NDArray[np.float64], visible: NDArray[np.bool_], names: tuple[str, ...], tally: ImportTally
+) -> None:
+    """Counts a head size that does not fit the person's labelled head: a wrong one changes PCKh without a word.
+
+    MPII's head sizes are 0.73 to 0.77 of the segment from upper neck to head top.
+    """
+    ends = [names.index(name) for name in ("head_top", "upper_neck", "neck", "head_bottom") if name in names][:2]
+    if head_size_px > 0 and len(ends) == 2 and visible[ends].all():
+        segment = float(np.linalg.norm(joints[ends[0]] - joints[ends[1]]))
+        fits = LEAST_HEAD * segment <= head_size_px <= MOST_HEAD * segment
+        tally.noticed["head sizes far from the labelled head: less than 0.35 or more than 1.5 of it"] += not fits
+
+
+def check_keypoints(keypoints: NDArray[np.float64], visible: NDArray[np.bool_], joints: tuple[str, ...], *, where: str) -> None:
+    """Refuses labelled keypoints (K, 2) px in the crop that a dataset cannot hold. `joints` are their names.
+
+    Raises:
+        BadInput: a coordinate is not finite, or is infinite as float32.
+    """
+    unplaced = visible & ~np.isfinite(keypoints).all(axis=-1)
+    if unplaced.any():
+        joint = joints[int(np.argmax(unplaced))]
+        raise BadInput(f"{where}: joint {joint} is labelled but its coordinates are not finite; correct or unlabel it")
+    largest = float(np.abs(np.where(visible[:, None], keypoints, 0.0)).max(initial=0.0))
     if largest > float(np.finfo(np.float32).max):
         raise BadInput(f"{where}: a labelled joint lies {largest:.3g} px away, which no dataset can hold; mend or unlabel it")
 

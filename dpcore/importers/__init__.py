@@ -1,0 +1,1 @@
+"""Turns other people's annotated pictures into datasets."""
