@@ -31,6 +31,8 @@ def add_parsers(commands: Any) -> None:
     _add_synth(verbs)
     info = verbs.add_parser("info", help="verify a dataset and describe it")
     info.add_argument("dataset", metavar="D", help="a dataset's name below the data directory, a folder, or synthetic/...")
+    info.add_argument("--sheet", metavar="FILE.png", type=Path, default=None, help="where the first crops are drawn (default: the cache)")
+    info.add_argument("--show-private", action="store_true", help="draw protected people too, into --sheet, mode 0600")
     arguments.add_places(info)
     arguments.add_json(info)
     info.set_defaults(execute=info_command)
@@ -243,11 +245,13 @@ def _announce(manifest: Manifest, args: argparse.Namespace, tally: ImportTally |
 
 
 def info_command(args: argparse.Namespace) -> int:
-    """Opens a dataset, verifies its files and says what it is."""
+    """Opens a dataset, verifies its files, says what it is, and draws its first crops with their joints."""
     from dpcore.data.caches import describe_dataset
+    from sweeps.api.datasets import draw_crops
 
     info = describe_dataset(args.dataset, arguments.places_of(args))
-    document = info.document()
+    drawn = draw_crops(args.dataset, arguments.places_of(args), sheet=args.sheet, show_private=args.show_private)
+    document = info.document() | {"sheet": None if drawn is None else str(drawn)}
     if args.json:
         print_json(document)
         return 0
@@ -256,6 +260,8 @@ def info_command(args: argparse.Namespace) -> int:
             value = ", ".join(f"{count} photographs with {other}, another cohort" for other, count in value.items()) or "none"
         if key == "labelled":
             value = ", ".join(f"{joint} {percent(share, 0)} %" for joint, share in value.items())
+        if key == "sheet":
+            value = value or "not drawn: these people are protected (--show-private --sheet FILE.png)"
         print(f"{key:<20}{', '.join(value) if isinstance(value, list) else value}")
     return 0
 
