@@ -91,10 +91,11 @@ def build_network(config: ModelConfig, places: Places, *, generator: torch.Gener
     """
     with _drawn_from(generator):
         built = build_backbone(config, places)
-    network = assemble_network(config, built, skeleton=skeleton)
-    for name, part in network.parts.items():
+    for name, part in built.parts.items():
         if name not in built.ready:
             initialise(part, generator)
+    network = assemble_network(config, built, skeleton=skeleton)
+    initialise(network.parts[HEAD], generator)
     for module in network.modules():
         if isinstance(module, LowRank):
             module.draw_weights(generator)
