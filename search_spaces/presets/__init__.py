@@ -1,4 +1,4 @@
-"""Space files that come with dpsweep: `quick`, `lspet`, `hybrid` and one per method."""
+"""Space files that come with dpsweep: `quick`, the benchmarks (`lspet`, `mpii`, `paper_grid`), `hybrid` and one per method."""
 
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
 from dpcore.durable import OWNER_ONLY, replace_file, summed, without_sum
 from dpcore.errors import BadInput, Corrupt
-from search_spaces.space import Draw, SpaceFile
+from search_spaces.space import HORIZON_PATH, Draw, SpaceFile, value_at
 from sweeps.ledger.charges import FilterTerms
 from sweeps.records.versions import refuse_later_version
 from sweeps.storage.bucket import check_uri, is_uri
@@ -35,11 +36,19 @@ SELECTED = "selected"
 """Attribute of the study of an ε: its private selection has ended."""
 
 
+REPORTS = 50
+"""Of a long trial. Each scores all validation people: every 50 of 17,379 steps they would take as long as the steps."""
+
+
 def reporting_flags(space: SpaceFile) -> dict[str, int]:
-    """How often trials must report, and keep a checkpoint, for the stopper to have something to judge when its grace period ends."""
-    if space.sweep.stopper == "none":
+    """How often trials report and keep a checkpoint: a long one about `REPORTS` times, and for a stopper early enough that it has
+    something to judge when its grace period ends."""
+    horizon, usual = value_at(space.trial, HORIZON_PATH), RuntimeFlags().report_every_steps
+    every = max(usual, math.ceil(horizon / REPORTS)) if isinstance(horizon, int) else usual
+    if space.sweep.stopper != "none":
+        every = min(every, space.stopping_grace_steps)
+    elif every == usual:
         return {}
-    every = min(RuntimeFlags().report_every_steps, space.stopping_grace_steps)
     return {"report_every_steps": every, "checkpoint_every_steps": every}
 
 
