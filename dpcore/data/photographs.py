@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dpcore.data.jpeg import decoded_jpeg
 from dpcore.errors import BadInput
 
 LARGEST_PX = 100_000_000
@@ -151,7 +152,8 @@ def _as_labelled(image: Image.Image, path: Path, *, record: str, labelled_px: tu
             f"{record}: image {path} has {turned[0]} × {turned[1]} px, the annotations say {labelled_px[0]} × {labelled_px[1]}; "
             "give the pictures that were labelled"
         )
-    pixels = _as_rgb(image, path, record=record)
+    decoded = decoded_jpeg(path, image)
+    pixels = _as_rgb(image, path, record=record) if decoded is None else decoded
     if labelled_px != turned or orientation in (0, _UPRIGHT):
         return pixels
     method = _TURN[orientation]
