@@ -54,6 +54,7 @@ class DatasetHeader(Part):
     crops: Crops = "labels"
     ledger: str | None = Field(default=None, description="PRIVATE data: SQLAlchemy URL of the ledger that its people are charged to")
     skeleton: Skeleton = Field(default=MPII_16, description="the joints of its records; older manifests mean mpii_16")
+    box_scale: float = Field(default=1.25, gt=0, description="margin around a person's box, which a crop shows; older manifests mean 1.25")
 
     @property
     def is_synthetic(self) -> bool:

@@ -101,7 +101,7 @@ def _check_source(source: LabelSource, options: ImportOptions) -> None:
 def _header(fields: Mapping[str, Any], file: PeopleFile, target: Skeleton, options: ImportOptions) -> DatasetHeader:
     origin = f"{file.origin}, box_scale {options.box_scale}"
     mapped = "" if target.name == file.skeleton.name else f", {file.skeleton.name} as {target.name}"
-    values = {**fields, "origin": origin + mapped, "crops": file.crops, "skeleton": target}
+    values = {**fields, "origin": origin + mapped, "crops": file.crops, "skeleton": target, "box_scale": options.box_scale}
     return parse_config(DatasetHeader, values, where="dataset")
 
 

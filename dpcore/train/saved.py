@@ -26,20 +26,32 @@ from dpcore.pose.skeleton import MPII_16, Skeleton
 MODEL_FOLDER = "model"
 WEIGHTS_FILE = "model.safetensors"
 DOCUMENT_FILE = "model.json"
+BOX_SCALE = 1.25
+"""The margin around a person's box that importers use, as HRNet does."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A loaded network in evaluation mode, the config that trained it, its stored result, and the joints that it predicts."""
+    """A loaded network in evaluation mode, the config that trained it, its stored result, the joints that it predicts, and the margin
+    around a person's box in the crops that it learned from."""
 
     network: PoseNetwork
     config: TrialConfig
     meta: Mapping[str, Any]
     skeleton: Skeleton = MPII_16
+    box_scale: float = BOX_SCALE
 
 
-def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta: Mapping[str, Any], skeleton: Skeleton = MPII_16) -> None:
-    """Writes a model as a new folder, completely or not at all.
+def save_model(
+    folder: Path,
+    network: PoseNetwork,
+    *,
+    config: TrialConfig,
+    meta: Mapping[str, Any],
+    skeleton: Skeleton = MPII_16,
+    box_scale: float = BOX_SCALE,
+) -> None:
+    """Writes a model as a new folder, completely or not at all. `skeleton` and `box_scale`: of the dataset that it was trained for.
 
     Raises:
         Refused: the folder exists.
@@ -51,6 +63,7 @@ def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta:
         "topology": topology,
         "weights_digest": weights_digest(state),
         "skeleton": skeleton.model_dump(mode="json"),
+        "box_scale": box_scale,
         "meta": dict(meta),
     }
     with new_folder(folder, private=False) as temporary:
@@ -60,7 +73,7 @@ def save_model(folder: Path, network: PoseNetwork, *, config: TrialConfig, meta:
 
 def load_model(folder: Path) -> SavedModel:
     """Reads what `save_model` wrote, from its folder or from the trial's folder around it. Nothing is unpickled. A model of an earlier
-    version names no skeleton: it predicts mpii_16.
+    version names no skeleton and no margin: it predicts mpii_16 on crops with HRNet's.
 
     Raises:
         BadInput: the folder holds no model.
@@ -80,4 +93,4 @@ def load_model(folder: Path) -> SavedModel:
     load_weights(network, state, where=str(found / WEIGHTS_FILE))
     if weights_digest(state) != document["weights_digest"]:
         raise Corrupt(f"{found / WEIGHTS_FILE}: the weights are not those that {DOCUMENT_FILE} was written for; restore both from a copy")
-    return SavedModel(network.eval(), config, document["meta"], skeleton)
+    return SavedModel(network.eval(), config, document["meta"], skeleton, float(document.get("box_scale", BOX_SCALE)))

@@ -303,7 +303,9 @@ class _Trial:
         result = self._result(report)
         target = self._store.folder / MODEL_FOLDER
         if not target.exists():
-            save_model(target, self._prepared.network, config=self._config, meta=result, skeleton=self._prepared.data.private.skeleton)
+            private, network = self._prepared.data.private, self._prepared.network
+            margin = private.manifest.box_scale
+            save_model(target, network, config=self._config, meta=result, skeleton=private.skeleton, box_scale=margin)
         self._store.finish(result)
         return report
 

@@ -87,7 +87,8 @@ def pretrain_public(
             "pckh_50": state.mean(0.5),
             "pckh_10": state.mean(0.1),
         }
-        save_model(out, network, config=config, meta=meta, skeleton=data.private.skeleton)
+        private = data.private
+        save_model(out, network, config=config, meta=meta, skeleton=private.skeleton, box_scale=private.manifest.box_scale)
         save_claim(out, claim_of_training(config, None, places=places, secure_rng=False), price)
     return config, state
 

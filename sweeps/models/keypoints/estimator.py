@@ -24,9 +24,6 @@ from dpcore.train.saved import SavedModel, load_model
 from dpcore.train.sources import ImageInputs, Mirrored
 from sweeps.models.keypoints.boxes import PersonBox
 
-BOX_SCALE = 1.25
-"""The margin around a person's box that the importers use, as HRNet does."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Keypoints:
@@ -74,7 +71,7 @@ class PoseEstimator:
 
     saved: SavedModel
     device: torch.device
-    box_scale: float = BOX_SCALE
+    box_scale: float
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu", box_scale: float | None = None) -> PoseEstimator:
@@ -91,7 +88,7 @@ class PoseEstimator:
         place = device_of(RuntimeFlags.model_validate({"device": device}))
         saved = load_model(folder)
         saved.network.to(place)
-        return cls(saved=saved, device=place, box_scale=BOX_SCALE if box_scale is None else box_scale)
+        return cls(saved=saved, device=place, box_scale=saved.box_scale if box_scale is None else box_scale)
 
     @property
     def joints(self) -> tuple[str, ...]:

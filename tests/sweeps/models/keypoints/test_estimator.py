@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from saved_models import save_network
 
 from dpcore.config import EvaluationConfig, Places
 from dpcore.data.manifest import DatasetHeader
@@ -16,7 +17,7 @@ from dpcore.errors import BadInput
 from dpcore.model.network import codec_of
 from dpcore.train.evaluator import predict
 from dpcore.train.inputs import InputBuilder
-from dpcore.train.saved import load_model
+from dpcore.train.saved import load_model, save_model
 from sweeps.models.keypoints.boxes import PersonBox
 from sweeps.models.keypoints.estimator import PoseEstimator
 
@@ -74,6 +75,14 @@ def test_a_persons_box_is_cropped_with_the_margin_and_comes_back(model: Path) ->
     points = np.array([[3.7, 61.2], [130.0, -4.0]])
     assert box.to_photograph(box.to_crop(points)) == pytest.approx(points)
     assert PoseEstimator.load(model, box_scale=1.5).crop_of(PersonBox(left=0, top=0, width=9, height=40), (50, 50)).box_px == 60
+
+
+def test_the_margin_is_that_of_the_training_data(places: Places, tmp_path: Path) -> None:
+    saved = load_model(save_network(tmp_path / "first", places))
+    save_model(tmp_path / "wide", saved.network, config=saved.config, meta={}, box_scale=1.4)
+    box = PersonBox(left=0, top=0, width=9, height=40)
+    assert PoseEstimator.load(tmp_path / "wide").crop_of(box, (50, 50)).box_px == pytest.approx(56)
+    assert PoseEstimator.load(tmp_path / "wide", box_scale=1.5).crop_of(box, (50, 50)).box_px == 60
 
 
 def test_crops_of_another_shape_and_a_model_of_nan_are_refused(model: Path) -> None:
