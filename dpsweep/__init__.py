@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sweeps.api.specs import SweepOptions, new_spec
     from sweeps.api.sweep import Plan, cancel, plan, resume, run, status
     from sweeps.api.trials import Trained, claim, evaluate, pretrain, train
-    from sweeps.api.weights import import_movenet, list_weights
+    from sweeps.api.weights import import_movenet, import_onnx, list_weights
     from sweeps.ledger.ledger import Ledger
     from sweeps.models.claims import ModelClaim
     from sweeps.models.keypoints.people import PredictedPeople, PredictedPerson
@@ -52,7 +52,7 @@ _NAMES_IN = {
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
     "sweeps.api.sweep": ("Plan", "cancel", "plan", "resume", "run", "status"),
     "sweeps.api.trials": ("Trained", "claim", "evaluate", "pretrain", "train"),
-    "sweeps.api.weights": ("import_movenet", "list_weights"),
+    "sweeps.api.weights": ("import_movenet", "import_onnx", "list_weights"),
     "sweeps.models.claims": ("ModelClaim",),
     "sweeps.models.keypoints.people": ("PredictedPeople", "PredictedPerson"),
     "sweeps.ledger.ledger": ("Ledger",),
@@ -93,6 +93,7 @@ __all__ = [
     "evaluate",
     "export",
     "import_movenet",
+    "import_onnx",
     "list_weights",
     "load_space",
     "new_spec",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpcore.config import ModelConfig, Places, parse_config
+from dpcore.config import ModelConfig, Places, digest_of, parse_config
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.built import BuiltBackbone
 from dpcore.model.topology import INPUT, Layer, Topology, read_topology
@@ -29,6 +29,11 @@ feature and, on LSPET, no score (measured at stride 8)."""
 
 ARCHIVE_ENDINGS = ("_fp16.npz", "_fp32.npz")
 """Of the file with the weights, by preference."""
+
+
+FUNCTION_SUM = "function_sum"
+"""Buffer with the digest of what the layers compute and how the picture is scaled, since version 2. Caches are named by the digest of a
+network's state. Without it, weights that are imported again with another input scale would get the features of the first."""
 
 
 class FoldedFeatures(nn.Module):
@@ -42,6 +47,8 @@ class FoldedFeatures(nn.Module):
         self.topology = topology.needed_for(feature_layers)
         self.feature_layers = tuple(feature_layers)
         self.convolutions = nn.ModuleDict({_key(layer.name): _convolution(layer) for layer in self.topology.layers if layer.shape})
+        if topology.version > 1:
+            self.register_buffer(FUNCTION_SUM, _function_sum(self.topology))
 
     def channels(self) -> dict[str, int]:
         """Channels of each feature layer, in the order of the concatenation."""
@@ -68,6 +75,12 @@ class FoldedFeatures(nn.Module):
         else:
             result = self.convolutions[_key(layer.name)](_padded(inputs[0], layer, layer.shape[2:]))
         return _ACTIVATIONS[layer.act](result) if layer.slope is None else functional.leaky_relu(result, layer.slope)
+
+
+def _function_sum(topology: Topology) -> Tensor:
+    document = topology.document()
+    digest = digest_of({"input_scale": document["input_scale"], "layers": document["layers"]})
+    return torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
 
 
 def _scaled(images: Tensor, topology: Topology) -> Tensor:
@@ -244,7 +257,8 @@ def features_of(topology: Topology, tensors: Mapping[str, Any], feature_layers: 
         BadInput: a layer is missing. Corrupt: a tensor is missing or has another shape.
     """
     features = FoldedFeatures(topology, feature_layers)
-    features.load_state_dict(_state_of(features.topology, tensors, where))
+    own = {name: values for name, values in features.state_dict().items() if name == FUNCTION_SUM}
+    features.load_state_dict({**own, **_state_of(features.topology, tensors, where)})
     return features
 
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, model_validator
 
 from dpcore.config import Part, parse_config
 from dpcore.errors import BadInput, Corrupt
@@ -134,7 +134,7 @@ class InputScale(Part):
     """What a network expects of a pixel x in 0..255: (x - mean) / std per channel, channels in this order."""
 
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     order: Literal["RGB", "BGR"] = "RGB"
 
 

@@ -77,10 +77,12 @@ class FoldedGraph:
     scale: Array
     shift: Array
 
-    def input_scale(self, *, order: str = "RGB") -> InputScale:
-        """The picture's scale as a topology of version 2 has it, for pixels 0..255."""
+    def input_scale(self, given: InputScale) -> InputScale:
+        """The scale of pixels 0..255 where the graph's own input is a picture that `given` scales."""
+        mean, std = np.array(given.mean), np.array(given.std)
         scale, shift = np.broadcast_to(self.scale, 3), np.broadcast_to(self.shift, 3)
-        return parse_config(InputScale, {"mean": list(-shift / scale), "std": list(1.0 / scale), "order": order}, where="input_scale")
+        values = {"mean": list(mean - shift * std / scale), "std": list(std / scale), "order": given.order}
+        return parse_config(InputScale, values, where="input_scale")
 
 
 class _Folding:
@@ -140,6 +142,27 @@ def fold(drafts: Sequence[Draft], outputs: Sequence[str]) -> FoldedGraph:
                 tensors[f"{draft.name}.{kind}"] = values
     layers = tuple(_layer(draft) for draft in done.left.values())
     return FoldedGraph(layers=layers, tensors=tensors, names=done.names, scale=done.scale, shift=done.shift)
+
+
+def size_after(draft: Draft, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a draft's map, from those of its first input."""
+    scale, fields = OPS[draft.op].scale if draft.op in OPS else "same", draft.fields
+    if scale == "whole":
+        return 1, 1
+    if scale == "same":
+        return size
+    kernel = draft.weight.shape[2:] if draft.weight is not None else fields.get("kernel", (1, 1))
+    top, left, bottom, right = fields.get("pads") or (0, 0, 0, 0)
+    stride, sides = fields.get("stride", 1), []
+    for side, cells, pads, more in zip(size, kernel, (top + bottom, left + right), fields.get("output_pads") or (0, 0), strict=True):
+        reach = (cells - 1) * fields.get("dilation", 1) + 1
+        if draft.op == "deconv":
+            sides.append((side - 1) * stride + reach + more - pads)
+        elif scale == "finer":
+            sides.append(side * fields.get("factor", 2))
+        else:
+            sides.append(-(-side // stride) if fields.get("pads") is None else (side + pads - reach) // stride + 1)
+    return sides[0], sides[1]
 
 
 def version_of(layers: Sequence[Layer]) -> int:

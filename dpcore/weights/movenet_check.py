@@ -39,7 +39,7 @@ class MoveNetCheck:
     def line(self) -> str:
         """For people."""
         return (
-            f"17 keypoints of a drawn person within {self.off_px:.4f} px and {self.off_score:.5f} of score of the original graph, "
+            f"checked: 17 keypoints of a drawn person within {self.off_px:.4f} px and {self.off_score:.5f} of score of the original graph, "
             f"maps of the four heads within {self.off_rms:.1e} of their size"
         )
 

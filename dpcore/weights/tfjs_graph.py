@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dpcore.errors import BadInput, Corrupt
-from dpcore.weights.folding import Array, Draft
+from dpcore.weights.folding import Array, Draft, size_after
 from dpcore.weights.tfjs_file import GraphModel
 
 Node = Mapping[str, Any]
@@ -79,17 +79,7 @@ class GraphReader:
         return values
 
     def add(self, node: Node, op: str, inputs: Sequence[str], **values: Any) -> None:
-        """Adds a draft for a node. Its size is the first input's, changed by stride or factor."""
-        first = next(iter(inputs))
-        fields = values.get("fields", {})
-        height, width = self.sizes[first]
-        kernel = values["weight"].shape[2:] if "weight" in values else fields.get("kernel", (1, 1))
-        pads = fields.get("pads")
-        stride, factor = fields.get("stride", 1), 2 if op == "upsample2x_bilinear" else fields.get("factor", 1)
-        reach = [(side - 1) * fields.get("dilation", 1) for side in kernel] if pads is not None else [0, 0]
-        height, width = (-(-(side - cut) // stride) * factor for side, cut in zip((height, width), reach, strict=True))
-        if op == "global_avgpool":
-            height, width = 1, 1
+        """Adds a draft for a node, which reads the maps of the nodes `inputs`."""
         name = self.name_of(node["name"])
         self.drafts.append(Draft(name=name, op=op, inputs=tuple(self.layer_of[one] for one in inputs), **values))
-        self.layer_of[node["name"]], self.sizes[node["name"]] = name, (height, width)
+        self.layer_of[node["name"]], self.sizes[node["name"]] = name, size_after(self.drafts[-1], self.sizes[inputs[0]])

