@@ -158,13 +158,14 @@ def _nameless(stored: int, *, source: LabelSource, where: str) -> JointOrder:
 
 
 def _lines(entry: Any, *, named: int, where: str) -> tuple[tuple[int, int], ...]:
-    """The lines of `skeleton`, whose places count from 1."""
+    """The lines of `skeleton`, whose places count from 1; from 0 in files that have a place 0."""
     given = entry.get("skeleton") or []
     try:
-        pairs = [(int(a) - 1, int(b) - 1) for a, b in given]
+        pairs = [(int(a), int(b)) for a, b in given]
     except (TypeError, ValueError):
         raise BadInput(f"{where}: skeleton must be pairs of places among the keypoints, given {given!r:.80}") from None
-    return tuple(pair for pair in pairs if all(0 <= place < named for place in pair))
+    first = 0 if any(0 in pair for pair in pairs) else 1
+    return tuple((a - first, b - first) for a, b in pairs if first <= min(a, b) and max(a, b) - first < named)
 
 
 def _numbers_of(person: Any, *, where: str) -> NDArray[np.float64]:

@@ -162,3 +162,10 @@ def test_a_file_of_boxes_alone_says_which_one_is_needed(tmp_path: Path) -> None:
 def test_a_persons_box_and_area_are_kept_for_oks(tmp_path: Path) -> None:
     dataset = imported_coco(tmp_path, coco_document([2] * 17, area=345.5))
     assert (dataset.areas_px2.tolist(), dataset.person_boxes_px[0].tolist()) == ([345.5], [20, 10, 60, 70])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_lines_of_a_skeleton_count_from_one_or_from_zero(tmp_path: Path, first: int) -> None:
+    document = named_document(["root", "knee", "foot", *(f"toe{n}" for n in range(1, 8))])
+    document["categories"][0]["skeleton"] = [[first, 1 + first], [1 + first, 2 + first], [2, 99]]
+    assert imported_coco(tmp_path, document).skeleton.lines == (("root", "knee"), ("knee", "foot"))
