@@ -47,6 +47,7 @@ SEARCHABLE = frozenset(
         "model.weights",
         "model.head",
         "model.head_start",
+        "model.batch_norm",
         "model.freeze",
         "model.input_height_px",
         "model.input_width_px",

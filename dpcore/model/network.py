@@ -69,6 +69,14 @@ class PoseNetwork(nn.Module):
                 parameter.requires_grad_(parameter_name in trained)
         return SplitNetwork(stem=stem, tail=tail.train(), stem_is_empty=length == 0, code=self.code)
 
+    def description(self, freeze: str | FreezeRule) -> list[str]:
+        """What was loaded and changed, and how many parameters train: lines for people."""
+        split = self.split(freeze)
+        trained, every = (sum(p.numel() for p in module.parameters() if p.requires_grad or module is self) for module in (split.tail, self))
+        cached = sum(p.numel() for p in split.stem.parameters())
+        behind = f"; the first {cached:,} are a stem whose features are computed once" if cached else ""
+        return [*self.says, f"{trained:,} of {every:,} parameters train (model.freeze {freeze}){behind}"]
+
     def _chain(self, modules: list[nn.Module]) -> Chain:
         return Chain(modules, out_of_place=self._out_of_place)
 
@@ -148,6 +156,16 @@ def assemble_network(config: ModelConfig, built: BuiltBackbone, *, skeleton: Ske
         wanted = frozenset(names if policy.first_layer is None else names_from(names, policy.first_layer))
         add_low_rank(parts, policy.lora, wanted=wanted.__contains__)
     return PoseNetwork({**parts, HEAD: build_head(config.head, shape)}, backbone=built)
+
+
+def described(config: ModelConfig, places: Places, *, skeleton: Skeleton = MPII_16) -> list[str]:
+    """What a network from elsewhere is made of and how much of it trains, for people; it is built for that.
+
+    Raises:
+        BadInput, Refused, Corrupt: as `build_network`.
+    """
+    network = build_network(config, places, generator=torch.Generator().manual_seed(0), skeleton=skeleton)
+    return network.description(config.freeze)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:

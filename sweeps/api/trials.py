@@ -184,13 +184,14 @@ def pretrain(
     if folder is not None and folder.exists():
         raise Refused(f"{folder}: exists already and is not overwritten; give --out a new folder")
     values, price = _values_of(str(config))
-    trained, state = pretrain_public(values, Places.of(data_dir, cache_dir), out=folder, price=price)
+    trained, state, network = pretrain_public(values, Places.of(data_dir, cache_dir), out=folder, price=price)
     return dict.fromkeys(RESULT_KEYS) | {
         "epsilon_spent": 0.0,
         "method": trained.method,
         "pckh_50": state.mean(0.5),
         "pckh_10": state.mean(0.1),
         "fingerprint": trained.fingerprint(),
+        "network": network,
     }
 
 

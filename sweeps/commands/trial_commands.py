@@ -137,6 +137,8 @@ def _print_result(document: dict[str, Any], *, as_json: bool) -> None:
     print(f"method       {document['method']}")
     if document["trial_id"] is not None:
         print(f"trial        {document['trial_id']}  ({document['fingerprint']})")
+    for line in document.get("network", ()):
+        print(f"network      {line}")
     print(f"PCKh@0.5     {percent(document['pckh_50'], 2)} %")
     print(f"PCKh@0.1     {percent(document['pckh_10'], 2)} %")
     target, spent = document["epsilon_target"], document["epsilon_spent"]

@@ -29,6 +29,7 @@ from sweeps.search.terms import SweepTerms, terms_of
 
 if TYPE_CHECKING:
     from dpcore.data.shards import ShardSet
+    from dpcore.pose.skeleton import Skeleton
 
 AMOUNTS = ("stages.public.batch_size", "stages.public_view.batch_size", "teacher.batch_size", "subspace.examples", "public_batch_size")
 """Settings that ask for so many examples of a dataset."""
@@ -125,7 +126,8 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         cohort=private.members.cohort,
         protected=private.manifest.protected or validation.manifest.protected,
         validation_cohort=validation.members.cohort if validated else None,
-        notes=_look_alikes({data.public: public, data.validation: validation}, {data.private: private}, places),
+        notes=_networks(spec, private.skeleton)
+        + _look_alikes({data.public: public, data.validation: validation}, {data.private: private}, places),
     )
 
 
@@ -149,6 +151,32 @@ def _check_amounts(spec: SweepSpec, private: ShardSet, public: ShardSet) -> None
             draw = spec.space.draw(epsilon, generator, forced=most)
             if is_admissible(spec.space, epsilon, draw):
                 check_amounts(spec.space.trial_config(epsilon, draw), private=private, public=public)
+
+
+def _networks(spec: SweepSpec, skeleton: Skeleton) -> tuple[str, ...]:
+    """Builds each network from elsewhere that the space admits, and says what was made of it. Here a wrong name costs no budget.
+
+    Raises:
+        BadInput: it can't be made, its weights do not fit, or nothing of it trains as `model.freeze` says. Refused: it can't be made safe.
+    """
+    import random
+
+    from dpcore.config.networks import backbone_traits
+    from search_spaces.admission import is_admissible
+
+    generator, models = random.Random(0), {}
+    for epsilon in spec.space.sweep.epsilons:
+        for _ in range(DRAWS_CHECKED):
+            draw = spec.space.draw(epsilon, generator)
+            if is_admissible(spec.space, epsilon, draw):
+                model = spec.space.trial_config(epsilon, draw).model
+                if backbone_traits(model.backbone).is_foreign:
+                    models[model.model_dump_json()] = model
+    if not models:
+        return ()
+    from dpcore.model.network import described
+
+    return tuple(dict.fromkeys(line for model in models.values() for line in described(model, spec.places, skeleton=skeleton)))
 
 
 def _check_views(spec: SweepSpec, private: ShardSet) -> None:

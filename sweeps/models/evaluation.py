@@ -65,7 +65,7 @@ def score_model(folder: Path, data: str, places: Places) -> ScoredModel:
 
 def pretrain_public(
     values: Mapping[str, Any], places: Places, *, out: Path | None, price: Price = UNKNOWN
-) -> tuple[TrialConfig, PckhState]:
+) -> tuple[TrialConfig, PckhState, list[str]]:
     """Trains the public stage that a trial's values describe, or takes it from the cache, and scores it on the validation data.
 
     Args:
@@ -73,6 +73,9 @@ def pretrain_public(
         places: Folders of datasets and caches. The stage is cached for later trials.
         out: Folder for the public model with its claim; None keeps it only in the cache.
         price: What choosing the values cost.
+
+    Returns:
+        The config, the score, and lines on a network from elsewhere.
     """
     kept = {field: values[field] for field in PUBLIC_FIELDS if field in values}
     config = parse_config(TrialConfig, {**kept, "method": PUBLIC_ONLY, "start": "public"})
@@ -90,7 +93,7 @@ def pretrain_public(
         private = data.private
         save_model(out, network, config=config, meta=meta, skeleton=private.skeleton, box_scale=private.manifest.box_scale)
         save_claim(out, claim_of_training(config, None, places=places, secure_rng=False), price)
-    return config, state
+    return config, state, network.description(config.model.freeze) if network.says else []
 
 
 def person_counts(folder: Path, dataset: ShardSet, places: Places) -> NDArray[np.int64]:
