@@ -130,7 +130,7 @@ class Layer(Part):
         return document | {name: value for name, value in newer.items() if value != type(self).model_fields[name].default}
 
 
-class InputScale(Part):
+class PixelScale(Part):
     """What a network expects of a pixel x in 0..255: (x - mean) / std per channel, channels in this order."""
 
     mean: tuple[float, float, float]
@@ -148,7 +148,7 @@ class Topology(Part):
     version: Literal[1, 2] = 1
     model: str
     input: str
-    input_scale: InputScale | None = None
+    input_scale: PixelScale | None = None
     licence: str | None = None
     source: str | None = None
     layers: tuple[Layer, ...]
@@ -292,4 +292,5 @@ def topology_path(weights: Path) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise BadInput(f"model.weights: no topology found; expected {' or '.join(map(str, candidates))}")
+    expected = " or ".join(map(str, candidates))
+    raise BadInput(f"model.weights: no topology found; expected {expected}. `dpsweep weights list` shows what is there and what can be had")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from dpcore.config import parse_config
 from dpcore.errors import BadInput
-from dpcore.model.topology import INPUT, OPS, InputScale, Layer, Topology
+from dpcore.model.topology import INPUT, OPS, Layer, PixelScale, Topology
 
 Array = NDArray[Any]
 AFFINE = "affine"
@@ -77,12 +77,12 @@ class FoldedGraph:
     scale: Array
     shift: Array
 
-    def input_scale(self, given: InputScale) -> InputScale:
+    def input_scale(self, given: PixelScale) -> PixelScale:
         """The scale of pixels 0..255 where the graph's own input is a picture that `given` scales."""
         mean, std = np.array(given.mean), np.array(given.std)
         scale, shift = np.broadcast_to(self.scale, 3), np.broadcast_to(self.shift, 3)
         values = {"mean": list(mean - shift * std / scale), "std": list(std / scale), "order": given.order}
-        return parse_config(InputScale, values, where="input_scale")
+        return parse_config(PixelScale, values, where="input_scale")
 
 
 class _Folding:

@@ -20,7 +20,7 @@ from dpcore.weights.folding import Array, Draft, size_after
 Node = Any
 """An onnx.NodeProto."""
 
-Operation = Callable[["OnnxReader", Node], None]
+OnnxOperation = Callable[["OnnxReader", Node], None]
 Pads = tuple[int, int, int, int]
 
 
@@ -37,7 +37,7 @@ class Map:
 class OnnxReader:
     """Reads the nodes of a model whose input has a known size. ONNX keeps nodes in the order of their computation."""
 
-    def __init__(self, model: Any, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, model: Any, operations: Mapping[str, OnnxOperation]) -> None:
         from onnx import numpy_helper
 
         self.opset = {one.domain: one.version for one in model.opset_import}

@@ -12,7 +12,7 @@ import numpy as np
 
 from dpcore.config import parse_config
 from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
-from dpcore.model.topology import INPUT, InputScale, Topology
+from dpcore.model.topology import INPUT, PixelScale, Topology
 from dpcore.weights.files import StoredWeights, write_folded
 from dpcore.weights.folding import Array, FoldedGraph, FoldedNetwork, fold, stored_as
 from dpcore.weights.onnx_graph import OnnxReader
@@ -25,11 +25,11 @@ MOST_OFF_FOLDED, MOST_OFF_STORED = 1e-4, 2e-2
 """What maps may differ by, as a fraction of their largest number: folding alone (float32 sums in another order), and with weights as
 stored. Measured on ResNet-18, MobileNetV3, EfficientNet-B0, RegNetY, HRNet-W18 and DenseNet-121 of timm: 2.3e-6 and 2.9e-3."""
 
-INPUT_SCALES: Mapping[str, InputScale] = {
-    "imagenet": InputScale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
-    "unit": InputScale(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)),
-    "symmetric": InputScale(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
-    "bytes": InputScale(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+INPUT_SCALES: Mapping[str, PixelScale] = {
+    "imagenet": PixelScale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+    "unit": PixelScale(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)),
+    "symmetric": PixelScale(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
+    "bytes": PixelScale(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 }
 """How a picture is usually scaled: ImageNet's mean and deviation; 0..1; -1..1; not at all."""
 
@@ -48,7 +48,7 @@ class OnnxOptions:
 
     name: str | None = None
     until: tuple[str, ...] = ()
-    input_scale: InputScale = INPUT_SCALES["imagenet"]
+    input_scale: PixelScale = INPUT_SCALES["imagenet"]
     licence: str | None = None
     dtype: str = "float16"
 
@@ -77,7 +77,7 @@ class OnnxImport:
         )
 
 
-def parse_input_scale(text: str, *, bgr: bool = False) -> InputScale:
+def parse_input_scale(text: str, *, bgr: bool = False) -> PixelScale:
     """The scale of that name, or of `R,G,B/R,G,B`: mean and deviation of pixels 0..255.
 
     Raises:
@@ -86,14 +86,14 @@ def parse_input_scale(text: str, *, bgr: bool = False) -> InputScale:
     order = "BGR" if bgr else "RGB"
     if text in INPUT_SCALES:
         known = INPUT_SCALES[text]
-        return known if not bgr else InputScale(mean=known.mean[::-1], std=known.std[::-1], order="BGR")
+        return known if not bgr else PixelScale(mean=known.mean[::-1], std=known.std[::-1], order="BGR")
     try:
         mean, std = ([float(one) for one in half.split(",")] for half in text.split("/"))
     except ValueError:
         names = ", ".join(INPUT_SCALES)
         raise BadInput(f"input scale {text!r}: expected one of {names}, or six numbers as R,G,B/R,G,B (mean and deviation)") from None
     step = -1 if bgr else 1
-    return parse_config(InputScale, {"mean": mean[::step], "std": std[::step], "order": order}, where="input scale")
+    return parse_config(PixelScale, {"mean": mean[::step], "std": std[::step], "order": order}, where="input scale")
 
 
 def import_onnx(file: Path, out: Path, options: OnnxOptions = OnnxOptions()) -> OnnxImport:
@@ -177,7 +177,7 @@ def _random_picture(topology: Topology, size: tuple[int, int]) -> Array:
     return np.random.default_rng(len(topology.layers)).integers(0, 256, (1, 3, *size)).astype(np.float32)
 
 
-def _scaled(pixels: Array, scale: InputScale) -> Array:
+def _scaled(pixels: Array, scale: PixelScale) -> Array:
     ordered = pixels if scale.order == "RGB" else pixels[:, ::-1]
     mean, std = (np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (scale.mean, scale.std))
     return np.asarray((ordered - mean) / std, dtype=np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpcore.weights.folding import AFFINE, Array
-from dpcore.weights.onnx_graph import Map, Node, OnnxReader, Operation, Pads, attributes
+from dpcore.weights.onnx_graph import Map, Node, OnnxOperation, OnnxReader, Pads, attributes
 
 
 def _window(reader: OnnxReader, node: Node, kernel: Sequence[int], around: Pads = (0, 0, 0, 0)) -> dict[str, Any]:
@@ -222,7 +222,7 @@ _ACTIVATIONS: Mapping[str, Any] = {
     "Tanh": "tanh",
     "Gelu": "gelu",
 }
-ONNX_OPERATIONS: Mapping[str, Operation] = {
+ONNX_OPERATIONS: Mapping[str, OnnxOperation] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed,
     "BatchNormalization": _batch_norm,

@@ -11,7 +11,7 @@ from dpcore.errors import BadInput
 from dpcore.model.topology import INPUT
 from dpcore.weights.folding import AFFINE, FoldedGraph, fold
 from dpcore.weights.tfjs_file import GraphModel, attribute
-from dpcore.weights.tfjs_graph import GraphReader, Node, Operation
+from dpcore.weights.tfjs_graph import GraphReader, TfjsNode, TfjsOperation
 
 
 def fold_graph(model: GraphModel, outputs: Sequence[str], *, name_of: Callable[[str], str]) -> FoldedGraph:
@@ -30,7 +30,7 @@ def fold_graph(model: GraphModel, outputs: Sequence[str], *, name_of: Callable[[
     return fold(reader.drafts, [reader.layer_of[output] for output in outputs])
 
 
-def _placeholder(reader: GraphReader, node: Node) -> None:
+def _placeholder(reader: GraphReader, node: TfjsNode) -> None:
     dimensions = node.get("attr", {}).get("shape", {}).get("shape", {}).get("dim", [])
     sizes = [int(one.get("size", -1)) for one in dimensions]
     if len(sizes) != 4 or sizes[3] != 3 or min(sizes[1:]) < 1:
@@ -38,12 +38,12 @@ def _placeholder(reader: GraphReader, node: Node) -> None:
     reader.layer_of[node["name"]], reader.sizes[node["name"]] = INPUT, (sizes[1], sizes[2])
 
 
-def _passes(reader: GraphReader, node: Node) -> None:
+def _passes(reader: GraphReader, node: TfjsNode) -> None:
     source = reader.inputs(node)[0]
     reader.layer_of[node["name"]], reader.sizes[node["name"]] = reader.layer_of[source], reader.sizes[source]
 
 
-def _passes_batch_axis(reader: GraphReader, node: Node) -> None:
+def _passes_batch_axis(reader: GraphReader, node: TfjsNode) -> None:
     """Takes the batch axis of one picture away or puts it back; the picture stays what it is."""
     inputs = reader.inputs(node)
     if node["op"] == "ExpandDims":
@@ -56,7 +56,7 @@ def _passes_batch_axis(reader: GraphReader, node: Node) -> None:
     _passes(reader, node)
 
 
-def _window_fields(node: Node, window: Sequence[int]) -> dict[str, Any]:
+def _window_fields(node: TfjsNode, window: Sequence[int]) -> dict[str, Any]:
     """Stride, dilation and padding of a node, refused where the folded format cannot say them."""
     strides, dilations = attribute(node, "strides", [1] * 4), attribute(node, "dilations", [1] * 4)
     padding, layout = attribute(node, "padding", "SAME"), attribute(node, "data_format", "NHWC")
@@ -73,7 +73,7 @@ def _window_fields(node: Node, window: Sequence[int]) -> dict[str, Any]:
     return fields
 
 
-def _convolution(reader: GraphReader, node: Node) -> None:
+def _convolution(reader: GraphReader, node: TfjsNode) -> None:
     weight = reader.weights(node, 1)
     if "epthwise" in node["op"]:
         height, width, channels, times = weight.shape
@@ -95,17 +95,17 @@ def _convolution(reader: GraphReader, node: Node) -> None:
     reader.add(node, op, reader.inputs(node)[:1], weight=np.ascontiguousarray(values), bias=bias, fields=fields)
 
 
-def _bias(reader: GraphReader, node: Node) -> None:
+def _bias(reader: GraphReader, node: TfjsNode) -> None:
     reader.add(node, AFFINE, reader.inputs(node)[:1], shift=reader.weights(node, 1))
 
 
-def _batch_norm(reader: GraphReader, node: Node) -> None:
+def _batch_norm(reader: GraphReader, node: TfjsNode) -> None:
     gain, shift, mean, variance = (np.asarray(reader.weights(node, place), dtype=np.float64) for place in (1, 2, 3, 4))
     scale = gain / np.sqrt(variance + float(attribute(node, "epsilon", 1e-4)))
     reader.add(node, AFFINE, reader.inputs(node)[:1], scale=scale, shift=shift - mean * scale)
 
 
-def _sum(reader: GraphReader, node: Node) -> None:
+def _sum(reader: GraphReader, node: TfjsNode) -> None:
     constants = [reader.constant(node, place) for place in (0, 1)]
     inputs = reader.inputs(node)
     if all(one is None for one in constants):
@@ -119,7 +119,7 @@ def _sum(reader: GraphReader, node: Node) -> None:
         reader.add(node, AFFINE, inputs[1:], shift=constants[0], **sign)
 
 
-def _times(reader: GraphReader, node: Node) -> None:
+def _times(reader: GraphReader, node: TfjsNode) -> None:
     constants = [reader.constant(node, place) for place in (0, 1)]
     inputs = reader.inputs(node)
     is_ratio = node["op"] in ("RealDiv", "Div")
@@ -133,12 +133,12 @@ def _times(reader: GraphReader, node: Node) -> None:
         raise BadInput(f"node {node['name']}: a division by a map is not supported")
 
 
-def _activation(reader: GraphReader, node: Node) -> None:
+def _activation(reader: GraphReader, node: TfjsNode) -> None:
     slope = {"slope": float(attribute(node, "alpha", 0.2))} if node["op"] == "LeakyRelu" else {}
     reader.add(node, "act", reader.inputs(node)[:1], fields={"act": _ACTIVATIONS[node["op"]], **slope})
 
 
-def _resize(reader: GraphReader, node: Node) -> None:
+def _resize(reader: GraphReader, node: TfjsNode) -> None:
     source = reader.inputs(node)[0]
     (height, width), before = (int(side) for side in reader.weights(node, 1)), reader.sizes[source]
     is_half_pixel = bool(attribute(node, "half_pixel_centers", False)) and not attribute(node, "align_corners", False)
@@ -153,20 +153,20 @@ def _resize(reader: GraphReader, node: Node) -> None:
         reader.add(node, "upsample_bilinear", [source], fields={"factor": factor})
 
 
-def _pool(reader: GraphReader, node: Node) -> None:
+def _pool(reader: GraphReader, node: TfjsNode) -> None:
     kernel = tuple(attribute(node, "ksize")[1:3])
     fields = {**_window_fields(node, kernel), "kernel": kernel}
     reader.add(node, "maxpool" if node["op"] == "MaxPool" else "avgpool", reader.inputs(node)[:1], fields=fields)
 
 
-def _mean(reader: GraphReader, node: Node) -> None:
+def _mean(reader: GraphReader, node: TfjsNode) -> None:
     axes = sorted(int(axis) for axis in np.atleast_1d(reader.weights(node, 1)))
     if axes != [1, 2] or not attribute(node, "keep_dims", False):
         raise BadInput(f"node {node['name']}: Mean is supported over height and width with keep_dims alone, given axes {axes}")
     reader.add(node, "global_avgpool", reader.inputs(node)[:1])
 
 
-def _concat(reader: GraphReader, node: Node) -> None:
+def _concat(reader: GraphReader, node: TfjsNode) -> None:
     *inputs, _ = reader.inputs(node)
     if int(reader.weights(node, len(inputs))) not in (3, -1):
         raise BadInput(f"node {node['name']}: ConcatV2 is supported over channels alone")
@@ -174,7 +174,7 @@ def _concat(reader: GraphReader, node: Node) -> None:
 
 
 _ACTIVATIONS = {"Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
-_OPERATIONS: dict[str, Operation] = {
+_OPERATIONS: dict[str, TfjsOperation] = {
     "Placeholder": _placeholder,
     **dict.fromkeys(("Identity", "Cast", "StopGradient"), _passes),
     **dict.fromkeys(("Unpack", "ExpandDims", "Squeeze"), _passes_batch_axis),

@@ -9,14 +9,14 @@ from dpcore.errors import BadInput, Corrupt
 from dpcore.weights.folding import Array, Draft, size_after
 from dpcore.weights.tfjs_file import GraphModel
 
-Node = Mapping[str, Any]
-Operation = Callable[["GraphReader", Node], None]
+TfjsNode = Mapping[str, Any]
+TfjsOperation = Callable[["GraphReader", TfjsNode], None]
 
 
 class GraphReader:
     """Walks from the outputs to the picture. A node is read after its inputs, otherwise in the file's order."""
 
-    def __init__(self, model: GraphModel, operations: Mapping[str, Operation], name_of: Callable[[str], str]) -> None:
+    def __init__(self, model: GraphModel, operations: Mapping[str, TfjsOperation], name_of: Callable[[str], str]) -> None:
         self.model = model
         self.operations = operations
         self.name_of = name_of
@@ -59,26 +59,26 @@ class GraphReader:
             done[open_names.pop()] = None
         return list(done)
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str) -> TfjsNode:
         if name not in self.model.nodes:
             raise BadInput(f"the graph has no node {name}")
         return self.model.nodes[name]
 
-    def inputs(self, node: Node) -> list[str]:
+    def inputs(self, node: TfjsNode) -> list[str]:
         """Names of the nodes that a node reads; without control inputs, and of several outputs the first."""
         return [name.removesuffix(":0") for name in node.get("input", ()) if not name.startswith("^")]
 
-    def constant(self, node: Node, place: int) -> Array | None:
+    def constant(self, node: TfjsNode, place: int) -> Array | None:
         inputs = self.inputs(node)
         return self.model.constants.get(inputs[place]) if place < len(inputs) else None
 
-    def weights(self, node: Node, place: int) -> Array:
+    def weights(self, node: TfjsNode, place: int) -> Array:
         values = self.constant(node, place)
         if values is None:
             raise BadInput(f"node {node['name']}: input {place} of {node['op']} must be a constant")
         return values
 
-    def add(self, node: Node, op: str, inputs: Sequence[str], **values: Any) -> None:
+    def add(self, node: TfjsNode, op: str, inputs: Sequence[str], **values: Any) -> None:
         """Adds a draft for a node, which reads the maps of the nodes `inputs`."""
         name = self.name_of(node["name"])
         self.drafts.append(Draft(name=name, op=op, inputs=tuple(self.layer_of[one] for one in inputs), **values))

@@ -100,5 +100,5 @@ def test_the_shared_files_come_back_as_they_are(shared_data: Path, name: str) ->
 def test_the_page_of_the_format_names_every_op_and_every_key_of_a_layer() -> None:
     page = (Path(__file__).parents[2] / "docs" / "folded-format.md").read_text(encoding="utf-8")
     schema = Topology.model_json_schema()
-    keys = {*schema["$defs"]["Layer"]["properties"], *schema["$defs"]["InputScale"]["properties"], *schema["properties"], *OPS}
+    keys = {*schema["$defs"]["Layer"]["properties"], *schema["$defs"]["PixelScale"]["properties"], *schema["properties"], *OPS}
     assert [key for key in sorted(keys) if f"`{key}`" not in page and f"{key}:" not in page] == []

@@ -13,7 +13,7 @@ from torch.nn import functional
 from dpcore.config import parse_config
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.folded import features_of
-from dpcore.model.topology import InputScale, Topology
+from dpcore.model.topology import PixelScale, Topology
 from dpcore.weights.folding import version_of
 from dpcore.weights.tfjs import fold_graph
 from dpcore.weights.tfjs_file import parse_graph_model
@@ -110,7 +110,7 @@ def test_a_folded_graph_computes_what_the_graph_says() -> None:
     ]
     assert (graph.names["leaky"], version_of(graph.layers)) == ("both", 2)
     assert (graph.scale, graph.shift) == (pytest.approx(1 / 127.5), pytest.approx(-1))
-    scale = graph.input_scale(InputScale(mean=(0, 0, 0), std=(1, 1, 1))).model_dump()
+    scale = graph.input_scale(PixelScale(mean=(0, 0, 0), std=(1, 1, 1))).model_dump()
     document = {"version": 2, "model": "tiny", "input": "", "input_scale": scale, "layers": [layer.document() for layer in graph.layers]}
     features = features_of(parse_config(Topology, document), graph.tensors, ["both"], where="tiny")
     picture = torch.from_numpy(np.random.default_rng(3).uniform(0, 255, (2, 3, 8, 12))).float()
