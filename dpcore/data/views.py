@@ -134,6 +134,14 @@ def _view_of_rows(dataset: ShardSet, rows: NDArray[np.int64], split: SplitConfig
     return np.where(hidden_of_rows(dataset, rows, split.region)[..., None], replaced, crops)
 
 
+def seen_under(split: SplitConfig, dataset: ShardSet, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """What the public side would see of some rows (B, H, W, 3) uint8, computed anew. Nothing is stored and nothing is published by it."""
+    stored = _view_of_rows(dataset, rows, split)
+    if split.region != "all":
+        return stored
+    return decode_view(stored, split, size_px=(dataset.manifest.height_px, dataset.manifest.width_px))
+
+
 def hidden_of_rows(dataset: ShardSet, rows: NDArray[np.int64], region: Region) -> NDArray[np.bool_]:
     """The pixels (B, H, W) that a region split replaces in some rows. They depend on the labels."""
     size_px = (dataset.manifest.height_px, dataset.manifest.width_px)

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from dpcore.config import SplitConfig
 from dpcore.data.manifest import Manifest
 from dpcore.data.shards import ShardSet
+from dpcore.data.views import seen_under
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Refused
 from sweeps.models.keypoints.drawing import draw_people
@@ -46,14 +48,14 @@ def check_shown(manifest: Manifest, *, show_private: bool) -> None:
         )
 
 
-def save_sheet(dataset: ShardSet, path: Path, *, show_private: bool = False, shown: Drawn | None = None) -> Path:
+def save_sheet(dataset: ShardSet, path: Path, *, show_private: bool = False, split: SplitConfig | None = None) -> Path:
     """Draws the first crops into a PNG, mode 0600 for PRIVATE data.
 
     Args:
         dataset: whose crops.
         path: the PNG; replaced where it exists.
         show_private: also of protected people.
-        shown: makes the picture of one row; None: the crop with its labels.
+        split: draw what is public of the crops under this split; None: the crops with their labels.
 
     Raises:
         Refused: the people are protected.
@@ -63,13 +65,14 @@ def save_sheet(dataset: ShardSet, path: Path, *, show_private: bool = False, sho
     if path.suffix.lower() != ".png":
         raise BadInput(f"{path}: a sheet is a PNG; give a name that ends in .png")
     content = io.BytesIO()
-    draw_sheet(dataset, shown or labelled_crop).save(content, format="PNG")
+    shown = labelled_crop if split is None else lambda dataset, row: seen_crop(dataset, row, split)
+    draw_sheet(dataset, shown, of="" if split is None else f" under the split {split.name}").save(content, format="PNG")
     replace_file(path, content.getvalue(), mode=OWNER_ONLY if dataset.manifest.role == "PRIVATE" else None)
     return path
 
 
-def draw_sheet(dataset: ShardSet, shown: Drawn) -> Image.Image:
-    """The first crops in rows, under a line that says what they are."""
+def draw_sheet(dataset: ShardSet, shown: Drawn, *, of: str = "") -> Image.Image:
+    """The first crops in rows, under a line that says what they are. `of` is said beside the dataset's name."""
     count = min(CROPS, len(dataset))
     pictures = [shown(dataset, row) for row in range(count)]
     width, height = pictures[0].size
@@ -79,7 +82,8 @@ def draw_sheet(dataset: ShardSet, shown: Drawn) -> Image.Image:
     for place, picture in enumerate(pictures):
         sheet.paste(picture, (4 + place % columns * (width + 4), 4 + _CAPTION_PX + place // columns * (height + 4)))
     manifest = dataset.manifest
-    words = f"{manifest.name}: the first {count} of {len(dataset)} people, {dataset.skeleton.name}; orange: the person's left, blue: right"
+    labels = "" if of else f", {dataset.skeleton.name}; orange: the person's left, blue: right"
+    words = f"{manifest.name}{of}: the first {count} of {len(dataset)} people{labels}"
     ImageDraw.Draw(sheet).text((8, 8), words, fill=_INK)
     return sheet
 
@@ -96,6 +100,11 @@ def labelled_crop(dataset: ShardSet, row: int) -> Image.Image:
     lines = [(places[start], places[end]) for start, end in dataset.skeleton.line_places if start in places and end in places]
     joints = [dataset.skeleton.joints[joint] for joint in visible]
     return draw_people(picture, [(points, np.ones(len(points)))], joints=joints, lines=lines)
+
+
+def seen_crop(dataset: ShardSet, row: int, split: SplitConfig) -> Image.Image:
+    """What is public of a crop under a split, enlarged to `CELL_PX`."""
+    return enlarged(seen_under(split, dataset, np.array([row]))[0])[0]
 
 
 def enlarged(crop: NDArray[np.uint8]) -> tuple[Image.Image, float]:

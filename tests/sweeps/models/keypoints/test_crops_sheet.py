@@ -99,3 +99,38 @@ def test_a_sheet_is_a_png(places: Places) -> None:
     people(places.data_dir / "d")
     with pytest.raises(BadInput, match=r"give a name that ends in \.png"):
         draw_crops("d", places, sheet=places.data_dir / "look.jpg")
+
+
+def test_a_preview_shows_labels_and_what_is_public_under_each_split(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = people(places.data_dir / "d")
+    out = places.data_dir.parent / "preview"
+    where = ["--data-dir", str(places.data_dir), "--cache-dir", str(places.cache_dir)]
+    assert main(["data", "preview", "d", "--out", str(out), *where]) == 0
+    said = capsys.readouterr().out
+    assert "background_8" in said
+    names = {path.name for path in out.iterdir()}
+    assert {"labels.png", "split-blur_3.png", "split-pixels_8.png"} <= names
+    with Image.open(out / "split-pixels_8.png") as picture:
+        first = np.asarray(picture)[30 + 2 : 30 + 2 + CELL_PX // 6 - 4, 8 : 8 + CELL_PX // 6 - 8]
+    crop = dataset.images(np.array([0]))[0]
+    assert np.ptp(first.reshape(-1, 3), axis=0).max() < np.ptp(crop[:8, :8].reshape(-1, 3), axis=0).min()  # one cell of 8 × 8 px
+    assert not (places.cache_dir / "views").exists()
+    assert main(["data", "preview", "d", "--out", str(out), *where]) == 2
+
+
+def test_a_preview_shows_the_splits_of_a_space(places: Places) -> None:
+    people(places.data_dir / "d", role="PRIVATE")
+    out = places.data_dir.parent / "preview"
+    assert main(["data", "preview", "d", "--out", str(out), "--space", "quick", "--data-dir", str(places.data_dir)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["labels.png", "split-blur_3.png"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+
+
+def test_a_preview_of_protected_people_is_asked_for(places: Places) -> None:
+    people(places.data_dir / "d", role="PRIVATE", protected=True)
+    out = places.data_dir.parent / "preview"
+    call = ["data", "preview", "d", "--out", str(out), "--space", "quick", "--data-dir", str(places.data_dir)]
+    assert main(call) == 2
+    assert not out.exists()
+    assert main([*call, "--show-private"]) == 0
