@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from dpcore.config import METHODS, AttackSettings, Method, Part, SplitConfig, TrialConfig, parse_config
+from dpcore.config.metrics import METRICS, PCKH_50
 from search_spaces.constraints import Constraint, check_all
 from search_spaces.regimes import REGIMES, Regime
 from search_spaces.samplers import SAMPLERS, Sampler
@@ -183,6 +184,7 @@ class SweepSettings(Part):
     accounting: Annotated[str, AfterValidator(REGIMES.checked)]
     selection: SelectionLaw | None = Field(default=None, description="private_selection: the law of the number of trials")
     epsilon_total: float | None = Field(default=None, gt=0)
+    metric: Annotated[str, AfterValidator(METRICS.checked)] = Field(default=PCKH_50, description="what the search maximises")
     validation: Literal["public", "private"] = "public"
     validation_epsilon: float | None = Field(default=None, gt=0, description="private validation: of all its scores together")
     validation_units: int | None = Field(default=None, ge=1, description="private validation: nominal number of people, the divisor")
@@ -225,6 +227,11 @@ class SweepSettings(Part):
             raise ValueError("validation private needs validation_epsilon (of all scores together) and validation_units (nominal people)")
         if self.validation == "public" and settings != (None, None):
             raise ValueError("validation_epsilon and validation_units are for validation private: public scores cost nothing")
+        if self.validation == "private" and METRICS.get(self.metric).people is None:
+            raise ValueError(
+                f"metric: {self.metric} is no mean over people, so one of them could move it by any amount; with "
+                "validation private use a PCK, or declare the validation data public"
+            )
         if self.validation == "private" and self.regime.public_scores is not None:
             raise ValueError(f"validation: {self.accounting} {self.regime.public_scores}; declare the validation data public")
         return self

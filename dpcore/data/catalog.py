@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpcore.config import Places, PrivacyUnit, TrialConfig, did_you_mean
+from dpcore.config.metrics import PCKH_50
 from dpcore.data.folders import locked
 from dpcore.data.manifest import SCHEMA_VERSION
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
+from dpcore.data.truth import truth_of
 from dpcore.errors import BadInput, Refused
+from dpcore.pose.metrics import METRICS, why_not
 
 HELD_OUT_FRAC = 0.1
 """Of the public views: what training to convergence does not train on, rounded up."""
@@ -186,26 +189,18 @@ def check_amounts(config: TrialConfig, *, private: ShardSet, public: ShardSet) -
             )
 
 
-def check_scorable(validation: ShardSet) -> None:
-    """Refuses PUBLIC validation data on which no PCKh can be computed, before a trial is charged for it.
-
-    PCKh counts visible joints, without pelvis and thorax, of people whose head size is known. Of PRIVATE data nothing is looked at.
+def check_scorable(validation: ShardSet, metric: str = PCKH_50) -> None:
+    """Refuses PUBLIC validation data that give no score of a metric, before a trial is charged for it. Of PRIVATE data nothing is
+    looked at.
 
     Raises:
-        BadInput: no person has a head size, or none of those who have one has a visible joint that counts.
+        BadInput: names the dataset, what it lacks, and what to do.
     """
     if validation.manifest.role != "PUBLIC":
         return
-    name = validation.manifest.name
-    known = np.isfinite(validation.head_size_px) & (validation.head_size_px > 0)
-    if not known.any():
-        raise BadInput(
-            f"data.validation {name}: no head size is known, and PCKh divides by it; import it with head_size in its records or with "
-            "--head-boxes, or give other validation data"
-        )
-    counted = validation.visible[known][:, validation.skeleton.scored]
-    if not counted.any():
-        raise BadInput(f"data.validation {name}: no joint that PCKh counts is labelled where the head size is known; give other data")
+    reason = why_not(METRICS.get(metric), truth_of(validation))
+    if reason is not None:
+        raise BadInput(f"data.validation {validation.manifest.name}: {reason}; sweep.metric is {metric}")
 
 
 def check_crops(private: ShardSet) -> None:

@@ -128,12 +128,6 @@ class ShardSet:
         other.keypoints, other.visible = _frozen(keypoints.astype(np.float32)), _frozen(visible)
         return other
 
-    def to_image(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Points (N, K, 2) px of the crops in px of their images; NaN where a crop's place is unknown."""
-        middle = np.array([self.manifest.width_px, self.manifest.height_px]) / 2
-        centres, zooms = self.places[:, None, :2], self.places[:, None, 2:]
-        return np.asarray((points.astype(np.float64) - middle) / zooms + centres)
-
     @property
     def members(self) -> Members:
         """The people of this dataset, as a ledger charges them."""

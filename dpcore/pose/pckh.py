@@ -147,23 +147,6 @@ def person_counts(
     return np.stack([(counted & (distance <= threshold)).sum(axis=1), counted.sum(axis=1)], axis=1)
 
 
-def example_scores(
-    predictions: ArrayLike,
-    keypoints: ArrayLike,
-    visible: ArrayLike,
-    head_size_px: ArrayLike,
-    *,
-    threshold: float = 0.5,
-    skeleton: Skeleton = MPII_16,
-) -> NDArray[np.float64]:
-    """PCKh of each example, (N,) in [0, 1]. Its mean is over people, not over joints, so every person has the same weight.
-
-    An example without any counted joint has the score 0.
-    """
-    hits, counted = person_counts(predictions, keypoints, visible, head_size_px, threshold=threshold, skeleton=skeleton).T
-    return np.asarray(hits / np.maximum(counted, 1), dtype=np.float64)
-
-
 def head_size_of_box(head_boxes: ArrayLike) -> NDArray[np.float64]:
     """PCKh denominators of head boxes: 0.6 · diagonal.
 

@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dpcore.config.metrics import PCKH_50
 from dpcore.data.shards import ShardSet
+from dpcore.data.truth import truth_of
+from dpcore.errors import BadInput
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.loss import simcc_loss
-from dpcore.pose.metrics import METRICS, Scored, score_of
-from dpcore.pose.pckh import PckhState, example_scores
+from dpcore.pose.metrics import METRICS, Scored, counts_of_people, score_of, why_not
 from dpcore.pose.skeleton import Skeleton
 from dpcore.privacy.per_example import Batch, Loss
 from dpcore.privacy.randomness import Indices
@@ -84,28 +86,52 @@ def logits_of(tail: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]
         yield logits_x, logits_y
 
 
-def evaluate(tail: nn.Module, inputs: Inputs, *, dataset: ShardSet, codec: SimCCCodec, mirrored: Inputs | None = None) -> PckhState:
-    """PCKh counts of `tail` over a whole dataset, whose inputs (images or features) are `inputs`; with `mirrored` by a flip test."""
-    predictions = predict(tail, inputs, codec, skeleton=dataset.skeleton, mirrored=mirrored).numpy()
-    return PckhState.of(predictions, dataset.keypoints, dataset.visible, dataset.head_size_px, skeleton=dataset.skeleton)
+def metrics_of(predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint: bool, metric: str = PCKH_50) -> dict[str, float]:
+    """The metrics of a report on PUBLIC validation data.
 
+    Metrics that nobody asked for are left out where the data cannot give them.
 
-def metrics_of(predictions: Tensor, *, dataset: ShardSet, per_joint: bool) -> dict[str, float]:
-    """The metrics of a report on PUBLIC validation data. `per_joint`: also PCKh@0.5 of each joint that is visible somewhere.
+    Args:
+        predicted: keypoints (N, K, 2) px and confidences (N, K).
+        dataset: the people.
+        per_joint: also PCKh@0.5 of each joint that is visible somewhere.
+        metric: the one that the sweep maximises.
 
     Raises:
-        BadInput: another package's metric does not load, or gives no number.
+        BadInput: the data do not give `metric`, or another package's metric does not load, or gives no number.
     """
-    facts = (predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px)
-    scored = Scored(*facts, PckhState.of(*facts, skeleton=dataset.skeleton))
-    scores = {f"val/{metric.name}": score_of(metric, scored) for metric in map(METRICS.get, METRICS.names())}
+    scored = scored_of(predicted, dataset)
+    scores = {}
+    for one in map(METRICS.get, METRICS.names()):
+        if one.name == metric or not (one.asked_only or why_not(one, scored.truth)):
+            scores[f"val/{one.name}"] = score_of(one, scored)
     found = {name: score for name, score in scores.items() if math.isfinite(score)}
     return found | (joint_metrics(scored.pckh) if per_joint else {})
 
 
-def unit_scores(predictions: Tensor, *, dataset: ShardSet, units: NDArray[np.str_]) -> NDArray[np.float64]:
-    """PCKh@0.5 of each privacy unit, (U,) in [0, 1]: the mean over its examples. `units`: (N,) ids of the examples' units."""
-    scores = example_scores(predictions.numpy(), dataset.keypoints, dataset.visible, dataset.head_size_px, skeleton=dataset.skeleton)
+def scored_of(predicted: tuple[Tensor, Tensor], dataset: ShardSet) -> Scored:
+    """The people of a dataset with keypoints (N, K, 2) px and confidences (N, K) of a model."""
+    keypoints, confidence = (one.numpy() for one in predicted)
+    return Scored(keypoints, truth_of(dataset), confidence)
+
+
+def unit_scores(
+    predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, units: NDArray[np.str_], metric: str = PCKH_50
+) -> NDArray[np.float64]:
+    """The metric of each privacy unit, (U,) in [0, 1]: the mean over its examples. An example without any joint that counts has 0.
+
+    Args:
+        predicted: keypoints (N, K, 2) px and confidences (N, K).
+        dataset: the people. units: (N,) ids of the examples' units.
+        metric: a mean over people.
+
+    Raises:
+        BadInput: the metric is no mean over people, so that one unit could move it by any amount.
+    """
+    counts = counts_of_people(METRICS.get(metric), scored_of(predicted, dataset))
+    if counts is None:
+        raise BadInput(f"metric {metric} is no mean over people: one of them could move it by any amount; choose a PCK for private people")
+    scores = counts[:, 0] / np.maximum(counts[:, 1], 1)
     _, unit = np.unique(units, return_inverse=True)
     means: NDArray[np.float64] = np.bincount(unit, weights=scores) / np.bincount(unit)
     return means

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import Places
+from dpcore.config.metrics import PCKH_50
 from dpcore.train.attempts import FIRST, Attempt
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Handout:
         sealed: the caller shows neither reports nor weights, so that protected data may be trained on without privacy.
         validation: how the score leaves where the validation data are PRIVATE: once, in the last report, with noise that the
             caller has reserved. None: they are PUBLIC.
+        metric: the score that decides, by its name in `METRICS`.
     """
 
     trial_id: str
@@ -41,3 +43,4 @@ class Handout:
     attempt: Attempt = FIRST
     sealed: bool = False
     validation: ScoreRelease | None = None
+    metric: str = PCKH_50

@@ -32,7 +32,7 @@ from dpcore.privacy.row_check import EXAMPLES, require_right_rows
 from dpcore.privacy.sources import Randomness, Sources
 from dpcore.train.attempts import newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
-from dpcore.train.evaluator import loss_of, metrics_of, predict, unit_scores
+from dpcore.train.evaluator import loss_of, metrics_of, predict_with_confidence, unit_scores
 from dpcore.train.handout import Handout
 from dpcore.train.inputs import InputBuilder, device_of, public_batch
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
@@ -277,18 +277,19 @@ class _Trial:
         score more, of a joint or another step, would be another release."""
         data, release = self._prepared.data.validation, self._prepared.handout.validation
         if release is None:
-            return metrics_of(self._predictions(), dataset=data, per_joint=done)
+            return metrics_of(self._predictions(), dataset=data, per_joint=done, metric=self._prepared.handout.metric)
         if not done or self._streams is None:
             return {}
-        scores = unit_scores(self._predictions(), dataset=data, units=unit_ids(data, self._config.privacy_unit))
-        return {"val/pckh_50": release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
+        units, metric = unit_ids(data, self._config.privacy_unit), self._prepared.handout.metric
+        scores = unit_scores(self._predictions(), dataset=data, units=units, metric=metric)
+        return {f"val/{metric}": release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
 
-    def _predictions(self) -> Tensor:
-        """Keypoints of the validation people by the weights in the engine, under the evaluation of the config."""
+    def _predictions(self) -> tuple[Tensor, Tensor]:
+        """Keypoints of the validation people by the weights in the engine, under the evaluation of the config, and confidences."""
         codec = codec_of(self._config.model)
         prepared = self._prepared
         skeleton = prepared.data.validation.skeleton
-        return predict(self._engine.module, prepared.validation, codec, skeleton=skeleton, mirrored=prepared.mirrored)
+        return predict_with_confidence(self._engine.module, prepared.validation, codec, skeleton=skeleton, mirrored=prepared.mirrored)
 
     def _record(self, report: Report) -> None:
         if self._store is not None:
@@ -322,6 +323,8 @@ class _Trial:
             "noise_multiplier": None if plan is None else plan.noise_multiplier,
             "pckh_50": report.metrics.get("val/pckh_50"),
             "pckh_10": report.metrics.get("val/pckh_10"),
+            "metric": self._prepared.handout.metric,
+            "score": report.metrics.get(f"val/{self._prepared.handout.metric}"),
             "steps": report.step,
             "seconds": None if self._prepared.data.protected else round(time.monotonic() - self._began, 3),
             "parameters": {"trained": self._engine.parameter_count, "all": sum(p.numel() for p in self._prepared.network.parameters())},

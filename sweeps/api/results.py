@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sweeps.report.report import SweepReport
 
-HEADER = ("ε", "winner", "method", "PCKh@0.5 %", "fresh seeds %", "floor %", "trials done")
+HEADER = ("ε", "winner", "method", "{metric} %", "fresh seeds %", "floor %", "trials done")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +111,10 @@ class Results:
         return self.to_arrow().to_pandas()
 
     def __repr__(self) -> str:
-        return "\n".join([self._title(), render_table(list(HEADER), self._rows()), self._price()])
+        return "\n".join([self._title(), render_table(self._header(), self._rows()), self._price()])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(title)}</th>" for title in HEADER)
+        head = "".join(f"<th>{escape(title)}</th>" for title in self._header())
         body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         return f"<p><b>{escape(self._title())}</b></p>{table}<p>{escape(self._price())}</p>"
@@ -122,12 +122,15 @@ class Results:
     def _title(self) -> str:
         return f"sweep {self.name}" + (f": ended before its plan, {self.stopped_by}" if self.stopped_by is not None else "")
 
+    def _header(self) -> list[str]:
+        return [title.format(metric=self.found.metric_title) for title in HEADER]
+
     def _rows(self) -> list[list[str]]:
         rows = []
         for one in compare(self.found, self.epsilons):
             done = sum(record.state == "done" for record in self.found.of_role("search", one.epsilon))
             winner = one.winner
-            shown = ["–", "–", "–"] if winner is None else [winner.trial_id, winner.config.method, percent(winner.pckh_50)]
+            shown = ["–", "–", "–"] if winner is None else [winner.trial_id, winner.config.method, percent(winner.score)]
             rows.append([f"{one.epsilon:g}", *shown, percent(one.seed_mean), percent(one.floor), f"{done}"])
         return rows
 
@@ -200,6 +203,8 @@ class Best:
             "method": record.config.method,
             "pckh_50": record.pckh_50,
             "pckh_10": record.pckh_10,
+            "metric": record.metric,
+            "score": record.score,
             "trial_id": record.trial_id,
             "fingerprint": record.fingerprint,
             "price": self.price.model_dump(mode="json"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sweeps.records.export import Price
     from sweeps.records.spec import SweepSpec
 
-RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
+RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "metric", "score", "trial_id", "fingerprint")
 How = Literal["fresh", "resume", "new_attempt", "replay"]
 
 
@@ -113,22 +113,26 @@ def evaluate(
     checkpoint: str | Path,
     data: str | Path,
     *,
+    metric: str | None = None,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     storage: str | Path = DEFAULT_STORAGE,
     tracking_uri: str | None = None,
 ) -> dict[str, Any]:
-    """PCKh of a trained model on a PUBLIC dataset: what `dpsweep evaluate --json` prints.
+    """The scores of a trained model on a PUBLIC dataset: what `dpsweep evaluate --json` prints.
 
     Args:
         checkpoint: folder of a finished trial or of its model; in a bucket the trial's URI; in MLflow as for `claim`.
         data: a dataset's name or folder.
+        metric: `pckh_50`, `pck_bbox_20`, `oks_ap`, ...; None: the one that the model's sweep maximised.
         data_dir, cache_dir: as for `Places.of`.
         storage, tracking_uri: as for `claim`.
 
     Returns:
-        `pckh_50` and `pckh_10` as fractions, and what was written down when the model was trained (ε, δ, method, trial id). Of a model
-        whose claim was cut off `epsilon_spent` is None, which is said on stderr too.
+        `metric`, its `score` as a fraction, `n` people that it counts and its standard error `stderr` over them (None for OKS-AP, which is
+        no mean over people). `pckh_50` and `pckh_10` (None without head sizes) and every other metric that the data give as `scores`. What
+        was written down when the model was trained (ε, δ, method, trial id). Of a model whose claim was cut off `epsilon_spent` is
+        None, which is said on stderr too.
 
     Raises:
         BadInput: no model or no dataset there, or crops of another size. Refused: the dataset is protected.
@@ -137,8 +141,16 @@ def evaluate(
     from sweeps.tracking.registry import model_at_hand
 
     with model_at_hand(str(checkpoint), storage=storage, tracking_uri=tracking_uri) as folder:
-        scored = score_model(folder, str(data), Places.of(data_dir, cache_dir))
-    return {key: scored.meta.get(key) for key in RESULT_KEYS} | {"pckh_50": scored.state.mean(0.5), "pckh_10": scored.state.mean(0.1)}
+        scored = score_model(folder, str(data), Places.of(data_dir, cache_dir), metric=metric)
+    return {key: scored.meta.get(key) for key in RESULT_KEYS} | {
+        "pckh_50": scored.scores.get("pckh_50"),
+        "pckh_10": scored.scores.get("pckh_10"),
+        "metric": scored.metric,
+        "score": scored.scores[scored.metric],
+        "n": scored.people,
+        "stderr": scored.stderr,
+        "scores": dict(scored.scores),
+    }
 
 
 def claim(path: str | Path, *, storage: str | Path = DEFAULT_STORAGE, tracking_uri: str | None = None) -> ModelClaim:
@@ -184,12 +196,13 @@ def pretrain(
     if folder is not None and folder.exists():
         raise Refused(f"{folder}: exists already and is not overwritten; give --out a new folder")
     values, price = _values_of(str(config))
-    trained, state, network = pretrain_public(values, Places.of(data_dir, cache_dir), out=folder, price=price)
+    trained, scores, network = pretrain_public(values, Places.of(data_dir, cache_dir), out=folder, price=price)
     return dict.fromkeys(RESULT_KEYS) | {
         "epsilon_spent": 0.0,
         "method": trained.method,
-        "pckh_50": state.mean(0.5),
-        "pckh_10": state.mean(0.1),
+        "pckh_50": scores.get("pckh_50"),
+        "pckh_10": scores.get("pckh_10"),
+        "scores": dict(scores),
         "fingerprint": trained.fingerprint(),
         "network": network,
     }

@@ -180,7 +180,7 @@ def status_command(args: argparse.Namespace) -> int:
     ]
     reason = "" if document["reason"] is None else f": {document['reason']}"
     print(f"sweep {args.name}: {document['state']}{reason}")
-    print(render_table(["ε", "", *counts, "best PCKh@0.5 %", "leader"], rows))
+    print(render_table(["ε", "", *counts, f"best {document['metric']} %", "leader"], rows))
     planned = document["sweep_epsilon_planned"]
     print(f"sweep ε so far: {number(document['sweep_epsilon'])} of {number(planned)} planned ({document['accounting']})")
     if document["promise"] is not None:

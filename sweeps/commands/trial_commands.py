@@ -40,11 +40,12 @@ def add_parsers(commands: Any) -> None:
     arguments.add_json(train)
     train.set_defaults(execute=train_command)
 
-    evaluate = commands.add_parser("evaluate", help="compute PCKh of a trained model on a dataset")
+    evaluate = commands.add_parser("evaluate", help="compute the scores of a trained model on a dataset")
     evaluate.add_argument(
         "checkpoint", metavar="MODEL", help="folder of a finished trial or of its model; in a bucket the trial's URI; models:/NAME/VERSION"
     )
     evaluate.add_argument("--data", metavar="D", required=True, help="a dataset's name or folder")
+    evaluate.add_argument("--metric", metavar="NAME", default=None, help="pckh_50, pck_bbox_20, oks_ap, ... (default: its sweep's metric)")
     arguments.add_places(evaluate)
     arguments.add_registry(evaluate)
     arguments.add_json(evaluate)
@@ -105,7 +106,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
     from sweeps.api.trials import evaluate
 
     where = {"storage": args.storage, "tracking_uri": args.tracking_uri}
-    _print_result(evaluate(args.checkpoint, args.data, data_dir=args.data_dir, cache_dir=args.cache_dir, **where), as_json=args.json)
+    places = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
+    _print_result(evaluate(args.checkpoint, args.data, metric=args.metric, **places, **where), as_json=args.json)
     return 0
 
 
@@ -139,13 +141,27 @@ def _print_result(document: dict[str, Any], *, as_json: bool) -> None:
         print(f"trial        {document['trial_id']}  ({document['fingerprint']})")
     for line in document.get("network", ()):
         print(f"network      {line}")
-    print(f"PCKh@0.5     {percent(document['pckh_50'], 2)} %")
-    print(f"PCKh@0.1     {percent(document['pckh_10'], 2)} %")
+    for line in _score_lines(document):
+        print(line)
     target, spent = document["epsilon_target"], document["epsilon_spent"]
     if target is not None:
         print(f"ε            {_spent(spent, target)} at δ = {document['delta']:.3g}")
     if "price" in document:
         print(f"price        {document['price']['text']}")
+
+
+def _score_lines(document: dict[str, Any]) -> list[str]:
+    """The scores: all that are known, and of the one that was asked for how sure it is."""
+    from sweeps.records.results import title_of
+
+    known = {name: document[name] for name in ("pckh_50", "pckh_10") if document[name] is not None} | document.get("scores", {})
+    if document.get("metric") is not None:
+        known[document["metric"]] = document["score"]
+    lines = [f"{title_of(name):<12} {percent(score, 2)} %" for name, score in known.items()]
+    if "n" in document:
+        sure = "no interval: it is no mean over people" if document["stderr"] is None else f"± {percent(document['stderr'], 2)} points"
+        lines.append(f"{title_of(document['metric'])}: {sure}, {document['n']} people")
+    return lines
 
 
 def _spent(spent: float | None, target: float) -> str:

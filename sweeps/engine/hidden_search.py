@@ -148,7 +148,7 @@ class HiddenSearch:
         record = self._running.pop(trial_id)
         self._since.pop(trial_id)
         # the retry reports its curve again and is compared with the trial's own folder
-        bare = TrialRecord(trial_id=trial_id, role="search", number=0, epsilon=record.epsilon, config=record.config)
+        bare = TrialRecord(trial_id=trial_id, role="search", number=0, epsilon=record.epsilon, config=record.config, metric=record.metric)
         self._waiting[record.at_epsilon].append(bare)
         return bare
 

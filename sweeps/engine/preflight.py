@@ -104,7 +104,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     validated = spec.space.sweep.validation == "private"
     check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
     check_sizes(config, (private, public, validation))
-    check_scorable(validation)
+    check_scorable(validation, spec.metric)
     _check_amounts(spec, private, public)
     if config.labels == "private" and spec.space.splits_in_use:
         check_crops(private)

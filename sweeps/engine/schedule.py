@@ -525,7 +525,9 @@ class Schedule:
             name = str(TrialId.parse(name).again)
         if name in self._roster:
             return None
-        record = self._planner.planned(TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config))
+        record = self._planner.planned(
+            TrialRecord(trial_id=name, role=role, number=number, epsilon=epsilon, config=config, metric=self._spec.metric)
+        )
         self._studies.add_reference(record)
         return record
 

@@ -145,6 +145,7 @@ def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path, validation
         sealed=record.is_sealed,
         plan=record.plan,
         validation=None if validation is None else validation.release,
+        metric=spec.metric,
         places=spec.places,
         function=spec.trial_function,
         expected={point.step: point.weights_digest for point in record.curve},

@@ -172,6 +172,7 @@ class TrialTrainable(tune.Trainable):
             attempt=trial.attempt,
             sealed=trial.sealed,
             validation=trial.validation,
+            metric=trial.metric,
         )
         return function(trial.config, self._runtime, handout)
 

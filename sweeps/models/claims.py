@@ -89,7 +89,9 @@ def save_claim(folder: Path, claim: PrivacyClaim, price: Price) -> ModelClaim:
     found = _model_in(folder)
     document = read_json(found / DOCUMENT_FILE)
     meta = document["meta"]
-    scores = {name: meta.get(name) for name in ("pckh_50", "pckh_10")}
+    metric = meta.get("metric")
+    own = {} if metric in (None, "pckh_50", "pckh_10") else {str(metric): meta.get("score")}
+    scores = {name: meta.get(name) for name in ("pckh_50", "pckh_10")} | own
     made = ModelClaim(claim=claim, price=price, scores=scores, weights_digest=document["weights_digest"])
     card = render_card(document, claim=claim, price=price, scores=scores, weights=found / WEIGHTS_FILE)
     write_json(found / DOCUMENT_FILE, {**document, CLAIM_KEY: made.model_dump(mode="json")})

@@ -46,13 +46,13 @@ from sweeps.records.charged import open_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.export import UNKNOWN, ExportedConfig, Price
 from sweeps.records.publication import load_spec, require_state, results_at_hand, trial_at_hand
-from sweeps.records.results import TrialRecord, read_results
+from sweeps.records.results import TrialRecord, read_results, title_of
 from sweeps.records.spec import SweepSpec
 
 IDENTITY_FILE = "train.json"
 KEY_FILE = "train.key"
 COMMAND = "train"
-RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "trial_id", "fingerprint")
+RESULT_KEYS = ("epsilon_target", "epsilon_spent", "delta", "method", "pckh_50", "pckh_10", "metric", "score", "trial_id", "fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
     claim, attempt = _claim(request), training.attempt
     save_claim(request.out, claim.with_earlier_attempts(attempt.from_step) if attempt.number else claim, _price(request))
     (request.out / KEY_FILE).unlink()
-    return _result(request.config, training.trial_id, last)
+    return _result(request.config, training.trial_id, last, request.exported.metric)
 
 
 def _claim(request: TrainRequest) -> PrivacyClaim:
@@ -381,7 +381,7 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
             if _is_protected(request):
                 folder.chmod(PRIVATE_MODE)
             shutil.move(folder, request.out)
-    result = _result(request.config, record.trial_id, last)
+    result = _result(request.config, record.trial_id, last, record.metric)
     return result if selected is None else {**result, "epsilon_spent": selected}
 
 
@@ -409,6 +409,7 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
         plan=training.plan,
         attempt=training.attempt,
         validation=None if scored is None else scored.release,
+        metric=request.exported.metric,
     )
     for last in run_trial(request.config, request.exported.runtime, handout):
         check_spent(
@@ -420,8 +421,9 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
                 "does not repeat the trial bit for bit; nothing was written. Without --replay a new private run is charged"
             )
         request.on_report(last)
-        score = last.metrics.get("val/pckh_50")
-        shown = "" if score is None else f", PCKh@0.5 {100 * score:.2f} %"
+        metric = request.exported.metric
+        score = last.metrics.get(f"val/{metric}")
+        shown = "" if score is None else f", {title_of(metric)} {100 * score:.2f} %"
         print(f"{training.trial_id}: step {last.step}{shown}", file=sys.stderr)
     if last is None:
         raise Refused(f"trial {training.trial_id} ended without a report")
@@ -429,8 +431,9 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
 
 
 def _check_score(record: TrialRecord, last: Report) -> None:
-    if not last.done or last.metrics["val/pckh_50"] != record.pckh_50:
-        raise Refused(f"the replay ended with PCKh@0.5 {last.metrics['val/pckh_50']}, recorded is {record.pckh_50}; nothing was written")
+    found = last.metrics.get(record.metric_key)
+    if not last.done or found != record.score:
+        raise Refused(f"the replay ended with {title_of(record.metric)} {found}, recorded is {record.score}; nothing was written")
 
 
 def _epsilon_spent(config: TrialConfig, last: Report) -> float | None:
@@ -442,14 +445,16 @@ def _epsilon_spent(config: TrialConfig, last: Report) -> float | None:
     return None if last.spent is None else last.spent.epsilon
 
 
-def _result(config: TrialConfig, trial_id: str, last: Report) -> dict[str, Any]:
+def _result(config: TrialConfig, trial_id: str, last: Report, metric: str) -> dict[str, Any]:
     return {
         "epsilon_target": config.epsilon if config.spends_privacy else None,
         "epsilon_spent": _epsilon_spent(config, last),
         "delta": config.delta if config.spends_privacy else None,
         "method": config.method,
-        "pckh_50": last.metrics["val/pckh_50"],
+        "pckh_50": last.metrics.get("val/pckh_50"),
         "pckh_10": last.metrics.get("val/pckh_10"),
+        "metric": metric,
+        "score": last.metrics.get(f"val/{metric}"),
         "trial_id": trial_id,
         "fingerprint": config.fingerprint(),
     }

@@ -67,10 +67,10 @@ def climb(records: Sequence[TrialRecord], ladder: Sequence[Rung]) -> tuple[list[
         waiting = sorted(filter(waits, reached), key=lambda record: (-_score(record), record.number))
         if waiting:
             free = above.trials - (len(records) - len(reached))
-            going = [record for record in waiting[: max(0, free)] if record.pckh_50 is not None]
+            going = [record for record in waiting[: max(0, free)] if record.score is not None]
             return going, [record for record in waiting if record not in going]
     return [], []
 
 
 def _score(record: TrialRecord) -> float:
-    return -math.inf if record.pckh_50 is None else record.pckh_50
+    return -math.inf if record.score is None else record.score

@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import TrialConfig
+from dpcore.config.metrics import METRICS
 from dpcore.durable import OWNER_ONLY, append_lines, replace_file
 from dpcore.errors import BadInput, Refused, Unavailable
 from sweeps.ledger.ledger import Reservation
 from sweeps.records.charged import open_ledger
+from sweeps.records.results import CurvePoint, SweepResults
 
 if TYPE_CHECKING:
-    from sweeps.records.results import SweepResults
     from sweeps.records.spec import SweepSpec
 
 ERRORS_FILE = "errors.txt"
-SEALED_SCORES = ("val/pckh_50", "val/pckh_10")
+SEALED_SCORES = tuple(f"val/{name}" for name in METRICS.own)
 
 
 def make_sealed_folder(folder: Path) -> None:
@@ -112,5 +113,7 @@ def unseal_ceiling(results: SweepResults, spec: SweepSpec) -> SweepResults:
     (line,) = (one for one in ledger.lines(sweep=spec.name) if one.run == (spec.name, *record.run) and one.kind == "reserve")
     ledger.unseal(line, cap=spec.space.sweep.epsilon_total)
     scores = json.loads(path.read_text(encoding="utf-8"))
-    shown = replace(record, role="ceiling", pckh_50=scores["val/pckh_50"], pckh_10=scores["val/pckh_10"])
+    shown = replace(record, role="ceiling", pckh_50=scores.get("val/pckh_50"), pckh_10=scores.get("val/pckh_10"))
+    if shown.score is None:
+        shown = replace(shown, curve=(*shown.curve, CurvePoint(shown.steps, scores)))
     return replace(results, records=tuple(shown if one is record else one for one in results.records))

@@ -129,7 +129,14 @@ class Selection:
             except BadInput as refusal:
                 rule = str(refusal)
                 continue
-            return TrialRecord(trial_id=str(TrialId.search(epsilon, name)), role="search", number=0, epsilon=epsilon, config=config)
+            return TrialRecord(
+                trial_id=str(TrialId.search(epsilon, name)),
+                role="search",
+                number=0,
+                epsilon=epsilon,
+                config=config,
+                metric=self._spec.metric,
+            )
         raise BadInput(f"search at epsilon {epsilon_name(epsilon)}: {REDRAWS} draws in a row were refused, the last because: {rule}")
 
     def folder(self, trial_id: str) -> Path:

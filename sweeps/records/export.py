@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 
 from dpcore.config import Part, RuntimeFlags, TrialConfig, parse_config
+from dpcore.config.metrics import METRICS, PCKH_50
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Refused
 from sweeps.records.results import SweepResults, TrialRecord
@@ -68,13 +69,14 @@ class ExportedConfig(Part):
     """The content of best.yaml. `origin` is None in a file that a person wrote; then `train` needs `--ledger`.
 
     `release` is for the reader, and for a training whose sweep is not at hand: `config.epsilon` is the target of one run, which is no
-    promise about the choice.
+    promise about the choice. `metric` is what the sweep maximised, and what a training reports.
     """
 
     config: TrialConfig
     runtime: RuntimeFlags = RuntimeFlags()
     origin: Origin | None = None
     release: Release | None = None
+    metric: Annotated[str, AfterValidator(METRICS.checked)] = PCKH_50
 
 
 def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
@@ -96,7 +98,7 @@ def export_trial(record: TrialRecord, spec: SweepSpec, price: Price = UNKNOWN) -
     """The exported config of a trial. For a rehearsal it is the config of the private run."""
     origin = Origin(storage=spec.storage, sweep=spec.name, trial_id=record.trial_id, fingerprint=record.fingerprint)
     release = Release(epsilon_spent=record.epsilon_spent, delta=record.delta or record.config.delta, price=price)
-    return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin, release=release)
+    return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin, release=release, metric=record.metric)
 
 
 def write_exported(exported: ExportedConfig, out: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from dpcore.config import Part, Places, TrialConfig, parse_config
+from dpcore.config.metrics import PCKH_50
 from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train.attempts import Attempt
@@ -44,6 +45,7 @@ class Assignment(Part):
         bucket: where its snapshots lie; None on a folder storage.
         plan: what was reserved for it; None where it adds no noise.
         validation: how its score leaves; None where validation is public.
+        metric: the score that decides.
         function: the trial function, as module:function.
         expected: step → digest of the weights that earlier reports of this very attempt had; a replay must reach them again.
     """
@@ -56,6 +58,7 @@ class Assignment(Part):
     sealed: bool = False
     plan: PrivacyPlan | None = None
     validation: ScoreRelease | None = None
+    metric: str = PCKH_50
     places: Places
     function: str
     expected: dict[int, str] = Field(default_factory=dict)

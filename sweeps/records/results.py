@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dpcore.config import TrialConfig, parse_config
+from dpcore.config.metrics import METRICS
+from dpcore.config.metrics import PCKH_50 as _PCKH_50
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Corrupt
 from dpcore.privacy.plan import Spending
@@ -57,7 +59,8 @@ class TrialRecord:
         epsilon: the target of its group; None for floor and ceiling.
         number: running number within its group, from 0.
         state: `pruned` means stopped early. Its scores are those of its last report, and it never wins.
-        pckh_50, pckh_10: fractions; None before the first report.
+        pckh_50, pckh_10: fractions; None before the first report, and where the validation data give none.
+        metric: what the sweep maximises; its value is `score`.
         epsilon_spent: 0.0 if nothing private was read; None for the ceiling, whose ε is infinite, and where it is not known. Of a private
             selection's winner that of the selection. For a pruned trial it covers the steps that were done. That is only information:
             the trial's claim is its whole reservation.
@@ -82,6 +85,7 @@ class TrialRecord:
     physical_batch_size: int | None = None
     pckh_50: float | None = None
     pckh_10: float | None = None
+    metric: str = _PCKH_50
     epsilon_spent: float | None = None
     delta: float | None = None
     noise_multiplier: float | None = None
@@ -97,6 +101,20 @@ class TrialRecord:
     def fingerprint(self) -> str:
         """64 bits over the config, equal for trials that train the same weights."""
         return self.config.fingerprint()
+
+    @property
+    def score(self) -> float | None:
+        """The sweep's metric in the last report, as a fraction; None where it is no number."""
+        if self.metric in ("pckh_50", "pckh_10"):
+            known: float | None = getattr(self, self.metric)
+            return known
+        value = self.curve[-1].metrics.get(self.metric_key, math.nan) if self.curve else math.nan
+        return value if math.isfinite(value) else None
+
+    @property
+    def metric_key(self) -> str:
+        """The name of the sweep's metric in a report."""
+        return f"val/{self.metric}"
 
     @property
     def split(self) -> str | None:
@@ -159,8 +177,8 @@ class TrialRecord:
             return replace(self, state="failed", seconds=seconds, error=error, fulfilled=False, epsilon_spent=None)
         if stopped and error is None:
             return replace(self, state="pruned", seconds=seconds, error=None)
-        if error is None and self.pckh_50 is None and not self.is_sealed:
-            error = f"{PCKH_50} is no number: the weights diverged; try a smaller learning rate"
+        if error is None and self.score is None and not self.is_sealed:
+            error = f"{self.metric_key} is no number: the weights diverged; try a smaller learning rate"
         return replace(self, state="done" if error is None else "failed", seconds=seconds, error=error)
 
 
@@ -199,6 +217,16 @@ class SweepResults:
     protected: bool = False
 
     @property
+    def metric(self) -> str:
+        """What the search maximised."""
+        return self.records[0].metric if self.records else _PCKH_50
+
+    @property
+    def metric_title(self) -> str:
+        """The metric for tables and figures."""
+        return title_of(self.metric)
+
+    @property
     def epsilons(self) -> tuple[float, ...]:
         """The ε of the search, in the order of the sweep."""
         return tuple(dict.fromkeys(r.epsilon for r in self.records if r.epsilon is not None))
@@ -208,7 +236,7 @@ class SweepResults:
         return tuple(r for r in self.records if r.role == role and (epsilon is None or r.epsilon == epsilon))
 
     def best(self, epsilon: float) -> TrialRecord | None:
-        """The finished search trial with the highest PCKh@0.5 at `epsilon`. Among equal ones, the first."""
+        """The finished search trial with the highest score at `epsilon`. Among equal ones, the first."""
         return best_of(self.of_role("search", epsilon))
 
     @property
@@ -263,12 +291,18 @@ class SweepResults:
         replace_file(folder / "sweep.json", json.dumps(facts, indent=2, allow_nan=False).encode(), mode=OWNER_ONLY)
 
 
+def title_of(metric: str) -> str:
+    """A metric for tables and figures; its name where the package that brought it is gone."""
+    known = METRICS.find(metric)
+    return metric if known is None else known.shown
+
+
 def best_of(records: Iterable[TrialRecord], *, feature_only: bool = False) -> TrialRecord | None:
-    """The done record with the highest PCKh@0.5; among equal ones, the first. `feature_only` keeps only feature methods."""
-    done = [r for r in records if r.state == "done" and r.pckh_50 is not None]
+    """The done record with the highest score; among equal ones, the first. `feature_only` keeps only feature methods."""
+    done = [r for r in records if r.state == "done" and r.score is not None]
     if feature_only:
         done = [r for r in done if r.config.traits.uses_views and r.config.public_weight]
-    return max(done, key=lambda r: r.pckh_50 or 0.0, default=None)
+    return max(done, key=lambda r: r.score or 0.0, default=None)
 
 
 def read_results(sweep_dir: Path) -> SweepResults:
@@ -336,9 +370,9 @@ def _curve_rows(record: TrialRecord) -> Iterable[dict[str, Any]]:
 def _trial_schema() -> Any:
     import pyarrow as pa
 
-    texts = ("trial_id", "role", "state", "fingerprint", "method", "split", "start", "rank", "error", "config")
+    texts = ("trial_id", "role", "state", "fingerprint", "method", "split", "start", "rank", "metric", "error", "config")
     whole = ("number", "attempt", "from_step", "physical_batch_size", "steps")
-    real = ("epsilon", "pckh_50", "pckh_10", "epsilon_spent", "delta", "noise_multiplier", "sampling_prob", "seconds")
+    real = ("epsilon", "pckh_50", "pckh_10", "score", "epsilon_spent", "delta", "noise_multiplier", "sampling_prob", "seconds")
     shown = ("clip_norm", "learning_rate", "public_weight", "private_weight")
     flags = [("fulfilled", pa.bool_())]
     return pa.schema(

@@ -120,6 +120,11 @@ class SweepSpec(Part):
     versions: dict[str, str] = Field(default_factory=dict, description="package → version of the last driver; empty before the first one")
     privacy_filter: FilterTerms | None = Field(default=None, description="set when the sweep begins: where q or the steps are searched")
 
+    @property
+    def metric(self) -> str:
+        """What the search maximises, by its name in `METRICS`."""
+        return self.space.sweep.metric
+
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:

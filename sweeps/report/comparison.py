@@ -145,5 +145,5 @@ def _score_or_none(record: TrialRecord | None) -> float | None:
 
 
 def score_of(record: TrialRecord) -> float | None:
-    """PCKh@0.5 of a trial that ran to its end."""
-    return record.pckh_50 if record.state == "done" else None
+    """The score of a trial that ran to its end."""
+    return record.score if record.state == "done" else None

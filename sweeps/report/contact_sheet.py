@@ -25,6 +25,7 @@ from dpcore.config import Places, TrialConfig
 from dpcore.errors import DpsweepError, Refused
 from dpcore.pose.skeleton import Skeleton
 from sweeps.records.publication import trial_at_hand
+from sweeps.records.results import title_of
 from sweeps.records.trial_id import epsilon_name
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def save_contact_sheets(results: SweepResults, spec: SweepSpec, *, shown: Path, 
 def _save_one(winner: TrialRecord, epsilon: float, spec: SweepSpec, shown: Path, sealed: Path) -> ContactSheet:
     source = choose_source(winner.config, spec.places)
     rows = _spread(len(source.dataset))
-    predictions = predict_crops(trial_at_hand(spec, winner.trial_id), source.dataset, rows)
-    figure = draw_sheet(source.dataset, rows, predictions, title=_title(winner, epsilon, source.name))
+    predictions, skeleton = predict_crops(trial_at_hand(spec, winner.trial_id), source.dataset, rows)
+    figure = draw_sheet(source.dataset.as_skeleton(skeleton), rows, predictions, title=_title(winner, epsilon, source.name))
     folder = sealed if source.shows_people else shown
     folder.mkdir(parents=True, exist_ok=True, mode=0o700 if source.shows_people else 0o777)
     path = folder / f"contact_sheet_eps_{epsilon_name(epsilon)}.png"
@@ -137,15 +138,16 @@ def _spread(count: int) -> NDArray[np.int64]:
 
 
 def _title(winner: TrialRecord, epsilon: float, crops: str) -> str:
-    score = "–" if winner.pckh_50 is None else f"{100 * winner.pckh_50:.1f} %"
+    score = "–" if winner.score is None else f"{100 * winner.score:.1f} %"
     return (
-        f"{winner.trial_id} ({winner.config.method}), best at ε = {epsilon:g}: PCKh@0.5 {score} on {winner.config.data.validation}\n"
+        f"{winner.trial_id} ({winner.config.method}), best at ε = {epsilon:g}: {title_of(winner.metric)} {score} "
+        f"on {winner.config.data.validation}\n"
         f"crops evenly spaced over {crops}; joints of a crop within half a head size"
     )
 
 
-def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Predicts keypoints (N, K, 2) px on some crops with a saved model.
+def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], Skeleton]:
+    """Predicts keypoints (N, K, 2) px on some crops with a saved model, and says which joints they are.
 
     Raises:
         BadInput: there is no model. Corrupt: the weights differ from those that were written.
@@ -160,7 +162,7 @@ def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> ND
     with torch.no_grad():
         logits_x, logits_y = saved.network(to_tensor(dataset.images(rows)))
         keypoints: NDArray[np.float32] = codec_of(saved.config.model).decode(logits_x, logits_y).numpy()
-    return keypoints
+    return keypoints, saved.skeleton
 
 
 def draw_sheet(dataset: ShardSet, rows: NDArray[np.int64], predictions: NDArray[np.float32], *, title: str) -> Figure:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeps.records.results import title_of
 from sweeps.records.trial_id import epsilon_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from sweeps.records.results import SweepResults, TrialRecord
 
-METRIC = "val/pckh_50"
 FOLDER = "curves"
 FEWEST_POINTS = 2
 OTHER_COLOUR = "#555555"
@@ -27,8 +27,8 @@ Points = list[tuple[int, float]]
 
 
 def points_of(record: TrialRecord) -> Points:
-    """(private steps, PCKh@0.5 as a fraction) of every report that has a score."""
-    return [(point.step, point.metrics[METRIC]) for point in record.curve if METRIC in point.metrics]
+    """(private steps, score as a fraction) of every report that has a score."""
+    return [(point.step, point.metrics[record.metric_key]) for point in record.curve if record.metric_key in point.metrics]
 
 
 def has_curve(record: TrialRecord) -> bool:
@@ -66,13 +66,13 @@ def save_epsilon_curves(results: SweepResults, folder: Path) -> tuple[Path, ...]
 
 def _draw_trial(record: TrialRecord) -> Figure:
     target = "" if record.epsilon is None else f", ε = {record.epsilon:g}"
-    figure, axes = _empty(f"{record.trial_id}: {record.config.method}{target}", size=(5.2, 3.2))
+    figure, axes = _empty(f"{record.trial_id}: {record.config.method}{target}", size=(5.2, 3.2), metric=record.metric)
     _line(axes, record, color=_colour(record), marker="o", ms=3, lw=1.5)
     return figure
 
 
 def _draw_epsilon(results: SweepResults, epsilon: float, drawn: Sequence[TrialRecord]) -> Figure:
-    figure, axes = _empty(f"{results.name}: all trials at ε = {epsilon:g}", size=(7.2, 4.6))
+    figure, axes = _empty(f"{results.name}: all trials at ε = {epsilon:g}", size=(7.2, 4.6), metric=results.metric)
     best = results.best(epsilon)
     labelled: set[str] = set()
     for record in drawn:
@@ -83,14 +83,14 @@ def _draw_epsilon(results: SweepResults, epsilon: float, drawn: Sequence[TrialRe
         labelled.add(label)
     for record in filter(has_curve, results.ceilings):
         _line(axes, record, color=OTHER_COLOUR, ls="--", lw=1.2, label="ceiling: no privacy (ε = ∞)")
-    floors = [record.pckh_50 for record in results.floors if record.state == "done" and record.pckh_50 is not None]
+    floors = [record.score for record in results.floors if record.state == "done" and record.score is not None]
     if floors:
         axes.axhline(100 * max(floors), color="#cc3311", ls="--", lw=1.2, label="highest floor: public part alone (free)")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
     return figure
 
 
-def _empty(title: str, *, size: tuple[float, float]) -> tuple[Figure, Axes]:
+def _empty(title: str, *, size: tuple[float, float], metric: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -98,7 +98,7 @@ def _empty(title: str, *, size: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel("private steps")
-    axes.set_ylabel("PCKh@0.5 on validation, %")
+    axes.set_ylabel(f"{title_of(metric)} on validation, %")
     axes.set_title(title, loc="left", fontsize="medium")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)

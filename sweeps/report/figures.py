@@ -19,7 +19,7 @@ COMPARISON_STEM = "pckh_over_epsilon"
 DISCLOSURE_STEM = "pckh_over_disclosure"
 
 
-def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: str) -> Figure:
+def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: str, metric: str = "PCKh@0.5") -> Figure:
     """Draws the winners with their fresh seeds, the best trial of each method, and floor, control and ceiling.
 
     Args:
@@ -45,7 +45,7 @@ def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: s
     margin = 1.35 if low == high else (high / low) ** 0.12
     axes.set_xlim(low / margin, high * margin)
     axes.set_xlabel("ε of one trial (target)")
-    axes.set_ylabel("PCKh@0.5 on validation, %")
+    axes.set_ylabel(f"{metric} on validation, %")
     axes.set_title(title, loc="left")
     axes.grid(axis="y", alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
@@ -58,7 +58,7 @@ def _draw_methods(axes: Axes, ordered: Sequence[Comparison]) -> None:
     present = {name for one in ordered for name in one.by_method}
     for method in (METHODS.get(name) for name in METHODS.names() if name in present):
         if method.is_private:
-            points = [(one.epsilon, one.by_method[method.name].pckh_50) for one in ordered if method.name in one.by_method]
+            points = [(one.epsilon, one.by_method[method.name].score) for one in ordered if method.name in one.by_method]
             scores = [100 * score for _, score in points if score is not None]
             label = f"{method.label or method.name} (best trial)"
             axes.plot([x for x, _ in points], scores, color=method.colour, marker=method.marker, ms=5, lw=1, alpha=0.8, label=label)
@@ -100,7 +100,9 @@ def _draw_winners(axes: Axes, ordered: Sequence[Comparison]) -> None:
     )
 
 
-def draw_disclosure(rows: Sequence[DisclosureRow], bars: Mapping[str, float | None], *, title: str, caption: str) -> Figure:
+def draw_disclosure(
+    rows: Sequence[DisclosureRow], bars: Mapping[str, float | None], *, title: str, caption: str, metric: str = "PCKh@0.5"
+) -> Figure:
     """Draws accuracy over disclosure, with one column of points per split: is the accuracy worth what the views show?
 
     Args:
@@ -133,7 +135,7 @@ def draw_disclosure(rows: Sequence[DisclosureRow], bars: Mapping[str, float | No
     axes.axvspan(CLOSE, 1.02, color="#cc3311", alpha=0.08, label="the view nearly shows the image")
     axes.set_xlim(-0.03, 1.02)
     axes.set_xlabel("split/disclosure: share of the pose that a public model reads off the best reconstruction")
-    axes.set_ylabel("PCKh@0.5 on validation, %")
+    axes.set_ylabel(f"{metric} on validation, %")
     axes.set_title(title, loc="left")
     axes.grid(axis="y", alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="x-small")

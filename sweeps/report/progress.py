@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dpcore.config.metrics import PCKH_50
 from sweeps.pricing.halving import waits
-from sweeps.records.results import TrialRecord
+from sweeps.records.results import TrialRecord, title_of
 
 
 def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
     """The line for the end of a trial (id, method, score, spent ε, seconds, progress) or for a retry (reason and cost)."""
     parts = [f"[{finished}/{planned}]", f"{record.trial_id:<16}", f"{record.config.method:<17}"]
-    if record.state == "done" and record.pckh_50 is not None:
-        parts += [f"PCKh {100 * record.pckh_50:5.1f} %", f"epsilon {_spent(record)}"]
+    if record.state == "done" and record.score is not None:
+        parts += [_score(record), f"epsilon {_spent(record)}"]
         parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # protected data have no durations
     elif record.state == "done":
         parts.append("sealed: a ceiling without privacy was run; its result is not shown")
     elif record.state == "pruned":
-        score = "no score" if record.pckh_50 is None else f"PCKh {100 * record.pckh_50:5.1f} %"
+        score = _score(record)
         on_rung = record.plan is not None and record.plan.until is not None
         full = ", charged up to there" if on_rung else ", charged in full"
         charged = full if record.config.spends_privacy else ""
@@ -32,6 +33,11 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
     else:
         parts.append(f"continues from its checkpoint: {record.error}")
     return "  ".join(parts)
+
+
+def _score(record: TrialRecord) -> str:
+    title = "PCKh" if record.metric == PCKH_50 else title_of(record.metric)
+    return "no score" if record.score is None else f"{title} {100 * record.score:5.1f} %"
 
 
 def _spent(record: TrialRecord) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 STAND_IN = "stand-in data: ε as it would be"
 SEALED = "a ceiling without privacy was run and sealed: no table, log or tracker has its score, and it costs nothing while it stays sealed"
 UNSEALED = "the sealed ceiling was shown: a release without privacy, so the ε of this sweep and of its dataset is ∞"
-HEADER = ["ε", "winner", "PCKh@0.5 %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
+HEADER = ["ε", "winner", "{metric} %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,17 @@ class SweepReport:
     stopped: tuple[str, ...] = ()
     disclosures: tuple[DisclosureRow, ...] = ()
     grid: GridTable | None = None
+    metric: str = "PCKh@0.5"
+
+    def _header(self) -> list[str]:
+        return [title.format(metric=self.metric) for title in HEADER]
 
     def text(self) -> str:
         """For the terminal."""
         warning = self.price.pricing.warning
         parts = [
             f"sweep {self.name}" + ("" if warning is None else f": {warning}"),
-            render_table(HEADER, [_row(one) for one in self.comparisons]),
+            render_table(self._header(), [_row(one) for one in self.comparisons]),
             render_table(*_methods_table(self.comparisons)),
             *([] if self.grid is None else [render_table(*self.grid.scores), render_table(*self.grid.bars), "\n".join(self.grid.notes)]),
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
@@ -134,8 +138,8 @@ class SweepReport:
         methods_header, methods_rows = _methods_table(self.comparisons)
         warning = self.price.pricing.warning
         headline = [] if warning is None else [f"**{warning}**", ""]
-        lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(HEADER, [_row(one) for one in self.comparisons]), ""]
-        lines += ["![PCKh over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
+        lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(self._header(), [_row(one) for one in self.comparisons]), ""]
+        lines += [f"![{self.metric} over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
         lines += ["## Best trial of each method", "", *_markdown_table(methods_header, methods_rows), ""]
         lines += self._grid_section()
         lines += self._disclosure_section()
@@ -208,6 +212,7 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         stopped=() if stopping is None else stopping_lines(results, stopping),
         disclosures=() if policy is None else disclosure_rows(policy, results, spec.space.sweep.epsilons),
         grid=grid_table(results, spec),
+        metric=results.metric_title,
     )
 
 
@@ -224,7 +229,7 @@ def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[
 def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
     """Writes report.md and the figures into `folder`, replaces older ones, and returns the paths of the figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption())
+    figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption(), metric=report.metric)
     figures = save_figures(figure, folder)
     replace_file(folder / "report.md", report.markdown().encode())
     return figures if not report.disclosures else (*figures, *_save_disclosure(report, folder))
@@ -232,7 +237,7 @@ def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
 
 def _save_disclosure(report: SweepReport, folder: Path) -> tuple[Path, ...]:
     without_view = [
-        record.pckh_50
+        record.score
         for one in report.comparisons
         for method, record in one.by_method.items()
         if METHODS.get(method).is_private and not METHODS.get(method).uses_views and record.split is None
@@ -243,7 +248,8 @@ def _save_disclosure(report: SweepReport, folder: Path) -> tuple[Path, ...]:
     }
     tested = report.disclosures[0].disclosure
     caption = f"Disclosure on {tested.tested_on} PUBLIC people, best of {len(tested.readings)} attackers per split: a lower bound."
-    figure = draw_disclosure(report.disclosures, bars, title=f"sweep {report.name}: accuracy against disclosure", caption=caption)
+    title = f"sweep {report.name}: accuracy against disclosure"
+    figure = draw_disclosure(report.disclosures, bars, title=title, caption=caption, metric=report.metric)
     return save_figures(figure, folder, stem=DISCLOSURE_STEM)
 
 
@@ -252,7 +258,7 @@ def _row(one: Comparison) -> list[str]:
     return [
         f"{one.epsilon:g}",
         "–" if winner is None else winner.config.method,
-        _with_error(None if winner is None else winner.pckh_50, one.errors.get("winner")),
+        _with_error(None if winner is None else winner.score, one.errors.get("winner")),
         _with_error(one.seed_mean, one.errors.get("seeds")),
         percent(one.seed_spread),
         number(None if winner is None else winner.epsilon_spent),
@@ -270,7 +276,7 @@ def _methods_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[l
     methods = list(dict.fromkeys(method for one in comparisons for method in one.by_method))
     header = ["best trial of", "", *[f"ε = {one.epsilon:g}" for one in comparisons]]
     rows = [
-        [method, "", *[percent(one.by_method[method].pckh_50 if method in one.by_method else None) for one in comparisons]]
+        [method, "", *[percent(one.by_method[method].score if method in one.by_method else None) for one in comparisons]]
         for method in sorted(methods)
     ]
     return header, rows

@@ -17,6 +17,7 @@ from sweeps.pricing.plan import Accountant, dp_accountant, plan_sweep, planned_r
 from sweeps.pricing.regimes import promise_of
 from sweeps.records.charged import open_ledger
 from sweeps.records.folder import is_unfinished
+from sweeps.records.results import title_of
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import study_of
 from sweeps.storage.heartbeat import Heartbeat
@@ -42,6 +43,7 @@ driver runs them |
     | next | what to run where no driver works on it and something is left, else None |
     | epsilons | per ε: epsilon, planned, running, done, pruned, failed, best, leader (trial_id and method of the best) |
     | accounting | the regime |
+    | metric | the title of what `best` is, such as PCKh@0.5 |
     | sweep_epsilon | ε that the sweep has reserved so far; None under `unaccounted` |
     | sweep_epsilon_planned | ε that it will have reserved at its end; None under `unaccounted` |
     | promise | to whom that ε is a promise: the unit, its neighbours, and what is public; None where no private data are read |
@@ -62,6 +64,7 @@ driver runs them |
         "reason": reason,
         "next": _next(spec, state) if not is_running and state in ("interrupted", "finishing") else None,
         "accounting": spec.space.sweep.accounting,
+        "metric": title_of(spec.metric),
         "epsilons": groups,
         "sweep_epsilon": spent,
         "sweep_epsilon_planned": planned,

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpcore.config.metrics import METRICS
 from dpcore.errors import DpsweepError
 from sweeps.records.publication import trial_at_hand
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import RUN_TRIAL, SweepSpec
 
 Counts = NDArray[np.int64]
-"""(N, 2): of each validation person, how many joints are hits at PCKh@0.5 and how many count."""
+"""(N, 2): of each validation person, how many joints are hits of the sweep's metric and how many count."""
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -45,11 +46,13 @@ class Gain:
 
 
 def counts_of(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, Counts]:
-    """The people's scores under the saved model of each trial that has one; empty where validation data are not PUBLIC.
+    """The people's scores under the saved model of each trial that has one; empty where validation data are not PUBLIC, and where the
+    sweep's metric is no mean over people (OKS-AP): then scores have no interval.
 
     A model that is gone or damaged is left out: a report is made without its errors.
     """
-    if spec.trial_function != RUN_TRIAL or not records:
+    metric = METRICS.find(spec.metric)
+    if spec.trial_function != RUN_TRIAL or not records or metric is None or metric.people is None:
         return {}
     from dpcore.data.catalog import open_dataset
     from sweeps.models.evaluation import person_counts
@@ -65,7 +68,7 @@ def counts_of(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, Coun
         key = (str(spec.sweep_dir), record.trial_id, record.curve[-1].weights_digest if record.curve else "")
         try:
             if key not in _read:
-                _read[key] = person_counts(trial_at_hand(spec, record.trial_id), dataset, spec.places)
+                _read[key] = person_counts(trial_at_hand(spec, record.trial_id), dataset, spec.places, metric=spec.metric)
         except DpsweepError:
             continue
         found[record.trial_id] = _read[key]
@@ -73,7 +76,7 @@ def counts_of(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, Coun
 
 
 def score_stderr(counts: Counts) -> float:
-    """The standard error of one model's PCKh@0.5 over people."""
+    """The standard error of one model's score over people."""
     return float(_resampled([counts]).std(ddof=1))
 
 

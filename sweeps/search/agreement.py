@@ -152,14 +152,14 @@ def _check_against_study(spec: SweepSpec, record: TrialRecord, curves: Curves, s
     """
     told = [curves.get((record.trial_id, attempt), {}) for attempt in range(record.attempt + 1)]
     for step, score in studies.scores(record.trial_id).items():
-        if score not in [curve[step].metrics.get(PCKH_50) for curve in told if step in curve]:
+        if score not in [curve[step].metrics.get(record.metric_key) for curve in told if step in curve]:
             raise Corrupt(
                 f"{spec.reports_path} has no report of {record.trial_id} at step {step} with the score {score:.6g} that {spec.studies_at} "
                 f"remembers: one of the two lost it or was changed; {COPY}"
             )
     if record.state == "done":
         last, ended_with = max(told[-1].values(), key=lambda point: point.step, default=None), studies.final_score(record.trial_id)
-        if last is None or last.metrics.get(PCKH_50) != ended_with:
+        if last is None or last.metrics.get(record.metric_key) != ended_with:
             raise Corrupt(
                 f"{spec.reports_path} does not have the last report of {record.trial_id}, which ended with the score {ended_with} that "
                 f"{spec.studies_at} remembers; {COPY}"

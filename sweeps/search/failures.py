@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 
+from dpcore.config.metrics import METRICS
 from sweeps.records.results import TrialRecord
 
 IN_A_ROW = 3
 """A sweep ends after so many trials in a row that failed alike, where none has worked."""
 
-OF_ONE_TRIAL = ("Diverged", "val/pckh_50 is no number", "cancelled")
+OF_ONE_TRIAL = ("Diverged", "cancelled", *(f"val/{name} is no number" for name in METRICS.own))
 """Beginnings of the failures that say nothing of other trials: other settings may work."""
 
 MAY_COME_BACK = ("the worker died", "Unavailable", "dpcore.errors.Unavailable")

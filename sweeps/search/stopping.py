@@ -24,7 +24,7 @@ from dpcore.errors import BadInput
 from search_spaces.regimes import REGIMES
 from search_spaces.space import HORIZON_PATH, SpaceFile, StoppingSettings, value_at
 from sweeps.pricing.halving import HALVING, REDUCTION_FACTOR, rung_steps
-from sweeps.records.results import PCKH_50, TrialRecord
+from sweeps.records.results import TrialRecord
 
 if TYPE_CHECKING:
     from sweeps.records.results import SweepResults
@@ -192,8 +192,8 @@ class Stopping:
 
 
 def _scores(record: TrialRecord) -> list[float]:
-    """PCKh@0.5 of each report. Diverged weights rank below all others."""
-    return [point.metrics.get(PCKH_50, -math.inf) for point in record.curve]
+    """The score of each report. Diverged weights rank below all others."""
+    return [point.metrics.get(record.metric_key, -math.inf) for point in record.curve]
 
 
 def stopping_lines(results: SweepResults, plan: StoppingPlan) -> tuple[str, ...]:

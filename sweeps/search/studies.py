@@ -1,7 +1,7 @@
 """The memory of a search: one Optuna study per ε and one of the references, in a journal file of the sweep or a database.
 
 Every trial that is handed out is a trial of a study, with its record's plan as user attributes, so that a resume needs
-no other source. Told once: COMPLETE with its PCKh, FAIL, or PRUNED: a trial that was stopped early, with its intermediate values, or
+no other source. Told once: COMPLETE with its score, FAIL, or PRUNED: a trial that was stopped early, with its intermediate values, or
 a draw that TrialConfig or a constraint of the space refused (without a record: never scheduled, never counted).
 """
 
@@ -108,7 +108,9 @@ class Studies:
                     rule = str(refusal)
                     continue
                 trial_id = str(TrialId.search(epsilon, number))
-                record = self._planned(TrialRecord(trial_id=trial_id, role="search", number=number, epsilon=epsilon, config=config))
+                record = self._planned(
+                    TrialRecord(trial_id=trial_id, role="search", number=number, epsilon=epsilon, config=config, metric=self._spec.metric)
+                )
                 self._remember(study, trial.number, record)
                 return record
         raise BadInput(f"search at epsilon {epsilon:g}: {REDRAWS} draws in a row were refused, the last because: {rule}")
@@ -144,8 +146,8 @@ class Studies:
 
     def report(self, record: TrialRecord) -> None:
         """The last point of the record's curve as an intermediate value; a score that is no number is left out."""
-        if record.pckh_50 is not None:
-            self._storage.set_trial_intermediate_value(self._places[record.trial_id].storage_id, record.steps, record.pckh_50)
+        if record.score is not None:
+            self._storage.set_trial_intermediate_value(self._places[record.trial_id].storage_id, record.steps, record.score)
 
     def new_attempt(self, record: TrialRecord) -> None:
         """Remembers from where the record goes on with other randomness."""
@@ -160,7 +162,7 @@ class Studies:
         with self._together():
             self._storage.set_trial_user_attr(place.storage_id, END, summed(end))
             if record.state == "done":
-                place.study.tell(place.number, SEALED_VALUE if record.is_sealed else record.pckh_50)
+                place.study.tell(place.number, SEALED_VALUE if record.is_sealed else record.score)
             else:
                 place.study.tell(place.number, state=TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL)
 

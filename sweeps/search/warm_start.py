@@ -85,13 +85,13 @@ def _check_charges(spec: SweepSpec, earlier: SweepSpec, *, is_private: bool) -> 
 
 def _is_scored(record: TrialRecord) -> bool:
     """Whether a trial has a score. A ceiling does not count, because it has no privacy."""
-    return record.state == "done" and record.pckh_50 is not None and not record.config.traits.is_unbounded
+    return record.state == "done" and record.score is not None and not record.config.traits.is_unbounded
 
 
 def _draws_at(space: SpaceFile, epsilon: float, ended: Sequence[TrialRecord], *, name: str, say: Callable[[str], None]) -> list[Draw]:
     """The best settings of the earlier sweep's nearest ε, as draws of this space. Settings that do not fit are named and left out."""
     nearest = min((record.epsilon for record in ended if record.epsilon), key=lambda one: abs(math.log(one / epsilon)))
-    ranked = sorted((record for record in ended if record.epsilon == nearest), key=lambda record: record.pckh_50 or 0.0, reverse=True)
+    ranked = sorted((record for record in ended if record.epsilon == nearest), key=lambda record: record.score or 0.0, reverse=True)
     found: list[Draw] = []
     for record in ranked[:BEST]:
         draw = draw_of(space, epsilon, record.config)

@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping
 
 from dpcore import errors
+from dpcore.config.metrics import METRICS
 
 PROTECTED_METRICS = frozenset(
     {
-        "val/pckh_50",
-        "val/pckh_10",
+        *(f"val/{name}" for name in METRICS.own),
         "privacy/epsilon_spent",
         "privacy/noise_multiplier",
         "split/disclosure",
@@ -36,7 +36,7 @@ OWN_WORDS = (
     "the sweep key was lost",
     "not started",
     "the trial ended without a last report",
-    "val/pckh_50 is no number",
+    *(f"val/{name} is no number" for name in METRICS.own),
 )
 """Beginnings of the failure messages that the driver itself writes."""
 

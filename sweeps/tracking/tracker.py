@@ -207,8 +207,8 @@ class Tracker:
         self._save_claims(results, price)
         for epsilon in self._spec.space.sweep.epsilons:
             best = results.best(epsilon)
-            if best is not None and best.pckh_50 is not None:
-                scores = {f"best/pckh_50/eps_{epsilon_name(epsilon)}": best.pckh_50}
+            if best is not None and best.score is not None:
+                scores = {f"best/{best.metric}/eps_{epsilon_name(epsilon)}": best.score}
                 self._send(kind="metrics", key="summary", step=0, metrics=scores, time_ms=now_ms)
                 self._register(best, epsilon, price)
         self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)

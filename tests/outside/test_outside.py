@@ -25,6 +25,7 @@ from dpcore.config.registry import installed
 from dpcore.data.formats import IMPORTERS
 from dpcore.errors import BadInput
 from dpcore.pose.metrics import METRICS
+from dpcore.pose.skeleton import MPII_16
 from dpcore.privacy.accounting import epsilon_spent
 from dpcore.privacy.plan import PrivacyPlan
 from search_spaces.regimes import REGIMES
@@ -191,11 +192,22 @@ def test_a_strangers_metric_stands_beside_our_own(site: Path) -> None:
     from dpcore.train.evaluator import metrics_of
 
     truth = np.zeros((2, 16, 2))
-    dataset = SimpleNamespace(keypoints=truth, visible=np.arange(16)[None] < np.array([[9], [4]]), head_size_px=np.array([7.3, 11.9]))
-    found = metrics_of(torch.full((2, 16, 2), 3.7, dtype=torch.float64), dataset=dataset, per_joint=False)  # type: ignore[arg-type]
+    dataset = SimpleNamespace(
+        skeleton=MPII_16,
+        keypoints=truth,
+        visible=np.arange(16)[None] < np.array([[9], [4]]),
+        head_size_px=np.array([7.3, 11.9]),
+        person_boxes_px=np.full((2, 4), np.nan),
+        places=np.full((2, 3), np.nan),
+        areas_px2=np.full(2, np.nan),
+        image_ids=np.array(["a", "b"]),
+        manifest=SimpleNamespace(width_px=64, height_px=64),
+    )
+    sure = torch.ones(2, 16)
+    found = metrics_of((torch.full((2, 16, 2), 3.7, dtype=torch.float64), sure), dataset=dataset, per_joint=False)  # type: ignore[arg-type]
     assert found == {"val/pckh_50": pytest.approx(found["val/pckh_50"]), "val/pckh_10": 0.0, "val/error_px": pytest.approx(3.7 * 2**0.5)}
     assert 0 < found["val/pckh_50"] < 1
-    lost = metrics_of(torch.full((2, 16, 2), torch.nan, dtype=torch.float64), dataset=dataset, per_joint=False)  # type: ignore[arg-type]
+    lost = metrics_of((torch.full((2, 16, 2), torch.nan, dtype=torch.float64), sure), dataset=dataset, per_joint=False)  # type: ignore[arg-type]
     assert lost == {"val/pckh_50": 0.0, "val/pckh_10": 0.0}
 
 

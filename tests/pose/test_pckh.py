@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpcore.errors import BadInput
-from dpcore.pose.pckh import PckhState, example_scores, head_size_of_box
+from dpcore.pose.pckh import PckhState, head_size_of_box, person_counts
 from dpcore.pose.skeleton import MPII_16
 
 
@@ -136,7 +136,7 @@ def test_mpii_validation_annotations_score_themselves_fully(shared_data: Any) ->
     assert sum(state.counted) > 40_000
 
 
-def test_an_example_s_own_score_is_its_share_of_scored_joints_and_never_leaves_zero_to_one() -> None:
+def test_a_person_s_counts_are_of_scored_joints_alone() -> None:
     truth = np.zeros((3, 16, 2))
     predicted = np.zeros((3, 16, 2))
     predicted[0, 0] = 100.0
@@ -144,6 +144,6 @@ def test_an_example_s_own_score_is_its_share_of_scored_joints_and_never_leaves_z
     visible = np.zeros((3, 16), dtype=bool)
     visible[:2, [0, 1, 2, 3]] = True
     visible[:, ~MPII_16.scored] = True
-    scores = example_scores(predicted, truth, visible, np.array([10.0, 10.0, 10.0]))
-    np.testing.assert_allclose(scores, [0.75, 0.0, 0.0])
-    np.testing.assert_allclose(example_scores(truth, truth, visible, np.array([np.nan, 0.0, -1.0])), 0.0)
+    counts = person_counts(predicted, truth, visible, np.array([10.0, 10.0, 10.0]))
+    assert counts.tolist() == [[3, 4], [0, 4], [0, 0]]
+    assert not person_counts(truth, truth, visible, np.array([np.nan, 0.0, -1.0])).any()

@@ -88,5 +88,16 @@ def test_a_unit_counts_once_however_many_examples_it_has(
     answers = torch.from_numpy(dataset.keypoints.copy())
     answers[:10] = 1e6
     units = np.array(["a"] * 20 + ["b", "c", "d", "e"])
-    scores = unit_scores(answers, dataset=dataset, units=units)
-    np.testing.assert_allclose(scores, [0.5, 1, 1, 1, 1])
+    sure = torch.ones(answers.shape[:2])
+    for metric in ("pckh_50", "pck_bbox_20", "pck_torso_20"):
+        scores = unit_scores((answers, sure), dataset=dataset, units=units, metric=metric)
+        assert ((scores >= 0) & (scores <= 1)).all()
+        if metric != "pck_torso_20":  # a torso is not labelled on everybody
+            np.testing.assert_allclose(scores, [0.5, 1, 1, 1, 1])
+    with pytest.raises(BadInput, match="oks_ap is no mean over people"):
+        unit_scores((answers, sure), dataset=dataset, units=units, metric="oks_ap")
+
+
+def test_the_score_that_leaves_is_the_metric_that_was_asked_for(run: Callable[..., list[Report]]) -> None:
+    asked = run(LOUD, metric="pck_bbox_20")
+    assert [name for report in asked for name in report.metrics if name.startswith("val/")] == ["val/pck_bbox_20"]

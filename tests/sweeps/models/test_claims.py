@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import fake_trials
+import numpy as np
 import pytest
 import spaces
 import torch
@@ -154,7 +155,10 @@ def test_what_a_model_spent_whose_claim_was_cut_off_is_not_known(
     monkeypatch.setattr(evaluation, "load_model", lambda folder: saved)
     public = SimpleNamespace(manifest=SimpleNamespace(protected=False), as_skeleton=lambda skeleton: None)
     monkeypatch.setattr(evaluation, "open_dataset", lambda name, places: public)
-    monkeypatch.setattr(evaluation, "_score", lambda *given: None)
+    monkeypatch.setattr(evaluation, "_scored", lambda *given: SimpleNamespace(truth=None))
+    monkeypatch.setattr(evaluation, "why_not", lambda *given: None)
+    monkeypatch.setattr(evaluation, "_scores", lambda scored: {})
+    monkeypatch.setattr(evaluation, "counts_of_people", lambda *given: np.array([[1, 2], [2, 2]]))
     places = Places(data_dir=tmp_path, cache_dir=tmp_path)
     assert evaluation.score_model(model, "d", places).meta["epsilon_spent"] is None
     assert "its claim was cut off" in capsys.readouterr().err

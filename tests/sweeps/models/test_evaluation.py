@@ -30,7 +30,10 @@ def test_a_score_on_protected_people_is_a_release_and_refused(protected: bool, m
     header = DatasetHeader(name="people", role="PRIVATE", protected=protected, height_px=64, width_px=64, origin="a test")
     write_shards(places.data_dir / "people", [draw_record("private", seed=1, index=index) for index in range(4)], header=header)
     if not protected:
-        assert sum(score_model(model, "people", places).state.counted) > 0
+        scored = score_model(model, "people", places)
+        assert scored.people == 4
+        assert scored.scores.keys() >= {"pckh_50", "pckh_10", "pck_bbox_20"}
+        assert 0 <= scored.scores["pckh_50"] <= 1
         return
     with pytest.raises(Refused, match=r"people is protected.*no ledger holds"):
         score_model(model, "people", places)
