@@ -30,6 +30,8 @@ PORTABLE_META = (
     "noise_multiplier",
     "pckh_50",
     "pckh_10",
+    "metric",
+    "score",
     "steps",
 )
 """What model.json tells of a run outside: the released result. No metric, no time, no fact of the machine."""
