@@ -7,6 +7,7 @@ A reader of some file format writes one `Draft` for each node. `fold` then merge
 | `affine` on the picture itself | the input's scale |
 | `affine` (BatchNorm, BiasAdd, a constant factor) after a convolution that nothing else reads | its weight and bias |
 | any other `affine` | a 1x1 `dwconv` |
+| x * sigmoid(x), of a map that nothing else reads | the activation `silu` |
 | `act` after a layer that has none and that nothing else reads | that layer's activation |
 
 All arithmetic is float64; numbers that nothing is folded into keep their bits.
@@ -99,8 +100,11 @@ class _Folding:
 
     def take(self, draft: Draft, *, was: tuple[str, ...]) -> None:
         """Merges a draft into the one that it reads, or keeps it."""
+        gated = self._gated_by_itself(draft, was)
+        if gated is not None:
+            draft, was = replace(draft, op="act", inputs=(gated,), fields={"act": "silu"}), (draft.name,)
         source = draft.inputs[0]
-        alone = self.readers[was[0]] == 1
+        alone = gated is not None or self.readers[was[0]] == 1
         if draft.op == AFFINE and source == INPUT and alone and not self.left:
             scale, shift = _pair(draft)
             self.scale, self.shift = self.scale * scale, self.shift * scale + shift
@@ -114,6 +118,16 @@ class _Folding:
                 self.names[draft.name] = source
                 return
         self.keep(draft)
+
+    def _gated_by_itself(self, draft: Draft, was: tuple[str, ...]) -> str | None:
+        """The map x where the draft is x * sigmoid(x) and is all that reads the two; the sigmoid is then taken out."""
+        for place in (0, 1) if draft.op == "mul" and len(was) == 2 else ():
+            gate, name = self.left.get(draft.inputs[place]), draft.inputs[1 - place]
+            is_sigmoid = gate is not None and gate.op == "act" and gate.fields == {"act": "sigmoid"} and gate.inputs == (name,)
+            if is_sigmoid and name in self.left and self.readers[was[place]] == 1 and self.readers[was[1 - place]] == 2:
+                del self.left[draft.inputs[place]]
+                return name
+        return None
 
     def keep(self, draft: Draft) -> None:
         if draft.op == AFFINE:

@@ -89,9 +89,21 @@ def test_a_network_with_every_operation_computes_what_onnx_runtime_does(file: Pa
     layers = {layer.name: layer for layer in done.stored.topology.layers}
     assert (layers["stem"].act, layers["deep"].op, layers["grouped"].groups) == ("relu6", "dwconv", 2)
     assert layers["deep"].pads == (1, 3, 1, 1)
-    assert "normal" not in layers
+    assert layers["deep"].act == "leaky_relu"
+    assert not {"normal", "gate"} & set(layers)
+    assert (layers["swish"].op, layers["swish"].act) == ("act", "silu")  # the layer before has an activation already
     assert (done.stored.topology.licence, done.stored.path.name) == ("MIT", "tiny_net")
     assert json.loads((tmp_path / "models" / "tiny_net_layers.json").read_text())["outputs"] == dict(done.outputs)
+
+
+def test_a_gate_that_something_else_reads_stays(tmp_path: Path) -> None:
+    first = [node("Conv", "picture stem.weight", "stem"), node("Sigmoid", "stem", "gate"), node("Mul", "gate stem", "swish")]
+    alone = save_model(tmp_path / "alone.onnx", first, CONSTANTS, ["swish"])
+    assert [(layer.op, layer.act) for layer in import_onnx(alone, tmp_path).stored.topology.layers] == [("conv", "silu")]
+    for name, last in (("gate", "Add"), ("stem", "Mul")):
+        file = save_model(tmp_path / f"{name}.onnx", [*first, node(last, f"swish {name}", "out")], CONSTANTS, ["out"])
+        layers = [(layer.op, layer.act) for layer in import_onnx(file, tmp_path).stored.topology.layers]
+        assert layers == [("conv", None), ("act", "sigmoid"), ("mul", None), (last.lower(), None)]
 
 
 def test_float32_keeps_what_float16_rounds(file: Path, tmp_path: Path) -> None:
