@@ -1,4 +1,4 @@
-"""Space files that come with dpsweep: `quick`, the benchmarks (`lspet`, `mpii`, `paper_grid`), `hybrid` and one per method."""
+"""Space files that come with dpsweep: `quick`, `hybrid`, one per method, and one per benchmark (`lspet`, `mpii`, `paper_grid`, ...)."""
 
 from pathlib import Path
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dpcore.config import METHODS, TrialConfig
+from dpcore.config.metrics import PCKH_50
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import STRATEGY_PATH, Choice, SpaceFile
 from sweeps.report.published import numbers
@@ -48,8 +49,10 @@ def grid_table(results: SweepResults, spec: SweepSpec) -> GridTable | None:
     space = spec.space
     if not _is_such_a_grid(space):
         return None
-    done = [one for one in results.of_role("search") if one.state == "done" and one.pckh_50 is not None]
+    done = [one for one in results.of_role("search") if one.state == "done" and one.score is not None]
     differing = differences(done[0].config, spec.places) if done else ("nothing is done yet",)
+    if results.metric != PCKH_50:
+        differing = (f"the sweep maximises {results.metric_title}, theirs is PCKh@0.5", *differing)
     epsilons, methods = sorted(space.sweep.epsilons), [name for name in numbers.METHODS if name in space.methods]
     methods += [name for name in space.methods if name not in methods]
     header = ["setting", "", *(METHODS.get(name).label or name for name in methods)]
@@ -62,7 +65,7 @@ def grid_table(results: SweepResults, spec: SweepSpec) -> GridTable | None:
             if not differing and any(value is not None for row in theirs for value in row):
                 rows.append(["  published", "", *map(_cell, theirs)])
     bars = _bars(results, _strategies(space, done), published=not differing)
-    return GridTable(scores=(header, rows), bars=bars, notes=_notes(epsilons, differing, _points_per_cell(space)))
+    return GridTable(scores=(header, rows), bars=bars, notes=_notes(results, epsilons, differing, several=_points_per_cell(space)))
 
 
 def differences(config: TrialConfig, places: Places) -> tuple[str, ...]:
@@ -116,9 +119,9 @@ def _points_per_cell(space: SpaceFile) -> bool:
 def _score(done: Sequence[TrialRecord], strategy: str, clip_norm: float, method: str, epsilon: float) -> float | None:
     point = (strategy, clip_norm, method, epsilon)
     scores = [
-        one.pckh_50
+        one.score
         for one in done
-        if one.pckh_50 is not None and (str(one.config.model.freeze), one.config.clip_norm, one.config.method, one.epsilon) == point
+        if one.score is not None and (str(one.config.model.freeze), one.config.clip_norm, one.config.method, one.epsilon) == point
     ]
     return max(scores, default=None)
 
@@ -132,14 +135,14 @@ def _bars(results: SweepResults, strategies: Sequence[str], *, published: bool) 
     rows = []
     for strategy in strategies:
         runs = [[one for one in results.of_role(role) if str(one.config.model.freeze) == strategy] for role in ("floor", "ceiling")]
-        scores = [max((one.pckh_50 for one in found if one.state == "done" and one.pckh_50 is not None), default=None) for found in runs]
+        scores = [max((one.score for one in found if one.state == "done" and one.score is not None), default=None) for found in runs]
         theirs = numbers.published_floor_and_ceiling(strategy) if published else ()
         rows.append([strategy, "", *map(percent, [*scores, *theirs])])
     return header, rows
 
 
-def _notes(epsilons: Sequence[float], differing: Sequence[str], several: bool) -> tuple[str, ...]:
-    cells = "each cell: PCKh@0.5 in percent at ε = " + ", ".join(f"{epsilon:g}" for epsilon in epsilons)
+def _notes(results: SweepResults, epsilons: Sequence[float], differing: Sequence[str], *, several: bool) -> tuple[str, ...]:
+    cells = f"each cell: {results.metric_title} in percent at ε = " + ", ".join(f"{epsilon:g}" for epsilon in epsilons)
     best = ["where a cell has several trials it shows the best of them"] if several else []
     if differing:
         return (cells, *best, f"nothing published stands beside it: {'; '.join(differing)}")

@@ -9,7 +9,7 @@ import spaces
 
 from dpcore.config import Places, TrialConfig
 from dpcore.data.manifest import MANIFEST_NAME, FileEntry, Manifest
-from sweeps.records.results import SweepResults, TrialRecord
+from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.published import numbers
 from sweeps.report.published.grid_table import differences, grid_table
@@ -134,6 +134,17 @@ def test_other_data_or_another_network_are_named(as_published: SweepSpec, change
     config: TrialConfig = as_published.space.trial_config(0.2, {"method": "dpsgd", "clip_norm": 0.1, "model.freeze": "none"})
     assert differences(config, as_published.places) == ()
     assert why in "; ".join(differences(config.changed(**change), as_published.places))
+
+
+def test_published_numbers_stand_beside_no_other_metric(as_published: SweepSpec) -> None:
+    results = results_of(as_published)
+    curve = (CurvePoint(3, {"val/oks_ap": 0.371}),)
+    others = tuple(replace(one, metric="oks_ap", curve=curve) for one in results.records)
+    table = grid_table(replace(results, records=others), as_published)
+    assert table is not None
+    assert table.scores[1][0] == ["none, C = 0.01", "", "37.1 37.1", "37.1 37.1"]
+    assert len(table.scores[1]) == 4
+    assert "theirs is PCKh@0.5" in table.notes[-1]
 
 
 def test_a_search_that_is_no_such_grid_has_no_table(tmp_path: Path) -> None:
