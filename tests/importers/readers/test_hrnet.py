@@ -188,3 +188,8 @@ def test_no_pixel_beyond_the_stored_box_reaches_the_crop(tmp_path: Path) -> None
     outside[max(top, 0) : bottom, max(left, 0) : right] = inside[max(top, 0) : bottom, max(left, 0) : right]
     np.testing.assert_array_equal(box.cut(Image.fromarray(inside)), box.cut(Image.fromarray(outside)))
     assert left < right < 120
+
+
+def test_a_list_may_have_the_joints_of_another_skeleton(tmp_path: Path) -> None:
+    record = hrnet_record(joints=[DOT] * 14, joints_vis=[1] * 14)
+    assert imported(tmp_path, [record], order="lsp_14").skeleton.name == "lsp_14"
