@@ -19,7 +19,7 @@ from dpcore.model.freezing import HEAD, freeze_module, names_from, stem_length, 
 from dpcore.model.head import HeadShape, MarginalHead, build_head
 from dpcore.model.head_start import start_from_heat_maps
 from dpcore.model.low_rank import LowRank, add_low_rank
-from dpcore.model.safety.in_place import Chain
+from dpcore.model.safety.in_place import Chain, elsewhere
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.skeleton import MPII_16, Skeleton
 
@@ -51,8 +51,11 @@ class PoseNetwork(nn.Module):
         self.parts = nn.ModuleDict(dict(parts))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits: tuple[Tensor, Tensor] = self._chain(list(self.parts.values()))(images)
-        return logits
+        outputs = images
+        with elsewhere(self._out_of_place):
+            for part in self.parts.values():
+                outputs = part(outputs)
+        return outputs  # type: ignore[return-value]  # the last part is a head, whose output is the pair
 
     def split(self, freeze: str | FreezeRule) -> SplitNetwork:
         """The network as stem and tail under a freezing policy; sets which parameters require gradients.

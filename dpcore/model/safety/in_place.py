@@ -7,7 +7,7 @@ says of itself that it works in place. What a `forward` does is seen only while 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -36,11 +36,16 @@ class OutOfPlace(TorchFunctionMode):
         self.replaced = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        elsewhere = _ELSEWHERE.get(getattr(func, "__name__", ""))
-        if elsewhere is None:
+        new_tensor = _ELSEWHERE.get(getattr(func, "__name__", ""))
+        if new_tensor is None:
             return func(*args, **(kwargs or {}))
         self.replaced += 1
-        return elsewhere(*args, **(kwargs or {}))
+        return new_tensor(*args, **(kwargs or {}))
+
+
+def elsewhere(active: bool) -> AbstractContextManager[object]:
+    """`OutOfPlace` where `active`, else nothing."""
+    return OutOfPlace() if active else nullcontext()
 
 
 class Chain(nn.Sequential):
@@ -51,7 +56,7 @@ class Chain(nn.Sequential):
         self.out_of_place = out_of_place
 
     def forward(self, inputs: Any) -> Any:
-        with OutOfPlace() if self.out_of_place else nullcontext():
+        with elsewhere(self.out_of_place):
             return super().forward(inputs)  # type: ignore[no-untyped-call]
 
 
