@@ -10,10 +10,15 @@ The settings below were fixed before anything was trained on them and are part o
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +37,11 @@ CROPS: Final[Crops] = "whole_image"
 aims at the person like a photographer: at the joints' box, within a twelfth of its size and a fortieth of the picture. So every
 view shows roughly where the person stands."""
 SIZE_PX: Final = 64
+
+LEAST_SHARE: Final = 200
+"""People for whom another process is worth its start of half a second."""
+DRAWN: Final = ("image", "keypoints", "visible", "head_size_px", "hull")
+"""What travels of a record from the process that drew it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,19 +161,29 @@ def draw_record(domain: str, *, seed: int, index: int) -> Record:
     image, hidden = render_person(person, settings.look, generator, size_px=SIZE_PX)
     keypoints = person.joints[:, :2].astype(np.float32)
     inside = ((keypoints >= -0.5) & (keypoints <= SIZE_PX - 0.5)).all(axis=-1)
+    drawn = (image, keypoints, inside & ~hidden, np.float64(person.head_size_px), np.array(_hull(person.joints[:, :2])))
+    return _record(domain, seed, index, *drawn)
+
+
+def _record(
+    domain: str, seed: int, index: int, image: NDArray[np.uint8], keypoints: NDArray[np.float32], visible: NDArray[np.bool_], *rest: Any
+) -> Record:
+    """A record from what is drawn of it, in the order of `DRAWN`; everything else follows from domain, seed and index."""
+    head_size_px, hull = rest
+    left, top, right, bottom = hull.tolist()
     name = f"{domain}-{seed}-{index:06d}"
     return Record(
         image=image,
         keypoints=keypoints,
-        visible=inside & ~hidden,
-        head_size_px=person.head_size_px,
+        visible=visible,
+        head_size_px=float(head_size_px),
         person_id=name,
         image_id=name,
         video_id="",
         source_id=f"synthetic {name}",
         box_px=(0.0, 0.0, SIZE_PX, SIZE_PX),
         crop=CropBox(centre=(SIZE_PX / 2, SIZE_PX / 2), box_px=SIZE_PX, height_px=SIZE_PX, width_px=SIZE_PX),
-        person_box_px=_hull(person.joints[:, :2]),
+        person_box_px=(left, top, right, bottom),
     )
 
 
@@ -201,5 +221,51 @@ def settings_digest(domain: str) -> str:
 
 
 def _records(domain: str, count: int, seed: int) -> Iterator[Record]:
-    for index in range(count):
-        yield draw_record(domain, seed=seed, index=index)
+    """People 0 to `count`, in order: the first share is drawn here, the others meanwhile by a process each.
+
+    Those are commands, not workers of `multiprocessing`, which would import the main module of whoever uses dpsweep once more.
+    """
+    cores = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    first, *others = np.array_split(np.arange(count), max(1, min(cores, count // LEAST_SHARE)))
+    with tempfile.TemporaryDirectory(prefix="dpsweep-") as folder, contextlib.ExitStack() as running:
+        files = [Path(folder) / f"{share[0]}.npz" for share in others]
+        helpers = [running.enter_context(_helper(domain, seed, share, file)) for share, file in zip(others, files, strict=True)]
+        for index in first:
+            yield draw_record(domain, seed=seed, index=int(index))
+        for helper, share, file in zip(helpers, others, files, strict=True):
+            _, said = helper.communicate()
+            if helper.returncode:
+                raise RuntimeError(f"drawing people {share[0]} to {share[-1]} of {domain} failed: {said.strip()}")
+            with np.load(file, allow_pickle=False) as drawn:
+                columns = [drawn[name] for name in DRAWN]
+            yield from (_record(domain, seed, int(index), *row) for index, *row in zip(share, *columns, strict=True))
+
+
+@contextlib.contextmanager
+def _helper(domain: str, seed: int, share: NDArray[np.int64], file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that draws a share into `file`, ended with the block."""
+    command = [sys.executable, "-m", "dpcore.data.synthetic", domain, str(seed), str(share[0]), str(share[-1] + 1), str(file)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as helper:
+        try:
+            yield helper
+        finally:
+            helper.kill()
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m dpcore.data.synthetic DOMAIN SEED START STOP FILE`: draws people START to STOP of a seed into an .npz file."""
+    domain, seed, start, stop, file = arguments
+    records = [draw_record(domain, seed=int(seed), index=index) for index in range(int(start), int(stop))]
+    columns = {
+        "image": [record.image for record in records],
+        "keypoints": [record.keypoints for record in records],
+        "visible": [record.visible for record in records],
+        "head_size_px": [np.float64(record.head_size_px) for record in records],
+        "hull": [np.array(record.person_box_px) for record in records],
+    }
+    np.savez(Path(file), allow_pickle=False, **{name: np.stack(columns[name]) for name in DRAWN})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

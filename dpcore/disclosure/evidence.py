@@ -11,18 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dpcore.config import Places, SplitConfig
+from dpcore.config import AttackSettings, Places, SplitConfig
 from dpcore.data.shards import ShardSet
 from dpcore.data.splitting import decode_view, deconvolve
 from dpcore.data.views import StoredViews, build_views, hidden_of_rows
 from dpcore.disclosure.quality import Images, Pixels, psnr_db
-from dpcore.errors import Refused
-from dpcore.privacy.randomness import Indices
+from dpcore.errors import BadInput, Refused
+from dpcore.privacy.randomness import Indices, PublicStreams
 
 NOISE_TO_SIGNAL = (1e-7, 1e-6, 5e-6, 2e-5, 1e-4)
 """Wiener ratios from which the attacker chooses by PSNR on its own people. The published sharpening uses 5e-6."""
 ROWS_TO_CHOOSE = 128
 ROWS_AT_ONCE = 256
+TRAINING_BYTES = 48 * 2**20
+"""Size limit of each stack of training pictures. 2,000 crops of 64 px take 24 MB. 440 crops of 192 px reach the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,34 @@ class People:
         part = filled[generator.integers(0, len(filled), count)]
         rows: Indices = (ends - sizes)[part] + (generator.random(count) * sizes[part]).astype(np.int64)
         return rows
+
+
+def choose_people(public: ShardSet, validation: ShardSet, settings: AttackSettings, streams: PublicStreams) -> tuple[People, People]:
+    """Divides people into training people for the attackers and test people. No photograph is in both.
+
+    The test people are validation people, at most half of them. They resemble the private people, and the pose model has not
+    seen them. Attackers learn from the other half and from the public set. If the validation data are not PUBLIC, both come from
+    the public set.
+
+    Raises:
+        BadInput: fewer than two people to test on.
+    """
+    source = validation if validation.manifest.role == "PUBLIC" else public
+    count = min(settings.test_images, len(source) // 2)
+    if count == 0:
+        raise BadInput(f"{source.manifest.name} has {len(source)} people: give at least 2 to measure what a split discloses")
+    shuffled = streams.generator("disclosure.people").permutation(len(source)).astype(np.int64)
+    tested, rest = np.sort(shuffled[:count]), shuffled[count:]
+    height, width = source.manifest.height_px, source.manifest.width_px
+    left = max(1, TRAINING_BYTES // (height * width * 3))
+    parts: list[tuple[ShardSet, Indices]] = []
+    for dataset, rows in [(source, rest)] + ([] if source is public else [(public, np.arange(len(public)))]):
+        seen = np.isin(dataset.image_ids[rows], source.image_ids[tested]) | np.isin(
+            dataset.content_hashes[rows], source.content_hashes[tested]
+        )
+        parts.append((dataset, rows[~seen][:left]))
+        left -= len(parts[-1][1])
+    return People(parts=tuple(parts)), People(parts=((source, tested),))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ images under the same split. So the result is public, whatever the private data 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,13 +18,12 @@ import torch
 from dpcore.config import AttackSettings, Places, RuntimeFlags, SplitConfig, TrialConfig, digest_of, parse_config
 from dpcore.data.catalog import open_dataset
 from dpcore.data.folders import cached_folder
-from dpcore.data.shards import ShardSet
 from dpcore.data.views import META_NAME, VIEW_VERSION
-from dpcore.disclosure.evidence import Arithmetic, Evidence, People, gather_evidence
+from dpcore.disclosure.evidence import Arithmetic, Evidence, People, choose_people, gather_evidence
 from dpcore.disclosure.quality import Images, psnr_db, ssim
 from dpcore.disclosure.sharpener import train_sharpener
 from dpcore.durable import read_json, write_json
-from dpcore.errors import BadInput, Corrupt
+from dpcore.errors import Corrupt
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.pose.pckh import PckhState
 from dpcore.privacy.disclosure import Disclosure, Reading
@@ -32,15 +31,13 @@ from dpcore.privacy.randomness import Indices, PublicStreams
 from dpcore.train.evaluator import predict
 from dpcore.train.inputs import device_of
 from dpcore.train.sources import ImageInputs
-from dpcore.train.stages import public_network
+from dpcore.train.stages import has_public_network, public_network
 
-DISCLOSURE_VERSION = 1
+DISCLOSURE_VERSION = 2
 """Increased when the same attack would give other numbers."""
 RESULT_FILE = "disclosure.json"
 SAMPLES_FILE = "samples.npz"
 SAMPLES = 8
-TRAINING_BYTES = 48 * 2**20
-"""Size limit of each stack of training pictures. 2,000 crops of 64 px take 24 MB. 440 crops of 192 px reach the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +81,41 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Laboratory:
-    """What attacks on different splits share: the people, the pose model and the settings."""
+class Attackers:
+    """What attacks on different splits share: the people and the settings. No pose model: that only reads their pictures."""
 
     settings: AttackSettings
     places: Places
     train: People
     test: People
-    network: PoseNetwork
     config: TrialConfig
     device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laboratory(Attackers):
+    """The attackers, and the pose model that reads what they recover.
+
+    Attributes:
+        network: the public start.
+        key: of everything that a reading depends on, the splits apart.
+        attacked: pictures that were made before the network was there, by the names of their splits.
+    """
+
+    network: PoseNetwork
     key: str
+    attacked: Mapping[tuple[str, ...], Evidence] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, config: TrialConfig, settings: AttackSettings, *, places: Places, runtime: RuntimeFlags) -> Laboratory:
+    def open(
+        cls,
+        config: TrialConfig,
+        settings: AttackSettings,
+        *,
+        places: Places,
+        runtime: RuntimeFlags,
+        wanted: Sequence[Sequence[SplitConfig]] = (),
+    ) -> Laboratory:
         """Opens the PUBLIC data, and trains the public start that reads poses or takes it from the cache.
 
         Args:
@@ -105,6 +123,8 @@ class Laboratory:
             settings: settings of the attack.
             places: datasets and caches.
             runtime: how to compute. Its thread count is set for the whole process.
+            wanted: splits that are going to be measured. They are attacked first where the public start is not there yet: another
+                process can train it meanwhile.
 
         Raises:
             BadInput: a dataset is missing, or has fewer than two people to test on.
@@ -113,6 +133,10 @@ class Laboratory:
         public = open_dataset(config.data.public, places)
         validation = open_dataset(config.data.validation, places).as_skeleton(public.skeleton)
         train, test = choose_people(public, validation, settings, PublicStreams(config.seed))
+        device = device_of(runtime)
+        attackers = Attackers(settings=settings, places=places, train=train, test=test, config=config, device=device)
+        is_there = not wanted or has_public_network(config, public, places=places, runtime=runtime)
+        attacked = {} if is_there else {_names(splits): _attack(splits, attackers) for splits in wanted}
         network = public_network(config, public, places=places, runtime=runtime)
         document = {
             "version": [DISCLOSURE_VERSION, VIEW_VERSION],
@@ -122,17 +146,7 @@ class Laboratory:
             "seed": config.seed,
             "rounding": {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__},
         }
-        device = device_of(runtime)
-        return cls(
-            settings=settings,
-            places=places,
-            train=train,
-            test=test,
-            network=network.to(device),
-            config=config,
-            device=device,
-            key=digest_of(document),
-        )
+        return cls(**vars(attackers), network=network.to(device), key=digest_of(document), attacked=attacked)
 
     @cached_property
     def pckh_original(self) -> float:
@@ -170,34 +184,6 @@ class _Stack:
         return self.pictures[indices]
 
 
-def choose_people(public: ShardSet, validation: ShardSet, settings: AttackSettings, streams: PublicStreams) -> tuple[People, People]:
-    """Divides people into training people for the attackers and test people. No photograph is in both.
-
-    The test people are validation people, at most half of them. They resemble the private people, and the pose model has not
-    seen them. Attackers learn from the other half and from the public set. If the validation data are not PUBLIC, both come from
-    the public set.
-
-    Raises:
-        BadInput: fewer than two people to test on.
-    """
-    source = validation if validation.manifest.role == "PUBLIC" else public
-    count = min(settings.test_images, len(source) // 2)
-    if count == 0:
-        raise BadInput(f"{source.manifest.name} has {len(source)} people: give at least 2 to measure what a split discloses")
-    shuffled = streams.generator("disclosure.people").permutation(len(source)).astype(np.int64)
-    tested, rest = np.sort(shuffled[:count]), shuffled[count:]
-    height, width = source.manifest.height_px, source.manifest.width_px
-    left = max(1, TRAINING_BYTES // (height * width * 3))
-    parts: list[tuple[ShardSet, Indices]] = []
-    for dataset, rows in [(source, rest)] + ([] if source is public else [(public, np.arange(len(public)))]):
-        seen = np.isin(dataset.image_ids[rows], source.image_ids[tested]) | np.isin(
-            dataset.content_hashes[rows], source.content_hashes[tested]
-        )
-        parts.append((dataset, rows[~seen][:left]))
-        left -= len(parts[-1][1])
-    return People(parts=tuple(parts)), People(parts=((source, tested),))
-
-
 def measure_disclosure(splits: Sequence[SplitConfig], laboratory: Laboratory) -> Measured:
     """Measures what an attacker with the views under all `splits` recovers. Later calls read the cache.
 
@@ -217,7 +203,8 @@ def measure_disclosure(splits: Sequence[SplitConfig], laboratory: Laboratory) ->
 def _measure_into(folder: Path, splits: Sequence[SplitConfig], laboratory: Laboratory) -> None:
     datasets = list(dict.fromkeys(dataset for people in (laboratory.train, laboratory.test) for dataset, _ in people.parts))
     tested = laboratory.test.parts[0][0].manifest
-    pictures, originals = _attack(splits, laboratory), laboratory.test.images()
+    pictures = laboratory.attacked.get(_names(splits)) or _attack(splits, laboratory)
+    originals = laboratory.test.images()
     masks = pictures.hidden
     readings = tuple(
         _read(name, picture, originals, masks, laboratory) for name, picture in zip(pictures.names, pictures.pictures, strict=True)
@@ -248,7 +235,11 @@ def _measure_into(folder: Path, splits: Sequence[SplitConfig], laboratory: Labor
     np.savez(folder / SAMPLES_FILE, allow_pickle=False, **stacks)
 
 
-def _attack(splits: Sequence[SplitConfig], laboratory: Laboratory) -> Evidence:
+def _names(splits: Sequence[SplitConfig]) -> tuple[str, ...]:
+    return tuple(split.name for split in splits)
+
+
+def _attack(splits: Sequence[SplitConfig], laboratory: Attackers) -> Evidence:
     """The test people as each attacker reconstructs them. The pictures of the learned attacker come last."""
     attacks = [Arithmetic.fitted(split, laboratory.train, laboratory.places) for split in splits]
     evidence = gather_evidence(laboratory.test, attacks, laboratory.places)

@@ -20,7 +20,7 @@ from dpcore.errors import BadInput
 from dpcore.model.network import weights_digest
 from dpcore.train.sources import CropSource, FeatureInputs, through_stem
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 FEATURES_FILE = "features.npy"
 _ROWS_AT_ONCE = 64
 _STEM_FIELDS = {"backbone", "feature_layers", "input_height_px", "input_width_px"}

@@ -27,7 +27,7 @@ from dpcore.train.inputs import device_of, labels_of
 from dpcore.train.sources import ImageInputs, LabelledViews, Labels
 from dpcore.train.stages import rounding_of, teacher_network
 
-PSEUDO_LABELS_VERSION = 1
+PSEUDO_LABELS_VERSION = 2
 LABELS_FILE = "labels.safetensors"
 
 

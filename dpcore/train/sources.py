@@ -59,8 +59,8 @@ class ImageInputs:
         images = self.crops.images(indices)
         if draw is not None:
             images = draw.apply_to_images(images)
-        tensor = to_tensor(images).to(self.device)
-        return tensor if self.stem is None else through_stem(self.stem, tensor)
+        tensor = to_tensor(images, channels_first=self.stem is None).to(self.device)
+        return tensor if self.stem is None else through_stem(self.stem, tensor).contiguous()
 
 
 @dataclass(frozen=True)

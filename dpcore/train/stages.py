@@ -35,7 +35,7 @@ from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.public_training import FitOutcome, PublicFit, train_steps, train_to_convergence
 from dpcore.train.sources import CropSource, Examples, LabelledViews
 
-STAGES_VERSION = 1
+STAGES_VERSION = 2
 WEIGHTS_FILE = "model.safetensors"
 _HELD_BY_THE_START = {"freeze", "weights", "weights_left_out", "head_start"}
 """Fields of the model that do not affect a stage's result beyond the digest of its starting weights."""
@@ -71,10 +71,8 @@ def started_network(
 
 def public_network(config: TrialConfig, public: ShardSet, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
     """The network after `stages.public`. It has seen only PUBLIC data, and predicts the joints of their skeleton."""
-    settings = config.stages.public
-    generator = PublicStreams(config.seed).torch_generator("initialisation")
-    network = build_network(config.model, places, generator=generator, skeleton=public.skeleton)
-    if settings.steps == 0 or config.model.starts_at_random:
+    settings, network = config.stages.public, _initial(config, public, places)
+    if not _trains(config):
         return network
     stage = _Stage(
         name="public",
@@ -82,12 +80,36 @@ def public_network(config: TrialConfig, public: ShardSet, *, places: Places, run
         settings=settings,
         examples=lambda builder: builder.examples(public, settings.augmentation),
     )
-    inputs = {"stage": "public", "settings": settings.model_dump(mode="json"), "data": public.identity}
 
     def train() -> FitOutcome:
         return train_steps(_fit(network, stage, config, places=places, runtime=runtime), settings.steps)
 
-    return _cached(network, train, _key(config, network, inputs, runtime), places=places, private=False)
+    return _cached(network, train, _public_key(config, network, public, runtime), places=places, private=False)
+
+
+def has_public_network(config: TrialConfig, public: ShardSet, *, places: Places, runtime: RuntimeFlags) -> bool:
+    """Whether `public_network` has nothing to train: there is no such stage, or the cache has it."""
+    if not _trains(config):
+        return True
+    return _folder_of(_public_key(config, _initial(config, public, places), public, runtime), places).exists()
+
+
+def _trains(config: TrialConfig) -> bool:
+    return config.stages.public.steps > 0 and not config.model.starts_at_random
+
+
+def _initial(config: TrialConfig, public: ShardSet, places: Places) -> PoseNetwork:
+    generator = PublicStreams(config.seed).torch_generator("initialisation")
+    return build_network(config.model, places, generator=generator, skeleton=public.skeleton)
+
+
+def _public_key(config: TrialConfig, network: PoseNetwork, public: ShardSet, runtime: RuntimeFlags) -> str:
+    inputs = {"stage": "public", "settings": config.stages.public.model_dump(mode="json"), "data": public.identity}
+    return _key(config, network, inputs, runtime)
+
+
+def _folder_of(key: str, places: Places) -> Path:
+    return places.cache_dir / "stages" / key
 
 
 def teacher_network(config: TrialConfig, views: LabelledViews, *, public: ShardSet, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
@@ -196,7 +218,7 @@ def rounding_of(runtime: RuntimeFlags) -> dict[str, Any]:
 
 def _cached(network: PoseNetwork, train: Callable[[], FitOutcome], key: str, *, places: Places, private: bool) -> PoseNetwork:
     """`network` with the weights of the stage `key`, which `train` computes in place where the cache has none."""
-    target = places.cache_dir / "stages" / key
+    target = _folder_of(key, places)
     cached_folder(target, lambda folder: _train_into(folder, network, train), private=private)
     load_weights(network, load_file(target / WEIGHTS_FILE), where=str(target))
     return network

@@ -36,6 +36,7 @@ from sweeps.ledger.totals import views_text
 from sweeps.pricing.plan import SweepPlan, priced
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
+from sweeps.ray_runtime.disclosing import Disclosing
 from sweeps.ray_runtime.ray_session import ray_session
 from sweeps.records.charged import open_ledger, say_earlier_unit
 from sweeps.records.folder import found_key, keep_private, locked, mark_finished, mark_unfinished, new_folder, new_key
@@ -44,12 +45,12 @@ from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.records.versions import check_versions, installed_versions
 from sweeps.report.disclosure import save_policy
-from sweeps.report.disclosure_sheet import save_disclosure_sheet
 from sweeps.report.progress import progress_line
 from sweeps.search.terms import SweepTerms, terms_of
 from sweeps.storage.heartbeat import clear
 from sweeps.storage.ray_folder import clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
+from sweeps.tracking.held_back import HeldBack
 from sweeps.tracking.spool import waiting_bytes
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ class _Run:
         self._finished = False
         self._interrupted = False
         self._write_again_at = 0.0
+        self._disclosing: Disclosing | None = None
         with contextlib.ExitStack() as opened:
             self._tracker = around.tracker(spec)
             opened.callback(lambda: self._tracker.close(interrupted=not self._finished))
@@ -223,7 +225,9 @@ class _Run:
         return self._schedule.has_begun or self._interrupted
 
     def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None, stop: StopSignals) -> SweepResults:
-        tracker = self._tracker
+        self._disclosing = self._around.disclosure(self._spec, self._around.say)
+        tracker = self._tracker if self._disclosing is None else HeldBack(self._tracker)
+        self._told: SweepTracker = tracker
         searcher = ScheduleSearcher(self._spec, self._schedule, max_concurrent=concurrency)
         watchdog = Watchdog(self._spec, timed=not self._facts.protected)
         callback = ScheduleCallback(self._schedule, searcher, tracker, watchdog=watchdog, stop=stop, ended=self._trial_ended)
@@ -232,10 +236,10 @@ class _Run:
             publish(self._spec, SPEC_FILE)
             if (self._spec.sweep_dir / RESULTS).is_dir():
                 self._write(self._results())  # a price that an earlier driver wrote there would soon be too low
-            self._attack_views(tracker)
             self._tell_again(tracker)
             with _heartbeat(self._spec), stop.waiting():
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
+            self._tell_disclosed()
             callback.tell_released()
             self._schedule.close()
             results = self._write_priced()
@@ -250,13 +254,14 @@ class _Run:
                 self._write_priced()
             raise
 
-    def _attack_views(self, tracker: SweepTracker) -> None:
-        """Before the first trial, because each claim says what its views disclose; after a resume from the cache."""
-        found = self._around.disclosure(self._spec, self._around.say)
-        if found is not None:
-            save_policy(found.policy, self._spec.sweep_dir)
-            shown, sealed = self._spec.sweep_dir / REPORT, self._spec.state_dir / "sealed"
-            tracker.views_disclosed(found.policy, save_disclosure_sheet(found.measured, shown=shown, sealed=sealed))
+    def _tell_disclosed(self) -> None:
+        """Waits for what the views disclose, and keeps and tells it: each claim says it."""
+        if self._disclosing is None:
+            return
+        policy, sheet = self._disclosing.result()
+        self._disclosing = None
+        save_policy(policy, self._spec.sweep_dir)
+        self._told.views_disclosed(policy, sheet)
 
     def _tell_again(self, tracker: SweepTracker) -> None:
         """What the tracker may have missed when the last driver was killed; it skips what it has."""
@@ -265,6 +270,8 @@ class _Run:
                 tell_whole(tracker, record)
 
     def _trial_ended(self, record: TrialRecord) -> None:
+        if self._disclosing is not None and self._disclosing.is_ready:
+            self._tell_disclosed()
         self._around.say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
         began = time.monotonic()
         if began >= self._write_again_at:

@@ -19,11 +19,11 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.totals import published_regions
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
 from sweeps.pricing.validation import check_noise
+from sweeps.ray_runtime.disclosing import Disclosing, begin_disclosing
 from sweeps.records.charged import beside, standing_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.publication import is_published
 from sweeps.records.spec import SPEC_FILE, SweepSpec
-from sweeps.report.disclosure import MeasuredPolicy, measure_policy
 from sweeps.search.storage import check_new_studies
 from sweeps.search.terms import SweepTerms, terms_of
 
@@ -59,14 +59,14 @@ class Surroundings:
         accountant: plans and composes. tracker: one for the sweep.
         dataset: checks the datasets of a config and describes the private one.
         say: takes a progress line.
-        disclosure: attacks the public views of the sweep's splits; None where it has none to attack.
+        disclosure: begins to attack the public views of the sweep's splits, beside the trials; None where it has none to attack.
     """
 
     accountant: Accountant
     tracker: Callable[[SweepSpec], SweepTracker]
     dataset: Callable[[SweepSpec], DatasetFacts]
     say: Callable[[str], None]
-    disclosure: Callable[[SweepSpec, Callable[[str], None]], MeasuredPolicy | None] = lambda spec, say: None
+    disclosure: Callable[[SweepSpec, Callable[[str], None]], Disclosing | None] = lambda spec, say: None
 
 
 def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
@@ -78,7 +78,7 @@ def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
         tracker=Tracker,
         dataset=describe_dataset,
         say=lambda line: print(line, file=sys.stderr),
-        disclosure=measure_policy,
+        disclosure=begin_disclosing,
     )
 
 

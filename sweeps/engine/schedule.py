@@ -1,6 +1,7 @@
 """What runs next, what has come back, and when the sweep is over. Knows neither Ray nor MLflow.
 
-    resumed and retried → public start, floors, ceiling → search, ε by ε in turn → per ε, once its search has ended: winner's seeds, control
+    resumed and retried → public start → search, ε by ε in turn, and floors and ceiling between → per ε, once its search has ended: winner's
+    seeds, control
 
 Guarantees: a trial's whole spending stands in the ledger before it is handed out. A planned trial is counted once,
 however often its worker dies. A retry that replays bit for bit keeps its reservation; any other is a new attempt, which
@@ -187,10 +188,10 @@ class Schedule:
     def next(self) -> TrialRecord | None:
         """The next trial to run, its spending reserved; None when there is none now (`is_over` tells for good or not)."""
         while not self.has_given_up:
-            record = self._again_next() or self._reference_next()
+            record = self._again_next() or self._first_next()
             if record is None and self._hidden is not None and (found := self._hidden_next(self._hidden)) is not None:
                 return found
-            record = record or self._search_next() or self._followup_next()
+            record = record or self._search_next() or self._reference_next() or self._followup_next()
             if record is None:
                 return None
             try:
@@ -449,6 +450,14 @@ class Schedule:
 
     def _again_next(self) -> TrialRecord | None:
         return self._roster[self._again.popleft()] if self._again else None
+
+    def _first_next(self) -> TrialRecord | None:
+        """The public start, on which all others wait; then search and references in turn: both cores have work from the first minute on,
+        and what a floor trains is there when the first feature trial needs it. A selection begins after the last reference."""
+        handed = sum(free.trial_id in self._roster for free in self.terms.references)
+        searched = sum(self._roster.drawn(epsilon) for epsilon in self._wanted)
+        is_turn_of_search = handed > 0 and searched < handed and self._hidden is None
+        return None if is_turn_of_search else self._reference_next()
 
     def _reference_next(self) -> TrialRecord | None:
         for number, free in enumerate(self.terms.references):

@@ -65,6 +65,14 @@ class MeasuredPolicy:
     measured: tuple[Measured, ...]
 
 
+def attack_settings(spec: SweepSpec) -> AttackSettings | None:
+    """How the splits of a sweep are attacked; None if it has no split, or does not want the measurement."""
+    wanted = spec.space.references.disclosure
+    if wanted is False or not spec.space.splits_in_use:
+        return None
+    return AttackSettings() if wanted is True else wanted
+
+
 def measure_policy(spec: SweepSpec, say: Callable[[str], None]) -> MeasuredPolicy | None:
     """Measures every split that a trial of the sweep can have, and all of them together.
 
@@ -76,15 +84,14 @@ def measure_policy(spec: SweepSpec, say: Callable[[str], None]) -> MeasuredPolic
     Raises:
         BadInput: there are too few PUBLIC data.
     """
-    wanted, splits = spec.space.references.disclosure, spec.space.splits_in_use
-    if wanted is False or not splits:
+    settings, splits = attack_settings(spec), spec.space.splits_in_use
+    if settings is None:
         return None
     from dpcore.disclosure.measure import Laboratory, measure_disclosure
 
-    settings = AttackSettings() if wanted is True else wanted
-    say(f"dpsweep: measuring what {', '.join(split.name for split in splits)} disclose, on PUBLIC people")
-    laboratory = Laboratory.open(public_start_config(spec.space, seed=spec.seed), settings, places=spec.places, runtime=spec.runtime)
     groups = [(split,) for split in splits] + ([tuple(splits)] if len(splits) > 1 else [])
+    config = public_start_config(spec.space, seed=spec.seed)
+    laboratory = Laboratory.open(config, settings, places=spec.places, runtime=spec.runtime, wanted=groups)
     measured = tuple(measure_disclosure(group, laboratory) for group in groups)
     found = [one.disclosure for one in measured]
     policy = PolicyDisclosure(splits=tuple(found[: len(splits)]), joint=found[-1] if len(splits) > 1 else None)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpcore.data import synthetic
 from dpcore.data.shards import open_shards
 from dpcore.data.synthetic import DOMAINS, draw_record, synth
 from dpcore.errors import BadInput
@@ -92,3 +93,25 @@ def test_unknown_domains_and_empty_datasets_are_refused(tmp_path: Path) -> None:
 
 def test_a_synthetic_picture_is_whole(tmp_path: Path) -> None:
     assert synth(tmp_path / "d", "private", count=1, seed=0, role="PRIVATE").crops == "whole_image"
+
+
+def test_people_are_the_same_whoever_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares go to other processes where there are other cores; the files are bit-identical."""
+    monkeypatch.setattr(synthetic, "LEAST_SHARE", 3)
+    digests = []
+    for cores in (1, 3):
+        monkeypatch.setattr(synthetic.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(synthetic.os, "process_cpu_count", lambda cores=cores: cores, raising=False)
+        made = synth(tmp_path / str(cores) / "people", "private", count=11, seed=5, role="PUBLIC")
+        digests.append([entry.sha256 for entry in made.files])
+    assert digests[0] == digests[1]
+
+
+def test_a_share_that_fails_leaves_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "LEAST_SHARE", 3)
+    monkeypatch.setattr(synthetic.os, "process_cpu_count", lambda: 2, raising=False)
+    monkeypatch.setattr(synthetic.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(synthetic.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="drawing people 4 to 6 of private failed"):
+        synth(tmp_path / "people", "private", count=7, seed=5, role="PUBLIC")
+    assert list(tmp_path.iterdir()) == []

@@ -95,5 +95,16 @@ def test_to_tensor_scales_bytes_to_plus_minus_one() -> None:
     images = np.array([0, 255, 51], dtype=np.uint8).reshape(1, 1, 1, 3).repeat(2, axis=1)
     tensor = to_tensor(images)
     assert tensor.shape == (1, 3, 2, 1)
-    assert tensor.is_contiguous()
     torch.testing.assert_close(tensor[0, :, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
+
+
+def test_to_tensor_keeps_channels_last_and_rounds_like_a_division() -> None:
+    """A copy to channels first costs more than all the rest, and slows the convolutions behind it."""
+    images = np.random.default_rng(3).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+    tensor = to_tensor(images[:, :, ::-1])
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.from_numpy(images[:, :, ::-1].copy()).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+    assert torch.equal(tensor, expected)
+    copied = to_tensor(images[:, :, ::-1], channels_first=True)
+    assert copied.is_contiguous()
+    assert torch.equal(copied, expected)

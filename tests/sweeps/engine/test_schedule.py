@@ -69,11 +69,11 @@ def run_all(schedule: Schedule) -> list[str]:
     return handed
 
 
-def test_references_come_first_then_the_epsilons_in_turn_then_control_and_seeds(tmp_path: Path) -> None:
+def test_the_public_start_comes_first_then_search_and_references_in_turn_then_control_and_seeds(tmp_path: Path) -> None:
     schedule = schedule_of(spec_of(tmp_path))
     assert schedule.planned == 17
     handed = run_all(schedule)
-    assert handed[:7] == ["public-start", "floor-blur", "ceiling", "e0.5-000", "e2-000", "e0.5-001", "e2-001"]
+    assert handed[:7] == ["public-start", "e0.5-000", "floor-blur", "e2-000", "ceiling", "e0.5-001", "e2-001"]
     assert handed[-6:] == ["seed-e0.5-1", "seed-e0.5-2", "seed-e2-1", "seed-e2-2", "control-e0.5", "control-e2"]  # the longest first
     assert len(set(handed)) == schedule.planned == schedule.finished == 17
 
