@@ -257,7 +257,7 @@ def main(arguments: list[str]) -> None:
     """`python -m dpcore.data.synthetic DOMAIN SEED START STOP FILE`: draws people START to STOP of a seed into an .npz file."""
     domain, seed, start, stop, file = arguments
     records = [draw_record(domain, seed=int(seed), index=index) for index in range(int(start), int(stop))]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "image": [record.image for record in records],
         "keypoints": [record.keypoints for record in records],
         "visible": [record.visible for record in records],

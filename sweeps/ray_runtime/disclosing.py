@@ -37,8 +37,8 @@ class Disclosing:
         self._names = ", ".join(split.name for split in spec.space.splits_in_use)
         self._say, self._began = say, time.monotonic()
         say(f"dpsweep: measuring what {self._names} disclose, on PUBLIC people, beside the first trials")
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        measuring = ray.remote(num_cpus=0, scheduling_strategy=here)(measured_beside)
+        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        measuring: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(measured_beside)
         self._task = measuring.remote(spec.model_dump_json())
 
     @property
