@@ -43,6 +43,7 @@ class Backbone:
         is_foreign: whether it is a network from elsewhere: `model.batch_norm` applies, weights are optional, and its parts are its own.
         has_layers: of a foreign one, whether it gives `model.feature_layers`.
         checks_name: what is wrong with what stands around the colon of its name, None where nothing is.
+        packages: distributions that building it needs beside dpsweep's own.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Backbone:
     is_foreign: bool = False
     has_layers: bool = False
     checks_name: Callable[[str], str | None] = _nothing_wrong
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,12 @@ BACKBONES = Table(
 )
 
 TIMM = Backbone(
-    name="timm", builder="dpcore.model.outside.timm_backbone:build_timm", is_foreign=True, has_layers=True, checks_name=_wrong_with_timm
+    name="timm",
+    builder="dpcore.model.outside.timm_backbone:build_timm",
+    is_foreign=True,
+    has_layers=True,
+    checks_name=_wrong_with_timm,
+    packages=("timm", "torchvision"),
 )
 OWN = Backbone(name="module:FUNCTION", builder="dpcore.model.outside.own_backbone:build_own", is_foreign=True, checks_name=_wrong_with_own)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpcore.config.networks import backbone_traits
 from dpcore.pose.skeleton import MPII_16, Skeleton
 from dpcore.train.header import read_header
 
@@ -26,6 +27,8 @@ USE = """    dpsweep predict . PICTURE... --out keypoints.json --draw drawn
 
 Pictures are RGB, 8 bits. The network sees one person at a time: give people's boxes with `--boxes` where a picture shows more than one.
 `model.safetensors` and `model.json` are all that the network needs; nothing is unpickled."""
+
+NEEDS_CODE = " Loading it needs the code of `{}`, which is not in this folder; ONNX does not."
 
 
 def render_card(
@@ -86,6 +89,7 @@ def _network(config: Mapping[str, Any], weights: Path, meta: Mapping[str, Any]) 
     return (
         f"Backbone `{model['backbone']}`, head `{model['head']}`, {count:,} parameters, crops of {model['input_height_px']} × "
         f"{model['input_width_px']} px (height × width). Method `{meta.get('method', config['method'])}`."
+        + (NEEDS_CODE.format(model["backbone"]) if backbone_traits(model["backbone"]).is_foreign else "")
     )
 
 

@@ -7,13 +7,16 @@ requirements.txt  conda.yaml  python_env.yaml  input_example.json  serving_input
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import platform
 import shutil
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dpcore.config.networks import backbone_traits
 from dpcore.pose.skeleton import MPII_16, Skeleton
 from sweeps.models.claims import CLAIM_FILE, load_claim
 from sweeps.models.exporting import write_weights
@@ -101,7 +104,8 @@ def _write_example(folder: Path) -> None:
 
 def _write_environment(folder: Path) -> None:
     """The versions that made the model, for tools that build an environment. The local part of a version (`+cpu`) is on no index."""
-    pins = [f"{name}=={version(name).partition('+')[0]}" for name in PINNED]
+    backbone = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))["config"]["model"]["backbone"]
+    pins = [f"{name}=={version(name).partition('+')[0]}" for name in (*PINNED, *_installed(backbone_traits(backbone).packages))]
     python = platform.python_version()
     (folder / REQUIREMENTS).write_text("\n".join(pins) + "\n", encoding="utf-8")
     environment = {"python": python, "build_dependencies": ["pip"], "dependencies": [f"-r {REQUIREMENTS}"]}
@@ -114,6 +118,11 @@ def _skeleton_of(path: Path) -> Skeleton:
     """The joints that a model predicts; a document of an earlier version means mpii_16."""
     document = json.loads(path.read_text(encoding="utf-8"))
     return Skeleton.model_validate(document["skeleton"]) if "skeleton" in document else MPII_16
+
+
+def _installed(names: Iterable[str]) -> list[str]:
+    """Those that are here: timm's operators of torchvision can be declared without it."""
+    return [name for name in names if importlib.util.find_spec(name) is not None]
 
 
 def _withhold(path: Path) -> None:

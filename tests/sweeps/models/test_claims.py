@@ -134,6 +134,14 @@ def test_the_card_says_claim_price_scores_data_and_how_to_load(model: Path) -> N
     assert "dpsweep predict ." in card
 
 
+def test_the_card_of_a_network_from_elsewhere_says_that_its_code_is_needed(model: Path) -> None:
+    document = json.loads((model / "model.json").read_text())
+    document["config"]["model"]["backbone"] = "my_network:build"
+    (model / "model.json").write_text(json.dumps(document))
+    save_claim(model, claim(), PRICE)
+    assert "needs the code of `my_network:build`" in (model / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_run_without_privacy_on_protected_people_may_not_leave(model: Path) -> None:
     made = save_claim(model, claim(), PRICE)
     made.check_may_leave("m")
