@@ -1,10 +1,11 @@
-"""What a private gradient costs beside a plain one: ratios, measured side by side in one run.
+"""What a clipped gradient sum costs beside a plain gradient: ratios and peak memory, side by side in one run.
 
-    python benchmarks/bench_private_step.py [--batch 64] [--rounds 9] [--out benchmarks/results/private_step.json]
+    python benchmarks/bench_private_step.py [--rounds 9] [--only TEXT] [--out benchmarks/results/private_step.json]
 
-One round times every contender once, in turn, so that a busy machine slows them all; the figures are medians over rounds.
-`plain` is one forward and one backward for the mean gradient. The network is the small one on 64x64 crops of random pixels,
-whole (`freeze: none`) and with its last block and head alone on the features below them (`freeze: early`).
+One round times every contender once, in turn, so that a busy machine slows them all. A figure is the median over rounds of the ratio
+to `plain` of the same round, in seconds of this process: `plain` is one forward and one backward for the mean gradient. Memory is the
+growth of a forked process at its peak, in a run of two steps, over that of `plain`. All contenders give the same clipped sum (P,);
+that is checked before they are timed.
 """
 
 from __future__ import annotations
@@ -12,97 +13,212 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import torch
-from torch import Tensor, nn
+from step_networks import PROBLEMS, Missing, Problem, has_timm
+from torch import Tensor
 
-from dpcore.config import ModelConfig, Places
-from dpcore.model.network import build_network, codec_of
-from dpcore.privacy.clipping import clip_rows
-from dpcore.privacy.per_example import Batch, GradientEngine
-from dpcore.train.evaluator import loss_of
+from dpcore.gradients.functional import VectorisedRows
+from dpcore.gradients.way import TrainedModule
+from dpcore.privacy.clipping import clip_rows, clipped_sum
+from dpcore.privacy.per_example import GradientEngine
 
-CONFIG = ModelConfig()
-CLIP_NORM = 1.0
+CLIP_NORM = 1e-2
+PUBLIC_WEIGHT = 0.5
+Step = Callable[[], Tensor]
+LOOP = "loop of single examples"
 
 
-def contenders(tail: nn.Module, batch: Batch) -> dict[str, Callable[[], Tensor]]:
-    """The ways to a (clipped) gradient sum (P,) of one batch."""
-    loss = loss_of(codec_of(CONFIG))
-    unhooked = copy.deepcopy(tail)
-    engine = GradientEngine(tail, loss)
+def contenders(problem: Problem) -> dict[str, Callable[[], Step]]:
+    """How each contender is made; a step gives a clipped sum (P,). The first is plain: a sum without any clip."""
+    tail, loss, batch = problem.tail, problem.loss, problem.batch
 
-    def vmap_rows() -> Tensor:
-        parameters = {name: p.detach() for name, p in unhooked.named_parameters()}
+    def plain() -> Step:
+        engine = GradientEngine(copy.deepcopy(tail), loss)
+        return lambda: engine.sum_gradient(batch)
 
-        def one(weights: dict[str, Tensor], inputs: Tensor, keypoints: Tensor, visible: Tensor) -> Tensor:
-            def module(images: Tensor) -> Tensor:
-                return torch.func.functional_call(unhooked, weights, (images,))
+    def ours(*, pairs: bool) -> Step:
+        engine = GradientEngine(copy.deepcopy(tail), loss)
+        views = problem.views if pairs else None
+        return lambda: engine.clipped_sum(batch, views, PUBLIC_WEIGHT, clip_norm=CLIP_NORM)[0].value
 
-            return loss(module, Batch(inputs[None], keypoints[None], visible[None])).sum()  # type: ignore[arg-type]
+    def our_rows() -> Step:
+        engine = GradientEngine(copy.deepcopy(tail), loss)
+        return lambda: clip_rows(engine.rows(batch), CLIP_NORM).sum().value
 
-        with_respect_to_weights = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0, 0))
-        rows = with_respect_to_weights(parameters, batch.inputs, batch.keypoints, batch.visible)
-        return clip_rows(torch.cat([rows[name].flatten(1) for name in parameters], dim=1), CLIP_NORM).sum().value
+    def vmap() -> Step:
+        way = VectorisedRows(TrainedModule(copy.deepcopy(tail), loss, "fp32"))
+        return lambda: clipped_sum(lambda factors_of: way.summed(batch, (1.0,), factors_of).total, CLIP_NORM).value
+
+    def loop() -> Step:
+        engine = GradientEngine(copy.deepcopy(tail), loss)
+        return lambda: torch.stack([clip_rows(engine.sum_gradient(one)[None], CLIP_NORM).sum().value for one in batch.chunks(1)]).sum(0)
 
     return {
-        "plain": lambda: engine.sum_gradient(batch),
-        "dpsgd (hooks, ours)": lambda: clip_rows(engine.rows(batch), CLIP_NORM).sum().value,
-        "dpsgd (torch.func vmap)": vmap_rows,
-        "feature pair (hooks, ours)": lambda: clip_rows(engine.residual_rows(batch, batch, 0.5), CLIP_NORM).sum().value,
+        "plain": plain,
+        "ours, dpsgd": lambda: ours(pairs=False),
+        "ours, feature pair": lambda: ours(pairs=True),
+        "ours, rows": our_rows,
+        "Opacus hooks": lambda: opacus_rows(problem, functorch=False),
+        "Opacus functorch": lambda: opacus_rows(problem, functorch=True),
+        "Opacus ghost": lambda: opacus_ghost(problem),
+        "torch.func vmap": vmap,
+        LOOP: loop,
     }
 
 
-def measure(freeze: str, *, batch_size: int, rounds: int) -> dict[str, float]:
-    """Median seconds of each contender."""
-    generator = torch.Generator().manual_seed(0)
-    network = build_network(CONFIG, Places(data_dir=Path(), cache_dir=Path()), generator=generator)
-    split = network.split(freeze)  # type: ignore[arg-type]
-    images = torch.rand(batch_size, 3, CONFIG.input_height_px, CONFIG.input_width_px, generator=generator) * 2 - 1
-    with torch.no_grad():
-        inputs = split.stem(images)
-    keypoints = torch.rand(batch_size, 16, 2, generator=generator) * 60
-    ways = contenders(split.tail, Batch(inputs, keypoints, torch.ones(batch_size, 16, dtype=torch.bool)))
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for round_number in range(rounds + 1):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            if round_number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def opacus_rows(problem: Problem, *, functorch: bool) -> Step:
+    """Per-example gradients of Opacus, clipped and added up."""
+    from opacus.grad_sample import GradSampleModule
+
+    module = GradSampleModule(copy.deepcopy(problem.tail), loss_reduction="sum", strict=False, force_functorch=functorch)
+
+    def step() -> Tensor:
+        problem.loss(module, problem.batch).sum().backward()
+        rows = torch.cat([p.grad_sample.flatten(1) for p in module.parameters() if p.requires_grad], dim=1)
+        module.zero_grad()
+        return clip_rows(rows, CLIP_NORM).sum().value
+
+    return step
+
+
+def opacus_ghost(problem: Problem) -> Step:
+    """Ghost clipping of Opacus: norms in one backward pass, the weighted sum in a second."""
+    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping
+
+    tail = copy.deepcopy(problem.tail)
+    module = GradSampleModuleFastGradientClipping(tail, loss_reduction="sum", strict=False, max_grad_norm=CLIP_NORM)
+
+    def step() -> Tensor:
+        losses = problem.loss(module, problem.batch)
+        losses.sum().backward(retain_graph=True)
+        module.zero_grad()
+        factors = module.get_clipping_coef()
+        module.disable_hooks()
+        (factors * losses).sum().backward()
+        module.enable_hooks()
+        total = torch.cat([p.grad.flatten() for p in tail.parameters() if p.requires_grad]).double()
+        module.zero_grad()
+        return total
+
+    return step
+
+
+def growth_bytes(make: Callable[[], Step]) -> int | None:
+    """How far a forked process grows at its peak in its third step; None where the contender fails."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+        step = make()
+        step()
+        step()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        step()
+        peak = next(line for line in Path("/proc/self/status").read_text(encoding="ascii").split("\n") if line.startswith("VmHWM"))
+        grown = int(peak.split()[1]) * 1024 - before
+        os.write(writer, str(grown).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    said = os.read(reader, 32)
+    return int(said) if said else None
+
+
+def memory(name: str) -> dict[str, int | None]:
+    """Peaks by contender. Called in a fresh process, whose heap has no holes that a child could fill unseen."""
+    import opacus.grad_sample  # noqa: F401  # not within a child's growth
+
+    return {contender: growth_bytes(make) for contender, make in contenders(PROBLEMS[name]()).items() if contender != LOOP}
+
+
+def measure(name: str, *, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds and ratios of each contender that can, after a check that all give one sum."""
+    steps = {}
+    for contender, make in contenders(PROBLEMS[name]()).items():
+        try:
+            steps[contender] = make()
+            steps[contender]()
+        except (AttributeError, RuntimeError, NotImplementedError) as error:
+            steps.pop(contender, None)
+            print(f"{name:36} {contender:24} not possible: {type(error).__name__} {str(error)[:80]}")
+    expected = steps["ours, dpsgd"]()
+    for contender in steps.keys() - {"plain", "ours, feature pair", "ours, dpsgd"}:
+        wrong = float((steps[contender]() - expected).norm() / expected.norm())
+        if wrong > 1e-3:
+            print(f"{name:36} {contender:24} WRONG by {wrong:.1e}")
+    seconds: dict[str, list[float]] = {contender: [] for contender in steps}
+    for round_number in range(rounds):
+        for contender, step in steps.items():
+            if contender == LOOP and round_number >= 3:
+                continue
+            began = time.process_time()
+            step()
+            seconds[contender].append(time.process_time() - began)
+    return {
+        contender: {
+            "median_s": round(statistics.median(own), 4),
+            "ratio_to_plain": round(statistics.median(map(lambda a, b: a / b, own, seconds["plain"])), 3),
+        }
+        for contender, own in seconds.items()
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", help="networks whose name holds this text")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "private_step.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = {}
-    for freeze in ("none", "early"):
-        medians = measure(freeze, batch_size=args.batch, rounds=args.rounds)
-        results[freeze] = {name: {"median_s": round(s, 4), "ratio_to_plain": round(s / medians["plain"], 2)} for name, s in medians.items()}
-        for name, row in results[freeze].items():
-            print(f"freeze {freeze:6} {name:28} {row['median_s']:.4f} s  {row['ratio_to_plain']:.2f}x")
+    warnings.simplefilter("ignore")
+    if args.memory:
+        print("memory", json.dumps(memory(args.memory)))
+        return
+    results: dict[str, object] = {}
+    loads = [os.getloadavg()[0]]
+    for name in (name for name in PROBLEMS if args.only in name):
+        try:
+            rows = measure(name, rounds=args.rounds)
+        except Missing as reason:
+            results[name] = f"skipped: {reason}"
+            print(f"{name}: {results[name]}")
+            continue
+        done = subprocess.run([sys.executable, __file__, "--memory", name], capture_output=True, text=True, check=True)
+        peaks = json.loads(done.stdout.rpartition("memory ")[2])
+        for contender, row in rows.items():
+            if peaks.get(contender):
+                row["peak_mb"], row["peak_to_plain"] = round(peaks[contender] / 1e6, 1), round(peaks[contender] / peaks["plain"], 2)
+            print(f"{name:36} {contender:24} " + "  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        results[name] = rows
+        loads.append(os.getloadavg()[0])
     document = {
-        "batch": args.batch,
         "rounds": args.rounds,
         "threads": 1,
         "device": "cpu",
         "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_average": {"least": round(min(loads), 1), "most": round(max(loads), 1)},
         "torch": version("torch"),
         "opacus": version("opacus"),
+        "vit": f"timm {version('timm')}" if has_timm() else "torch alone",
         "results": results,
     }
-    args.out.write_text(json.dumps(document, indent=2) + "\n")
+    args.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

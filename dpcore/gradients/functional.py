@@ -8,19 +8,22 @@ that does not cover a network.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dpcore.gradients.batch import Batch, RowsAndLosses
-from dpcore.gradients.way import TrainedModule
+from dpcore.gradients.norms import row_norms, weighted_rows
+from dpcore.gradients.vectorise import over_records
+from dpcore.gradients.way import FactorsOf, SumAndLosses, TrainedModule
 
 ROW_BYTES_AT_ONCE = 256 * 2**20
 """Of gradients that `vmap` holds at a time, twice: 5 million parameters are 40 MB a record, so 6 records at once."""
+
+
+_Gradients = Callable[..., tuple[dict[str, Tensor], Tensor]]
 
 
 class _WeightedLoss(nn.Module):
@@ -38,7 +41,29 @@ class _WeightedLoss(nn.Module):
         return torch.stack(weighted).sum(), losses[0]
 
 
-class VectorisedRows:
+class SummedFromRows:
+    """Gives the sum from the rows, so many records at a time that their rows stay within `ROW_BYTES_AT_ONCE`."""
+
+    _trained: TrainedModule
+
+    def rows(self, batch: Batch, entry_weights: tuple[float, ...]) -> RowsAndLosses:
+        raise NotImplementedError
+
+    def summed(self, batch: Batch, entry_weights: tuple[float, ...], factors_of: FactorsOf) -> SumAndLosses:
+        count = len(batch) // len(entry_weights)
+        at_once = max(1, ROW_BYTES_AT_ONCE // (4 * self._trained.parameter_count))
+        total = torch.zeros(self._trained.parameter_count, dtype=torch.float64, device=self._trained.device)
+        losses = []
+        for start in range(0, count, at_once):
+            some = slice(start, start + at_once)
+            entries = [batch[entry * count : (entry + 1) * count][some] for entry in range(len(entry_weights))]
+            found = self.rows(reduce(Batch.followed_by, entries), entry_weights)
+            total += weighted_rows(found.rows, factors_of(row_norms(found.rows)))
+            losses.append(found.losses)
+        return SumAndLosses(total, torch.cat(losses))
+
+
+class VectorisedRows(SummedFromRows):
     """`vmap` over the gradient of one record, some records at a time. Random numbers are refused."""
 
     def __init__(self, trained: TrainedModule) -> None:
@@ -53,16 +78,18 @@ class VectorisedRows:
             return found
 
         of_one = torch.func.grad(loss_of, has_aux=True)
-        of_all = torch.func.vmap(of_one, in_dims=(None, 1, 1, 1), randomness="error")
-        # torch's fused attention has no batching rule and would run record by record
-        with sdpa_kernel(SDPBackend.MATH), _fallbacks_are_slow_and_right():
-            return _in_chunks(self._trained, batch, len(entry_weights), lambda *entries: of_all(parameters, *entries))
+
+        def of_some(*entries: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+            found: tuple[dict[str, Tensor], Tensor] = over_records(of_one, parameters, *entries, in_dims=(None, 1, 1, 1))
+            return found
+
+        return _in_chunks(self._trained, batch, len(entry_weights), of_some)
 
     def close(self) -> None:
         """Nothing is left on the module."""
 
 
-class LoopedRows:
+class LoopedRows(SummedFromRows):
     """One backward pass a record. The last resort: right for every network, and as slow as its batch is large."""
 
     def __init__(self, trained: TrainedModule) -> None:
@@ -90,19 +117,11 @@ def flat_gradient(total: Tensor, trained: TrainedModule) -> Tensor:
     return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in pairs])
 
 
-@contextmanager
-def _fallbacks_are_slow_and_right() -> Iterator[None]:
-    """Silences torch's note that an operator without a batching rule runs record by record."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
-        yield
-
-
 def _entries_of(batch: Batch, record: int, count: int) -> Batch:
     return Batch(batch.inputs[record::count], batch.keypoints[record::count], batch.visible[record::count])
 
 
-def _in_chunks(trained: TrainedModule, batch: Batch, entries: int, gradients_of: object) -> RowsAndLosses:
+def _in_chunks(trained: TrainedModule, batch: Batch, entries: int, gradients_of: _Gradients) -> RowsAndLosses:
     """Rows written into one buffer, chunk by chunk of records."""
     count, named = len(batch) // entries, trained.named
     parts = [tensor.view(entries, count, *tensor.shape[1:]) for tensor in (batch.inputs, batch.keypoints, batch.visible)]
@@ -111,7 +130,7 @@ def _in_chunks(trained: TrainedModule, batch: Batch, entries: int, gradients_of:
     losses = torch.empty(count, dtype=rows.dtype, device=trained.device)
     for start in range(0, count, at_once):
         some = slice(start, start + at_once)
-        gradients, firsts = gradients_of(*(part[:, some] for part in parts))  # type: ignore[operator]
+        gradients, firsts = gradients_of(*(part[:, some] for part in parts))
         losses[some], column = firsts.detach(), 0
         for name, parameter in named:
             size = math.prod(parameter.shape)

@@ -5,7 +5,9 @@ Shapes: B records, h entries of a record in the batch (2 for a pair, 1 otherwise
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -30,12 +32,12 @@ class TrainedModule:
     loss: Loss
     precision: Precision
 
-    @property
+    @cached_property
     def named(self) -> list[tuple[str, nn.Parameter]]:
-        """The trainable parameters."""
+        """The trainable parameters, as at the first call: a pass may switch their gradients off."""
         return [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
 
-    @property
+    @cached_property
     def parameter_count(self) -> int:
         """P."""
         return sum(p.numel() for _, p in self.named)
@@ -45,19 +47,47 @@ class TrainedModule:
         """Where the parameters live."""
         return next(p.device for p in self.module.parameters())
 
-    def losses(self, batch: Batch) -> Tensor:
-        """(B,) losses in train mode.
+    def losses(self, batch: Batch, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(B,) losses in train mode, of float32 or better. `replaced`: tensors that take the places of parameters, by name.
 
         Raises:
             BadInput: the loss gives another shape, so it is not per example.
         """
         self.module.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            losses = self.loss(self.module, batch)
+            losses = self.loss(self.module, batch) if not replaced else self._replaced_losses(batch, replaced)
         losses = losses if losses.dtype == torch.float64 else losses.to(torch.float32)
         if losses.shape != (len(batch),):
             raise BadInput(f"the loss must give one value an example, ({len(batch)},), given shape {tuple(losses.shape)}")
         return losses
+
+    def _replaced_losses(self, batch: Batch, replaced: Mapping[str, Tensor]) -> Tensor:
+        named = {f"module.{name}": tensor for name, tensor in replaced.items()}
+        losses: Tensor = torch.func.functional_call(_LossModule(self), named, (batch,))
+        return losses
+
+
+class _LossModule(nn.Module):
+    """The loss as a module, so that `functional_call` reaches the parameters by their names."""
+
+    def __init__(self, trained: TrainedModule) -> None:
+        super().__init__()
+        self.module, self.loss = trained.module, trained.loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.loss(self.module, batch)
+
+
+FactorsOf = Callable[[Tensor], Tensor]
+"""Norms (B,) float64 of records -> factors (B,) float64, each of its own record's norm alone; 0 leaves a record out."""
+
+
+@dataclass(frozen=True)
+class SumAndLosses:
+    """Σ f_i row_i (P,) float64, and the losses (B,) of first entries. Sealed when private."""
+
+    total: Tensor
+    losses: Tensor
 
 
 class Way(Protocol):
@@ -75,6 +105,14 @@ class Way(Protocol):
 
         Raises:
             BadInput: this way does not cover a parameter of this network.
+        """
+        ...
+
+    def summed(self, batch: Batch, entry_weights: tuple[float, ...], factors_of: FactorsOf) -> SumAndLosses:
+        """Σ f_i row_i over records, f_i by the norm of row i. No row needs to exist for it.
+
+        Guarantees: what record i adds is no longer than f_i times the norm that `factors_of` was given, to a relative 1e-6, and is
+        exactly zero where f_i is 0, whatever the record holds.
         """
         ...
 

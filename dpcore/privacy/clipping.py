@@ -7,6 +7,7 @@ no caller can state a bound that the clip did not enforce.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -14,12 +15,10 @@ import torch
 from torch import Tensor
 
 from dpcore.errors import BadInput
+from dpcore.gradients.norms import row_norms
 
 ROUNDING_MARGIN = 1e-5
 """Share of the clip norm kept free for rounding: norms by `row_norms`, factors and products are off by up to 1e-6 together."""
-
-_NUMBERS_AT_ONCE = 512
-"""In a float32 norm. One over 300,000 equal numbers is off by 1e-4, over 5.5 million by 4e-3, where the margin is 1e-5."""
 
 SMALLEST_CLIP_NORM = 1e-12
 LARGEST_CLIP_NORM = 1e12
@@ -120,37 +119,78 @@ def clip_rows(rows: Tensor, clip_norm: float) -> ClippedRows:
     """
     if rows.dim() != 2:
         raise BadInput(f"clip_rows takes (B, D) rows, given shape {tuple(rows.shape)}")
-    limit = _checked(clip_norm) * (1.0 - ROUNDING_MARGIN)
     rows = rows.to(torch.float32)
-    norms = row_norms(rows).to(torch.float32)
-    finite = torch.isfinite(norms)
+    norms = row_norms(rows)
+    clip = clip_factors(norms, clip_norm)
     # `where` on the rows: a factor of 0 would keep nan, since 0 × nan is nan.
-    kept = torch.where(finite[:, None], rows, torch.zeros((), dtype=rows.dtype, device=rows.device))
-    over = finite & (norms > limit)
-    factors = torch.where(over, limit / norms, torch.ones_like(norms))
+    kept = torch.where(~clip.nonfinite[:, None], rows, torch.zeros((), dtype=rows.dtype, device=rows.device))
+    few = clip.clipped & (clip.factors < SMALLEST_FACTOR)
+    factors = torch.where(few | clip.nonfinite, torch.ones_like(clip.factors), clip.factors)
     # in place: `kept` is a fresh copy, and a third one of 64 × 275,000 numbers costs 80 ms.
-    clipped = kept.mul_(torch.where(factors < SMALLEST_FACTOR, torch.ones_like(factors), factors)[:, None])
-    _scale_in_float64(clipped, norms, limit, factors < SMALLEST_FACTOR)
-    return ClippedRows(rows=clipped, l2_bound=clip_norm, clipped=over, nonfinite=~finite)
+    clipped = kept.mul_(factors.to(torch.float32)[:, None])
+    _scale_in_float64(clipped, clip.factors, few)
+    return ClippedRows(rows=clipped, l2_bound=clip_norm, clipped=clip.clipped, nonfinite=clip.nonfinite)
 
 
-def row_norms(rows: Tensor) -> Tensor:
-    """L2 norms (B,) float64 of float32 rows (B, D), to a relative 1e-6 at any D; inf where a square is beyond float32.
+@dataclass(frozen=True, kw_only=True)
+class ClipFactors:
+    """What each record's row is multiplied by: `factors` (B,) float64; `clipped` and `nonfinite` (B,) bool are sealed."""
 
-    Float32 accumulators lose digits systematically over many equal numbers, so they add up few at a time. Float64 adds the rest.
+    factors: Tensor
+    clipped: Tensor = field(repr=False)
+    nonfinite: Tensor = field(repr=False)
+
+
+def clip_factors(norms: Tensor, clip_norm: float) -> ClipFactors:
+    """The factor of each row by its norm alone: 1 up to the clip norm, beyond it what scales the row to it, 0 where it is not finite.
+
+    Guarantees: factor × norm <= clip_norm (1 - ROUNDING_MARGIN), also for norms that are off by the margin. A norm may be an upper bound.
+
+    Args:
+        norms: (B,) float64.
+        clip_norm: C, finite and positive.
+
+    Raises:
+        BadInput: clip_norm is not between 1e-12 and 1e12.
     """
-    whole = rows.shape[1] // _NUMBERS_AT_ONCE * _NUMBERS_AT_ONCE
-    blocks = rows[:, :whole].reshape(len(rows), whole // _NUMBERS_AT_ONCE, _NUMBERS_AT_ONCE)
-    parts = [torch.linalg.vector_norm(blocks, dim=2), torch.linalg.vector_norm(rows[:, whole:], dim=1, keepdim=True)]
-    norms: Tensor = torch.linalg.vector_norm(torch.cat(parts, dim=1), dim=1, dtype=torch.float64)
-    return norms
+    limit = _checked(clip_norm) * (1.0 - ROUNDING_MARGIN)
+    finite = norms <= torch.finfo(torch.float32).max  # false for nan
+    over = finite & (norms > limit)
+    factors = torch.where(over, limit / norms, finite.to(torch.float64))
+    return ClipFactors(factors=factors, clipped=over, nonfinite=~finite)
 
 
-def _scale_in_float64(rows: Tensor, norms: Tensor, limit: float, chosen: Tensor) -> None:
-    """Scales the chosen rows to `limit`, in place, where float32 has no normal number for the factor."""
+def clipped_sum(summed: Callable[[Callable[[Tensor], Tensor]], Tensor], clip_norm: float) -> BoundedSum:
+    """The bounded sum of rows that need not exist: Σ f_i row_i with the clip's factors.
+
+    Args:
+        summed: given a function from norms (some,) to factors (some,), gives Σ f_i row_i (D,) over all records. It asks for the
+            factors of each record once.
+        clip_norm: C.
+
+    Raises:
+        BadInput: clip_norm is not between 1e-12 and 1e12.
+    """
+    asked: list[ClipFactors] = []
+
+    def factors_of(norms: Tensor) -> Tensor:
+        asked.append(clip_factors(norms, clip_norm))
+        return asked[-1].factors
+
+    value = summed(factors_of)
+    return BoundedSum(
+        value=value.to(torch.float64),
+        l2_bound=clip_norm,
+        rows=sum(len(one.factors) for one in asked),
+        clipped=sum(int(one.clipped.sum()) for one in asked),
+        nonfinite=sum(int(one.nonfinite.sum()) for one in asked),
+    )
+
+
+def _scale_in_float64(rows: Tensor, factors: Tensor, chosen: Tensor) -> None:
+    """Scales the chosen rows, in place, where float32 has no normal number for the factor."""
     if bool(chosen.any()):
-        factors = limit / norms[chosen].to(torch.float64)
-        rows[chosen] = (rows[chosen].to(torch.float64) * factors[:, None]).to(torch.float32)
+        rows[chosen] = (rows[chosen].to(torch.float64) * factors[chosen, None]).to(torch.float32)
 
 
 def _checked(clip_norm: float) -> float:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -33,7 +33,7 @@ from dpcore.privacy.basis_fit import fit_to_public
 from dpcore.privacy.clipping import BoundedSum, clip_rows
 from dpcore.privacy.directions import direction_of
 from dpcore.privacy.noise import add_noise
-from dpcore.privacy.per_example import GradientEngine, RowsAndLosses
+from dpcore.privacy.per_example import Batch, GradientEngine, RowsAndLosses
 from dpcore.privacy.randomness import Indices, PrivateStreams, choose_without_replacement, poisson_sample
 from dpcore.privacy.sources import Draw, ExampleSource, Randomness, RecordSource, Sources
 from dpcore.privacy.subspace import SubspaceBasis
@@ -196,9 +196,14 @@ class Mechanism:
         total, loss_sum = BoundedSum.empty(basis.rank, config.clip_norm, device=self._engine.device), 0.0
         merged = UnitRows(chosen)
         for some in chosen.slices(self._physical):
-            gradients = self._record_gradients(private, chosen.examples[some], None if draw is None else draw[some])
-            total = total.plus(self._bounded(merged.complete(gradients.rows, some), basis, config.clip_norm))
-            loss_sum += float(gradients.losses.sum())
+            batch, views = self._entries(private, chosen.examples[some], None if draw is None else draw[some])
+            if chosen.is_single and not self._clips_projected_rows(basis):
+                bounded, losses = self._bounded_sum(batch, views, basis, config.clip_norm)
+            else:
+                gradients = self._record_gradients(batch, views)
+                bounded, losses = self._bounded(merged.complete(gradients.rows, some), basis, config.clip_norm), gradients.losses
+            total = total.plus(bounded)
+            loss_sum += float(losses.sum())
         self._gaussian_steps += 1
         released = add_noise(total, noise_multiplier=self._noise_multiplier, stream=streams.stream("noise", step))
         direction = basis.lift(released.value).to(torch.float64) / config.stages.private.expected_batch_size
@@ -209,31 +214,42 @@ class Mechanism:
         drawn = poisson_sample(streams.stream("sampling", step), len(self._private_units), self._config.sampling_prob)
         return self._private_units.choose(drawn, self._config.examples_per_unit, lambda name: streams.stream(f"unit/{name}", step))
 
-    def _record_gradients(self, private: RecordSource, indices: Indices, draw: Draw) -> RowsAndLosses:
-        """One row a record: the gradient, or the residual of its pair."""
-        public_weight = _public_weight(self._config)
+    def _entries(self, private: RecordSource, indices: Indices, draw: Draw) -> tuple[Batch, Batch | None]:
+        """The examples, and the views of their pairs where the method has pairs."""
         batch = private.batch(indices, draw)
-        if public_weight == 0.0 or self._config.traits.row == "gradient":
+        if _public_weight(self._config) == 0.0 or self._config.traits.row == "gradient":
+            return batch, None
+        return batch, private.view_batch(indices, draw)
+
+    def _record_gradients(self, batch: Batch, views: Batch | None) -> RowsAndLosses:
+        """One row a record: the gradient, or the residual of its pair."""
+        if views is None:
             return self._engine.rows_and_losses(batch)
-        return self._engine.residual_rows_and_losses(batch, private.view_batch(indices, draw), public_weight)
+        return self._engine.residual_rows_and_losses(batch, views, _public_weight(self._config))
+
+    def _clips_projected_rows(self, basis: SubspaceBasis) -> bool:
+        """Whether the clip needs each row's coordinates in the subspace."""
+        return basis.directions is not None and self._config.subspace.order == "project_then_clip"
+
+    def _bounded_sum(self, batch: Batch, views: Batch | None, basis: SubspaceBasis, clip_norm: float) -> tuple[BoundedSum, Tensor]:
+        """The clipped sum in the space of the noise, without any row, and the losses.
+
+        Under a projection rows are clipped to C/ν with ν >= ‖V‖ (`SubspaceBasis.norm_bound`). A record that adds r with ‖r‖ <= C/ν to
+        the sum adds Vᵀr to the projected one, because projecting is linear, and ‖Vᵀr‖ <= ‖V‖·‖r‖ <= C. So the projected sum moves by at
+        most C when a record leaves, as if each projected row had been clipped.
+        """
+        bound = basis.norm_bound
+        bounded, losses = self._engine.clipped_sum(batch, views, _public_weight(self._config), clip_norm=clip_norm / bound)
+        return replace(bounded, value=basis.project_sum(bounded.value), l2_bound=clip_norm), losses
 
     def _bounded(self, rows: Tensor, basis: SubspaceBasis, clip_norm: float) -> BoundedSum:
-        """The sum, clipped in the space in which the noise will be drawn."""
+        """The sum of rows, clipped in the space in which the noise will be drawn."""
         if basis.directions is None:
             return clip_rows(rows, clip_norm).sum()
-        if self._config.subspace.order == "project_then_clip":
+        if self._clips_projected_rows(basis):
             return clip_rows(basis.project(rows), clip_norm).sum()
-        first = clip_rows(rows, clip_norm)
-        # Again after the projection: a no-op while V is orthonormal, and the clip that the guarantee rests on.
-        second = clip_rows(basis.project(first.rows), clip_norm).sum()
-        before = first.sum()
-        return BoundedSum(
-            value=second.value,
-            l2_bound=second.l2_bound,
-            rows=before.rows,
-            clipped=before.clipped,
-            nonfinite=before.nonfinite + second.nonfinite,
-        )
+        before = clip_rows(rows, clip_norm / basis.norm_bound).sum()
+        return replace(before, value=basis.project_sum(before.value), l2_bound=clip_norm)
 
     def _public_term(self, step: int) -> Tensor | None:
         """λ ḡ_pub (P,) float32, None where λ is 0: over units drawn independently of the private batch, and of each the mean over

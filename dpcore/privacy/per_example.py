@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from dpcore.config import Precision
 from dpcore.errors import BadInput
 from dpcore.gradients.batch import Batch, Loss, RowsAndLosses
+from dpcore.gradients.buffers import Buffers
 from dpcore.gradients.choice import chosen_way
 from dpcore.gradients.functional import flat_gradient
-from dpcore.gradients.hooked import inputs_need_no_gradient
-from dpcore.gradients.way import TrainedModule, Way
+from dpcore.gradients.way import FactorsOf, TrainedModule, Way
+from dpcore.privacy.clipping import BoundedSum, clipped_sum
 from dpcore.privacy.feature_split import pair_weights
 
 __all__ = ["Batch", "GradientEngine", "Loss", "RowsAndLosses"]
@@ -48,6 +49,7 @@ class GradientEngine:
         _refuse_unsafe(module)
         self._trained = TrainedModule(module, loss, precision)
         self._named = self._trained.named
+        self._buffers = Buffers()
         self._way: tuple[str, Way] | None = None
 
     @property
@@ -66,7 +68,7 @@ class GradientEngine:
         return self._named[0][1].device
 
     def way(self, batch: Batch) -> str:
-        """The name of the way to rows: `hooked`, `vectorised` or `looped`. The first call chooses it by the shapes of `batch`."""
+        """The name of the way to rows: `book-keeping`, `vectorised` or `looped`. The first call chooses it by the shapes of `batch`."""
         return self._way_for(batch)[0]
 
     def rows(self, batch: Batch) -> Tensor:
@@ -90,21 +92,36 @@ class GradientEngine:
         Raises:
             BadInput: the views are not as many as the examples, or λ is not in [0, 1].
         """
-        if not 0.0 <= public_weight <= 1.0:
-            raise BadInput(f"public_weight must lie in [0, 1], given {public_weight}")
-        if len(batch) != len(view_batch):
-            raise BadInput(f"a pair needs both halves: given {len(batch)} examples and {len(view_batch)} views")
-        if public_weight == 0.0 or len(batch) == 0:
-            return self.rows_and_losses(batch)
-        return self._rows(batch.followed_by(view_batch), pair_weights(public_weight))
+        entries, weights = self._entries(batch, view_batch, public_weight)
+        return self.rows_and_losses(batch) if len(batch) == 0 else self._rows(entries, weights)
+
+    def clipped_sum(self, batch: Batch, view_batch: Batch | None, public_weight: float, *, clip_norm: float) -> tuple[BoundedSum, Tensor]:
+        """Σ clip_C of the rows of single examples or, with views, of pairs, and the losses (B,) of the private halves.
+
+        Each record counts as one row, as in `residual_rows_and_losses`. The rows need not exist at once: see `gradients.book_keeping`.
+
+        Raises:
+            BadInput: the views are not as many as the examples, λ is not in [0, 1], or C is out of range.
+        """
+        entries, weights = self._entries(batch, view_batch, public_weight)
+        if len(batch) == 0:
+            return BoundedSum.empty(self.parameter_count, clip_norm, device=self.device), torch.zeros(0, device=self.device)
+        losses = []
+
+        def summed(factors_of: FactorsOf) -> Tensor:
+            found = self._way_for(batch)[1].summed(entries, weights, factors_of)
+            losses.append(found.losses.to(torch.float32))
+            return found.total
+
+        bounded = clipped_sum(summed, clip_norm)
+        return bounded, losses[0]
 
     def sum_gradient(self, batch: Batch, weights: Tensor | None = None) -> Tensor:
         """Σ_i w_i ∇ℓ(x_i): (P,) float32, one plain backward pass. Zeros for an empty batch; no weights are ones."""
         if len(batch) == 0:
             return torch.zeros(self.parameter_count, dtype=torch.float32, device=self.device)
-        with inputs_need_no_gradient():
-            losses = self._trained.losses(batch)
-            return flat_gradient(losses.sum() if weights is None else (losses * weights).sum(), self._trained)
+        losses = self._trained.losses(batch)
+        return flat_gradient(losses.sum() if weights is None else (losses * weights).sum(), self._trained)
 
     def flat_weights(self) -> Tensor:
         """A copy of the trainable weights: (P,) in the order of the rows."""
@@ -129,6 +146,16 @@ class GradientEngine:
         if self._way is not None:
             self._way[1].close()
         self._way = None
+
+    def _entries(self, batch: Batch, view_batch: Batch | None, public_weight: float) -> tuple[Batch, tuple[float, ...]]:
+        """What goes through the network, and the weights of a record's entries in it. λ = 0 is a plain example, bit for bit."""
+        if not 0.0 <= public_weight <= 1.0:
+            raise BadInput(f"public_weight must lie in [0, 1], given {public_weight}")
+        if view_batch is not None and len(batch) != len(view_batch):
+            raise BadInput(f"a pair needs both halves: given {len(batch)} examples and {len(view_batch)} views")
+        if view_batch is None or public_weight == 0.0:
+            return batch, (1.0,)
+        return self._buffers.joined(batch, view_batch), pair_weights(public_weight)
 
     def _way_for(self, batch: Batch) -> tuple[str, Way]:
         if self._way is None:

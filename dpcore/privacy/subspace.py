@@ -7,7 +7,8 @@ public rows only. Shapes: m public examples, P parameters, R rank.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from dpcore.errors import BadInput
 
 ORTHONORMALITY_TOLERANCE = 1e-5
+_ROUNDING_OF_A_GRAM = 1e-12
 _COLUMNS_AT_ONCE = 32_768
 
 
@@ -37,13 +39,15 @@ class SubspaceBasis:
 
     directions: Tensor | None
     parameter_count: int
+    _measured: tuple[Tensor | None, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_measured", (None, 0.0))
         if self.directions is None:
             return
         if self.directions.dim() != 2 or self.directions.shape[1] != self.parameter_count:
             raise BadInput(f"the directions of a basis are (R, {self.parameter_count}), given {tuple(self.directions.shape)}")
-        error = orthonormality_error(self.directions)
+        error = self._orthonormality_error()
         if not error <= ORTHONORMALITY_TOLERANCE:
             raise BadInput(
                 f"basis of rank {len(self.directions)}: ‖VᵀV − I‖ is {error:.2e}, at most {ORTHONORMALITY_TOLERANCE:.0e} is"
@@ -68,9 +72,33 @@ class SubspaceBasis:
         """
         if self.directions is None or not 1 <= rank <= len(self.directions):
             raise BadInput(f"{rank} directions asked of a basis of rank {self.rank}: fit a larger one")
-        part = copy.copy(self)  # not measured again: its VᵀV − I is a block of this one's
+        part, error = copy.copy(self), self._orthonormality_error()
         object.__setattr__(part, "directions", self.directions[:rank].to(device))
+        object.__setattr__(part, "_measured", (part.directions, error))  # its VᵀV − I is a block of this one's
         return part
+
+    @property
+    def norm_bound(self) -> float:
+        """ν >= ‖V‖, from ‖V‖² = ‖VᵀV‖ <= 1 + ‖VᵀV − I‖: at most √(1 + 1e-5). 1 for the full space."""
+        return 1.0 if self.directions is None else math.sqrt(1.0 + self._orthonormality_error() + _ROUNDING_OF_A_GRAM)
+
+    def _orthonormality_error(self) -> float:
+        """Measured once for a tensor of directions."""
+        of, error = self._measured
+        if self.directions is not None and of is not self.directions:
+            error = orthonormality_error(self.directions)
+            object.__setattr__(self, "_measured", (self.directions, error))
+        return error
+
+    def project_sum(self, total: Tensor) -> Tensor:
+        """Vᵀ total (R,) float64 of a sum (P,): products in float32, a block of columns at a time, added up in float64."""
+        if self.directions is None:
+            return total
+        found = torch.zeros(self.rank, dtype=torch.float64, device=total.device)
+        parts = zip(torch.split(self.directions, _COLUMNS_AT_ONCE, dim=1), torch.split(total, _COLUMNS_AT_ONCE), strict=True)
+        for block, part in parts:
+            found += (block @ part.to(block.dtype)).to(torch.float64)
+        return found
 
     def project(self, rows: Tensor) -> Tensor:
         """Coordinates (B, R) float32 of rows (B, P)."""
