@@ -46,6 +46,7 @@ trial:
 search:
   method: {choice: [signed, public_mix]}
   split: {choice: [pixels_8], when: {method: public_mix}}
+  public_batch_size: {choice: [5], when: {method: public_mix}}
   clip_norm: {float: [0.1, 1.0], log: true}
 """
 

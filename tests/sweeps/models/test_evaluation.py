@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spaces
 
@@ -13,7 +14,8 @@ from dpcore.errors import Refused
 from dpcore.model.network import build_network
 from dpcore.privacy.randomness import PublicStreams
 from dpcore.train.saved import save_model
-from sweeps.models.evaluation import score_model
+from sweeps.models.evaluation import score_model, stderr_over_people
+from sweeps.report.uncertainty import score_stderr
 
 
 @pytest.fixture
@@ -37,3 +39,11 @@ def test_a_score_on_protected_people_is_a_release_and_refused(protected: bool, m
         return
     with pytest.raises(Refused, match=r"people is protected.*no ledger holds"):
         score_model(model, "people", places)
+
+
+def test_the_standard_error_is_the_bootstraps_of_the_report() -> None:
+    generator = np.random.default_rng(13)
+    counted = generator.integers(3, 15, 500)
+    counts = np.stack([generator.binomial(counted, generator.uniform(0.3, 0.9, 500)), counted], axis=1)
+    assert stderr_over_people(counts) == pytest.approx(score_stderr(counts), rel=0.05)
+    assert stderr_over_people(counts[:1]) == 0.0

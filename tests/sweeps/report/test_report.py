@@ -149,7 +149,7 @@ def test_markdown_and_figures_are_written_and_equal_the_second_time(spec: SweepS
     assert [path.read_bytes() for path in write_report(report, tmp_path / "report")] == first
     markdown = (tmp_path / "report" / "report.md").read_text()
     assert "| 0.8 | feature | 66.0 |" in markdown
-    assert "![PCKh over ε](pckh_over_epsilon.svg)" in markdown
+    assert "![PCKh@0.5 over ε](pckh_over_epsilon.svg)" in markdown
     assert "Choosing cost ε = 2.50" in markdown
 
 
