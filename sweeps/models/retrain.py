@@ -151,6 +151,7 @@ def train_resumed(request: TrainRequest, *, new_attempt: bool) -> dict[str, Any]
     identity = _read_identity(request)
     if (request.out / RESULT_FILE).is_file() and not (request.out / KEY_FILE).exists():
         recorded = read_json(request.out / RESULT_FILE)
+        recorded = {"metric": "pckh_50", "score": recorded["pckh_50"], **recorded}  # 0.2.0 wrote neither: it maximised PCKh@0.5
         return {name: recorded[name] for name in RESULT_KEYS}
     known = parse_config(Attempt, identity["attempt"], where="attempt")
     if not new_attempt:

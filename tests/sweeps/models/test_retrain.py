@@ -11,6 +11,8 @@ from typing import Any
 import fake_trials
 import pytest
 import spaces
+import torch
+from safetensors.torch import save_file
 
 from dpcore.config import Places
 from dpcore.data import catalog
@@ -52,7 +54,9 @@ def request_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainR
                 result = {**last, **known, "trial_id": handout.trial_id, "fingerprint": config.fingerprint()}
                 (handout.folder / "result.json").write_text(json.dumps(result))
                 (handout.folder / "model").mkdir(exist_ok=True)
-                (handout.folder / "model" / "model.json").write_text(json.dumps({"weights_digest": report.weights_digest, "meta": result}))
+                document = {"config": config.model_dump(mode="json"), "weights_digest": report.weights_digest, "meta": result}
+                (handout.folder / "model" / "model.json").write_text(json.dumps(document))
+                save_file({"w": torch.zeros(3)}, handout.folder / "model" / "model.safetensors")
             yield report
 
     monkeypatch.setattr(retrain, "run_trial", trial)
