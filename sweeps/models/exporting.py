@@ -32,8 +32,6 @@ PORTABLE_META = (
     "pckh_10",
     "metric",
     "score",
-    "metric",
-    "score",
     "steps",
 )
 """What model.json tells of a run outside: the released result. No metric, no time, no fact of the machine."""
