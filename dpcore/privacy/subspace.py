@@ -79,8 +79,11 @@ class SubspaceBasis:
 
     @property
     def norm_bound(self) -> float:
-        """ν >= ‖V‖, from ‖V‖² = ‖VᵀV‖ <= 1 + ‖VᵀV − I‖: at most √(1 + 1e-5). 1 for the full space."""
-        return 1.0 if self.directions is None else math.sqrt(1.0 + self._orthonormality_error() + _ROUNDING_OF_A_GRAM)
+        """ν >= ‖V‖, from ‖V‖² = ‖VᵀV‖ <= 1 + ‖VᵀV − I‖: √(1 + 1e-5) for every basis that was admitted, so that one that is fitted again,
+        cut or read from a checkpoint clips alike, bit for bit. 1 for the full space."""
+        if self.directions is None:
+            return 1.0
+        return math.sqrt(1.0 + max(self._orthonormality_error(), ORTHONORMALITY_TOLERANCE) + _ROUNDING_OF_A_GRAM)
 
     def _orthonormality_error(self) -> float:
         """Measured once for a tensor of directions."""
