@@ -72,7 +72,7 @@ def test_every_joint_starts_from_heat_maps_whose_weights_sum_to_one() -> None:
 
 
 def test_a_joint_that_no_heat_map_shows_is_named() -> None:
-    with pytest.raises(BadInput, match="shows thumb1 of hand_21"):
+    with pytest.raises(BadInput, match="shows wrist of hand_21"):
         coco_mixtures(HAND_21)
 
 
