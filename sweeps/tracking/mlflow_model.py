@@ -1,7 +1,7 @@
 """Writes the folder of a registered model: weights, claim, card, config, and what MLflow needs to use it as a Python function.
 
 model.safetensors  model.json  claim.json  README.md  config.yaml        as an export has them
-MLmodel            signature, and the module that loads the model (`sweeps.tracking.python_function`)
+MLmodel            signature, and the module that loads the model (`sweeps.models.python_function`)
 requirements.txt  conda.yaml  python_env.yaml  input_example.json  serving_input_example.json
 """
 
@@ -25,7 +25,7 @@ from sweeps.tracking.allow_list import allowed_metrics
 
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
 DURATIONS = ("seconds",)
-LOADER = "sweeps.tracking.python_function"
+LOADER = "sweeps.models.python_function"
 PINNED = ("dpsweep", "mlflow", "torch", "numpy", "pillow", "pydantic", "safetensors", "scipy", "pyarrow")
 """What a prediction imports."""
 EXAMPLE, SERVED_EXAMPLE, REQUIREMENTS = "input_example.json", "serving_input_example.json", "requirements.txt"

@@ -16,7 +16,7 @@ from torch import Tensor
 from dpcore.audit.mechanism import audit_mechanism, mechanism_scores
 from dpcore.privacy import mechanism as mechanism_module
 from dpcore.privacy.mechanism import Mechanism
-from dpcore.privacy.per_example import GradientEngine, RowsAndLosses
+from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import poisson_sample
 from dpcore.privacy.subspace import SubspaceBasis, fit_basis
 
@@ -93,30 +93,24 @@ def test_the_bound_is_tight_and_a_fifth_less_noise_is_caught(
 
 
 def test_no_clip_is_caught(claims: Any, monkeypatch: Patch) -> None:
-    honest = mechanism_module.clip_rows
-    monkeypatch.setattr(mechanism_module, "clip_rows", lambda rows, clip_norm: honest(rows / 4.0, 100.0 * clip_norm))
+    def unclipped(self: Mechanism, batch: Any, views: Any, basis: SubspaceBasis, clip_norm: float) -> Any:
+        gradients = self._record_gradients(batch, views)
+        return mechanism_module.BoundedSum(value=gradients.rows.sum(0).double(), l2_bound=clip_norm), gradients.losses
 
-    def kept_bound(self: Mechanism, rows: Tensor, basis: SubspaceBasis, clip_norm: float) -> Any:
-        return mechanism_module.BoundedSum(value=rows.sum(0).double(), l2_bound=clip_norm)
-
-    monkeypatch.setattr(Mechanism, "_bounded", kept_bound)
+    monkeypatch.setattr(Mechanism, "_bounded_sum", unclipped)
     bound, claimed = refuted(claims, "dpsgd", canaries=2_000)
     assert bound > claimed
 
 
 def test_two_rows_a_record_are_caught(claims: Any, monkeypatch: Patch) -> None:
     """The public half lies opposite its record, so that both rows push the sum the same way."""
-    honest, stash = Mechanism._bounded, []
+    honest = Mechanism._bounded_sum
 
-    def own_rows(self: Mechanism, private: Any, indices: Any, draw: Any) -> RowsAndLosses:
-        stash.append(-0.7 * self._engine.rows(private.view_batch(indices, draw)))
-        return self._engine.rows_and_losses(private.batch(indices, draw))
+    def both(self: Mechanism, batch: Any, views: Any, basis: SubspaceBasis, clip_norm: float) -> Any:
+        own, losses = honest(self, batch, None, basis, clip_norm)
+        return own.plus(self._bounded(-0.7 * self._engine.rows(views), basis, clip_norm)), losses
 
-    def both(self: Mechanism, rows: Tensor, basis: SubspaceBasis, clip_norm: float) -> Any:
-        return honest(self, rows, basis, clip_norm).plus(honest(self, stash.pop(), basis, clip_norm))
-
-    monkeypatch.setattr(Mechanism, "_record_gradients", own_rows)
-    monkeypatch.setattr(Mechanism, "_bounded", both)
+    monkeypatch.setattr(Mechanism, "_bounded_sum", both)
     bound, claimed = refuted(claims, "feature")
     assert bound > claimed
 

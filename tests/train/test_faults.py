@@ -33,18 +33,18 @@ def test_a_failed_allocation_is_out_of_memory_whoever_made_it(allocate: Callable
 @pytest.fixture
 def room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Memory for so many examples at once, from the n-th pass on."""
-    real = GradientEngine.rows_and_losses
+    real = GradientEngine.clipped_sum
 
     def limit(examples: int, *, after_passes: int = 0) -> None:
         passes: list[int] = []
 
-        def rows_and_losses(self: GradientEngine, batch: Batch) -> Any:
+        def clipped_sum(self: GradientEngine, batch: Batch, *others: Any, **given: Any) -> Any:
             passes.append(len(batch.inputs))
             if len(passes) > after_passes and len(batch.inputs) > examples:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(self, batch)
+            return real(self, batch, *others, **given)
 
-        monkeypatch.setattr(GradientEngine, "rows_and_losses", rows_and_losses)
+        monkeypatch.setattr(GradientEngine, "clipped_sum", clipped_sum)
 
     return limit
 

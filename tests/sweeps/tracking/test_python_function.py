@@ -16,9 +16,9 @@ from dpcore.config import Places
 from dpcore.data.synthetic import draw_record
 from dpcore.errors import BadInput, Refused
 from sweeps.models.claims import load_claim
+from sweeps.models.python_function import _load_pyfunc
 from sweeps.tracking.default_store import make_default_store
 from sweeps.tracking.mlflow_model import write_model_folder
-from sweeps.tracking.python_function import _load_pyfunc
 
 LOADED = """
 import json, sys, warnings
