@@ -30,15 +30,17 @@ _SPREAD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class RowErrors:
-    """Errors by parameter, relative to the norm of its right rows: of each row against its single example, and of the sum."""
+    """Errors by parameter, relative to the norm of its right rows: of each row against its single example, of the sum, and of the
+    clipped sum, which a private step takes without making rows."""
 
     rows: dict[str, float]
     total: dict[str, float]
+    clipped: dict[str, float]
 
     @property
     def largest(self) -> float:
-        """Over all parameters and both comparisons."""
-        return max([*self.rows.values(), *self.total.values()], default=0.0)
+        """Over all parameters and comparisons."""
+        return max([*self.rows.values(), *self.total.values(), *self.clipped.values()], default=0.0)
 
 
 def row_errors(engine: GradientEngine, batch: Batch) -> RowErrors:
@@ -53,21 +55,27 @@ def row_errors(engine: GradientEngine, batch: Batch) -> RowErrors:
         rows = engine.rows(batch)
         single = torch.stack([engine.sum_gradient(batch[i : i + 1]) for i in range(len(batch))])
         total = engine.sum_gradient(batch)
+        found, wanted = _clipped_sums(engine, batch, single)
     finally:
         engine.set_flat_weights(weights)
-    return RowErrors(rows=_by_parameter(engine, rows, single), total=_by_parameter(engine, rows.sum(0, keepdim=True), total[None]))
+    return RowErrors(
+        rows=_by_parameter(engine, rows, single),
+        total=_by_parameter(engine, rows.sum(0, keepdim=True), total[None]),
+        clipped=_by_parameter(engine, found[None], wanted[None]),
+    )
 
 
 def require_right_rows(engine: GradientEngine, batch: Batch, *, precision: Precision) -> None:
     """Checks the engine on `batch`, which must be of PUBLIC data.
 
-    *Guarantees*: after it returns, each row is the gradient of its example alone, at these inputs, to rounding.
+    *Guarantees*: after it returns, each row is the gradient of its example alone, and the clipped sum is that of these rows, at these
+    inputs, to rounding.
 
     Raises:
         Refused: it names the parameters whose rows are wrong, and by how much.
     """
     errors, tolerance = row_errors(engine, batch), _TOLERANCE[precision]
-    wrong = {name: max(errors.rows[name], errors.total[name]) for name in errors.rows}
+    wrong = {name: max(errors.rows[name], errors.total[name], errors.clipped[name]) for name in errors.rows}
     wrong = {name: error for name, error in wrong.items() if not error <= tolerance}
     if wrong:
         worst = sorted(wrong, key=wrong.__getitem__, reverse=True)
@@ -77,6 +85,19 @@ def require_right_rows(engine: GradientEngine, batch: Batch, *, precision: Preci
             f"by a relative error of {shown}{', ...' if len(wrong) > 5 else ''}. Freeze these layers, or build them so that each weight is "
             "used by its own layer's forward and each example stays one row of the batch"
         )
+
+
+def _clipped_sums(engine: GradientEngine, batch: Batch, single: Tensor) -> tuple[Tensor, Tensor]:
+    """The engine's clipped sum of `batch`, and that of `single`, at a clip norm that scales some rows down. Rows without a finite norm
+    have none: both sums are NaN then."""
+    norms = single.to(torch.float64).norm(dim=1)
+    clip_norm = float(norms.max()) / 2
+    if not 0.0 < clip_norm < float("inf"):
+        nothing = torch.full_like(single[0], 0.0 if clip_norm == 0.0 else float("nan"))
+        return nothing, nothing
+    found, _ = engine.clipped_sum(batch, None, 0.0, clip_norm=clip_norm)
+    factors = (clip_norm / norms).clamp(max=1.0)
+    return found.value, (factors[:, None] * single.to(torch.float64)).sum(0)
 
 
 def _without_dead_parameters(engine: GradientEngine, weights: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -103,8 +104,8 @@ def test_right_rows_pass_and_leave_the_weights_as_they_were() -> None:
     require_right_rows(engine, batch_of(6), precision="fp32")
     assert all(torch.equal(before[name], p) for name, p in module.named_parameters())
     errors = row_errors(engine, batch_of(6))
-    assert set(errors.rows) == set(before) == set(errors.total)
-    assert errors.largest < 1e-5
+    assert set(errors.rows) == set(before) == set(errors.total) == set(errors.clipped)
+    assert errors.largest < 2e-5  # the clip's own margin is 1e-5
 
 
 def test_a_network_that_ends_in_nan_is_refused() -> None:
@@ -112,3 +113,39 @@ def test_a_network_that_ends_in_nan_is_refused() -> None:
     nn.init.constant_(module.weight, float("inf"))
     with pytest.raises(Refused, match="weight"):
         require_right_rows(GradientEngine(module, loss), batch_of(6), precision="fp32")
+
+
+class _ForgetsTheBiases:
+    """A way whose rows are right, and whose clipped sums leave out every bias."""
+
+    def __init__(self, honest: GradientEngine, batch: Batch) -> None:
+        self._way = honest._way_for(batch)[1]
+        self._weights = honest.parameter_count - 2
+
+    def rows(self, batch: Batch, entry_weights: tuple[float, ...]) -> Any:
+        return self._way.rows(batch, entry_weights)
+
+    def summed(self, batch: Batch, entry_weights: tuple[float, ...], factors_of: Any) -> Any:
+        found = self._way.summed(batch, entry_weights, factors_of)
+        found.total[self._weights :] = 0.0
+        return found
+
+    def close(self) -> None:
+        self._way.close()
+
+
+def test_a_clipped_sum_that_is_not_that_of_the_rows_is_refused() -> None:
+    engine, batch = GradientEngine(nn.Linear(6, 2), loss), batch_of(6)
+    engine._way = ("book-keeping", _ForgetsTheBiases(engine, batch))
+    errors = row_errors(engine, batch)
+    assert max(*errors.rows.values(), *errors.total.values()) < 1e-5
+    assert errors.clipped["weight"] < 2e-5
+    with pytest.raises(Refused, match=r"bias \(1\)"):
+        require_right_rows(engine, batch, precision="fp32")
+
+
+def test_a_network_without_gradient_has_no_error() -> None:
+    module = nn.Linear(6, 2)
+    module.requires_grad_(True)
+    engine = GradientEngine(module, lambda network, batch: 0.0 * network(batch.inputs).sum(1))
+    assert row_errors(engine, batch_of(6)).largest == 0.0
