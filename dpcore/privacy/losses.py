@@ -19,6 +19,7 @@ from dp_accounting import NeighboringRelation, dp_event, rdp
 from dp_accounting.pld import pld_pmf
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
 from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
+from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
@@ -120,11 +121,18 @@ def rdp_epsilon(event: dp_event.DpEvent, delta: float, *, orders: Sequence[float
 
 
 def composed_rdp_epsilon(events: Iterable[tuple[dp_event.DpEvent, int]], delta: float, *, orders: Sequence[float] | None = None) -> float:
-    """ε by RDP of events together, each with how often it happened."""
+    """ε by RDP of events together, each with how often it happened; infinite where no order bounds them.
+
+    An order whose divergence came out negative bounds nothing and is left out: dp-accounting takes its ε for 0. Rounding makes such orders
+    where a step hardly moves (small q, much noise).
+    """
     accountant = rdp.RdpAccountant(orders)
     for event, count in events:
         accountant.compose(event, count)
-    return float(accountant.get_epsilon(delta))
+    kept = [(order, divergence) for order, divergence in zip(accountant.orders, accountant.rdp, strict=True) if divergence >= 0.0]
+    if not kept:
+        return math.inf
+    return float(compute_epsilon([order for order, _ in kept], [divergence for _, divergence in kept], delta)[0])
 
 
 def search_noise(loudest: Spending, *, delta: float, epsilon: float) -> float:

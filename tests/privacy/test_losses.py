@@ -11,12 +11,12 @@ from pathlib import Path
 
 import mpmath
 import pytest
-from dp_accounting import NeighboringRelation, pld
+from dp_accounting import NeighboringRelation, pld, rdp
 
 from dpcore.privacy import losses
 from dpcore.privacy.accounting import Spending, compose, epsilon_of
 from dpcore.privacy.grid import FINAL_INTERVAL, INTERVALS, on_fitting_grid
-from dpcore.privacy.losses import epsilon_at_interval, epsilon_of_all
+from dpcore.privacy.losses import epsilon_at_interval, epsilon_of_all, rdp_epsilon
 
 DELTA = 1.3e-5
 RUNS = [
@@ -148,3 +148,14 @@ def test_what_is_remembered_is_read_without_the_accountant(tmp_path: Path) -> No
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(2))
     assert first.stdout == second.stdout
     assert (first.stderr.strip(), second.stderr.strip()) == ("accountant", "cache")
+
+
+def test_an_order_whose_divergence_rounds_below_zero_gives_no_epsilon_of_zero(caplog: pytest.LogCaptureFixture) -> None:
+    """dp-accounting's own answer here is 0, from one of two orders of 66 that came out at -1e-14 and -3e-13."""
+    event, orders = Spending(0.00144, 1e6, 17379, "add_remove").event(), (*range(2, 64), 128, 256, 512)
+    accountant = rdp.RdpAccountant(orders)
+    accountant.compose(event)
+    assert min(accountant.rdp) < 0.0
+    assert rdp_epsilon(event, 1e-9, orders=orders) == pytest.approx(math.log1p(-1 / 512) - math.log(512e-9) / 511, rel=1e-6)
+    assert rdp_epsilon(event, 1e-9, orders=(37,)) == math.inf
+    assert not caplog.records
