@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from dpcore.config.parsing import Part
+
+MOST_SCALE = 4.0
 
 
 class EvaluationConfig(Part):
     """How predictions are made from a trained model. It changes scores and never weights.
 
+    A prediction may rest on several views of a crop: each rotation with each scale, and with `flip` the mirror image of each. The
+    network reads every view, its probability maps are turned back to the upright crop, and `fuse` makes one map of them.
+
     It belongs to the trial, because a score is compared with other scores: of its floor, its control and its ceiling. So a space fixes
     it in `trial`, and all runs of a sweep share it. A saved model keeps it."""
 
-    flip: bool = Field(default=False, description="average the distributions of a crop and of its mirror image")
+    ADDED: ClassVar[frozenset[str]] = frozenset({"rotations_deg", "scales", "fuse", "temperature"})
+
+    flip: bool = Field(default=False, description="each view also as its mirror image")
+    rotations_deg: tuple[float, ...] = Field(
+        default=(0.0,), min_length=1, description="the crop turned counterclockwise by each; multiples of 90 are exact on square crops"
+    )
+    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="size of the person in the network's input, as a factor")
+    fuse: Literal["mean", "maps", "best"] = Field(
+        default="mean", description="mean of the maps; maps: weighted by √confidence; best: the view of the highest mean confidence"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="of the softmax that makes a view's maps probabilities")
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
+        if len({angle % 360 for angle in self.rotations_deg}) < len(self.rotations_deg):
+            raise ValueError(f"rotations_deg {list(self.rotations_deg)}: give each angle once (they count modulo 360)")
+        if len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales {list(self.scales)}: give each scale once")
+        wrong = [scale for scale in self.scales if not 1 / MOST_SCALE <= scale <= MOST_SCALE]
+        if wrong:
+            raise ValueError(f"scales: expected numbers from {1 / MOST_SCALE:g} to {MOST_SCALE:g}, given {wrong[0]:g}")
+        return self
+
+    @property
+    def views(self) -> int:
+        """How many views a prediction rests on, and how often the network runs for it."""
+        return len(self.rotations_deg) * len(self.scales) * (1 + self.flip)

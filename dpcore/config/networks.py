@@ -42,6 +42,7 @@ class Backbone:
         takes_weights: whether it is read from `model.weights` and gives `model.feature_layers`.
         is_foreign: whether it is a network from elsewhere: `model.batch_norm` applies, weights are optional, and its parts are its own.
         has_layers: of a foreign one, whether it gives `model.feature_layers`.
+        any_size: whether it reads pictures of other sizes than `model.input_*_px`, in multiples of 32 px.
         checks_name: what is wrong with what stands around the colon of its name, None where nothing is.
         packages: distributions that building it needs beside dpsweep's own.
     """
@@ -52,6 +53,7 @@ class Backbone:
     takes_weights: bool = False
     is_foreign: bool = False
     has_layers: bool = False
+    any_size: bool = False
     checks_name: Callable[[str], str | None] = _nothing_wrong
     packages: tuple[str, ...] = ()
 
@@ -64,19 +66,24 @@ class Head:
         name: as `model.head` has it.
         builder: `module:name` of a function from a `dpcore.model.head.HeadShape` to a torch module, or the function.
         has_sharpness: whether it reads `model.marginal_sharpness`.
+        readout: `module:name` of a function (ModelConfig, Skeleton) → `dpcore.inference.readouts.Readout`, or the function: how its outputs
+            are read. A head whose outputs are SimCC logits (B,K,Wx) and (B,K,Wy) needs none of its own.
+        any_size: whether it reads maps of any size.
     """
 
     name: str
     builder: str | Callable[[Any], Any]
     has_sharpness: bool = False
+    readout: str | Callable[[Any, Any], Any] = "dpcore.inference.readouts:simcc_readout"
+    any_size: bool = False
 
 
 BACKBONES = Table(
     "backbone",
     Backbone,
     (
-        Backbone(name="small", builder="dpcore.model.backbones:build_small", has_late=True),
-        Backbone(name="folded", builder="dpcore.model.folded:build_folded", takes_weights=True),
+        Backbone(name="small", builder="dpcore.model.backbones:build_small", has_late=True, any_size=True),
+        Backbone(name="folded", builder="dpcore.model.folded:build_folded", takes_weights=True, any_size=True),
     ),
 )
 

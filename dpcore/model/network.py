@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,8 @@ class SplitNetwork:
 
 
 class PoseNetwork(nn.Module):
-    """Images (B,3,H,W) in [-1, 1] to logits over x bins (B,K,Wx) and y bins (B,K,Wy)."""
+    """Images (B,3,H,W) in [-1, 1] to the outputs of its head, as `dpcore.inference.readouts` reads them; of a SimCC head logits over
+    x bins (B,K,Wx) and y bins (B,K,Wy)."""
 
     def __init__(self, parts: Mapping[str, nn.Module], *, backbone: BuiltBackbone) -> None:
         """From its parts, those of `backbone` and a head."""
@@ -50,12 +52,12 @@ class PoseNetwork(nn.Module):
         self._out_of_place = backbone.out_of_place
         self.parts = nn.ModuleDict(dict(parts))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = images
+    def forward(self, images: Tensor) -> Any:
+        outputs: Any = images
         with elsewhere(self._out_of_place):
             for part in self.parts.values():
                 outputs = part(outputs)
-        return outputs  # type: ignore[return-value]  # the last part is a head, whose output is the pair
+        return outputs
 
     def split(self, freeze: str | FreezeRule) -> SplitNetwork:
         """The network as stem and tail under a freezing policy; sets which parameters require gradients.

@@ -14,6 +14,7 @@ from dpcore.config.metrics import PCKH_50
 from dpcore.data.shards import ShardSet
 from dpcore.data.truth import truth_of
 from dpcore.errors import BadInput
+from dpcore.inference.readouts import flip_averaged
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.loss import simcc_loss
 from dpcore.pose.metrics import METRICS, Scored, counts_of_people, score_of, why_not
@@ -55,26 +56,6 @@ def predict_with_confidence(
 def _flip_tested(tail: nn.Module, inputs: Inputs, mirrored: Inputs, skeleton: Skeleton) -> Iterator[tuple[Tensor, Tensor]]:
     pairs = zip(logits_of(tail, inputs), logits_of(tail, mirrored), strict=True)
     return (flip_averaged(upright, turned, skeleton) for upright, turned in pairs)
-
-
-def flip_averaged(upright: tuple[Tensor, Tensor], mirrored: tuple[Tensor, Tensor], skeleton: Skeleton) -> tuple[Tensor, Tensor]:
-    """The logits of the mean of two distributions per joint and axis: of a crop, and of its mirror image turned back.
-
-    `SimCCCodec` lays its bins symmetrically over the crop. So the bins of a mirror image are those of the crop in reverse order, and no
-    shift by a bin is needed. NaN stays NaN.
-
-    Args:
-        upright: logits (B, K, Wx) and (B, K, Wy) of crops.
-        mirrored: the same of their mirror images.
-        skeleton: the K joints, some of which swap when a person is mirrored.
-    """
-    swapped = list(skeleton.mirrored)
-    turned_back = mirrored[0][:, swapped].flip(-1), mirrored[1][:, swapped]
-    x, y = (
-        torch.logaddexp(torch.log_softmax(one, dim=-1), torch.log_softmax(other, dim=-1)) - math.log(2)
-        for one, other in zip(upright, turned_back, strict=True)
-    )
-    return x, y
 
 
 def logits_of(tail: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]]:

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from dpcore.durable import write_new_file
 from dpcore.errors import Refused, Unavailable
+from dpcore.inference.readouts import flip_averaged
 from dpcore.model.network import PoseNetwork, codec_of
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.skeleton import Skeleton
-from dpcore.train.evaluator import flip_averaged
 from sweeps.models.claims import CLAIM_KEY, ModelClaim
 from sweeps.models.keypoints.estimator import PoseEstimator
 

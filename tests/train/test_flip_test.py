@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from dpcore.config import EvaluationConfig, Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
+from dpcore.inference.readouts import flip_averaged
 from dpcore.model.network import build_network, codec_of
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.skeleton import MPII_16
 from dpcore.privacy.randomness import SweepKey
-from dpcore.train.evaluator import flip_averaged, logits_of, predict
+from dpcore.train.evaluator import logits_of, predict
 from dpcore.train.inputs import InputBuilder
 from dpcore.train.trainer import run_trial
 
