@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     )
     from search_spaces.loader import load_space
     from sweeps.api.calculators import epsilon, score
+    from sweeps.api.changing import delete, pause
     from sweeps.api.ledgers import LedgerReading, read_ledger
+    from sweeps.api.looking import compare, export_tables, list_sweeps, logs
     from sweeps.api.models import Exported, export, predict
     from sweeps.api.results import Results, WrittenReport, best, read_results, report
     from sweeps.api.specs import SweepOptions, new_spec
@@ -40,13 +42,17 @@ if TYPE_CHECKING:
     from sweeps.pricing.budget import Budget
     from sweeps.records.results import TrialRecord
     from sweeps.records.spec import SweepSpec
+    from sweeps.report.overview.listing import SweepLine
+    from sweeps.report.overview.side_by_side import SideBySide
 
 _ERRORS = ("BadInput", "Corrupt", "DiskFull", "Diverged", "DpsweepError", "NotReplayable", "OutOfMemory", "Refused", "Unavailable")
 _NAMES_IN = {
     "dpcore.errors": _ERRORS,
     "search_spaces.loader": ("load_space",),
     "sweeps.api.calculators": ("epsilon", "score"),
+    "sweeps.api.changing": ("delete", "pause"),
     "sweeps.api.ledgers": ("LedgerReading", "read_ledger"),
+    "sweeps.api.looking": ("compare", "export_tables", "list_sweeps", "logs"),
     "sweeps.api.models": ("Exported", "export", "predict"),
     "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
@@ -59,6 +65,8 @@ _NAMES_IN = {
     "sweeps.pricing.budget": ("Budget",),
     "sweeps.records.results": ("TrialRecord",),
     "sweeps.records.spec": ("SweepSpec",),
+    "sweeps.report.overview.listing": ("SweepLine",),
+    "sweeps.report.overview.side_by_side": ("SideBySide",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 
@@ -80,6 +88,8 @@ __all__ = [
     "PredictedPerson",
     "Refused",
     "Results",
+    "SideBySide",
+    "SweepLine",
     "SweepOptions",
     "SweepSpec",
     "Trained",
@@ -89,14 +99,20 @@ __all__ = [
     "best",
     "cancel",
     "claim",
+    "compare",
+    "delete",
     "epsilon",
     "evaluate",
     "export",
+    "export_tables",
     "import_movenet",
     "import_onnx",
+    "list_sweeps",
     "list_weights",
     "load_space",
+    "logs",
     "new_spec",
+    "pause",
     "plan",
     "predict",
     "pretrain",

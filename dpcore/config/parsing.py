@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from typing import Any, ClassVar, TypeVar, get_args
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dpcore.errors import BadInput
+from dpcore.words import did_you_mean as did_you_mean
 
 UNKNOWN_NAME = "unknown_name"
 """pydantic's type of a mistake whose message is whole: a name that no table has."""
@@ -65,14 +65,6 @@ def field_names(kind: type[BaseModel], path: list[str]) -> list[str]:
             return []
         kind = nested[0]
     return list(kind.model_fields)
-
-
-def did_you_mean(given: str, known: list[str]) -> str:
-    """The tail of an error message about a wrong name: the nearest known one, else all of them."""
-    near = difflib.get_close_matches(given, known, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; expected one of {', '.join(sorted(known))}" if known else ""
 
 
 def identity_of(part: Part) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dpcore.config import did_you_mean
 from dpcore.errors import BadInput
+from dpcore.words import did_you_mean
 
 
 def preset_names() -> tuple[str, ...]:

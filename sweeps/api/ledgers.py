@@ -12,6 +12,7 @@ from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
 
 if TYPE_CHECKING:
     from sweeps.ledger.ledger import LedgerLine
+    from sweeps.ledger.summary import CohortSummary
     from sweeps.ledger.totals import UnitTotal
 
 
@@ -23,12 +24,14 @@ class LedgerReading:
         lines: all lines of the storage, in order.
         totals: of all reservations on the people of the sweep, one per unit of privacy; none where something does not add up.
         findings: what does not add up, one text each; empty when all is well.
+        cohorts: the account of each cohort; none where something does not add up, and where `priced_anew` was asked for.
     """
 
     lines: tuple[LedgerLine, ...]
     totals: tuple[UnitTotal, ...]
     delta: float
     findings: tuple[str, ...]
+    cohorts: tuple[CohortSummary, ...] = ()
 
     @property
     def is_sound(self) -> bool:
@@ -44,8 +47,25 @@ class LedgerReading:
     def document(self) -> dict[str, Any]:
         """What `dpsweep ledger --json` prints."""
         totals = [{"unit": one.unit, "epsilon": one.epsilon, "delta": one.delta, "says": one.text()} for one in self.totals]
-        lines = [asdict(line) for line in self.lines]
-        return {"lines": lines, "epsilon_total": self.epsilon_total, "totals": totals, "verified": self.is_sound}
+        return {
+            "lines": [asdict(line) for line in self.lines],
+            "epsilon_total": self.epsilon_total,
+            "totals": totals,
+            "cohorts": [asdict(one) for one in self.cohorts],
+            "verified": self.is_sound,
+        }
+
+    def summary_text(self) -> str:
+        """The account of each cohort, for a person."""
+        from sweeps.report.overview.ledger_text import summary_text
+
+        return summary_text(self.cohorts, lines=len(self.lines))
+
+    def lines_text(self) -> str:
+        """Every line, for a person."""
+        from sweeps.report.overview.ledger_text import lines_text
+
+        return lines_text(self.lines)
 
 
 def read_ledger(
@@ -64,6 +84,7 @@ def read_ledger(
     """
     from dpcore.privacy.composition import epsilon_of_charge, price
     from sweeps.ledger.database import file_of
+    from sweeps.ledger.summary import summaries_of
     from sweeps.ledger.totals import totals_of
     from sweeps.records.charged import open_ledger
 
@@ -72,10 +93,12 @@ def read_ledger(
     cache_dir = None if priced_anew else spec.places.cache_dir
     findings, delta = ledger.verify(partial(epsilon_of_charge, cache_dir=cache_dir)), spec.space.delta  # before anything is priced
     lines = () if any("is damaged" in text for text in findings) else ledger.lines()
-    cohorts = sorted({line.cohort for line in lines if line.sweep == spec.name and line.event != "note"})
-    own = [] if findings else [[line for line in lines if line.cohort == cohort] for cohort in cohorts]
-    totals = tuple(one for charged in own for one in totals_of(charged, delta, partial(price, cache_dir=cache_dir)))
-    return LedgerReading(lines=lines, totals=totals, delta=delta, findings=findings)
+    names = sorted({line.cohort for line in lines if line.sweep == spec.name and line.event != "note"})
+    own = [] if findings else [[line for line in lines if line.cohort == cohort] for cohort in names]
+    compose = partial(price, cache_dir=cache_dir)
+    totals = tuple(one for charged in own for one in totals_of(charged, delta, compose))
+    cohorts = () if findings or priced_anew else summaries_of(lines, compose)
+    return LedgerReading(lines=lines, totals=totals, delta=delta, findings=findings, cohorts=cohorts)
 
 
 def restore_lines(name: str, *, storage: str | Path = DEFAULT_STORAGE, state: str | Path | None = None) -> int:

@@ -43,6 +43,12 @@ class Plan:
 
         return plan_text(self.spec, self.plan)
 
+    def document(self) -> dict[str, Any]:
+        """What `dpsweep run --dry-run --json` prints."""
+        from sweeps.report.plan_text import plan_document
+
+        return plan_document(self.spec, self.plan)
+
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
 

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dpcore.errors import BadInput
 from sweeps.commands import arguments
+from sweeps.commands.parsing import described
+from sweeps.terminal.lines import counted, show, warn
 
 MODEL_HELP = "folder of a model, a training, a finished trial or an export; in a bucket a trial's URI; models:/NAME/VERSION or @ALIAS"
 PROGRESS_EVERY_S = 5.0
@@ -40,12 +43,11 @@ def add_parsers(commands: Any) -> None:
     arguments.add_registry(predict)
     predict.set_defaults(execute=predict_command)
 
-    export = commands.add_parser(
-        "export", help="write a model as a folder that stands alone, or as ONNX", description=export_command.__doc__
-    )
-    export.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    export = commands.add_parser("export", **described("export") | {"description": export_command.__doc__})
+    export.add_argument("model", metavar="MODEL", help=f"{MODEL_HELP}; with --csv the NAME of a sweep")
     export.add_argument("--out", metavar="DIR", type=Path, default=None, help="new folder: weights, document, claim and model card")
     export.add_argument("--onnx", metavar="FILE", type=Path, default=None, help="new ONNX file, checked against torch (extra: onnx)")
+    export.add_argument("--csv", metavar="DIR", type=Path, default=None, help="new folder: trials.csv and curves.csv of the sweep NAME")
     arguments.add_registry(export)
     export.set_defaults(execute=export_command)
 
@@ -56,7 +58,7 @@ def predict_command(args: argparse.Namespace) -> int:
     from sweeps.api.models import predict
 
     if args.boxes is None:
-        print("dpsweep: no --boxes: each whole picture is the crop of one person", file=sys.stderr)
+        warn("dpsweep: no --boxes: each whole picture is the crop of one person")
     found = predict(
         args.model,
         args.pictures,
@@ -72,28 +74,34 @@ def predict_command(args: argparse.Namespace) -> int:
         tracking_uri=args.tracking_uri,
     )
     if found.warning is not None:
-        print(f"dpsweep: {found.warning}", file=sys.stderr)
+        warn(f"dpsweep: {found.warning}")
     if args.out is None:
         print(found.to_json(), end="")
-    people = "person" if len(found.people) == 1 else "people"
-    pictures = "picture" if found.pictures == 1 else "pictures"
     left_out = "".join(f"; left out: {count} {reason}" for reason, count in found.left_out.items())
     written = "".join(f"; written: {place}" for place in (args.out, args.draw) if place is not None)
-    print(f"dpsweep: {len(found.people)} {people} on {found.pictures} {pictures}{left_out}{written}", file=sys.stderr)
+    people, pictures = counted(len(found.people), "person", "people"), counted(found.pictures, "picture")
+    warn(f"dpsweep: {people} on {pictures}{left_out}{written}")
     return 0
 
 
 def export_command(args: argparse.Namespace) -> int:
     """Writes a model with its claim, price and scores, and nothing of its data: a folder of safetensors, JSON and a model card, or an ONNX
     file whose keypoints were held against torch's."""
+    from sweeps.api.looking import export_tables
     from sweeps.api.models import export
 
+    if args.csv is not None:
+        if args.out is not None or args.onnx is not None:
+            raise BadInput("--csv writes the tables of a sweep, --out and --onnx a model: give one of the two kinds")
+        trials, curves = export_tables(args.model, args.csv, storage=args.storage)
+        show(f"written: {trials}, {curves.name}")
+        return 0
     found = export(args.model, out=args.out, onnx=args.onnx, storage=args.storage, tracking_uri=args.tracking_uri)
-    print(found.made.text())
+    show(found.made.text())
     if found.check is not None:
-        print(f"written: {found.onnx} ({found.check.text()})")
+        show(f"written: {found.onnx} ({found.check.text()})")
     if found.folder is not None:
-        print(f"written: {found.folder}; `dpsweep predict {found.folder} PICTURE...` uses it")
+        show(f"written: {found.folder}; `dpsweep predict {found.folder} PICTURE...` uses it")
     return 0
 
 

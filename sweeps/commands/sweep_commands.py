@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import argparse
-import math
-import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpcore.errors import BadInput
 from sweeps.commands import arguments
-from sweeps.report.text import number, percent, print_json, render_table
+from sweeps.commands.parsing import described
+from sweeps.report.text import print_json
+from sweeps.terminal.lines import counted, show, warn
+from sweeps.terminal.screen import redrawn
 
 if TYPE_CHECKING:
     from sweeps.api.results import Results
     from sweeps.records.spec import SweepSpec
 
-DRIVER_SILENT_S = 120.0
-"""A driver gives a sign of life every five seconds, and may wait three minutes for a locked ledger."""
+WATCH_EVERY_S = 5.0
+"""As often as a driver gives a sign of life."""
 
 
 def add_parsers(commands: Any, *, address: str | None) -> None:
     """Declares the sweep's commands; `address` is the default of `run --address`."""
     _add_run(commands, address)
-    resume = commands.add_parser("resume", help="continue an interrupted sweep")
+    resume = commands.add_parser("resume", **described("resume"))
     arguments.add_sweep(resume)
     resume.add_argument(
         "--new-attempt", action="store_true", help="under other packages: open runs go on with fresh noise, and are charged again"
     )
     resume.set_defaults(execute=resume_command)
 
-    status = commands.add_parser("status", help="show how far a sweep is")
+    status = commands.add_parser("status", **described("status"))
     arguments.add_sweep(status)
-    arguments.add_json(status)
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="show it again every few seconds, until nothing runs; Ctrl-C ends the look alone")
+    arguments.add_json(how)
+    status.add_argument(
+        "--every", metavar="S", type=arguments.positive_number, default=WATCH_EVERY_S, help="with --watch: seconds between (default 5)"
+    )
     status.set_defaults(execute=status_command)
 
-    cancel = commands.add_parser("cancel", help="end a running sweep, or one trial of it")
+    cancel = commands.add_parser("cancel", **described("cancel"))
     arguments.add_sweep(cancel)
     cancel.add_argument("trial", metavar="TRIAL", nargs="?", default=None, help="a running trial; default: the whole sweep")
     cancel.set_defaults(execute=cancel_command)
 
-    ledger = commands.add_parser("ledger", help="show what was promised to the private dataset")
+    ledger = commands.add_parser("ledger", **described("ledger"))
     arguments.add_sweep(ledger)
     how = ledger.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print one JSON document")
+    how.add_argument("--lines", action="store_true", help="show every line; without it: who was promised what, and the room that is left")
     how.add_argument("--verify", action="store_true", help="check every line; exit 1 and name the line if something is wrong")
     how.add_argument("--restore", action="store_true", help="write lost lines back from the witness, and a damaged ledger anew")
     how.add_argument("--renew-witness", action="store_true", help="where the witness alone was lost: make it anew, and note that in a line")
     ledger.set_defaults(execute=ledger_command)
 
-    report = commands.add_parser("report", help="write table, figure and price of a sweep")
+    report = commands.add_parser("report", **described("report"))
     arguments.add_sweep(report)
     report.add_argument("--out", metavar="DIR", type=Path, default=None, help="default: report/ in the sweep's folder")
     report.add_argument(
@@ -60,7 +70,7 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
 
 
 def _add_run(commands: Any, address: str | None) -> None:
-    run = commands.add_parser("run", help="sweep a search space")
+    run = commands.add_parser("run", **described("run"))
     run.add_argument("space", metavar="SPACE", help="a preset's name or the path of a space file")
     run.add_argument("--name", metavar="N", type=arguments.sweep_name, default=None, help="default: the space's name")
     run.add_argument("--epsilons", metavar="E,E", type=arguments.epsilon_list, default=None, help="instead of sweep.epsilons")
@@ -110,6 +120,7 @@ def _add_run(commands: Any, address: str | None) -> None:
     run.add_argument("--ledger", metavar="URL", default=None, help="SQLAlchemy URL of the ledger (default: SQLite in the storage)")
     run.add_argument("--warm-start", metavar="NAME", default=None, help="begin with the best settings of an earlier sweep of this storage")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
+    run.add_argument("--json", action="store_true", help="with --dry-run: print the plan as one JSON document")
     arguments.add_places(run)
     run.set_defaults(execute=run_command)
 
@@ -118,9 +129,15 @@ def run_command(args: argparse.Namespace) -> int:
     """Runs a sweep from a search space."""
     from sweeps.api.sweep import plan, run
 
+    if args.json and not args.dry_run:
+        raise BadInput("--json goes with --dry-run: a sweep's results are `dpsweep status --json` and `dpsweep best --json`")
     spec = build_spec(args)
     if args.dry_run:
-        print(plan(spec))
+        planned = plan(spec)
+        if args.json:
+            print_json(planned.document())
+        else:
+            show(str(planned))
         return 0
     return announce(run(spec))
 
@@ -142,13 +159,13 @@ def resume_command(args: argparse.Namespace) -> int:
 
 def announce(results: Results) -> int:
     """Prints the report. Exit 1 if the sweep ended before its plan or no private trial finished."""
-    print(results.report().text())
+    show(results.report().text())
     if results.stopped_by is not None:
-        print(f"dpsweep: the sweep ended before its plan: {results.stopped_by}", file=sys.stderr)
+        warn(f"dpsweep: the sweep ended before its plan: {results.stopped_by}")
         return 1
     if results.has_winner:
         return 0
-    print(f"dpsweep: no private trial came to its end: {results.failures or 'none was run'}", file=sys.stderr)
+    warn(f"dpsweep: no private trial came to its end: {results.failures or 'none was run'}")
     return 1
 
 
@@ -157,59 +174,51 @@ def report_command(args: argparse.Namespace) -> int:
     from sweeps.api.results import report
 
     written = report(args.name, storage=args.storage, state=args.state, out=args.out, show_sealed=args.show_sealed)
-    print(written)
-    print()
+    show(f"{written}\n")
     text, *figures = written.files
-    print(f"written: {text}, {', '.join(path.name for path in figures)}")
+    show(f"written: {text}, {', '.join(path.name for path in figures)}")
     return 0
 
 
 def status_command(args: argparse.Namespace) -> int:
     """Shows how far a sweep is, whether its driver is running or not."""
     from sweeps.api.sweep import status
-    from sweeps.pricing.duration import span
+    from sweeps.report.overview.standing import standing_text
 
-    document = status(args.name, storage=args.storage, state=args.state)
+    def look() -> dict[str, Any]:
+        return status(args.name, storage=args.storage, state=args.state)
+
+    if args.watch:
+        return watch(look, lambda document: standing_text(args.name, document), every_s=args.every)
+    document = look()
     if args.json:
         print_json(document)
-        return 0
-    counts = ("planned", "running", "done", "pruned", "failed")
-    rows = [
-        [f"{one['epsilon']:g}", "", *[str(one[key]) for key in counts], percent(one["best"]), _leader(one["leader"])]
-        for one in document["epsilons"]
-    ]
-    reason = "" if document["reason"] is None else f": {document['reason']}"
-    print(f"sweep {args.name}: {document['state']}{reason}")
-    print(render_table(["ε", "", *counts, f"best {document['metric']} %", "leader"], rows))
-    planned = document["sweep_epsilon_planned"]
-    print(f"sweep ε so far: {number(document['sweep_epsilon'])} of {number(planned)} planned ({document['accounting']})")
-    if document["promise"] is not None:
-        print(f"counted {document['promise']}")
-    for one in document["running"]:
-        print(f"running: {one['trial_id']}" + ("" if one["silent_s"] is None else f", last sign of life {span(one['silent_s'])} ago"))
-    driver = document["driver"]
-    if driver is not None and driver["silent_s"] > DRIVER_SILENT_S:
-        print(
-            f"the driver (process {driver['pid']} on {driver['host']}) has given no sign of life for {span(driver['silent_s'])}; if it is "
-            f"stuck, `dpsweep cancel {args.name}` ends it and `dpsweep resume {args.name}` goes on"
-        )
-    if document["next"] is not None:
-        print(document["next"])
-    if document["seconds_left"]:
-        print(f"time left: about {span(document['seconds_left'])}, estimated from the trials that have ended")
+    else:
+        show(standing_text(args.name, document))
     return 0
+
+
+def watch(look: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], str], *, every_s: float) -> int:
+    """Shows what a look gives again and again, until nothing runs: in place on a terminal, else whenever it differs."""
+    shown = ""
+    with redrawn() as draw:
+        while True:
+            document = look()
+            now = text(document)
+            if now != shown:
+                draw(now)
+            shown = now
+            if document["state"] not in ("running", "finishing") or document["driver"] is None:
+                return 0
+            time.sleep(every_s)
 
 
 def cancel_command(args: argparse.Namespace) -> int:
     """Ends a running sweep, or one of its trials."""
     from sweeps.api.sweep import cancel
 
-    print(cancel(args.name, args.trial, storage=args.storage, state=args.state))
+    show(cancel(args.name, args.trial, storage=args.storage, state=args.state))
     return 0
-
-
-def _leader(leader: dict[str, str] | None) -> str:
-    return "" if leader is None else f"{leader['trial_id']} ({leader['method']})"
 
 
 def ledger_command(args: argparse.Namespace) -> int:
@@ -218,7 +227,7 @@ def ledger_command(args: argparse.Namespace) -> int:
 
     where = {"storage": args.storage, "state": args.state}
     if args.restore:
-        print(f"{restore_lines(args.name, **where)} lines were written back from the witness")
+        show(f"{counted(restore_lines(args.name, **where), 'line')} written back from the witness")
     if args.renew_witness:
         line = renew_witness(args.name, **where)
         print(f"line {line.number}: {line.outcome}")
@@ -226,26 +235,15 @@ def ledger_command(args: argparse.Namespace) -> int:
     if args.json:
         print_json(reading.document())
         return 0
-    if not args.verify:
-        rows = [
-            [
-                str(line.number),
-                line.kind,
-                line.sweep,
-                line.trial_id,
-                line.dataset,
-                "–" if line.event == "note" else number(math.inf if line.epsilon is None else line.epsilon),
-                line.outcome or "–",
-                line.at,
-            ]
-            for line in reading.lines
-        ]
-        print(render_table(["line", "kind", "sweep", "trial", "dataset", "ε", "outcome", "at"], rows))
+    if args.lines:
+        print(reading.lines_text())
+    elif not args.verify:
+        show(reading.summary_text())
     for one in reading.totals:
-        print(f"all reservations on the dataset: {one.text()}")
+        show(f"all reservations on the dataset: {one.text()}")
     if reading.findings:
-        print("no total: the ledger does not verify")
+        show("no total: the ledger does not verify")
     for finding in reading.findings:
-        print(f"dpsweep: {finding}", file=sys.stderr)
-    print("verified" if reading.is_sound else f"{len(reading.findings)} findings")
+        warn(f"dpsweep: {finding}")
+    show("verified" if reading.is_sound else counted(len(reading.findings), "finding"))
     return 0 if reading.is_sound else 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from sweeps.commands import arguments
 from sweeps.report.text import number, percent, print_json
+from sweeps.terminal.lines import counted, show, warn
 
 
 def add_parsers(commands: Any) -> None:
@@ -81,7 +81,7 @@ def best_command(args: argparse.Namespace) -> int:
     found = best_with_price(args.name, args.epsilon, storage=args.storage, state=args.state, out=args.out)
     _print_result(found.document(), as_json=args.json)
     if args.out is not None and not args.json:
-        print(f"written: {args.out}; `dpsweep train {args.out}` trains it with fresh noise, charged to the ledger")
+        show(f"written: {args.out}; `dpsweep train {args.out}` trains it with fresh noise, charged to the ledger")
     return 0
 
 
@@ -93,11 +93,11 @@ def train_command(args: argparse.Namespace) -> int:
     trained = train(args.config, out=args.out, how=how, ledger=args.ledger, data_dir=args.data_dir, cache_dir=args.cache_dir)
     _print_result(trained.document, as_json=args.json)
     if not args.json and trained.folder is not None:
-        print(f"model: {trained.folder}; `dpsweep claim {trained.folder}` says what it promises")
+        show(f"model: {trained.folder}; `dpsweep claim {trained.folder}` says what it promises")
     if not args.json and trained.document.get("model") is not None:
-        print(f"registered: {trained.document['model']}")
+        show(f"registered: {trained.document['model']}")
     if trained.not_registered is not None:
-        print(f"dpsweep: not registered in MLflow: {trained.not_registered}", file=sys.stderr)
+        warn(f"dpsweep: not registered in MLflow: {trained.not_registered}")
     return 0
 
 
@@ -119,7 +119,7 @@ def claim_command(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found.document())
     else:
-        print(found.text())
+        show(found.text())
     return 0
 
 
@@ -147,7 +147,7 @@ def _print_result(document: dict[str, Any], *, as_json: bool) -> None:
     if target is not None:
         print(f"ε            {_spent(spent, target)} at δ = {document['delta']:.3g}")
     if "price" in document:
-        print(f"price        {document['price']['text']}")
+        show(f"price        {document['price']['text']}")
 
 
 def _score_lines(document: dict[str, Any]) -> list[str]:
@@ -160,7 +160,7 @@ def _score_lines(document: dict[str, Any]) -> list[str]:
     lines = [f"{title_of(name):<12} {percent(score, 2)} %" for name, score in known.items()]
     if "n" in document:
         sure = "no interval: it is no mean over people" if document["stderr"] is None else f"± {percent(document['stderr'], 2)} points"
-        lines.append(f"{title_of(document['metric'])}: {sure}, {document['n']} people")
+        lines.append(f"{title_of(document['metric'])}: {sure}, {counted(document['n'], 'person', 'people')}")
     return lines
 
 

@@ -96,6 +96,7 @@ class Schedule:
         self._alike = LikeFailures()
         self.stopped_by: str | None = None
         self.has_given_up = False
+        self.is_paused = False
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
@@ -187,7 +188,7 @@ class Schedule:
 
     def next(self) -> TrialRecord | None:
         """The next trial to run, its spending reserved; None when there is none now (`is_over` tells for good or not)."""
-        while not self.has_given_up:
+        while not (self.has_given_up or self.is_paused):
             record = self._again_next() or self._first_next()
             if record is None and self._hidden is not None and (found := self._hidden_next(self._hidden)) is not None:
                 return found
@@ -351,6 +352,10 @@ class Schedule:
         if self._hidden is not None and trial_id in self._hidden:
             return self._hidden.worker_died(trial_id, error)
         return self._retry(trial_id, error, renew=False)
+
+    def pause(self) -> None:
+        """Nothing more is handed out; what runs comes to its end. A resume goes on."""
+        self.is_paused = True
 
     def cancel(self, trial_id: str) -> TrialRecord | None:
         """Ends a trial for good. It keeps its whole reservation, as what it released until then decided its end.

@@ -23,7 +23,7 @@ from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.storage.envelope import Envelope
-from sweeps.storage.heartbeat import WHOLE_SWEEP
+from sweeps.storage.heartbeat import PAUSE, WHOLE_SWEEP
 
 if TYPE_CHECKING:
     from sweeps.report.disclosure import PolicyDisclosure
@@ -183,7 +183,12 @@ class ScheduleCallback(Callback):
         for asked in self._watchdog.look():
             if asked == WHOLE_SWEEP:
                 raise Interrupted("ended by `dpsweep cancel`; finished trials are kept, `dpsweep resume` goes on")
-            self._cancel(asked)
+            if asked == PAUSE:
+                self._schedule.pause()
+            else:
+                self._cancel(asked)
+        if self._schedule.is_paused and not self._schedule.live:
+            raise Interrupted("paused by `dpsweep pause`; every trial that ran has ended, `dpsweep resume` goes on")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has the trial."""

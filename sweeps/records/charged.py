@@ -10,9 +10,7 @@ from sweeps.ledger.database import file_of, is_blank
 from sweeps.ledger.ledger import Ledger, refuse_loss
 from sweeps.ledger.totals import counted
 from sweeps.ledger.witness import Witness
-from sweeps.records.spec import SPEC_FILE, SweepSpec
-
-WITNESS_FILE = "ledger.witness"
+from sweeps.records.spec import DELETED_WITNESS, SPEC_FILE, WITNESS_FILE, SweepSpec
 
 
 def open_ledger(spec: SweepSpec, *, must_exist: bool = False, read_only: bool = False) -> Ledger:
@@ -70,10 +68,10 @@ def beside(file: Path) -> Path:
 
 
 def neighbours_of(spec: SweepSpec) -> tuple[Path, ...]:
-    """The witnesses of other sweeps that share the storage's own ledger."""
+    """The witnesses of other sweeps that share the storage's own ledger, deleted ones too."""
     if spec.ledger_url is not None:
         return ()
-    found = []
+    found = sorted(spec.storage_dir.glob(f"*/{DELETED_WITNESS}"))
     for path in sorted(spec.storage_dir.glob(f"*/{SPEC_FILE}")):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))

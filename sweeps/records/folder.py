@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.data.folders import PRIVATE_MODE
-from dpcore.durable import made_folders, remove_empty, replace_file
+from dpcore.durable import OWNER_ONLY, made_folders, remove_empty, replace_file
 from dpcore.errors import Refused
-from sweeps.records.spec import SPEC_FILE, SweepSpec
+from sweeps.records.spec import DELETED_WITNESS, SPEC_FILE, SweepSpec
 from sweeps.storage.ray_folder import FOLDER, LOCK_FILE, RECORD
 
 if TYPE_CHECKING:
@@ -116,6 +116,28 @@ def locked(spec: SweepSpec) -> Iterator[None]:
         for folder in _folders(spec):
             locks.enter_context(_locked_folder(folder, spec.name))
         yield
+
+
+def delete_folders(spec: SweepSpec) -> Path | None:
+    """Removes a sweep's own folders, all but the witness of its ledger lines, which stay. Returns where the witness is.
+
+    Raises:
+        Refused: a process runs it.
+    """
+    own = spec.ledger_url is None
+    kept = spec.sweep_dir / DELETED_WITNESS if own else spec.ledger_witness
+    with locked(spec):
+        if own and spec.ledger_witness.is_file():
+            replace_file(kept, spec.ledger_witness.read_bytes(), mode=OWNER_ONLY)
+        for folder in _folders(spec):
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path not in (kept, folder / LOCK_FILE):
+                    path.unlink()
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+            remove_empty([folder])
+    return kept if kept.is_file() else None
 
 
 def _folders(spec: SweepSpec) -> tuple[Path, ...]:

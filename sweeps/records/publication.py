@@ -142,6 +142,16 @@ def withdraw(spec: SweepSpec) -> None:
             bucket.remove(spec.name)
 
 
+def delete_published(spec: SweepSpec) -> None:
+    """Removes all of a sweep from the bucket.
+
+    Raises:
+        Unavailable: the store does not answer.
+    """
+    if spec.bucket_uri is not None:
+        Bucket.open(spec.bucket_uri).remove(spec.name)
+
+
 @contextmanager
 def results_at_hand(spec: SweepSpec) -> Iterator[Path]:
     """The sweep's folder with its results. If its state is on another machine, a copy from the bucket for the length of a block.

@@ -26,6 +26,11 @@ RUN_TRIAL = "dpcore.train.trainer:run_trial"
 
 SPEC_FILE = "spec.json"
 
+WITNESS_FILE = "ledger.witness"
+"""In a sweep's state: the ledger lines that it wrote."""
+DELETED_WITNESS = "deleted.witness"
+"""What a deleted sweep leaves in its folder of the storage: its witness of the storage's own ledger."""
+
 DEFAULT_STORAGE = "sweep_results"
 """Default folder of the sweeps, in the current directory."""
 
@@ -268,12 +273,22 @@ class SweepSpec(Part):
     @property
     def ledger_witness(self) -> Path:
         """The witness file for the lines that this sweep writes into a ledger on a server. An SQLite ledger has its own witness."""
-        return self.state_dir / "ledger.witness"
+        return self.state_dir / WITNESS_FILE
 
     @property
     def sealed_dir(self) -> Path:
         """The folder of sealed runs, each in a subfolder of its name."""
         return self.state_dir / "sealed"
+
+    @property
+    def log_path(self) -> Path:
+        """What the driver told the terminal, line by line."""
+        return self.state_dir / "logs" / "sweep.log"
+
+    @property
+    def noise_path(self) -> Path:
+        """What libraries told the terminal."""
+        return self.state_dir / "logs" / "libraries.log"
 
     def checkpoint_dir(self, trial_id: str) -> Path:
         """The folder of a trial and all its attempts. A later attempt continues from the checkpoint of an earlier one."""

@@ -1,4 +1,4 @@
-"""Ends a sweep that another process drives, or one of its trials."""
+"""Ends or pauses a sweep that another process drives, or ends one of its trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from dpcore.errors import BadInput, Refused, Unavailable
 from sweeps.records.spec import SweepSpec
 from sweeps.report.status import driver_lives
-from sweeps.storage.heartbeat import WHOLE_SWEEP, Heartbeat, request
+from sweeps.storage.heartbeat import PAUSE, WHOLE_SWEEP, Heartbeat, request
 from sweeps.storage.ray_folder import LOCK_FILE
 
 REACTS_WITHIN_S = 30.0
@@ -32,6 +32,18 @@ def cancel_trial(spec: SweepSpec, trial_id: str) -> str:
         asked.unlink(missing_ok=True)
         raise Unavailable(f"the driver of {spec.name} does not react; `dpsweep cancel {spec.name}` ends it, and a resume goes on")
     return f"{trial_id} is being ended; it stays charged what it reserved"
+
+
+def pause_sweep(spec: SweepSpec) -> str:
+    """Asks the driver to let the running trials end and to start no other. Raises as `sweeps.api.changing.pause`."""
+    heartbeat = _driver_of(spec)
+    asked = request(spec.state_dir, PAUSE)
+    if not _within(REACTS_WITHIN_S, lambda: not asked.exists()):
+        asked.unlink(missing_ok=True)
+        raise Unavailable(f"the driver of {spec.name} does not react; `dpsweep cancel {spec.name}` ends it, and a resume goes on")
+    shown = () if heartbeat is None else tuple(heartbeat.trials)
+    what = f"what runs ({', '.join(shown)})" if shown else "what runs"
+    return f"{spec.name} starts no other trial and ends when {what} has ended; `dpsweep resume {spec.name}` goes on"
 
 
 def cancel_sweep(spec: SweepSpec) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.space import value_at
 from sweeps.pricing.duration import estimate_duration
@@ -99,3 +100,32 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     duration = estimate_duration(spec, plan)
     lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())
     return lines
+
+
+def plan_document(spec: SweepSpec, plan: SweepPlan) -> dict[str, Any]:
+    """The plan as JSON: `groups` (one per ε), `prices` (one per regime), and `seconds`, None where no earlier run tells it."""
+    duration = estimate_duration(spec, plan)
+    return {
+        "name": spec.name,
+        "accounting": plan.accounting,
+        "delta": plan.delta,
+        "runs": plan.trials,
+        "references": list(plan.references),
+        "groups": [_group_document(group, final) for group, final in zip(plan.groups, plan.finals, strict=True)],
+        "prices": [asdict(price) for price in plan.prices],
+        "sweep_epsilon": plan.sweep_epsilon,
+        "epsilon_total": plan.epsilon_total,
+        "seconds": None if duration is None else duration.trial_s / (duration.at_a_time or 1),
+    }
+
+
+def _group_document(group: PlannedGroup, final: float) -> dict[str, Any]:
+    return {
+        "epsilon": group.epsilon,
+        "trials": group.trials,
+        "reruns": group.reruns,
+        "control": group.control,
+        "spendings": [asdict(one) for one in group.spendings],
+        "price": group.price,
+        "final_training": final,
+    }

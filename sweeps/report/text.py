@@ -7,6 +7,8 @@ import math
 import sys
 from typing import Any
 
+from sweeps.terminal.tables import render_table as render_table
+
 
 def print_json(document: Any) -> None:
     """Prints one JSON document. Infinite and undefined numbers become null, because JSON has neither. On a stream that is not UTF-8,
@@ -38,21 +40,3 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or math.isnan(value):
         return "–"
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
-
-
-def render_table(header: list[str], rows: list[list[str]]) -> str:
-    """A plain table. The first two columns are aligned to the left, the others to the right.
-
-    ```
-    ε     method   PCKh@0.5
-    0.80  feature      61.3
-    ```
-    """
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = []
-    for row in [header, *rows]:
-        cells = [
-            cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

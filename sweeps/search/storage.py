@@ -87,6 +87,25 @@ def check_new_studies(spec: SweepSpec, *, protected: bool) -> None:
         raise Refused(f"{spec.study_url} already has studies of a sweep {spec.name}; give another --name, or another --study-storage")
 
 
+def delete_studies(spec: SweepSpec) -> None:
+    """Removes a sweep's studies from a database; a journal lies in the sweep's folder and goes with it.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    from optuna import delete_study
+    from optuna.storages import RDBStorage
+
+    if spec.study_url is None:
+        return
+    own = [name for name in _study_names(spec.study_url) if name.rpartition("/")[0] == spec.name]
+    if own:
+        with _reaching(spec.study_url):
+            storage = RDBStorage(spec.study_url, skip_table_creation=True)
+            for name in own:
+                delete_study(study_name=name, storage=storage)
+
+
 def _check_clocks(*, timed: bool) -> None:
     if not timed:
         raise Refused(

@@ -3,7 +3,7 @@
 | file | who writes it | what it says |
 |---|---|---|
 | heartbeat.json | the driver, every few seconds | that it lives, where, and when each running trial was last heard of |
-| requests/NAME | `dpsweep cancel` | a trial to end, or the whole sweep; the driver removes it when it has read it |
+| requests/NAME | `dpsweep cancel`, `pause` | a trial to end, the whole sweep, or a pause; the driver removes it when it has read it |
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ HEARTBEAT = "heartbeat.json"
 REQUESTS = "requests"
 WHOLE_SWEEP = "sweep"
 """The request to end the sweep. No trial has this name: those of a search begin with their ε, references with their role."""
+PAUSE = "pause"
+"""The request to let the running trials end and to start no other."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Commands on sweeps that exist: looking at them, and changing what they do."""

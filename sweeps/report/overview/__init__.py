@@ -1,0 +1,1 @@
+"""Sweeps seen from outside: all of a storage in a list, two side by side, what one said."""

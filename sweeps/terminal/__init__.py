@@ -1,0 +1,1 @@
+"""What a person sees on a terminal: words, tables, progress. Knows nothing of sweeps."""
