@@ -63,7 +63,7 @@ def _within(lines: Sequence[Sequence[str]], limit: int) -> str:
     for row in lines[1:]:
         table.add_row(*[row[column] for column in columns])
     written = io.StringIO()
-    console = Console(file=written, width=limit + len(GAP), color_system=None, markup=False, highlight=False, emoji=False)
+    console = Console(file=written, width=limit, color_system=None, markup=False, highlight=False, emoji=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
