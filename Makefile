@@ -11,7 +11,7 @@ CPU_THREADS := OMP_NUM_THREADS=1
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep ui test test-slow check mutants bench clean
+.PHONY: help install sweep ui test test-slow check docs mutants bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ check: $(STAMP) ## ruff, mypy --strict (tests and benchmarks too), import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP) ## build the documentation into ./site; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 mutants: $(STAMP) ## break the project on purpose, patch by patch; table under benchmarks/results/mutants
 	$(CPU_THREADS) $(BIN)/python tests/mutants/mutant_kit.py
 
@@ -50,4 +53,4 @@ bench: $(STAMP) ## measure the speed levers; results under benchmarks/results
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(CPU_THREADS) $(BIN)/python $$script || exit 1; done
 
 clean: ## remove .venv and tool caches; sweeps and data stay
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -179,6 +179,7 @@ def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
     from sweeps.report.contact_sheet import save_contact_sheets
     from sweeps.report.curves import save_epsilon_curves
     from sweeps.report.report import build_report, write_report
+    from sweeps.tracking.browsing import SweepSummary
 
     report = build_report(results, spec=spec)
     folder = spec.sweep_dir / "report"
@@ -187,4 +188,16 @@ def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
     for sheet in sheets:
         if sheet.reason is not None:
             print(f"dpsweep: ε = {sheet.epsilon:g}: {sheet.reason}", file=sys.stderr)
-    tracker.summary(results, report.markdown(), figures, sheets)
+    tracker.summary(
+        SweepSummary(
+            results=results,
+            text=report.markdown(),
+            comparisons=report.comparisons,
+            verdicts=report.verdicts(),
+            price=report.price.lines(),
+            figures=figures,
+            sheets=sheets,
+        )
+    )
+    if tracker.runs_url is not None:
+        print(f"dpsweep: MLflow: {tracker.runs_url}", file=sys.stderr)

@@ -118,6 +118,10 @@ class SweepReport:
     def _header(self) -> list[str]:
         return [title.format(metric=self.metric) for title in HEADER]
 
+    def verdicts(self) -> tuple[str, ...]:
+        """One sentence per ε: what the private winner gains, and whether that is worth its price."""
+        return tuple(_verdict(one, self.price.short()) for one in self.comparisons)
+
     def text(self) -> str:
         """For the terminal."""
         warning = self.price.pricing.warning
@@ -127,7 +131,7 @@ class SweepReport:
             render_table(*_methods_table(self.comparisons)),
             *([] if self.grid is None else [render_table(*self.grid.scores), render_table(*self.grid.bars), "\n".join(self.grid.notes)]),
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
-            "\n".join(_verdict(one, self.price.short()) for one in self.comparisons),
+            "\n".join(self.verdicts()),
             "\n".join([*self.price.lines(), *self.stopped]),
             "next:\n" + "\n".join(f"  {command}" for command in self.next_commands),
         ]
@@ -146,7 +150,7 @@ class SweepReport:
         lines += [
             "## What it means",
             "",
-            *[f"- {_verdict(one, self.price.short())}" for one in self.comparisons],
+            *[f"- {line}" for line in self.verdicts()],
             *[f"- {line}" for line in (*self.price.lines(), *self.stopped)],
             "",
         ]
@@ -222,7 +226,7 @@ def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[
     name = spec.name
     export = [f"dpsweep best {name} --epsilon {epsilon_name(won[0])} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
     uri = spec.resolved_tracking_uri
-    look = f"# MLflow: {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    look = f"# MLflow: {uri}" if uri.startswith("http") else f"dpsweep ui{storage}"
     return (*export, f"dpsweep ledger {name} --verify{storage}", look)
 
 

@@ -33,6 +33,7 @@ from sweeps.pricing.plan import trials_at
 from sweeps.records.results import State, TrialRecord
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import TrialId, epsilon_name, study_of
+from sweeps.search.dashboard import describe_study
 from sweeps.search.samplers import Request, build_sampler
 from sweeps.search.storage import open_storage
 from sweeps.search.tpe import STARTUP
@@ -190,6 +191,7 @@ class Studies:
         if not there:
             optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
         study = optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler())
+        describe_study(study, self._spec)
         study.sampler = self._sampler(study, epsilon)
         if epsilon is not None and FIRST_DRAWS not in study.user_attrs:
             for draw in self._first_draws(epsilon):

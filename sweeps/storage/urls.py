@@ -34,7 +34,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def default_store(storage: Path) -> Path:
-    """The MLflow store of a storage folder: one SQLite file, opened with `mlflow ui --backend-store-uri` and its `sqlite_url`."""
+    """The MLflow store of a storage folder: one SQLite file, whose pages `dpsweep ui` serves."""
     return (storage / "mlflow.db").resolve()
 
 

@@ -22,9 +22,13 @@ PROTECTED_METRICS = frozenset(
         "public/loss",
         "public/clipped_frac",
         "plan/duration_s",
+        "best/epsilon_spent",
+        "price/epsilon",
+        *(f"{what}/{name}" for what in ("best", "seeds", "floor", "control") for name in METRICS.own),
     }
 )
-"""Scores on PUBLIC validation data, the budget, and numbers computed only from public data."""
+"""Scores on PUBLIC validation data, the budget, and numbers computed only from public data. `best/…`, `seeds/…`, `floor/…`, `control/…` and
+`price/…` speak of an ε as a whole, and repeat what its trials told. The ceiling of protected people is sealed: it is not here."""
 
 PROTECTED_PREFIXES = ("val/pckh_50/", "val/pckh_10/")
 """Scores per joint, at the end of a trial."""

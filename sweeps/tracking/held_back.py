@@ -6,16 +6,15 @@ everything is that a tracker may have missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
+from sweeps.records.results import CurvePoint, TrialRecord
 
 if TYPE_CHECKING:
-    from sweeps.report.contact_sheet import ContactSheet
     from sweeps.report.disclosure import PolicyDisclosure
     from sweeps.report.disclosure_sheet import DisclosureSheet
+    from sweeps.tracking.browsing import SweepSummary
 
 
 class HeldBack:
@@ -49,9 +48,15 @@ class HeldBack:
         """Passed on or held back."""
         self._tell(record, lambda: self._behind.trial_ended(record))
 
-    def summary(self, results: SweepResults, text: str, figures: Sequence[Path], sheets: Sequence[ContactSheet] = ()) -> None:
+    def summary(self, summary: SweepSummary) -> None:
         """Passed on: by then nothing waits."""
-        self._behind.summary(results, text, figures, sheets)
+        self._behind.summary(summary)
+
+    @property
+    def runs_url(self) -> str | None:
+        """Of the tracker behind it."""
+        url: str | None = self._behind.runs_url
+        return url
 
     def close(self, *, interrupted: bool = False) -> None:
         """Passed on. What still waits is told when the sweep goes on, with the disclosure."""

@@ -9,19 +9,20 @@ created. Steps that a run already has are skipped. A model version is looked up 
 | `metrics` | one `log_batch` of one step |
 | `files` | uploads files; with `remove` deletes the local files once MLflow has them |
 | `model` | uploads weights, config and signature, registers a version, moves its alias |
-| `end` | ends a run |
+| `end` | names and ends a run |
+| `note` | the note of the experiment |
 | `end_all` | ends what is still RUNNING in the sweep |
 """
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.errors import Refused
+from sweeps.tracking.browsing import NOTE_TAG, SWEEP_ID_TAG, linked
 from sweeps.tracking.default_store import make_default_store
 from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
 from sweeps.tracking.mlflow_model import write_model_folder
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from sweeps.records.spec import SweepSpec
 
-SWEEP_ID_TAG = "sweep_id"
 KEY_TAG = "dpsweep.key"
 IS_RUNNING = "attributes.status = 'RUNNING'"
 PARAM_LENGTH = 6000
@@ -173,7 +173,7 @@ class MlflowStore:
             self._client.log_batch(run_id, params=params[start : start + 100])
         inputs = [
             DatasetInput(
-                Dataset(name=item["name"], digest=item["digest"], source_type="dpsweep", source=json.dumps({"name": item["name"]})),
+                Dataset(source_type="dpsweep", **{name: item[name] for name in item if name != "context"}),
                 [InputTag("mlflow.data.context", item["context"])],
             )
             for item in event["datasets"]
@@ -207,7 +207,7 @@ class MlflowStore:
         return known
 
     def upload_files(self, event: TrackingEvent) -> None:
-        """Uploads files below `folder`, replacing older ones. With `remove`, a missing local file was already sent."""
+        """Uploads files below `folder` (None: at the top), replacing older ones. With `remove`, a missing local file was already sent."""
         for path in map(Path, event["paths"]):
             if event["remove"] and not path.exists():
                 continue
@@ -235,16 +235,25 @@ class MlflowStore:
                 write_model_folder(Path(folder), event, run_id=run_id)
                 self._client.log_artifacts(run_id, folder, "model")
             source = f"{self._client.get_run(run_id).info.artifact_uri}/model"
-            version = self._client.create_model_version(self._sweep, source=source, run_id=run_id, tags=event["tags"])
+            version = self._client.create_model_version(
+                self._sweep, source=source, run_id=run_id, tags=event["tags"], description=event.get("description")
+            )
         self._client.set_registered_model_alias(self._sweep, event["alias"], version.version)
         return str(version.version)
 
     def end_run(self, event: TrackingEvent) -> None:
-        """Sets tags and the final status of a run."""
+        """Sets name, tags and the final status of a run."""
         run_id = self._run_of(event["key"])
+        if event.get("name") is not None:
+            self._client.update_run(run_id, name=event["name"])
         for name, value in event["tags"].items():
             self._client.set_tag(run_id, name, value[:TAG_LENGTH])
         self._client.set_terminated(run_id, event["status"], end_time=event["time_ms"])
+
+    def write_note(self, event: TrackingEvent) -> None:
+        """Sets the note of the experiment, with its links to runs completed."""
+        text = linked(event["text"], experiment_id=self.experiment_id, run_of=self._run_of)
+        self._client.set_experiment_tag(self.experiment_id, NOTE_TAG, text)
 
     def end_all(self, event: TrackingEvent) -> None:
         """Ends every run of the sweep that is still RUNNING: parents as FINISHED, trials that never ended as KILLED.
@@ -267,6 +276,7 @@ DELIVERIES = {
     "model": MlflowStore.register_model,
     "end": MlflowStore.end_run,
     "end_all": MlflowStore.end_all,
+    "note": MlflowStore.write_note,
 }
 
 

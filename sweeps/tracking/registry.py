@@ -18,15 +18,16 @@ from sweeps.models.claims import CLAIM_FILE, MODEL_FOLDER, load_claim
 from sweeps.records.publication import checkpoint_at_hand
 from sweeps.records.trial_id import alias_of
 from sweeps.tracking.allow_list import allowed_metrics
+from sweeps.tracking.browsing import NOTE_TAG, config_yaml, epsilon_tag, run_name, searched_params
 from sweeps.tracking.mlflow_connection import connect, take_credentials
 from sweeps.tracking.mlflow_store import MlflowStore, artifacts_of, connected, outage_types
-from sweeps.tracking.tracker import IDENTITY_FILE, config_yaml, dataset_input, epsilon_tag, flat_params
-from sweeps.tracking.trial_facts import CatalogFacts, TrialFacts
+from sweeps.tracking.tracker import IDENTITY_FILE, parent_of
+from sweeps.tracking.trial_facts import CatalogFacts, TrackedDataset, TrialFacts
 from sweeps.tracking.ui import store_of
 
 if TYPE_CHECKING:
     from dpcore.config import TrialConfig
-    from dpcore.data.manifest import Manifest
+    from search_spaces.space import SpaceFile
     from sweeps.records.results import CurvePoint
     from sweeps.records.spec import SweepSpec
     from sweeps.tracking.spool import TrackingEvent
@@ -69,7 +70,8 @@ def log_training(spec: SweepSpec, training: FinishedTraining, *, facts: TrialFac
     path = spec.state_dir / IDENTITY_FILE
     if not path.is_file():
         raise Unavailable(f"{path} is not on this machine, so the experiment of sweep {spec.name} is not known")
-    events = _Events(training, (facts or CatalogFacts(spec.places, spec.runtime)).manifests(training.config))
+    datasets = (facts or CatalogFacts(spec.places, spec.runtime)).datasets(training.config)
+    events = _Events(training, datasets, space=spec.space)
     try:
         store = MlflowStore(
             connected(spec),
@@ -90,10 +92,11 @@ def log_training(spec: SweepSpec, training: FinishedTraining, *, facts: TrialFac
 class _Events:
     """What MLflow hears of a training, all at one time."""
 
-    def __init__(self, training: FinishedTraining, manifests: Mapping[str, Manifest]) -> None:
+    def __init__(self, training: FinishedTraining, datasets: Mapping[str, TrackedDataset], *, space: SpaceFile) -> None:
         self._training = training
-        self._manifests = manifests
-        self._protected = any(manifest.protected for manifest in manifests.values())
+        self._datasets = datasets
+        self._space = space
+        self._protected = any(one.protected for one in datasets.values())
         self._claim = load_claim(training.folder)
         self._at = {"key": training.trial_id, "time_ms": int(time.time() * 1000)}
         self._said = {
@@ -108,12 +111,12 @@ class _Events:
         config = self._training.config
         return {
             **self._at,
-            "name": self._training.trial_id,
-            "parent": None,
-            "tags": {**self._said, "role": "train", "method": config.method},
-            "params": flat_params(config),
+            "name": self._name(),
+            "parent": parent_of(config.epsilon) if config.epsilon in self._space.sweep.epsilons else None,
+            "tags": {**self._said, "role": "train", "method": config.method, NOTE_TAG: self._said["claim"]},
+            "params": searched_params(self._space, config),
             "texts": {"config.yaml": config_yaml(config), CLAIM_FILE: self._claim.model_dump_json(indent=1)},
-            "datasets": [dataset_input(part, manifest) for part, manifest in self._manifests.items()],
+            "datasets": [facts.as_input(part) for part, facts in self._datasets.items()],
         }
 
     def metrics(self, point: CurvePoint) -> TrackingEvent:
@@ -129,11 +132,20 @@ class _Events:
             "height_px": config.model.input_height_px,
             "width_px": config.model.input_width_px,
             "protected": self._protected,
+            "description": f"{self._said['claim']}\n\nPrice: {self._said['price']}",
             "tags": self._said,
         }
 
     def end(self) -> TrackingEvent:
-        return {**self._at, "tags": {"state": "done"}, "status": "FINISHED"}
+        return {**self._at, "name": self._name(), "tags": {"state": "done"}, "status": "FINISHED"}
+
+    def _name(self) -> str:
+        """As a trial's, with the score of its model where that may leave."""
+        metric = self._space.sweep.metric
+        key, score = f"val/{metric}", self._claim.scores.get(metric)
+        shown = {} if score is None else allowed_metrics({key: score}, protected=self._protected)
+        config = self._training.config
+        return run_name(epsilon=self._said["epsilon"], method=config.method, trial_id=self._training.trial_id, score=shown.get(key))
 
 
 @contextmanager

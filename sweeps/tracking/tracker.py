@@ -11,25 +11,33 @@ what the allow-list names leaves, and timestamps reveal no durations (they follo
 
 from __future__ import annotations
 
-import functools
-import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dpcore.config import TrialConfig
 from dpcore.durable import OWNER_ONLY, read_json, summed, without_sum, write_json
 from sweeps.models.claims import price_of, save_claim
 from sweeps.pricing.selection import winner_claim
-from sweeps.records.export import render_yaml
 from sweeps.records.publication import trial_at_hand
 from sweeps.records.trial_id import alias_of, epsilon_name
 from sweeps.report.curves import FOLDER as CURVES_FOLDER
 from sweeps.report.curves import save_trial_curve
-from sweeps.tracking.allow_list import WITHHELD, allowed_error, allowed_metrics, is_allowed
+from sweeps.tracking.browsing import (
+    NOTE_TAG,
+    SweepSummary,
+    config_yaml,
+    epsilon_tag,
+    experiment_note,
+    experiment_url,
+    parent_metrics,
+    parent_name,
+    run_name,
+    searched_params,
+)
+from sweeps.tracking.door import Door
 from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
 from sweeps.tracking.mlflow_store import MlflowStore, artifacts_of, connected, is_final, outage_types
 from sweeps.tracking.sender import Sender
@@ -37,13 +45,13 @@ from sweeps.tracking.spool import Spool
 from sweeps.tracking.trial_facts import CatalogFacts, TrialFacts
 
 if TYPE_CHECKING:
-    from dpcore.data.manifest import Manifest
     from dpcore.privacy.claim import PrivacyClaim
     from dpcore.privacy.disclosure import Disclosure
     from dpcore.privacy.plan import PrivacyPlan
     from sweeps.records.export import Price
     from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
     from sweeps.records.spec import SweepSpec
+    from sweeps.report.comparison import Comparison
     from sweeps.report.contact_sheet import ContactSheet
     from sweeps.report.disclosure import PolicyDisclosure
     from sweeps.report.disclosure_sheet import DisclosureSheet
@@ -53,7 +61,6 @@ IDENTITY_FILE = "tracking.json"
 REFERENCE_ROLES = frozenset({"floor", "ceiling", "sealed_ceiling", "control"})
 STATUS_OF_STATE = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 SPLIT_DISCLOSURE = "split/disclosure"
-DRAIN_WITHIN_S = 30.0
 VOID_CLAIM = "void: something else ran than was reserved; the reservation stays charged"
 
 
@@ -67,12 +74,9 @@ class Tracker:
         self._spec = spec
         self._facts = facts if facts is not None else CatalogFacts(spec.places, spec.runtime)
         self._clock = clock
-        self._sender: Sender | None = None
-        self._spool: Spool | None = None
-        self._refused_names: set[str] = set()
-        self._started_ms = 0
+        self._door = Door(self._facts, clock=clock)
+        self._experiment_id = ""
         self._disclosed: PolicyDisclosure | None = None
-        self._tells_time = True
 
     def sweep_started(self) -> None:
         """Connects, and opens the experiment and its parent runs. Sends first what an earlier process left in the spool.
@@ -86,12 +90,13 @@ class Tracker:
         client = connected(spec)
         self._identity = self._load_identity()
         store = MlflowStore(client, sweep=spec.name, sweep_id=self._identity["sweep_id"], artifacts=artifacts_of(spec))
-        self._started_ms = self._identity["started_ms"]
-        self._spool = Spool(spec.state_dir)
-        self._sender = Sender(self._spool, store.deliver, outages=outage_types(), is_final=is_final)
+        self._experiment_id = store.experiment_id
+        spool = Spool(spec.state_dir)
+        sender = Sender(spool, store.deliver, outages=outage_types(), is_final=is_final)
+        self._door.open(spool, sender, started_ms=self._identity["started_ms"])
         for epsilon in spec.space.sweep.epsilons:
-            self._start_parent(parent_of(epsilon), {"epsilon": epsilon_name(epsilon)})
-        self._start_parent("references", {})
+            self._start_parent(parent_of(epsilon), f"ε {epsilon_name(epsilon)}", {"epsilon": epsilon_name(epsilon)})
+        self._start_parent("references", "references", {})
 
     def _load_identity(self) -> dict[str, Any]:
         path = self._spec.state_dir / IDENTITY_FILE
@@ -100,23 +105,30 @@ class Tracker:
             write_json(path, summed(identity), mode=OWNER_ONLY)
         return without_sum(read_json(path), where=str(path))
 
-    def _start_parent(self, key: str, tags: dict[str, str]) -> None:
-        self._send(kind="run", key=key, name=key, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._started_ms)
+    @property
+    def runs_url(self) -> str | None:
+        """The page of the MLflow server that lists the runs of the sweep; None for a database, whose pages `dpsweep ui` serves."""
+        uri = self._spec.resolved_tracking_uri
+        return experiment_url(uri, self._experiment_id) if uri.startswith(("http://", "https://")) else None
+
+    def _start_parent(self, key: str, name: str, tags: dict[str, str]) -> None:
+        self._door.send(
+            kind="run", key=key, name=name, parent=None, tags=tags, params={}, texts={}, datasets=[], time_ms=self._door.started_ms
+        )
 
     def views_disclosed(self, policy: PolicyDisclosure, sheet: DisclosureSheet) -> None:
         """Adds disclosure to every later claim and `split/disclosure` to every later run. Sends the sheet to the references."""
         self._disclosed = policy
-        self._send_files("references", [sheet.path], folder="disclosure", remove=sheet.mlflow_only)
+        self._door.send_files("references", [sheet.path], folder="disclosure", remove=sheet.mlflow_only)
 
     def trial_started(self, record: TrialRecord) -> None:
-        """Opens the run of a trial: tags, the flat config as params, config.yaml, claim.json, datasets."""
+        """Opens the run of a trial: tags, what was searched as params, config.yaml, claim.json, datasets, and its claim as description."""
         config = record.config
         claim = self._claim_of(record)
-        manifests = self._facts.manifests(config)
-        self._send(
+        self._door.send(
             kind="run",
             key=record.trial_id,
-            name=record.trial_id,
+            name=self._name_of(record),
             parent="references" if record.role in REFERENCE_ROLES else parent_of(record.epsilon),
             tags={
                 "trial_id": record.trial_id,
@@ -126,16 +138,16 @@ class Tracker:
                 "method": config.method,
                 "fingerprint": config.fingerprint(),
                 "claim": claim.paragraph(),
+                NOTE_TAG: claim.paragraph(),
             },
-            params=flat_params(config),
+            params=searched_params(self._spec.space, config),
             texts={"config.yaml": config_yaml(config), "claim.json": claim.model_dump_json(indent=2)},
-            datasets=[dataset_input(part, manifest) for part, manifest in manifests.items()],
-            time_ms=self._time_ms(config, 0),
+            datasets=[facts.as_input(part) for part, facts in self._facts.datasets(config).items()],
+            time_ms=self._door.time_ms(config, 0),
         )
         own = self._disclosure_of(config)
         if own is not None and own.disclosure is not None:
-            metrics = {SPLIT_DISCLOSURE: own.disclosure}
-            self._send(kind="metrics", key=record.trial_id, step=0, metrics=metrics, time_ms=self._time_ms(config, 0))
+            self._door.send_metrics(record.trial_id, 0, {SPLIT_DISCLOSURE: own.disclosure}, config=config)
 
     def _claim_of(self, record: TrialRecord) -> PrivacyClaim:
         """What a trial claims as it is released. Candidates of a selection spend alike: the winner's plan is theirs."""
@@ -165,53 +177,71 @@ class Tracker:
 
     def reported(self, record: TrialRecord, report: CurvePoint) -> None:
         """Sends one report of a running trial as one batch of metrics."""
-        protected = self._is_protected(record.config)
-        metrics = allowed_metrics(report.metrics, protected=protected)
-        if protected:
-            self._announce_refused(report.metrics)
-        time_ms = self._time_ms(record.config, report.step)
-        self._send(kind="metrics", key=record.trial_id, step=report.step, metrics=metrics, time_ms=time_ms)
+        self._door.send_metrics(record.trial_id, report.step, report.metrics, config=record.config)
+
+    def _name_of(self, record: TrialRecord) -> str:
+        """The name of a trial's run. Its score stands there where the metric may leave."""
+        score = None if record.is_sealed else record.score
+        shown = {} if score is None else self._door.allowed({record.metric_key: score}, record.config)
+        epsilon = self._epsilon_tags(record)["epsilon"]
+        return run_name(epsilon=epsilon, method=record.config.method, trial_id=record.trial_id, score=shown.get(record.metric_key))
 
     def trial_ended(self, record: TrialRecord) -> None:
         """Closes the run of a trial: done as FINISHED, pruned as KILLED, failed as FAILED. Before that it sends the curve, if any."""
         curve = save_trial_curve(record, self._spec.sweep_dir / "report" / CURVES_FOLDER)
         if curve is not None:
-            self._send_files(record.trial_id, [curve], folder=CURVES_FOLDER)
+            self._door.send_files(record.trial_id, [curve], folder=CURVES_FOLDER)
         tags: dict[str, str] = {"state": record.state}
         if record.error is not None:
-            tags["error"] = allowed_error(record.error, protected=self._is_protected(record.config))
+            tags["error"] = self._door.allowed_error(record.error, record.config)
         if not record.fulfilled:
             tags["claim"] = VOID_CLAIM
         status = STATUS_OF_STATE[record.state]
-        self._send(kind="end", key=record.trial_id, status=status, tags=tags, time_ms=self._time_ms(record.config, record.steps))
+        time_ms = self._door.time_ms(record.config, record.steps)
+        self._door.send(kind="end", key=record.trial_id, name=self._name_of(record), status=status, tags=tags, time_ms=time_ms)
 
-    def summary(self, results: SweepResults, text: str, figures: Sequence[Path], sheets: Sequence[ContactSheet] = ()) -> None:
-        """Sends the report, its figures and the best trial per ε: scores, contact sheet, and a model version with its alias."""
-        now_ms = self._now_ms()
-        self._send(
+    def summary(self, summary: SweepSummary) -> None:
+        """Sends the report with its pages and figures, the note of the experiment, what the parents show, and the best trial per ε: contact
+        sheet, and a model version with its alias."""
+        now_ms = self._door.now_ms()
+        self._door.send(
             kind="run",
             key="summary",
             name="summary",
             parent=None,
-            tags={"accounting": self._spec.space.sweep.accounting, **_reasons(sheets)},
+            tags={"accounting": self._spec.space.sweep.accounting, **_reasons(summary.sheets)},
             params={},
-            texts={"report.md": text},
+            texts={"report.md": summary.text},
             datasets=[],
-            time_ms=self._started_ms,
+            time_ms=self._door.started_ms,
         )
-        self._send_files("summary", figures, folder="figures")
-        for sheet in sheets:
+        self._door.send_files("summary", summary.pages, folder=None)
+        self._door.send_files("summary", summary.figures, folder="figures")
+        for sheet in summary.sheets:
             if sheet.path is not None:
-                self._send_files("summary", [sheet.path], folder="contact_sheets", remove=sheet.mlflow_only)
-        price = price_of(self._spec, results)
-        self._save_claims(results, price)
-        for epsilon in self._spec.space.sweep.epsilons:
-            best = results.best(epsilon)
-            if best is not None and best.score is not None:
-                scores = {f"best/{best.metric}/eps_{epsilon_name(epsilon)}": best.score}
-                self._send(kind="metrics", key="summary", step=0, metrics=scores, time_ms=now_ms)
-                self._register(best, epsilon, price)
-        self._send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
+                self._door.send_files("summary", [sheet.path], folder="contact_sheets", remove=sheet.mlflow_only)
+        price = price_of(self._spec, summary.results)
+        self._save_claims(summary.results, price)
+        best = {epsilon: summary.results.best(epsilon) for epsilon in self._spec.space.sweep.epsilons}
+        winners = {epsilon: record for epsilon, record in best.items() if record is not None and record.score is not None}
+        for epsilon, record in winners.items():
+            self._register(record, epsilon, price)
+        for number, comparison in enumerate(summary.comparisons):
+            verdict = summary.verdicts[number] if number < len(summary.verdicts) else ""
+            self._describe_parent(comparison, verdict, price, summary)
+        claims = {record.trial_id: self._claim_of(record).paragraph() for record in winners.values() if record.fulfilled}
+        note = experiment_note(self._spec.name, verdicts=summary.verdicts, price=summary.price, claims=claims)
+        self._door.send(kind="note", text=note)
+        self._door.send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
+
+    def _describe_parent(self, comparison: Comparison, verdict: str, price: Price, summary: SweepSummary) -> None:
+        """What the parent run of an ε shows once the sweep is over. A later end of the sweep (more trials) adds a later step."""
+        key, winner = parent_of(comparison.epsilon), comparison.winner
+        if winner is not None:
+            step = sum(record.is_finished for record in summary.results.records)
+            self._door.send_metrics(key, step, parent_metrics(comparison, price=price.epsilon), config=winner.config, at_end=True)
+        name = parent_name(comparison, summary.results.metric_title)
+        self._door.send(kind="end", key=key, name=name, status="FINISHED", tags={NOTE_TAG: verdict}, time_ms=self._door.now_ms())
 
     def _save_claims(self, results: SweepResults, price: Price) -> None:
         """Puts a claim beside the model of every trial whose folder is here."""
@@ -229,7 +259,7 @@ class Tracker:
             return
         claim = self._claim_of(record)
         save_claim(model, claim, price)
-        self._send(
+        self._door.send(
             kind="model",
             key=record.trial_id,
             alias=alias_of(epsilon),
@@ -237,7 +267,8 @@ class Tracker:
             config=config_yaml(record.config),
             height_px=record.config.model.input_height_px,
             width_px=record.config.model.input_width_px,
-            protected=self._is_protected(record.config),
+            protected=self._door.is_protected(record.config),
+            description=f"{claim.paragraph()}\n\nPrice: {price.text}",
             tags={
                 "trial_id": record.trial_id,
                 **self._epsilon_tags(record),
@@ -249,43 +280,9 @@ class Tracker:
 
     def close(self, *, interrupted: bool = False) -> None:
         """Ends every run that is still RUNNING, waits a little for the last events, and stops the thread."""
-        if self._sender is None or self._spool is None:
-            return
-        sender, path = self._sender, self._spool.path
-        try:
-            self._send(kind="end_all", status="KILLED" if interrupted else "FINISHED", time_ms=self._now_ms())
-        finally:  # a full disk takes no event; the thread must end all the same, or the process never does
-            self._sender = self._spool = None
-            left = sender.close(within_s=DRAIN_WITHIN_S)
-        if left:
-            print(f"dpsweep: {left} events wait in {path}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
-
-    def _send_files(self, key: str, paths: Sequence[Path], *, folder: str, remove: bool = False) -> None:
-        """Uploads files. `remove` is for files that only MLflow may keep."""
-        self._send(kind="files", key=key, paths=[str(path) for path in paths], folder=folder, remove=remove)
-
-    def _send(self, **event: Any) -> None:
-        if self._sender is None:
-            raise RuntimeError("call Tracker.sweep_started before any other event")
-        self._sender.append(event)
-
-    def _announce_refused(self, metrics: Mapping[str, float]) -> None:
-        fresh = {name for name in metrics if not is_allowed(name)} - self._refused_names
-        if fresh:
-            self._refused_names |= fresh
-            print(f"dpsweep: not sent to MLflow (protected data, not on the allow-list): {', '.join(sorted(fresh))}", file=sys.stderr)
-
-    def _time_ms(self, config: TrialConfig, step: int) -> int:
-        """The time of an event. On protected data it is the start of the sweep plus one millisecond per step, to hide durations."""
-        self._tells_time = self._tells_time and not self._is_protected(config)
-        return self._now_ms() if self._tells_time else self._started_ms + step
-
-    def _now_ms(self) -> int:
-        """The end of the sweep. On protected data it is the start, because the length of a sweep is the sum of its trials' durations."""
-        return int(self._clock() * 1000) if self._tells_time else self._started_ms
-
-    def _is_protected(self, config: TrialConfig) -> bool:
-        return any(manifest.protected for manifest in self._facts.manifests(config).values())
+        left = self._door.close(status="KILLED" if interrupted else "FINISHED")
+        if left is not None:
+            print(f"dpsweep: {left}; `dpsweep resume {self._spec.name}` sends them", file=sys.stderr)
 
 
 def check_tracking(uri: str) -> None:
@@ -295,47 +292,10 @@ def check_tracking(uri: str) -> None:
 
 
 def parent_of(epsilon: float | None) -> str:
-    """Key and name of the parent run of an ε."""
+    """Key of the parent run of an ε."""
     return "references" if epsilon is None else f"epsilon {epsilon_name(epsilon)}"
 
 
 def _reasons(sheets: Sequence[ContactSheet]) -> dict[str, str]:
     """Why a contact sheet is missing or shows other crops, as tags of the summary."""
     return {f"contact_sheet.eps_{epsilon_name(sheet.epsilon)}": sheet.reason for sheet in sheets if sheet.reason is not None}
-
-
-def epsilon_tag(config: TrialConfig) -> str:
-    """ε target as a tag: a number, `inf` without privacy, or `0` if nothing private is read."""
-    if config.traits.is_unbounded:
-        return "inf"
-    return epsilon_name(config.epsilon) if config.spends_privacy and config.epsilon is not None else "0"
-
-
-def flat_params(config: TrialConfig) -> dict[str, str]:
-    """Dotted path → value as text. Fields that are None are left out."""
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                walk(f"{prefix}.{key}" if prefix else key, value)
-        elif node is not None:
-            flat[prefix] = node if isinstance(node, str) else json.dumps(node)
-
-    walk("", config.model_dump(mode="json"))
-    return flat
-
-
-def config_yaml(config: TrialConfig) -> str:
-    """The config as YAML text. Sections are cached, because most are equal in all trials of a sweep and rendering is slow."""
-    return "".join(_section_yaml(name, json.dumps(value)) for name, value in config.model_dump(mode="json").items())
-
-
-@functools.lru_cache(maxsize=256)
-def _section_yaml(name: str, value: str) -> str:
-    return render_yaml({name: json.loads(value)})
-
-
-def dataset_input(part: str, manifest: Manifest) -> dict[str, str]:
-    """A dataset as MLflow shows it. A plain digest of protected data is left out, because it is a membership test."""
-    return {"context": part, "name": manifest.name, "digest": WITHHELD if manifest.protected else manifest.digest[:36]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shlex
 import signal
@@ -20,10 +21,13 @@ from urllib.error import URLError
 
 from dpcore.errors import BadInput, Unavailable
 from sweeps.storage.urls import default_store, sqlite_url
+from sweeps.tracking.browsing import SWEEP_ID_TAG, experiment_url
 
 HOST = "127.0.0.1"
 STARTS_WITHIN_S = 90.0
 ENDS_WITHIN_S = 10.0
+ANSWERS_WITHIN_S = 30.0
+MOST_LINKS = 10
 
 
 def store_of(storage: Path) -> str:
@@ -44,7 +48,7 @@ def study_lines(storage: Path) -> list[str]:
     journals = sorted(storage.glob("*/study.journal"))
     commands = [f"  optuna-dashboard {shlex.quote(str(path))}" for path in journals]
     if commands and importlib.util.find_spec("optuna_dashboard") is None:
-        commands.insert(0, "  pip install optuna-dashboard")
+        commands.insert(0, "  pip install 'dpsweep[dashboard]'")
     return ["searches:", *commands] if commands else []
 
 
@@ -54,7 +58,7 @@ def show(uri: str, *, port: int, say: Callable[[str], None]) -> None:
     Args:
         uri: URL of the database.
         port: port on loopback.
-        say: receives the address, once the server answers.
+        say: receives the address and a link for each sweep, once the server answers.
 
     Raises:
         Unavailable: the port is in use, or MLflow does not start.
@@ -64,8 +68,28 @@ def show(uri: str, *, port: int, say: Callable[[str], None]) -> None:
     with _until_stopped(), tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log, _running(line, log) as server:
         _wait_until_it_answers(server, port, log)
         say(f"MLflow: http://{HOST}:{port}   (Ctrl-C ends it; from elsewhere: ssh -L {port}:{HOST}:{port} THIS_MACHINE)")
+        for link in sweep_lines(f"http://{HOST}:{port}"):
+            say(link)
         server.wait()
         raise Unavailable(f"MLflow ended: {_last_line(log)}")
+
+
+def sweep_lines(server: str) -> list[str]:
+    """A link for each of the newest sweeps of an MLflow server. Empty if it has none.
+
+    Raises:
+        Unavailable: it does not answer.
+    """
+    asked = {"max_results": MOST_LINKS, "order_by": ["last_update_time DESC"], "filter": f"tags.{SWEEP_ID_TAG} != ''"}
+    request = urllib.request.Request(
+        f"{server}/api/2.0/mlflow/experiments/search", data=json.dumps(asked).encode(), headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWERS_WITHIN_S) as answer:
+            found = json.load(answer).get("experiments", [])
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"MLflow at {server} does not list its experiments: {error}") from None
+    return [f"  {one['name']}: {experiment_url(server, one['experiment_id'])}" for one in found]
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ def test_mlflow_has_parents_children_curves_and_nothing_left_running(swept: Path
     assert len(private) == PRIVATE_RUNS
     parents = {run.info.run_id for run in runs} - {run.info.run_id for run in children}
     for run in private:
-        assert run.data.metrics["privacy/epsilon_spent"] <= float(run.data.params["epsilon"])
+        assert run.data.metrics["privacy/epsilon_spent"] <= float(run.data.tags["epsilon"])
         assert run.data.tags["mlflow.parentRunId"] in parents
         assert run.data.params["clip_norm"]
         curve = client.get_metric_history(run.info.run_id, "val/pckh_50")

@@ -115,7 +115,7 @@ def test_report_shows_scores_in_percent_the_price_and_the_next_commands(spec: Sw
     assert "composed, per image, added or removed): a model here" in build_report(results_of(*FULL), spec=spec).price.caption()
     assert STAND_IN in text
     assert "dpsweep best shown --epsilon 0.8 --out best.yaml" in text
-    assert "mlflow ui --backend-store-uri sqlite:///" in text
+    assert "dpsweep ui" in text
     assert "at a price of ε = 2.500 (composed): not clear, how it varies between validation people is not known" in text
     assert "worth its price" not in text
 

@@ -25,7 +25,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dpcore.config import Places, RuntimeFlags
-from dpcore.data.manifest import Manifest
 from dpcore.errors import BadInput
 from dpcore.privacy.accounting import epsilon_spent
 from dpcore.train.reports import Report
@@ -53,6 +52,7 @@ from sweeps.search.stopping import (
 from sweeps.search.studies import Studies
 from sweeps.search.terms import terms_of
 from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.trial_facts import TrackedDataset
 
 ACCOUNTANT = Accountant(plan=fake_trials.plan, compose=fake_trials.compose, spent=fake_trials.spent)
 SPACE = spaces.space()
@@ -388,7 +388,7 @@ def test_replayed_reports_are_not_judged_again(spec: SweepSpec) -> None:
 class Facts:
     """Of trials that open no dataset."""
 
-    def manifests(self, config: object) -> dict[str, Manifest]:
+    def datasets(self, config: object) -> dict[str, TrackedDataset]:
         return {}
 
     def claim(self, config: object, plan: object) -> SimpleNamespace:
@@ -428,8 +428,8 @@ def test_on_ray_stopped_trials_are_pruned_in_study_tables_report_and_mlflow(spec
     assert sweep_status(simulated, ACCOUNTANT)["epsilons"][0]["pruned"] == len(pruned)
     client = MlflowClient(tracking_uri=f"sqlite:///{simulated.storage}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
-    assert {run.info.run_name for run in runs if run.info.status == "KILLED"} == pruned
-    assert {run.info.run_name for run in runs if run.data.tags.get("state") == "pruned"} == pruned
+    assert {run.data.tags["trial_id"] for run in runs if run.info.status == "KILLED"} == pruned
+    assert {run.data.tags["trial_id"] for run in runs if run.data.tags.get("state") == "pruned"} == pruned
     assert lines[-1].startswith("[14/14]")
     report = build_report(results, spec=simulated).text()
     assert f"ε = 2: {len(pruned)} of 12 trials stopped early" in report

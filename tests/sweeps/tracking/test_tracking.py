@@ -30,17 +30,20 @@ from sweeps.records.export import UNKNOWN, render_yaml
 from sweeps.records.results import CurvePoint, SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.records.trial_id import alias_of
+from sweeps.report.comparison import Comparison
 from sweeps.report.contact_sheet import ContactSheet
 from sweeps.report.disclosure import PolicyDisclosure
 from sweeps.report.disclosure_sheet import DisclosureSheet
 from sweeps.tracking import mlflow_connection
 from sweeps.tracking.allow_list import allowed_metrics
+from sweeps.tracking.browsing import SweepSummary, config_yaml
 from sweeps.tracking.mlflow_connection import take_credentials
 from sweeps.tracking.mlflow_store import is_final
 from sweeps.tracking.registry import FinishedTraining, log_training
-from sweeps.tracking.tracker import Tracker, check_tracking, config_yaml
+from sweeps.tracking.tracker import Tracker, check_tracking
+from sweeps.tracking.trial_facts import TrackedDataset
 
-DIGEST = "a" * 64
+DIGEST, IDENTITY = "a" * 64, "b7" * 32
 DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}
 
 
@@ -49,6 +52,9 @@ class FakeFacts:
 
     def __init__(self, *, protected: bool) -> None:
         self._protected = protected
+
+    def datasets(self, config: TrialConfig) -> dict[str, TrackedDataset]:
+        return {part: TrackedDataset(manifest=one, identity=IDENTITY) for part, one in self.manifests(config).items()}
 
     def manifests(self, config: TrialConfig) -> dict[str, Manifest]:
         return {
@@ -127,7 +133,7 @@ def opened(spec: SweepSpec) -> tuple[MlflowClient, dict[str, Any]]:
     experiment = client.get_experiment_by_name(spec.name)
     runs = client.search_runs([experiment.experiment_id])
     assert len({run.info.run_name for run in runs}) == len(runs)
-    return client, {run.info.run_name: run for run in runs}
+    return client, {run.data.tags["dpsweep.key"]: run for run in runs}
 
 
 def test_sections_rendered_alone_are_the_whole_config_rendered_at_once() -> None:
@@ -159,7 +165,7 @@ def test_a_trial_is_a_child_with_params_metrics_claim_and_datasets(spec: SweepSp
         "tried", "0.8", "dpsgd", "e0.8-000", "a claim", "done",
     }  # fmt: skip
     assert child.data.tags["fingerprint"] == record.fingerprint
-    assert child.data.params["stages.private.steps"] == "4"
+    assert child.data.params == {"method": "dpsgd", "clip_norm": "1.0", "optimizer.learning_rate": "0.001"}
     assert [(m.step, m.value) for m in client.get_metric_history(child.info.run_id, "val/pckh_50")] == [(2, 0.2), (4, 0.4)]
     assert child.data.metrics["train/loss"] == 3.0
     assert {d.dataset.name: d.tags[0].value for d in child.inputs.dataset_inputs} == {"p": "private", "q": "public", "v": "validation"}
@@ -224,7 +230,7 @@ def test_protected_data_lets_only_the_allow_list_out_and_no_durations(spec: Swee
     history = client.get_metric_history(child.info.run_id, "val/pckh_50")
     assert history[1].timestamp - history[0].timestamp == 2
     assert child.info.end_time - child.info.start_time == 4
-    assert {d.dataset.name: d.dataset.digest for d in child.inputs.dataset_inputs}["p"] == "withheld"
+    assert {d.dataset.name: d.dataset.digest for d in child.inputs.dataset_inputs}["p"] == IDENTITY[:36]
     spooled = (spec.state_dir / "tracking.spool.jsonl").read_text()
     assert "train/loss" not in spooled
     assert "im007" not in spooled
@@ -244,10 +250,11 @@ def test_a_run_whose_answer_got_lost_is_found_again_and_one_that_comes_late_is_d
 
     def losing(self: MlflowClient, *args: Any, **named: Any) -> Any:
         run = real(self, *args, **named)
-        calls.append(named["run_name"])
-        if named["run_name"] == "e0.8-000" and calls.count("e0.8-000") == 1:
+        key = named["tags"]["dpsweep.key"]
+        calls.append(key)
+        if key == "e0.8-000" and calls.count("e0.8-000") == 1:
             raise MlflowException("the answer got lost")
-        if named["run_name"] == "e0.8-001":
+        if key == "e0.8-001":
             real(self, *args, **named)  # a request before it, which is answered only now
         return run
 
@@ -288,7 +295,8 @@ def summarized(spec: SweepSpec, record: TrialRecord, *, protected: bool = False,
     tracker = Tracker(spec, facts=FakeFacts(protected=protected))
     run_one_trial(tracker, record)
     tracker.trial_ended(record)
-    tracker.summary(SweepResults(name="tried", records=(record,), accounting="composed", delta=1e-5), "# report", [], **given)
+    results = SweepResults(name="tried", records=(record,), accounting="composed", delta=1e-5)
+    tracker.summary(SweepSummary(results=results, text="# report", **given))
     tracker.close()
     return opened(spec)
 
@@ -398,7 +406,7 @@ def test_the_model_of_every_trial_that_ended_well_has_its_claim_when_the_sweep_e
     tracker = Tracker(spec, facts=FakeFacts(protected=False))
     run_one_trial(tracker, best)
     results = SweepResults(name="tried", records=(best, other, void), accounting="composed", delta=1e-5, sweep_epsilon=3.719)
-    tracker.summary(replace(results, composed_epsilon=3.719), "# report", [])
+    tracker.summary(SweepSummary(results=replace(results, composed_epsilon=3.719), text="# report"))
     tracker.close()
     for record in (best, other):
         assert load_claim(spec.checkpoint_dir(record.trial_id)).price.epsilon == 3.719
@@ -487,7 +495,7 @@ def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, 
         tracker = Tracker(spec, facts=FakeFacts(protected=False))
         run_one_trial(tracker, record)
         tracker.trial_ended(record)
-        tracker.summary(results, "# report", [figure])
+        tracker.summary(SweepSummary(results=results, text="# report", figures=[figure]))
         tracker.close()
     client, runs = opened(spec)
     version = client.get_model_version_by_alias("tried", "best-eps-0_8")
@@ -503,7 +511,7 @@ def test_the_best_trial_becomes_a_model_version_with_its_alias(spec: SweepSpec, 
     summary = runs["summary"]
     assert summary.info.status == "FINISHED"
     assert {a.path for a in client.list_artifacts(summary.info.run_id, "figures")} == {"figures/figure.png"}
-    assert summary.data.metrics == {"best/pckh_50/eps_0.8": 0.4}
+    assert summary.data.metrics == {}
 
 
 def test_an_experiment_of_another_sweep_is_refused(spec: SweepSpec, tmp_path: Path) -> None:
@@ -536,8 +544,8 @@ def test_the_experiment_of_a_sweep_that_failed_before_its_first_trial_is_free_ag
     run_one_trial(tracker, record_of())
     tracker.close(interrupted=True)
     client = MlflowClient(tracking_uri=first.tracking_uri)
-    names = [run.info.run_name for run in client.search_runs([client.get_experiment_by_name("tried").experiment_id])]
-    assert sorted(names) == ["e0.8-000", "epsilon 0.8", "references"]
+    keys = [run.data.tags["dpsweep.key"] for run in client.search_runs([client.get_experiment_by_name("tried").experiment_id])]
+    assert sorted(keys) == ["e0.8-000", "epsilon 0.8", "references"]
     shutil.rmtree(first.state_dir)
     with pytest.raises(Refused, match="of another sweep"):
         Tracker(first, facts=FakeFacts(protected=False)).sweep_started()
@@ -595,3 +603,85 @@ def test_runs_that_read_views_have_their_disclosure_and_a_claim_with_the_policy(
     assert "read off them" not in runs["plain"].data.tags["claim"]
     assert [a.path for a in client.list_artifacts(runs["references"].info.run_id, "disclosure")] == ["disclosure/sheet.png"]
     assert not (tmp_path / "sheet.png").exists()
+
+
+def comparison_of(record: TrialRecord, **bars: TrialRecord | None) -> Comparison:
+    """What the report compares at an ε."""
+    runs = {"floor_run": None, "ceiling_run": None, "control_run": None} | bars
+    return Comparison(epsilon=0.8, winner=record, seeds=(), by_method={}, **runs)
+
+
+def browsed(spec: SweepSpec, *, protected: bool) -> tuple[MlflowClient, dict[str, Any]]:
+    """A sweep of one trial with its bars, whole."""
+    record = record_of(state="done", pckh_50=0.4137, epsilon_spent=0.7991, steps=4)
+    save_small_model(spec, record)
+    bars = {
+        f"{name}_run": replace(record, trial_id=name, pckh_50=score)
+        for name, score in (("floor", 0.31), ("control", 0.29), ("ceiling", 0.5))
+    }
+    verdicts, price = ["ε = 0.8: +10.4 points"], ["price of this sweep: ε = 3.719"]
+    given = {"comparisons": [comparison_of(record, **bars)], "verdicts": verdicts, "price": price}
+    return summarized(spec, record, protected=protected, **given)
+
+
+def test_names_say_epsilon_method_and_score_and_params_are_what_was_searched(spec: SweepSpec) -> None:
+    _, runs = browsed(spec, protected=False)
+    names = {key: run.info.run_name for key, run in runs.items()}
+    assert names == {
+        "epsilon 0.8": "ε 0.8 · best PCKh@0.5 41.4 % · dpsgd",
+        "e0.8-000": "ε 0.8 · dpsgd · 41.4 % · e0.8-000",
+        "references": "references",
+        "summary": "summary",
+    }
+    assert set(runs["e0.8-000"].data.params) <= spec.space.search.keys()
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_the_parent_of_an_epsilon_shows_best_bars_and_price_and_of_protected_people_no_ceiling(spec: SweepSpec, protected: bool) -> None:
+    _, runs = browsed(spec, protected=protected)
+    parent = runs["epsilon 0.8"]
+    shown = {"best/pckh_50": 0.4137, "floor/pckh_50": 0.31, "control/pckh_50": 0.29, "best/epsilon_spent": 0.7991}
+    assert parent.data.metrics == (shown if protected else {**shown, "ceiling/pckh_50": 0.5})
+    assert parent.data.tags["mlflow.note.content"] == "ε = 0.8: +10.4 points"
+
+
+def test_the_note_of_the_experiment_says_verdict_price_and_claim_and_its_links_lead_to_runs(spec: SweepSpec) -> None:
+    client, runs = browsed(spec, protected=False)
+    experiment = client.get_experiment_by_name("tried")
+    note = experiment.tags["mlflow.note.content"]
+    for part in ("+10.4 points", "ε = 3.719", "a claim"):
+        assert part in note
+    start = f"#/experiments/{experiment.experiment_id}/runs/"
+    assert f"[report]({start}{runs['summary'].info.run_id}/artifacts/report.md)" in note
+    assert f"[e0.8-000]({start}{runs['e0.8-000'].info.run_id})" in note
+    assert "(run:" not in note
+
+
+def test_a_claim_is_the_description_of_its_run_and_of_its_version(spec: SweepSpec) -> None:
+    client, runs = browsed(spec, protected=False)
+    assert runs["e0.8-000"].data.tags["mlflow.note.content"] == "a claim"
+    description = client.get_model_version_by_alias("tried", "best-eps-0_8").description
+    assert description.startswith("a claim\n\nPrice: sweep epsilon")
+
+
+def test_a_training_lies_under_its_epsilon_and_is_named_as_a_trial(spec: SweepSpec, tmp_path: Path) -> None:
+    log_training(spec, trained(spec, tmp_path / "out"), facts=FakeFacts(protected=False))
+    client, runs = opened(spec)
+    run = runs["train-0f3a9c1d22e4"]
+    assert run.info.run_name == "ε 0.8 · dpsgd · 41.4 % · train-0f3a9c1d22e4"
+    assert run.data.tags["mlflow.parentRunId"] == runs["epsilon 0.8"].info.run_id
+    assert run.data.tags["mlflow.note.content"] == run.data.tags["claim"]
+    assert client.get_model_version("tried", "1").description.startswith(run.data.tags["claim"])
+
+
+def test_a_dataset_says_how_many_people_it_has_unless_they_are_protected(spec: SweepSpec) -> None:
+    _, runs = browsed(spec, protected=True)
+    told = {one.dataset.name: json.loads(one.dataset.profile) for one in runs["e0.8-000"].inputs.dataset_inputs}
+    assert told == {"p": {}, "q": {"num_rows": 1}, "v": {"num_rows": 1}}
+
+
+def test_the_pages_of_a_report_lie_beside_its_markdown(spec: SweepSpec, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("<p>a report</p>")
+    client, runs = summarized(spec, record_of(state="done"), pages=[page])
+    assert {a.path for a in client.list_artifacts(runs["summary"].info.run_id)} == {"report.md", "report.html"}

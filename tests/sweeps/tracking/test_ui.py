@@ -15,6 +15,7 @@ import pytest
 from sweeps.cli import main
 from sweeps.storage.urls import default_store, sqlite_url
 from sweeps.tracking import ui
+from sweeps.tracking.browsing import SWEEP_ID_TAG
 from sweeps.tracking.mlflow_connection import connect
 
 
@@ -28,7 +29,7 @@ def free_port() -> int:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_pages_are_served_on_loopback_until_they_are_stopped(tmp_path: Path, number: signal.Signals) -> None:
-    connect(sqlite_url(default_store(tmp_path))).create_experiment("a sweep")
+    experiment_id = connect(sqlite_url(default_store(tmp_path))).create_experiment("a sweep", tags={SWEEP_ID_TAG: "ab"})
     port = free_port()
     line = [sys.executable, "-W", "ignore", "-m", "sweeps.cli", "ui", "--storage", str(tmp_path), "--port", str(port)]
     # A shell gives its background jobs SIGINT ignored, and they give it on: as from a terminal, where Ctrl-C is heard.
@@ -36,6 +37,8 @@ def test_the_pages_are_served_on_loopback_until_they_are_stopped(tmp_path: Path,
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         assert process.stdout is not None
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+        link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+        assert process.stdout.readline() == f"  a sweep: {link}\n"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
             assert answer.status == 200
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -84,7 +87,7 @@ def test_searches_are_named_with_how_to_look_at_them(tmp_path: Path, monkeypatch
     (tmp_path / "a b" / "study.journal").touch()
     command = f"  optuna-dashboard '{tmp_path}/a b/study.journal'"
     monkeypatch.setattr(ui.importlib.util, "find_spec", lambda name: None)
-    assert ui.study_lines(tmp_path) == ["searches:", "  pip install optuna-dashboard", command]
+    assert ui.study_lines(tmp_path) == ["searches:", "  pip install 'dpsweep[dashboard]'", command]
     monkeypatch.setattr(ui.importlib.util, "find_spec", lambda name: object())
     assert ui.study_lines(tmp_path) == ["searches:", command]
 
