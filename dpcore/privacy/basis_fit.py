@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import torch
-
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PublicStreams, choose_without_replacement
 from dpcore.privacy.sources import Sources
-from dpcore.privacy.subspace import SubspaceBasis, fit_basis
+from dpcore.privacy.subspace import SubspaceBasis, fit_basis_in_place, room_for_rows
 
 
 def fit_to_public(
     config: TrialConfig, engine: GradientEngine, *, sources: Sources, streams: PublicStreams, step: int, physical_batch_size: int
 ) -> SubspaceBasis:
     """V from per-example gradients of public examples at the engine's weights; no private row can reach this.
+
+    Memory: the gradients, once (m · P · 4 bytes), and those of one pass. The basis takes the place of the first of them.
 
     Args:
         config: with the rank, and where and how many the examples are.
@@ -35,4 +35,9 @@ def fit_to_public(
     generator = streams.generator("subspace_batch", step)
     indices = choose_without_replacement(generator, len(source), subspace.examples, what="subspace.examples")
     chunks = [indices[start : start + physical_batch_size] for start in range(0, len(indices), physical_batch_size)]
-    return fit_basis(torch.cat([engine.rows(source.batch(chunk, None)) for chunk in chunks]), subspace.rank)
+    rows = room_for_rows(len(indices), engine.parameter_count, subspace.rank, device=engine.device)
+    places = iter([row for part in rows for row in part])
+    for chunk in chunks:
+        for row in engine.rows(source.batch(chunk, None)):
+            next(places).copy_(row)
+    return fit_basis_in_place(rows, subspace.rank)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -15,8 +16,11 @@ import torch
 from torch import Tensor
 
 from dpcore.errors import BadInput
+from dpcore.privacy.leading import direction_count, gram_of, write_leading
 
 ORTHONORMALITY_TOLERANCE = 1e-5
+BASIS_VERSION = 2
+"""Increased when the same gradients would give other directions, or the same ones turned: under one noise that is another release."""
 _ROUNDING_OF_A_GRAM = 1e-12
 _COLUMNS_AT_ONCE = 32_768
 
@@ -117,11 +121,17 @@ class SubspaceBasis:
 
 
 def fit_basis(public_rows: Tensor, rank: int) -> SubspaceBasis:
-    """The leading `rank` directions of m public per-example gradients.
+    """`fit_basis_in_place` of rows (m, P) that are left as they are; the basis has memory of its own."""
+    into = torch.empty(0, dtype=torch.float32, device=public_rows.device)
+    return _fitted([public_rows], rank, into=into)
 
-    The m × m Gram matrix in float64 gives them at the cost of m²P; QR in float64 makes them orthonormal, because the Gram
-    trick alone loses it on a decaying spectrum (‖V‖ = 2.4 in float32, where 1 is right). All min(m, P) directions go through
-    it, strongest first, whatever `rank` is: so the first k of a larger basis are, bit for bit, the basis of rank k.
+
+def fit_basis_in_place(public_rows: Sequence[Tensor], rank: int) -> SubspaceBasis:
+    """The leading `rank` directions of m public per-example gradients, written over the first of them.
+
+    The m × m Gram matrix in float64 gives them at the cost of m²P; they are then made orthonormal in float64, because the Gram
+    trick alone loses it on a decaying spectrum (‖V‖ = 2.4 in float32, where 1 is right). See `leading`. The first k of a larger
+    basis are, bit for bit, the basis of rank k.
 
     | rows | result |
     |---|---|
@@ -130,43 +140,52 @@ def fit_basis(public_rows: Tensor, rank: int) -> SubspaceBasis:
     | inf or nan, or all zero | BadInput |
 
     Args:
-        public_rows: (m, P) gradients of public examples.
+        public_rows: tensors (mᵢ, P) of gradients of public examples, one below the other, from `room_for_rows`. Beside them
+            the fit takes about 100 MB. The first becomes the basis; the others can be freed.
         rank: R, from 1 to min(m, P).
 
     Raises:
         BadInput: see the table.
     """
-    count, size = public_rows.shape
+    return _fitted(public_rows, rank, into=None)
+
+
+def room_for_rows(count: int, size: int, rank: int, *, device: torch.device) -> list[Tensor]:
+    """Memory for m = `count` rows of `size` numbers, float32, as `fit_basis_in_place` reads them: a part for the basis, and the rest.
+
+    Raises:
+        BadInput: `rank` is not from 1 to min(m, P).
+    """
+    _check_rank(rank, count=count, size=size)
+    kept = direction_count(rank, rows=count, size=size)
+    return [torch.empty(part, size, dtype=torch.float32, device=device) for part in (kept, count - kept) if part]
+
+
+def _fitted(rows: Sequence[Tensor], rank: int, *, into: Tensor | None) -> SubspaceBasis:
+    """`into`: empty memory, to be made as large as needed; None writes over the first rows."""
+    count, size = sum(len(block) for block in rows), rows[0].shape[1]
+    _check_rank(rank, count=count, size=size)
+    gram = gram_of(rows)
+    if not bool(torch.isfinite(gram).all()):
+        raise BadInput("a public gradient is not finite: lower the learning rate of the public stages or check the data")
+    if float(gram.diagonal().max()) == 0.0:
+        raise BadInput("all public gradients are zero, so they span no subspace: check the public data and its labels")
+    made = direction_count(rank, rows=count, size=size)
+    directions = rows[0][:made] if into is None else into.resize_(made, size)
+    write_leading(rows, gram, directions)
+    return SubspaceBasis(directions=directions[:rank], parameter_count=size)
+
+
+def _check_rank(rank: int, *, count: int, size: int) -> None:
     if not 1 <= rank <= min(count, size):
         raise BadInput(
             f"subspace.rank {rank} needs at least as many public gradients and parameters: there are {count} gradients of"
             f" {size} parameters; lower the rank or raise subspace.examples"
         )
-    gram = _gram(public_rows)
-    if not bool(torch.isfinite(gram).all()):
-        raise BadInput("a public gradient is not finite: lower the learning rate of the public stages or check the data")
-    if float(gram.diagonal().max()) == 0.0:
-        raise BadInput("all public gradients are zero, so they span no subspace: check the public data and its labels")
-    _, vectors = torch.linalg.eigh(gram)
-    chosen = vectors[:, -min(count, size) :].flip(1)
-    leading = torch.cat([block.to(torch.float64).T @ chosen for block in torch.split(public_rows, _COLUMNS_AT_ONCE, dim=1)])
-    norms = torch.linalg.vector_norm(leading, dim=0)
-    leading = leading / torch.where(norms > 0, norms, torch.ones_like(norms))
-    orthonormal, _ = torch.linalg.qr(leading)
-    return SubspaceBasis(directions=orthonormal[:, :rank].T.to(torch.float32).contiguous(), parameter_count=size)
 
 
 def orthonormality_error(directions: Tensor) -> float:
     """‖VᵀV − I‖ (Frobenius) of Vᵀ (R, P), in float64, block by block so that no second copy of V is held."""
-    gram = _gram(directions)
+    gram = gram_of(directions)
     gram.diagonal().sub_(1.0)
     return float(torch.linalg.matrix_norm(gram))
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """rows · rowsᵀ in float64. Blocks keep the float64 copy at 32,768 columns, not P."""
-    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-    for block in torch.split(rows, _COLUMNS_AT_ONCE, dim=1):
-        wide = block.to(torch.float64)
-        gram += wide @ wide.T
-    return gram

@@ -31,7 +31,7 @@ from dpcore.privacy.basis_fit import fit_to_public
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PublicStreams
 from dpcore.privacy.sources import Sources
-from dpcore.privacy.subspace import SubspaceBasis
+from dpcore.privacy.subspace import BASIS_VERSION, SubspaceBasis
 from dpcore.train.inputs import InputBuilder
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory
 from dpcore.train.stages import rounding_of
@@ -114,6 +114,7 @@ def _key(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builde
         examples = {**views, "augmented": not config.augmentation.is_identity}  # then they are read without cached features
     document = {
         "mechanism": MECHANISM_VERSION,
+        "basis": BASIS_VERSION,
         "engine": ENGINE_VERSION,
         "model": identity_of(config.model),
         **({"code": dict(builder.code)} if builder.code else {}),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dpcore.privacy import basis_fit
-from dpcore.privacy.subspace import SubspaceBasis, fit_basis
+from dpcore.privacy.subspace import SubspaceBasis, fit_basis_in_place
 
 SIZE = 6
 CLIP_NORM = 1.0
@@ -50,12 +50,12 @@ def test_no_antipodal_record_or_pair_moves_the_sum_by_more_than_the_clip_norm(to
 def test_a_basis_that_stretches_cannot_raise_the_sensitivity(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clip in R^k is what the guarantee rests on; without it a basis of norm 2.4 would break the bound."""
 
-    def stretched(rows: Tensor, rank: int) -> SubspaceBasis:
-        basis = fit_basis(rows, rank)
+    def stretched(rows: list[Tensor], rank: int) -> SubspaceBasis:
+        basis = fit_basis_in_place(rows, rank)
         object.__setattr__(basis, "directions", 2.4 * torch.eye(SIZE)[:rank])
         return basis
 
-    monkeypatch.setattr(basis_fit, "fit_basis", stretched)
+    monkeypatch.setattr(basis_fit, "fit_basis_in_place", stretched)
     config = toy.config("projected", clip_norm=CLIP_NORM)
     direction = toy.mechanism(config, toy.source(axis(10.0)), noise_multiplier=1e-6).direction(0)
     assert float(direction.value.norm()) * config.stages.private.expected_batch_size / 2.4 <= 1.0 + 1e-4

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dpcore.errors import BadInput
-from dpcore.privacy.subspace import SubspaceBasis, fit_basis, orthonormality_error
+from dpcore.privacy.subspace import SubspaceBasis, fit_basis, fit_basis_in_place, orthonormality_error, room_for_rows
 
 
 def random_rows(count: int, size: int, *, decay: float = 1.0) -> Tensor:
@@ -57,11 +57,12 @@ def test_projection_agrees_with_a_dense_one_and_raises_no_norm() -> None:
     torch.testing.assert_close(basis.diagonal(), torch.diagonal(basis.directions.T @ basis.directions))
 
 
-@pytest.mark.parametrize(("count", "size"), [(40, 900), (30, 20)])
+@pytest.mark.parametrize(("count", "size"), [(40, 900), (30, 20), (150, 400)])
 def test_a_smaller_basis_is_bit_for_bit_the_leading_part_of_a_larger_one(count: int, size: int) -> None:
     rows = torch.randn(count, size, generator=torch.Generator().manual_seed(3))
+    rows[-1] = rows[0]  # the last direction is missing, and made up
     largest = fit_basis(rows, min(count, size))
-    for rank in (1, 5, 20):
+    for rank in (1, 5, 20, *((64, 65, 149) if count == 150 else ())):
         part, own = largest.leading(rank, device=rows.device), fit_basis(rows, rank)
         assert part.directions is not None
         assert torch.equal(part.directions, own.directions)
@@ -69,6 +70,54 @@ def test_a_smaller_basis_is_bit_for_bit_the_leading_part_of_a_larger_one(count: 
         assert part.parameter_count == size
     with pytest.raises(BadInput, match="0 directions asked"):
         largest.leading(0, device=rows.device)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.97, 0.9, 0.5])
+def test_the_basis_captures_as_much_energy_as_an_exact_one(decay: float) -> None:
+    """A flat spectrum has no leading directions to compare, and a steep one ends below float32: the energy is what counts."""
+    rows = random_rows(150, 900, decay=decay).float()
+    exact = torch.linalg.svd(rows.double(), full_matrices=False)[2]
+    for rank in (16, 100):
+        basis = fit_basis(rows, rank)
+        assert basis.directions is not None
+        ours, best = (float((rows.double() @ some.double().T).square().sum()) for some in (basis.directions, exact[:rank]))
+        assert ours == pytest.approx(best, rel=1e-6)
+
+
+def test_strongest_directions_come_first_and_each_is_the_exact_one_where_the_spectrum_is_separated() -> None:
+    rows = random_rows(80, 700, decay=0.8).float()
+    exact = torch.linalg.svd(rows.double(), full_matrices=False)[2]
+    basis = fit_basis(rows, 30)
+    assert basis.directions is not None
+    torch.testing.assert_close((basis.directions.double() * exact[:30]).sum(dim=1).abs(), torch.ones(30, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rank", [3, 64, 70, 100])
+def test_a_fit_in_place_writes_over_its_rows_and_gives_the_same_bits(rank: int) -> None:
+    rows = random_rows(100, 40_000, decay=0.7).float()
+    blocks = room_for_rows(100, 40_000, rank, device=rows.device)
+    for block, part in zip(blocks, torch.split(rows, [len(block) for block in blocks]), strict=True):
+        block.copy_(part)
+    before = rows.clone()
+    own = fit_basis(rows, rank)
+    basis = fit_basis_in_place(blocks, rank)
+    assert basis.directions is not None
+    assert own.directions is not None
+    assert basis.directions.data_ptr() == blocks[0].data_ptr()
+    assert torch.equal(basis.directions, own.directions)
+    assert torch.equal(rows, before)
+    with pytest.raises(BadInput, match=r"rank 101 .* 100 gradients"):
+        room_for_rows(100, 40_000, 101, device=rows.device)
+
+
+@pytest.mark.parametrize("missing", ["equal rows", "zero rows", "as many parameters as directions"])
+def test_missing_directions_are_orthonormal_too(missing: str) -> None:
+    rows = torch.randn(90, 80 if missing.startswith("as") else 300, generator=torch.Generator().manual_seed(4))
+    rows[20:] = 0.0 if missing == "zero rows" else rows[:70].clone() if missing.startswith("as") else rows[0]
+    basis = fit_basis(rows, 80)
+    assert basis.directions is not None
+    assert orthonormality_error(basis.directions) <= 1e-5
+    torch.testing.assert_close(basis.project(rows).norm(dim=1), rows.norm(dim=1), rtol=1e-5, atol=1e-6)
 
 
 def test_rank_above_the_number_of_gradients_names_both() -> None:
