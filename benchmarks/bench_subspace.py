@@ -68,7 +68,7 @@ def _filled(rows: list[Tensor], spectrum: str) -> None:
     generator = torch.Generator().manual_seed(1)
     mixed = torch.linalg.qr(torch.randn(ROWS, ROWS, generator=generator, dtype=torch.float64))[0]
     mixed = (mixed * SPECTRA[spectrum](torch.arange(ROWS, dtype=torch.float64))).float()
-    for columns in torch.arange(rows[0].shape[1]).split(65_536):
+    for columns in torch.split(torch.arange(rows[0].shape[1]), 65_536):
         block = mixed @ torch.randn(ROWS, len(columns), generator=generator)
         for part, some in zip(rows, torch.split(block, [len(part) for part in rows]), strict=True):
             part[:, columns[0] : columns[-1] + 1] = some

@@ -77,7 +77,7 @@ def _first_to_change(gram: Tensor) -> int | None:
     error = (gram - torch.eye(len(gram), dtype=gram.dtype)).square()
     for tile, end in _tiles(len(gram)):
         if not float(error[:end, :end].sum()) <= _GOOD_ENOUGH**2:
-            return tile.start
+            return int(tile.start)
     return None
 
 
