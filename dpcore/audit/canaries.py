@@ -194,7 +194,9 @@ class Attacked:
         )
 
     def _randomness(self, key: SweepKey, trial_id: str) -> Randomness:
-        private = PrivateStreams(key=key, trial_id=trial_id, secure=self.target.runtime.secure_rng)
+        runtime = self.target.runtime
+        noise_device = runtime.device if runtime.noise_on_device else None
+        private = PrivateStreams(key=key, trial_id=trial_id, secure=runtime.secure_rng, noise_device=noise_device)
         return Randomness(private=private, public=PublicStreams(self.target.config.seed))
 
 

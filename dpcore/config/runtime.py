@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dpcore.config.parsing import Part
 
@@ -22,6 +22,18 @@ class RuntimeFlags(Part):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Precision = Field(default="fp32", description="of forward and backward in the steps; what is clipped and summed is float32")
     secure_rng: bool = Field(default=False, description="private streams from ChaCha20 instead of Philox")
+    noise_on_device: bool = Field(
+        default=False, description="noise from the GPU's counter generator, seeded each step with 64 secret bits; sampling stays with numpy"
+    )
     largest_rank: int | None = Field(
         default=None, ge=1, description="of a sweep: for it a node fits the subspace of the start, and trials take their leading directions"
     )
+
+    @model_validator(mode="after")
+    def _noise_where_its_generator_is(self) -> Self:
+        if self.noise_on_device and (self.device != "cuda" or self.secure_rng):
+            raise ValueError(
+                f"noise_on_device needs device cuda without secure_rng, given device {self.device} and secure_rng {self.secure_rng}: "
+                "torch's generator on a CPU keeps 32 bits of its seed; leave noise_on_device out"
+            )
+        return self

@@ -205,7 +205,7 @@ class Mechanism:
             total = total.plus(bounded)
             loss_sum += float(losses.sum())
         self._gaussian_steps += 1
-        released = add_noise(total, noise_multiplier=self._noise_multiplier, stream=streams.stream("noise", step))
+        released = add_noise(total, noise_multiplier=self._noise_multiplier, stream=streams.noise(step))
         direction = basis.lift(released.value).to(torch.float64) / config.stages.private.expected_batch_size
         return _private_weight(config) * direction, _seal(total, chosen, nonfinite=merged.nonfinite, loss_sum=loss_sum)
 

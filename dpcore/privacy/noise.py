@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dpcore.errors import BadInput
 from dpcore.privacy.clipping import BoundedSum
-from dpcore.privacy.randomness import RandomStream
+from dpcore.privacy.randomness import NormalStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class NoisedSum:
     noise_stddev: float
 
 
-def add_noise(bounded: BoundedSum, *, noise_multiplier: float, stream: RandomStream) -> NoisedSum:
+def add_noise(bounded: BoundedSum, *, noise_multiplier: float, stream: NormalStream) -> NoisedSum:
     """The Gaussian mechanism on a bounded sum.
 
     Guarantees: the noise is isotropic in the space of the sum, with a standard deviation of noise_multiplier × l2_bound in
@@ -38,5 +38,5 @@ def add_noise(bounded: BoundedSum, *, noise_multiplier: float, stream: RandomStr
     if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
         raise BadInput(f"noise_multiplier must be finite and positive, given {noise_multiplier}: calibrate it to an epsilon")
     stddev = noise_multiplier * bounded.l2_bound
-    noise = torch.from_numpy(stream.normal(bounded.value.numel())).to(bounded.value.device)
+    noise = torch.as_tensor(stream.normal(bounded.value.numel()), device=bounded.value.device)
     return NoisedSum(value=bounded.value + stddev * noise.view_as(bounded.value), noise_stddev=stddev)

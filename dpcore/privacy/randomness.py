@@ -26,6 +26,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
+from dpcore.config import RuntimeFlags
 from dpcore.errors import BadInput
 from dpcore.privacy.secret_file import SECRET_BYTES, load_secret, save_secret
 
@@ -34,9 +35,20 @@ if TYPE_CHECKING:
 
 _DOUBLE = 2.0**-53
 _NONCE = bytes(16)
+DEVICE_SEED_BYTES = 8
+"""What a GPU's generator takes of a secret: 64 bits."""
+NOISE = "noise"
+"""The stream of a step's noise."""
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+
+
+class NormalStream(Protocol):
+    """What noise is drawn from; each call continues where the last one ended."""
+
+    def normal(self, count: int) -> Floats | torch.Tensor:
+        """`count` standard normals in float64, wherever they are drawn."""
 
 
 class RandomStream(Protocol):
@@ -89,6 +101,35 @@ class ChaChaStream:
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
 
 
+class DeviceStream:
+    """Standard normals from the counter generator of a GPU (Philox 4x32-10), where the sum is: `RuntimeFlags.noise_on_device`.
+
+    Guarantees: the generator is seeded with 64 bits of the secret, and draws in float64, whose tail ends beyond 8.
+    Never on a CPU: torch's generator keeps 32 bits of its seed there.
+
+    Args:
+        derived: 32 secret bytes for this step.
+        device: a type of device but cpu.
+
+    Raises:
+        BadInput: the device is a CPU.
+    """
+
+    def __init__(self, derived: bytes, device: str) -> None:
+        if device == "cpu":
+            raise BadInput("noise from a device's generator needs a GPU: torch's generator on a CPU keeps 32 bits of its seed")
+        import torch
+
+        self._device, self._generator = device, torch.Generator(device)
+        self._generator.manual_seed(int.from_bytes(derived[:DEVICE_SEED_BYTES], "little"))
+
+    def normal(self, count: int) -> torch.Tensor:
+        """(count,) float64 on the device."""
+        import torch
+
+        return torch.randn(count, generator=self._generator, device=self._device, dtype=torch.float64)
+
+
 @dataclass(frozen=True, repr=False)
 class SweepKey:
     """The secret of a sweep, 32 bytes. It lives in one file of mode 0600 and in workers' memory, never in a config,
@@ -134,9 +175,10 @@ class SweepKey:
         return cls(load_secret(path, what="sweep key", remedy="give its place in DPSWEEP_KEY_FILE"))
 
 
-def generator_name(*, secure: bool) -> str:
-    """The generator behind private streams, with or without `RuntimeFlags.secure_rng`."""
-    return "ChaCha20, 256-bit key" if secure else "Philox 4x64-10, 128-bit key"
+def generator_name(runtime: RuntimeFlags) -> str:
+    """The generators behind the private streams of a run, as its privacy claim must name them."""
+    name = "ChaCha20, 256-bit key" if runtime.secure_rng else "Philox 4x64-10, 128-bit key"
+    return f"{name}; noise from the GPU's Philox 4x32-10, seeded each step with 64 bits" if runtime.noise_on_device else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +191,7 @@ class PrivateStreams:
     Args:
         context: Names all that decides the sums under the noise: config, data, start, machine. With it in the derivation, one
             key and one trial id never put the same noise on two different sums, whatever became of the trial's folder.
+        noise_device: On which device `noise` draws; None: from `stream`, on the CPU.
     """
 
     key: SweepKey
@@ -156,17 +199,20 @@ class PrivateStreams:
     context: str = ""
     attempt: int = 0
     secure: bool = False
-
-    @property
-    def generator_name(self) -> str:
-        """Names the generator, as the privacy claim must."""
-        return generator_name(secure=self.secure)
+    noise_device: str | None = None
 
     def stream(self, name: str, step: int) -> RandomStream:
         """The stream called `name` at `step`, from its beginning."""
-        label = _label("dpsweep/private/v2", self.trial_id, self.context, name, str(step), str(self.attempt))
-        derived = hmac.new(self.key.secret, label, hashlib.sha256).digest()
+        derived = self._derived(name, step)
         return ChaChaStream(derived) if self.secure else NumpyStream(_philox(derived))
+
+    def noise(self, step: int) -> NormalStream:
+        """The noise of `step`, from its beginning."""
+        return self.stream(NOISE, step) if self.noise_device is None else DeviceStream(self._derived(NOISE, step), self.noise_device)
+
+    def _derived(self, name: str, step: int) -> bytes:
+        label = _label("dpsweep/private/v2", self.trial_id, self.context, name, str(step), str(self.attempt))
+        return hmac.new(self.key.secret, label, hashlib.sha256).digest()
 
 
 @dataclass(frozen=True)

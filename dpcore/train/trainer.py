@@ -86,6 +86,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
     if key is not None:
         context = digest_of(sums)
         streams = PrivateStreams(key=key, trial_id=handout.trial_id, context=context, attempt=attempt.number, secure=runtime.secure_rng)
+        streams = replace(streams, noise_device=runtime.device if runtime.noise_on_device else None)
     with nullcontext(None) if handout.folder is None else open_trial_folder(handout.folder) as store:
         if store is not None:
             store.settle_identity(identity)

@@ -22,7 +22,7 @@ from sweeps.models.model_card import CARD_FILE, render_card
 from sweeps.records.export import Price
 
 if TYPE_CHECKING:
-    from dpcore.config import TrialConfig
+    from dpcore.config import RuntimeFlags, TrialConfig
     from sweeps.records.results import SweepResults
     from sweeps.records.spec import SweepSpec
 
@@ -155,7 +155,7 @@ def warning_about(folder: Path) -> str | None:
     return None
 
 
-def claim_of_training(config: TrialConfig, spec: SweepSpec | None, *, places: Any, secure_rng: bool) -> PrivacyClaim:
+def claim_of_training(config: TrialConfig, spec: SweepSpec | None, *, places: Any, runtime: RuntimeFlags) -> PrivacyClaim:
     """The claim of a model that `train` makes: of a private run by itself. Feature claims list every split of the sweep's policy,
     whose views an attacker may hold."""
     from dpcore.data.catalog import open_dataset
@@ -166,7 +166,7 @@ def claim_of_training(config: TrialConfig, spec: SweepSpec | None, *, places: An
     part = "proxy" if config.is_rehearsal else "private"
     names = {part: config.data.in_private_place, "public": config.data.public, "validation": config.data.validation}
     manifests = {name: open_dataset(dataset, places).manifest for name, dataset in names.items()}
-    claim = claim_of(config, plan_privacy(config, places.cache_dir), manifests, randomness=generator_name(secure=secure_rng))
+    claim = claim_of(config, plan_privacy(config, places.cache_dir), manifests, randomness=generator_name(runtime))
     if config.split is None or spec is None:
         return claim
     return claim.with_views(spec.space.splits_in_use, None, None)

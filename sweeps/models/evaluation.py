@@ -122,7 +122,7 @@ def pretrain_public(
         }
         private = data.private
         save_model(out, network, config=config, meta=meta, skeleton=private.skeleton, box_scale=private.manifest.box_scale)
-        save_claim(out, claim_of_training(config, None, places=places, secure_rng=False), price)
+        save_claim(out, claim_of_training(config, None, places=places, runtime=RuntimeFlags()), price)
     return config, scores, network.description(config.model.freeze) if network.says else []
 
 

@@ -196,8 +196,7 @@ def _train(request: TrainRequest, training: _Training, *, begin: Callable[[], No
 
 
 def _claim(request: TrainRequest) -> PrivacyClaim:
-    secure = request.exported.runtime.secure_rng
-    return claim_of_training(request.config, request.spec, places=request.places, secure_rng=secure)
+    return claim_of_training(request.config, request.spec, places=request.places, runtime=request.exported.runtime)
 
 
 def _price(request: TrainRequest) -> Price:

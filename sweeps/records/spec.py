@@ -181,6 +181,15 @@ class SweepSpec(Part):
         return self
 
     @model_validator(mode="after")
+    def _computes_on_one_gpu(self) -> Self:
+        if self.gpus_per_trial > 1:
+            raise ValueError(
+                f"gpus_per_trial {self.gpus_per_trial:g}: a trial computes on one GPU, so that its sum has one noise; give at most 1 "
+                "(0.5 puts two trials on a GPU). More GPUs run more trials at once"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_a_bucket(self) -> Self:
         if self.bucket_uri is None:
             return self

@@ -102,4 +102,4 @@ class CatalogFacts:
         from dpcore.privacy.claim import claim_of
         from dpcore.privacy.randomness import generator_name
 
-        return claim_of(config, plan, self.manifests(config), randomness=generator_name(secure=self._runtime.secure_rng))
+        return claim_of(config, plan, self.manifests(config), randomness=generator_name(self._runtime))

@@ -122,6 +122,7 @@ def test_a_spec_that_is_built_by_hand_has_the_runtime_that_its_cpus_gpus_and_sto
         ({"study_url": "postgresql://host/s?PASSWORD=secret"}, "would be stored"),
         ({"name": "../up"}, "letter or digit first"),
         ({"gpus_per_trial": 1, "runtime": RuntimeFlags()}, "exactly if it computes on cuda"),
+        ({"gpus_per_trial": 2}, "gpus_per_trial 2: a trial computes on one GPU, so that its sum has one noise; give at most 1"),
         ({"runtime": RuntimeFlags(device="cuda")}, "exactly if it computes on cuda"),
         ({"storage": "s3://bucket/a", "state": "kept", "ledger_url": "postgresql:///l?password=secret"}, "the password of the ledger"),
         ({"storage": "s3://bucket/a"}, "give --state DIR"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
+from dpcore.config import RuntimeFlags, parse_config
 from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
 from dpcore.privacy import randomness
 from dpcore.privacy.randomness import (
@@ -20,6 +21,7 @@ from dpcore.privacy.randomness import (
     PublicStreams,
     SweepKey,
     choose_without_replacement,
+    generator_name,
     poisson_sample,
 )
 
@@ -236,3 +238,62 @@ def test_missing_and_broken_key_files_say_so(tmp_path: Path) -> None:
             SweepKey.load(path)
     with pytest.raises(BadInput, match="32 bytes"):
         SweepKey(b"short")
+
+
+def test_a_gpu_is_seeded_with_64_bits_of_its_own_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    class Generator:
+        """Stands for that of a GPU, which this machine need not have."""
+
+        def __init__(self, device: str) -> None:
+            assert device == "cuda"
+
+        def manual_seed(self, seed: int) -> None:
+            seeds.append(seed)
+
+    monkeypatch.setattr(torch, "Generator", Generator)
+    secret, streams = SweepKey.fresh(), []
+    for attempt in (0, 1):
+        streams.append(PrivateStreams(key=secret, trial_id="t", attempt=attempt, noise_device="cuda"))
+        for step in range(20):
+            streams[-1].noise(step)
+    assert len(set(seeds)) == 40
+    assert len({seed >> 32 for seed in seeds}) > 35
+    assert len({seed % 2**32 for seed in seeds}) > 35
+    again = list(seeds)
+    streams[0].noise(3)
+    assert seeds[-1] == again[3]
+    monkeypatch.setattr(torch, "randn", lambda count, **named: (count, named["device"], named["dtype"]))
+    assert streams[0].noise(0).normal(5) == (5, "cuda", torch.float64)
+
+
+def test_noise_comes_from_the_cpu_unless_a_gpu_is_named_and_never_from_torch_there() -> None:
+    streams = PrivateStreams(key=SweepKey.fresh(), trial_id="t")
+    np.testing.assert_array_equal(streams.noise(2).normal(9), streams.stream("noise", 2).normal(9))
+    with pytest.raises(BadInput, match="32 bits of its seed"):
+        PrivateStreams(key=SweepKey.fresh(), trial_id="t", noise_device="cpu").noise(0)
+
+
+def test_a_claim_names_the_generator_of_the_noise() -> None:
+    assert generator_name(RuntimeFlags()) == "Philox 4x64-10, 128-bit key"
+    assert generator_name(RuntimeFlags(secure_rng=True)) == "ChaCha20, 256-bit key"
+    assert generator_name(RuntimeFlags(device="cuda", noise_on_device=True)).endswith("GPU's Philox 4x32-10, seeded each step with 64 bits")
+
+
+@pytest.mark.parametrize("flags", [{}, {"device": "cuda", "secure_rng": True}])
+def test_noise_of_a_device_needs_one_and_is_no_secure_generator(flags: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="noise_on_device needs device cuda without secure_rng"):
+        parse_config(RuntimeFlags, {"noise_on_device": True, **flags})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_normals_of_a_gpu_are_standard_normal_reach_beyond_six_and_repeat() -> None:
+    streams = PrivateStreams(key=SweepKey.fresh(), trial_id="t", noise_device="cuda")
+    stream = streams.noise(0)
+    first = torch.as_tensor(stream.normal(10**6))
+    assert stats.kstest(first.cpu().numpy(), "norm").pvalue > ALPHA
+    assert torch.equal(torch.as_tensor(streams.noise(0).normal(10**6)), first)
+    # of 4.3e9 normals 8.5 lie beyond
+    assert max(float(torch.as_tensor(stream.normal(2**28)).abs().max()) for _ in range(16)) > 6.0

@@ -30,6 +30,11 @@ def test_rounding_and_generator_make_another_run(make_config: Make, change: dict
     assert replay_digest(make_config(), plain, DATA) != replay_digest(make_config(), changed, DATA)
 
 
+def test_noise_of_the_device_makes_another_run(make_config: Make) -> None:
+    on_cpu, on_device = RuntimeFlags(device="cuda"), RuntimeFlags(device="cuda", noise_on_device=True)
+    assert replay_digest(make_config(), on_cpu, DATA) != replay_digest(make_config(), on_device, DATA)
+
+
 def test_config_and_each_dataset_make_another_run(make_config: Make) -> None:
     known = {replay_digest(make_config(), RuntimeFlags(), DATA), replay_digest(make_config(seed=1), RuntimeFlags(), DATA)}
     known |= {replay_digest(make_config(), RuntimeFlags(), {**DATA, name: "other"}) for name in DATA}
