@@ -23,12 +23,13 @@ import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from step_networks import PROBLEMS, Missing, Problem, has_timm
+from step_networks import PROBLEMS, Missing, Problem
 from torch import Tensor
 
 from dpcore.gradients.functional import VectorisedRows
@@ -61,7 +62,7 @@ def contenders(problem: Problem) -> dict[str, Callable[[], Step]]:
 
     def vmap() -> Step:
         way = VectorisedRows(TrainedModule(copy.deepcopy(tail), loss, "fp32"))
-        return lambda: clipped_sum(lambda factors_of: way.summed(batch, (1.0,), factors_of).total, CLIP_NORM).value
+        return lambda: clipped_sum(lambda factors_of: way.summed([batch], (1.0,), factors_of).total, CLIP_NORM).value
 
     def loop() -> Step:
         engine = GradientEngine(copy.deepcopy(tail), loss)
@@ -215,7 +216,7 @@ def main() -> None:
         "load_average": {"least": round(min(loads), 1), "most": round(max(loads), 1)},
         "torch": version("torch"),
         "opacus": version("opacus"),
-        "vit": f"timm {version('timm')}" if has_timm() else "torch alone",
+        "timm": version("timm") if find_spec("timm") else None,
         "results": results,
     }
     args.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

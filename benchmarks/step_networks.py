@@ -1,4 +1,4 @@
-"""Networks and batches for `bench_private_step.py`: ours, MoveNet's, and a vision transformer."""
+"""Networks and batches for `bench_private_step.py`: ours, MoveNet's, a vision transformer, and two of timm."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class _TokensToLogits(nn.Module):
 
 
 def vit_tiny(batch_size: int) -> Problem:
-    """ViT-tiny with a SimCC head on 192 x 192 crops, of timm where it is installed."""
+    """ViT-tiny in torch alone with a SimCC head on 192 x 192 crops."""
     generator = torch.Generator().manual_seed(0)
     config = ModelConfig(input_height_px=VIT_SIDE_PX, input_width_px=VIT_SIDE_PX)
     codec, side = codec_of(config), VIT_SIDE_PX // VIT_PATCH_PX
@@ -135,28 +135,16 @@ def vit_tiny(batch_size: int) -> Problem:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = _TokensToLogits(_tokens_of_timm() if has_timm() else _Tokens(), build_head("marginal", shape))
+        network = _TokensToLogits(_Tokens(), build_head("marginal", shape))
     return _problem(network, config, _images(2 * batch_size, VIT_SIDE_PX, VIT_SIDE_PX, generator), generator)
 
 
-def has_timm() -> bool:
-    """Whether timm is installed."""
-    return find_spec("timm") is not None
-
-
-def _tokens_of_timm() -> nn.Module:
-    import timm
-
-    class Features(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.vit = timm.create_model("vit_tiny_patch16_224", img_size=VIT_SIDE_PX, num_classes=0)
-
-        def forward(self, images: Tensor) -> Tensor:
-            tokens: Tensor = self.vit.forward_features(images)
-            return tokens
-
-    return Features()
+def of_timm(name: str, batch_size: int) -> Problem:
+    """All layers of a network of timm with a marginal head on 192 x 192 crops."""
+    if find_spec("timm") is None:
+        raise Missing("the package timm is not installed")
+    config = ModelConfig(backbone=f"timm:{name}", input_height_px=192, input_width_px=192)
+    return _ours(config, Places(data_dir=Path(), cache_dir=Path()), "none", batch_size)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
@@ -165,4 +153,6 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "MoveNet, all layers, 8": lambda: movenet("none", 8),
     "MoveNet head on cached features, 64": lambda: movenet("backbone", 64),
     "ViT-tiny + SimCC, 16": lambda: vit_tiny(16),
+    "timm vit_tiny_patch16_224, all layers, 8": lambda: of_timm("vit_tiny_patch16_224", 8),
+    "timm tiny_vit_5m_224, all layers, 8": lambda: of_timm("tiny_vit_5m_224", 8),
 }

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dpcore.errors import BadInput
 from dpcore.gradients.batch import Batch
-from dpcore.gradients.book_keeping import BookKeptRows, without_copies
+from dpcore.gradients.book_keeping import BookKeptRows, of_exact_types, without_copies
 from dpcore.gradients.functional import LoopedRows, VectorisedRows
 from dpcore.gradients.norms import row_norms, weighted_rows
 from dpcore.gradients.way import TrainedModule, Way
@@ -27,6 +27,7 @@ _Maker = Callable[[TrainedModule], Way]
 
 WAYS: dict[str, _Maker] = {
     "book-keeping": BookKeptRows,
+    "book-keeping of exact types": of_exact_types,
     "book-keeping without copies": without_copies,
     "vectorised": VectorisedRows,
     "looped": LoopedRows,
@@ -86,7 +87,7 @@ class _Proof:
             way = make(self.moved)
             plain = way.rows(self.examples[:_RECORDS], (1.0,)).rows
             pairs = way.rows(self.examples, (1.0, -0.5)).rows
-            total = way.summed(self.examples, (1.0, -0.5), _half_of_the_direction).total[None]
+            total = way.summed([self.examples[:_RECORDS], self.examples[_RECORDS:]], (1.0, -0.5), _half_of_the_direction).total[None]
             way.close()
         except _UNCOVERED:
             return False

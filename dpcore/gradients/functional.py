@@ -8,7 +8,7 @@ that does not cover a network.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
@@ -49,18 +49,21 @@ class SummedFromRows:
     def rows(self, batch: Batch, entry_weights: tuple[float, ...]) -> RowsAndLosses:
         raise NotImplementedError
 
-    def summed(self, batch: Batch, entry_weights: tuple[float, ...], factors_of: FactorsOf) -> SumAndLosses:
-        count = len(batch) // len(entry_weights)
+    def summed(self, entries: Sequence[Batch], entry_weights: tuple[float, ...], factors_of: FactorsOf) -> SumAndLosses:
+        count = len(entries[0])
         at_once = max(1, ROW_BYTES_AT_ONCE // (4 * self._trained.parameter_count))
         total = torch.zeros(self._trained.parameter_count, dtype=torch.float64, device=self._trained.device)
         losses = []
         for start in range(0, count, at_once):
             some = slice(start, start + at_once)
-            entries = [batch[entry * count : (entry + 1) * count][some] for entry in range(len(entry_weights))]
-            found = self.rows(reduce(Batch.followed_by, entries), entry_weights)
+            found = self.rows(reduce(Batch.followed_by, [one[some] for one in entries]), entry_weights)
             total += weighted_rows(found.rows, factors_of(row_norms(found.rows)))
             losses.append(found.losses)
         return SumAndLosses(total, torch.cat(losses))
+
+    def records_at_once(self, batch: Batch) -> int:
+        """All of them: `summed` itself takes some at a time."""
+        return len(batch)
 
 
 class VectorisedRows(SummedFromRows):

@@ -102,7 +102,10 @@ def convolution_rows(layer: nn.Module, call: Call, some: slice, wanted: frozense
         flat = [tensor.flatten(4).transpose(2, 3).flatten(3) for tensor in (back, maps)]
         rows["weight"] = _summed_products(flat[0], flat[1].transpose(2, 3)).view(records, *layer.weight.shape)
         return rows
-    maps, padding = _padded(layer, maps.transpose(1, 2).flatten(0, 1).flatten(1, 2), records)
+    if isinstance(layer, nn.Conv2d) and layer.groups == 1 and back[0, 0, 0, 0].numel() <= layer.in_channels:
+        rows["weight"] = _patch_products(layer, back, maps)
+        return rows
+    maps, padding = _padded(layer, maps.transpose(1, 2).flatten(0, 1).flatten(1, 2))
     size = (records * layer.out_channels, *layer.weight.shape[1:])
     found = torch.ops.aten.convolution_backward(
         back.transpose(1, 2).flatten(0, 1).flatten(1, 2),
@@ -119,6 +122,31 @@ def convolution_rows(layer: nn.Module, call: Call, some: slice, wanted: frozense
     )[1]
     rows["weight"] = found.view(records, *layer.weight.shape)
     return rows
+
+
+def _patch_products(layer: nn.Conv2d, back: Tensor, maps: Tensor) -> Tensor:
+    """Backprops times patches whose channels lie innermost: twice as fast as the kernel where maps are small and channels many.
+
+    Args:
+        layer: of one group.
+        back, maps: (h, c, n, C, H, W).
+
+    Returns:
+        (c, *shape of the weight), a view of rows whose input channels lie innermost.
+    """
+    entries, records, parts = maps.shape[:3]
+    padded, rest = _padded(layer, maps.flatten(0, 2))
+    inner = functional.pad(padded, [side for amount in reversed(rest) for side in (amount, amount)]).permute(0, 2, 3, 1).contiguous()
+    _, height, width, channels = inner.shape
+    (rows, columns), (tall, wide) = back.shape[-2:], layer.kernel_size
+    (down, right), (apart_y, apart_x) = layer.stride, layer.dilation
+    patches = inner.as_strided(
+        (len(inner), rows, columns, tall, wide, channels),
+        (height * width * channels, down * width * channels, right * channels, apart_y * width * channels, apart_x * channels, 1),
+    )
+    flat = patches.reshape(entries, records, parts * rows * columns, tall * wide * channels)
+    found = _summed_products(back.transpose(2, 3).flatten(3), flat)
+    return found.view(records, layer.out_channels, tall, wide, channels).permute(0, 1, 4, 2, 3)
 
 
 def _is_a_gain(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
@@ -140,7 +168,7 @@ def _padding(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[int]:
     return sides
 
 
-def _padded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, maps: Tensor, records: int) -> tuple[Tensor, list[int]]:
+def _padded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, maps: Tensor) -> tuple[Tensor, list[int]]:
     """(N, c·C, ...) maps as the kernel reads them, and the zeros that it adds itself."""
     sides = _padding(layer)
     symmetric = sides[::2] == sides[1::2]

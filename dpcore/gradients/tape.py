@@ -5,7 +5,7 @@ Weights take no gradient in the pass: a plain backward pass would compute their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -52,12 +52,13 @@ class TrainedLayer:
         return total
 
 
-def layers_of(trained: TrainedModule, *, copies: bool) -> list[TrainedLayer]:
+def layers_of(trained: TrainedModule, *, copies: bool, inherited: bool) -> list[TrainedLayer]:
     """The layers of a network, such that every trained parameter is in one of them.
 
     Args:
         trained: the network.
         copies: gives a bare parameter of shape (1, ...), such as a position embedding, to each example as its own copy.
+        inherited: takes the rule of a layer's base class for it.
 
     Raises:
         BadInput: a parameter belongs to two layers, so that its rows are not those of either.
@@ -82,9 +83,16 @@ def layers_of(trained: TrainedModule, *, copies: bool) -> list[TrainedLayer]:
         for names in _split(own, copied=copies and has_children):
             columns = {name: starts[own[name]] for name in names}
             is_copied = copies and has_children and own[names[0]].shape[0] == 1
-            rule = copied_rows if is_copied else RULES.get(type(module), module_rows)
+            rule = copied_rows if is_copied else _rule_of(module, names, inherited=inherited)
             layers.append(TrainedLayer(module, rule, frozenset(names), columns, is_copied))
     return layers
+
+
+def _rule_of(module: nn.Module, names: Iterable[str], *, inherited: bool) -> RowRule:
+    """Of the exact type or, where admitted, of the nearest base class, if all names are of a layer that has a weight and a bias."""
+    if inherited and {*names} <= {"weight", "bias"}:
+        return next((RULES[base] for base in type(module).__mro__ if base in RULES), module_rows)
+    return RULES.get(type(module), module_rows)
 
 
 def _split(own: Mapping[str, nn.Parameter], *, copied: bool) -> list[list[str]]:
@@ -114,9 +122,13 @@ class _Pass:
     is_forward: bool = True
     calls: dict[TrainedLayer, list[Call]] = field(default_factory=dict)
     waiting: dict[TrainedLayer, int] = field(default_factory=dict)
+    held: int = 0
+    largest: int = 0
 
     def add(self, layer: TrainedLayer, call: Call, output: Tensor) -> None:
         self.calls.setdefault(layer, []).append(call)
+        self.held += call.inputs.numel() + output.numel()
+        self.largest = max(self.largest, call.inputs.numel(), output.numel())
         self.waiting[layer] = self.waiting.get(layer, 0) + 1
         output.register_hook(lambda backprop: self.arrived(layer, call, backprop))  # type: ignore[no-untyped-call]
 
@@ -135,26 +147,41 @@ class _Pass:
 
 
 class Tape:
-    """Hooks on the layers of a network, which sleep outside a pass."""
+    """Hooks on the layers of a network, which sleep outside a pass.
 
-    def __init__(self, trained: TrainedModule, *, copies: bool) -> None:
+    Attributes:
+        layers: of the trained parameters.
+        held: numbers in all inputs and outputs of these layers, in the last pass.
+        largest_map: numbers in the largest of them.
+    """
+
+    def __init__(self, trained: TrainedModule, *, copies: bool, inherited: bool) -> None:
         self._trained = trained
         self._parameters = [p for _, p in trained.named]
-        self.layers = layers_of(trained, copies=copies)
+        self.layers = layers_of(trained, copies=copies, inherited=inherited)
+        self.held, self.largest_map = 0, 0
         self._pass: _Pass | None = None
         self._handles = [
             layer.module.register_forward_hook(self._watcher(layer), with_kwargs=True) for layer in self.layers if not layer.is_copied
         ]
 
-    def run(self, batch: Batch, entry_weights: tuple[float, ...], consume: Consumer) -> Tensor:
-        """One pass. Returns the losses (B,) of the records' first entries."""
-        records = len(batch) // len(entry_weights)
-        now = self._pass = _Pass(len(entry_weights), records, consume)
+    def run(self, batches: Sequence[Batch], entry_weights: tuple[float, ...], consume: Consumer) -> Tensor:
+        """One pass. Returns the losses (B,) of the records' first entries.
+
+        Args:
+            batches: all entries in one batch, first entries first, or a batch for each entry. The network runs once for each batch.
+            entry_weights: (h,) of the entries.
+            consume: takes the layers' calls.
+        """
+        entries = len(entry_weights) // len(batches)
+        records = len(batches[0]) // entries
+        now = self._pass = _Pass(entries, records, consume)
         for parameter in self._parameters:
             parameter.requires_grad_(False)
         try:
-            losses = self._trained.losses(batch, self._copies(now, len(batch)))
+            losses = torch.cat([self._trained.losses(batch, self._copies(now, len(batch))) for batch in batches])
             now.is_forward = False
+            self.held, self.largest_map = now.held, now.largest
             weights = torch.tensor(entry_weights, dtype=losses.dtype, device=losses.device).repeat_interleave(records)
             if losses.requires_grad:
                 (losses * weights).sum().backward()  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ Shapes: B records, h entries of a record in the batch (2 for a pair, 1 otherwise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -108,12 +108,21 @@ class Way(Protocol):
         """
         ...
 
-    def summed(self, batch: Batch, entry_weights: tuple[float, ...], factors_of: FactorsOf) -> SumAndLosses:
+    def summed(self, entries: Sequence[Batch], entry_weights: tuple[float, ...], factors_of: FactorsOf) -> SumAndLosses:
         """Σ f_i row_i over records, f_i by the norm of row i. No row needs to exist for it.
+
+        Args:
+            entries: h batches of B examples, the first entries of all records, then their second ones.
+            entry_weights: (h,), as for `rows`.
+            factors_of: tells the factors of records by their norms.
 
         Guarantees: what record i adds is no longer than f_i times the norm that `factors_of` was given, to a relative 1e-6, and is
         exactly zero where f_i is 0, whatever the record holds.
         """
+        ...
+
+    def records_at_once(self, batch: Batch) -> int:
+        """How many records like those of `batch` `summed` should be given at once: a function of shapes alone."""
         ...
 
     def close(self) -> None:

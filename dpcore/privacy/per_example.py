@@ -92,8 +92,10 @@ class GradientEngine:
         Raises:
             BadInput: the views are not as many as the examples, or λ is not in [0, 1].
         """
-        entries, weights = self._entries(batch, view_batch, public_weight)
-        return self.rows_and_losses(batch) if len(batch) == 0 else self._rows(entries, weights)
+        weights = self._entry_weights(batch, view_batch, public_weight)
+        if len(batch) == 0 or len(weights) == 1:
+            return self.rows_and_losses(batch)
+        return self._rows(self._buffers.joined(batch, view_batch), weights)
 
     def clipped_sum(self, batch: Batch, view_batch: Batch | None, public_weight: float, *, clip_norm: float) -> tuple[BoundedSum, Tensor]:
         """Σ clip_C of the rows of single examples or, with views, of pairs, and the losses (B,) of the private halves.
@@ -103,18 +105,24 @@ class GradientEngine:
         Raises:
             BadInput: the views are not as many as the examples, λ is not in [0, 1], or C is out of range.
         """
-        entries, weights = self._entries(batch, view_batch, public_weight)
+        weights = self._entry_weights(batch, view_batch, public_weight)
         if len(batch) == 0:
             return BoundedSum.empty(self.parameter_count, clip_norm, device=self.device), torch.zeros(0, device=self.device)
+        way = self._way_for(batch)[1]
+        at_once = way.records_at_once(batch)
+        entries = [batch] if view_batch is None or len(weights) == 1 else [batch, view_batch]
         losses = []
 
         def summed(factors_of: FactorsOf) -> Tensor:
-            found = self._way_for(batch)[1].summed(entries, weights, factors_of)
-            losses.append(found.losses.to(torch.float32))
-            return found.total
+            total = torch.zeros(self.parameter_count, dtype=torch.float64, device=self.device)
+            for start in range(0, len(batch), at_once):
+                found = way.summed([one[start : start + at_once] for one in entries], weights, factors_of)
+                losses.append(found.losses.to(torch.float32))
+                total += found.total
+            return total
 
         bounded = clipped_sum(summed, clip_norm)
-        return bounded, losses[0]
+        return bounded, torch.cat(losses)
 
     def sum_gradient(self, batch: Batch, weights: Tensor | None = None) -> Tensor:
         """Σ_i w_i ∇ℓ(x_i): (P,) float32, one plain backward pass. Zeros for an empty batch; no weights are ones."""
@@ -147,15 +155,13 @@ class GradientEngine:
             self._way[1].close()
         self._way = None
 
-    def _entries(self, batch: Batch, view_batch: Batch | None, public_weight: float) -> tuple[Batch, tuple[float, ...]]:
-        """What goes through the network, and the weights of a record's entries in it. λ = 0 is a plain example, bit for bit."""
+    def _entry_weights(self, batch: Batch, view_batch: Batch | None, public_weight: float) -> tuple[float, ...]:
+        """The weights of a record's entries in the network. λ = 0 is a plain example, bit for bit."""
         if not 0.0 <= public_weight <= 1.0:
             raise BadInput(f"public_weight must lie in [0, 1], given {public_weight}")
         if view_batch is not None and len(batch) != len(view_batch):
             raise BadInput(f"a pair needs both halves: given {len(batch)} examples and {len(view_batch)} views")
-        if view_batch is None or public_weight == 0.0:
-            return batch, (1.0,)
-        return self._buffers.joined(batch, view_batch), pair_weights(public_weight)
+        return (1.0,) if view_batch is None or public_weight == 0.0 else pair_weights(public_weight)
 
     def _way_for(self, batch: Batch) -> tuple[str, Way]:
         if self._way is None:

@@ -18,7 +18,7 @@ from dpcore.gradients import ENGINE_VERSION
 from dpcore.privacy.mechanism import needs_fitted_basis
 from dpcore.privacy.subspace import BASIS_VERSION
 
-ARITHMETIC = ("torch", "numpy", "scipy", "opacus", "dp-accounting", "pillow")
+ARITHMETIC = ("torch", "numpy", "scipy", "dp-accounting", "pillow")
 """Packages whose version can change the last bit of a weight, of an image or of the calibrated noise."""
 
 EXACT_FLAGS = {"report_every_steps", "checkpoint_every_steps", "largest_rank"}

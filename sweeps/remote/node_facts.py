@@ -18,7 +18,7 @@ from dpcore.errors import DpsweepError
 from sweeps.ledger.database import network_type
 from sweeps.storage.bucket import Bucket, is_uri
 
-PACKAGES = ("dpsweep", "ray", "torch", "mlflow", "optuna", "opacus", "dp-accounting", "numpy", "pyarrow")
+PACKAGES = ("dpsweep", "ray", "torch", "mlflow", "optuna", "dp-accounting", "numpy", "pyarrow")
 MARKER = "marker"
 NOT_THE_SAME = "is not the folder that the others see"
 ANSWER_WITHIN_S = 120.0

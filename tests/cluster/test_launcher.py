@@ -34,7 +34,7 @@ def prepare_laptop(laptop: Path) -> None:
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, repository / name)
     pins = repository / "cluster" / "constraints.txt"
-    installed = {name: importlib.metadata.version(name) for name in ("ray", "torch", "mlflow", "optuna", "opacus")}
+    installed = {name: importlib.metadata.version(name) for name in ("ray", "torch", "mlflow", "optuna")}
     pins.write_text("".join(f"{name}=={version.partition('+')[0]}\n" for name, version in installed.items()))
     for program, module in (("ray", "ray.scripts.scripts"), ("dpsweep", "sweeps.cli")):
         write_program(laptop / "bin" / program, Path(sys.executable), module)

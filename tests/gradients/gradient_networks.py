@@ -188,6 +188,54 @@ class SelfAttention(nn.Module):
         return outputs
 
 
+class TimmNorm(nn.LayerNorm):
+    """A layer norm of another type that computes the same, as timm's."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return functional.layer_norm(tokens, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class Standardised(nn.Conv2d):
+    """A convolution of another type that computes something else: with a standardised weight."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return functional.conv2d(images, self.weight / self.weight.std(), self.bias, padding=1)
+
+
+class LayerScale(nn.Module):
+    """A gain for each channel, as in a vision transformer's residual branches."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens * self.gamma
+
+
+class Scaled(nn.Module):
+    """A perceptron beside an identity, behind a norm of another type and before a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.map, self.scale = TimmNorm(6), nn.Linear(6, 6), LayerScale(6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.scale(torch.tanh(self.map(self.norm(tokens))))
+
+
+class Switched(nn.Module):
+    """Uses one of its layers as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.always, self.sometimes, self.uses_both = nn.Linear(4, 3), nn.Linear(4, 3), True
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.always(inputs)
+        return outputs + self.sometimes(inputs) if self.uses_both else outputs
+
+
 @dataclass(frozen=True)
 class Network:
     """How a network is made, and the shape of one input."""
@@ -214,6 +262,15 @@ NETWORKS = {
         f"padded by {mode}": Network(partial(nn.Conv2d, 3, 4, 3, padding=(1, 2), padding_mode=mode), IMAGE)
         for mode in ("reflect", "replicate", "circular")
     },
+    **{
+        f"patches padded by {mode}": Network(
+            partial(nn.Conv2d, 9, 4, (3, 2), stride=(2, 1), dilation=(1, 2), padding=(1, 0), padding_mode=mode, bias=False), (9, 5, 5)
+        )
+        for mode in ("zeros", "reflect", "circular")
+    },
+    "patches of the same size": Network(partial(nn.Conv2d, 20, 3, 3, padding="same"), (20, 4, 4)),
+    "standardised convolution": Network(partial(Standardised, 3, 4, 3), IMAGE),
+    "layer scale": Network(Scaled, (5, 6)),
     "linear over positions": Network(lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), (2, 3, 4)),
     "linear": Network(lambda: nn.Linear(4, 5), (4,)),
     "norms": Network(lambda: nn.Sequential(nn.GroupNorm(3, 3), nn.Conv2d(3, 4, 1), nn.LayerNorm((4, 8, 8)), nn.GroupNorm(2, 4)), IMAGE),

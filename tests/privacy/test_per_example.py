@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gradient_networks import Small
 from torch import Tensor, nn
 
 from dpcore.errors import BadInput
@@ -11,23 +12,8 @@ from dpcore.privacy.feature_split import pair_weights
 from dpcore.privacy.per_example import Batch, GradientEngine
 
 
-class SharedHead(nn.Module):
-    """Real layers, and a Linear that is used twice in a forward, as the SimCC head does for x and y."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-        self.norm = nn.GroupNorm(2, 4)
-        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
-        self.shared = nn.Linear(4, 5)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.depthwise(torch.relu(self.norm(self.conv(images))))
-        return self.shared(maps.mean(2).transpose(1, 2)), self.shared(maps.mean(3).transpose(1, 2))
-
-
 def coordinate_loss(module: nn.Module, batch: Batch) -> Tensor:
-    x, y = module(batch.inputs)
+    x, y = module(batch.inputs).chunk(2, dim=1)
     return ((x.mean(1) - batch.keypoints[:, :, 0]) ** 2).sum(1) + ((y.mean(1) - batch.keypoints[:, :, 1]) ** 2 * batch.visible).sum(1)
 
 
@@ -40,7 +26,7 @@ def random_batch(count: int, seed: int = 0) -> Batch:
 @pytest.fixture
 def engine() -> GradientEngine:
     torch.manual_seed(0)
-    return GradientEngine(SharedHead(), coordinate_loss)
+    return GradientEngine(Small(), coordinate_loss)
 
 
 def one_by_one(engine: GradientEngine, batch: Batch) -> Tensor:
@@ -126,7 +112,7 @@ def test_an_error_in_a_pass_leaves_the_engine_usable() -> None:
             raise ValueError("stop in the middle of a pass")
         return losses
 
-    engine = GradientEngine(SharedHead(), loss)
+    engine = GradientEngine(Small(), loss)
     batch = random_batch(3)
     with pytest.raises(ValueError, match="in the middle"):
         engine.rows(batch)
@@ -143,7 +129,7 @@ def test_losses_come_with_the_rows_and_belong_to_the_private_halves(engine: Grad
 
 
 def test_frozen_parameters_have_no_columns() -> None:
-    module = SharedHead()
+    module = Small()
     module.conv.requires_grad_(False)
     engine = GradientEngine(module, coordinate_loss)
     assert engine.parameter_count == sum(p.numel() for p in module.parameters()) - sum(p.numel() for p in module.conv.parameters())
@@ -170,7 +156,7 @@ def test_columns_follow_the_flat_weights(engine: GradientEngine) -> None:
 
 
 def test_a_mean_loss_is_refused() -> None:
-    engine = GradientEngine(SharedHead(), lambda m, b: coordinate_loss(m, b).mean())
+    engine = GradientEngine(Small(), lambda m, b: coordinate_loss(m, b).mean())
     with pytest.raises(BadInput, match="one value an example"):
         engine.rows(random_batch(3))
 
@@ -214,7 +200,7 @@ def test_frozen_batch_norm_is_refused_too() -> None:
 
 
 def test_a_closed_engine_frees_its_module() -> None:
-    module = SharedHead()
+    module = Small()
     GradientEngine(module, coordinate_loss).close()
     assert GradientEngine(module, coordinate_loss).rows(random_batch(2)).shape[0] == 2
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hooked_peer import HookedRows, inputs_need_no_gradient
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dpcore.errors import Refused
-from dpcore.gradients.hooked import HookedRows, inputs_need_no_gradient
 from dpcore.privacy.per_example import Batch, GradientEngine
 from dpcore.privacy.row_check import require_right_rows, row_errors
 
@@ -125,10 +125,13 @@ class _ForgetsTheBiases:
     def rows(self, batch: Batch, entry_weights: tuple[float, ...]) -> Any:
         return self._way.rows(batch, entry_weights)
 
-    def summed(self, batch: Batch, entry_weights: tuple[float, ...], factors_of: Any) -> Any:
-        found = self._way.summed(batch, entry_weights, factors_of)
+    def summed(self, entries: Any, entry_weights: tuple[float, ...], factors_of: Any) -> Any:
+        found = self._way.summed(entries, entry_weights, factors_of)
         found.total[self._weights :] = 0.0
         return found
+
+    def records_at_once(self, batch: Batch) -> int:
+        return self._way.records_at_once(batch)
 
     def close(self) -> None:
         self._way.close()

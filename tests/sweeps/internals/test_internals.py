@@ -13,14 +13,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from dpcore.gradients import hooked
 from sweeps.internals import optuna_internals, ray_internals
 
 ROOT = Path(__file__).parents[3]
 OURS = {"dpcore", "search_spaces", "sweeps", "dpsweep"}
 DOCUMENTED = {"_thread"}
 """Of Python's own library, public though its name begins with an underscore."""
-SEEN_WITH = {"ray": ray_internals.SEEN_WITH, "optuna": optuna_internals.SEEN_WITH, "opacus": hooked.SEEN_WITH}
+SEEN_WITH = {"ray": ray_internals.SEEN_WITH, "optuna": optuna_internals.SEEN_WITH}
 
 
 def private_imports(path: Path) -> Iterator[str]:

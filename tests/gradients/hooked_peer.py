@@ -1,4 +1,4 @@
-"""Rows through the hooks of Opacus: the peer of our own ways in tests. It is fast for layers that it knows, and proves nothing itself."""
+"""Rows through the hooks of Opacus: a way that is silently wrong for some networks, which the check of rows has to notice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -16,18 +15,6 @@ from dpcore.errors import BadInput
 from dpcore.gradients.batch import Batch, RowsAndLosses
 from dpcore.gradients.functional import SummedFromRows
 from dpcore.gradients.way import TrainedModule
-
-SEEN_WITH = "1.6.0"
-"""The version of Opacus in which the attributes that `_clear` removes were seen; pyproject.toml admits its minor version only."""
-
-
-class _Float32Samples(GradSampleModule):  # type: ignore[misc]
-    """Multiplies in float32 what a layer took and what came back to it: under autocast the rows would be bfloat16."""
-
-    def rearrange_grad_samples(self, **given: Any) -> tuple[list[Tensor], Tensor]:
-        activations, backprops = super().rearrange_grad_samples(**given)
-        wide = torch.promote_types(backprops.dtype, torch.float32)
-        return [activation.to(wide) for activation in activations], backprops.to(wide)
 
 
 class HookedRows(SummedFromRows):
@@ -40,7 +27,7 @@ class HookedRows(SummedFromRows):
     def __init__(self, trained: TrainedModule) -> None:
         self._trained = trained
         try:
-            self._hooked = _Float32Samples(trained.module, batch_first=True, loss_reduction="sum", strict=True)
+            self._hooked = GradSampleModule(trained.module, batch_first=True, loss_reduction="sum", strict=True)
         except NotImplementedError as error:
             raise BadInput(f"per-example gradients are not defined for a trainable layer: {error}; freeze or replace it") from None
         self._hooked.disable_hooks()
@@ -60,6 +47,7 @@ class HookedRows(SummedFromRows):
             self._clear()
 
     def close(self) -> None:
+        """Takes the hooks off."""
         self._hooked.remove_hooks()
 
     def _gather(self, count: int) -> Tensor:
