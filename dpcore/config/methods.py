@@ -91,21 +91,21 @@ def _draws_no_unit(config: Any) -> str | None:
     return f"method public_only draws no unit: leave examples_per_unit out (given {config.examples_per_unit})"
 
 
-# Colours are Paul Tol's bright scheme, safe for colour-blind readers.
+# Colours of Okabe and Ito (2008), which differ for every kind of colour blindness; markers differ too.
 METHODS = Table(
     "method",
     Method,
     (
-        Method(name="dpsgd", label="DP-SGD", colour="#4477aa", marker="o"),
-        Method(name="projected", projects=True, label="projected", colour="#228833", marker="s"),
-        Method(name="feature", row="residual", uses_views=True, label="feature", colour="#ccbb44", marker="^"),
+        Method(name="dpsgd", label="DP-SGD", colour="#0072b2", marker="o"),
+        Method(name="projected", projects=True, label="projected", colour="#009e73", marker="s"),
+        Method(name="feature", row="residual", uses_views=True, label="feature", colour="#e69f00", marker="^"),
         Method(
             name="feature_projected",
             row="residual",
             uses_views=True,
             projects=True,
             label="feature projected",
-            colour="#aa3377",
+            colour="#cc79a7",
             marker="D",
         ),
         Method(name=PUBLIC_ONLY, private_sum="none", refusal=_draws_no_unit),

@@ -248,7 +248,7 @@ def best(
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenReport:
-    """A report, and the files that hold it: the text first, then the figures."""
+    """A report, and the files that hold it: the page first, then the text, figures and tables."""
 
     report: SweepReport
     files: tuple[Path, ...]
@@ -264,13 +264,15 @@ def report(
     state: str | Path | None = None,
     out: str | Path | None = None,
     show_sealed: bool = False,
+    show_private: bool = False,
 ) -> WrittenReport:
-    """Writes a sweep's report and its figures again, into `report/` of the sweep unless `out` is given.
+    """Writes a sweep's report again, into `report/` of the sweep unless `out` is given: one HTML page, Markdown, figures and tables.
 
     Args:
         name, storage, state: as for `read_results`.
         out: another folder.
         show_sealed: show the sealed ceiling: a release without privacy. The ledger's ε is ∞ from then on.
+        show_private: write a second page that shows the winners' predictions on private pictures, for the owner of the data alone.
 
     Raises:
         BadInput: there is no such sweep, or no sealed ceiling to show. Refused: a cap is set, which ∞ passes.
@@ -279,15 +281,28 @@ def report(
     from sweeps.pricing.sealed import unseal_ceiling
     from sweeps.pricing.selection import with_releases
     from sweeps.report.curves import save_epsilon_curves
-    from sweeps.report.report import build_report, write_report
+    from sweeps.report.page.files import MARKDOWN, PAGE, write_private_page, write_report
+    from sweeps.report.page.pictures import draw_pictures
 
     spec = require_state(load_spec(name, storage, None if state is None else Path(state)))
     found = priced_now(with_releases(read_tables(spec.sweep_dir), spec.space), spec)
     if show_sealed:
         found = _without_guarantee(unseal_ceiling(found, spec))
-    built = build_report(found, spec=spec)
+    built = detailed_report(found, spec)
     folder = Path(out) if out is not None else spec.sweep_dir / REPORT
-    figures: Sequence[Path] = (*write_report(built, folder), *save_epsilon_curves(found, folder))
+    pictures = draw_pictures(built.comparisons, spec)
+    figures: Sequence[Path] = (*write_report(built, folder, results=found, pictures=pictures), *save_epsilon_curves(found, folder))
+    private = [write_private_page(built, spec, spec.state_dir / "sealed")] if show_private else []
     if out is None:
         publish(spec, REPORT)
-    return WrittenReport(report=built, files=(folder / "report.md", *figures))
+    return WrittenReport(report=built, files=(folder / PAGE, folder / MARKDOWN, *figures, *private))
+
+
+def detailed_report(found: SweepResults, spec: SweepSpec) -> SweepReport:
+    """The report with everything that its files say, priced under each regime."""
+    from sweeps.pricing.plan import dp_accountant, plan_sweep
+    from sweeps.report.report import build_report, with_details
+
+    cache_dir = spec.places.cache_dir
+    plan = plan_sweep(spec.space, dp_accountant(cache_dir), cache_dir=cache_dir)
+    return with_details(build_report(found, spec=spec), found, spec=spec, plan=plan)

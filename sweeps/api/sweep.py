@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from search_spaces.space import SpaceFile
-from sweeps.api.results import Results
+from sweeps.api.results import Results, detailed_report
 from sweeps.api.specs import SweepOptions, spec_of
 from sweeps.records.publication import load_spec, require_state
 from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
@@ -175,15 +175,17 @@ def existing_spec(
 
 
 def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
-    """Writes the report, curves and contact sheets and gives them to the tracker, while that is open."""
+    """Writes the report with its page, curves and contact sheets and gives them to the tracker, while that is open."""
     from sweeps.report.contact_sheet import save_contact_sheets
     from sweeps.report.curves import save_epsilon_curves
-    from sweeps.report.report import build_report, write_report
+    from sweeps.report.page.files import PAGE, write_report
+    from sweeps.report.page.pictures import draw_pictures
     from sweeps.tracking.browsing import SweepSummary
 
-    report = build_report(results, spec=spec)
+    report = detailed_report(results, spec)
     folder = spec.sweep_dir / "report"
-    figures = (*write_report(report, folder), *save_epsilon_curves(results, folder))
+    pictures = draw_pictures(report.comparisons, spec)
+    figures = (*write_report(report, folder, results=results, pictures=pictures), *save_epsilon_curves(results, folder))
     sheets = save_contact_sheets(results, spec, shown=folder, sealed=spec.state_dir / "sealed")
     for sheet in sheets:
         if sheet.reason is not None:
@@ -195,6 +197,7 @@ def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
             comparisons=report.comparisons,
             verdicts=report.verdicts(),
             price=report.price.lines(),
+            pages=(folder / PAGE,),
             figures=figures,
             sheets=sheets,
         )

@@ -25,7 +25,9 @@ class Comparison:
         ceiling_run: no privacy.
         control_run: the winning feature-type run with its private part off.
         by_method: the best trial of each method.
+        searched: every finished trial of the search.
         errors: standard errors of the scores of winner, seeds, floor, control and ceiling, where they are known.
+        method_errors: the same of the best trial of each method.
         interval: of the gain; None where the scores of single people are not known, or with fewer than two fresh seeds.
     """
 
@@ -36,7 +38,9 @@ class Comparison:
     ceiling_run: TrialRecord | None
     control_run: TrialRecord | None
     by_method: dict[str, TrialRecord]
+    searched: tuple[TrialRecord, ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
+    method_errors: Mapping[str, float] = field(default_factory=dict)
     interval: Gain | None = None
 
     @property
@@ -102,6 +106,7 @@ def _compare_at(results: SweepResults, epsilon: float) -> Comparison:
         ceiling_run=_highest(results.of_role("ceiling")),
         control_run=_highest(results.of_role("control", epsilon)),
         by_method=by_method,
+        searched=tuple(searched),
     )
 
 
@@ -118,14 +123,16 @@ def with_errors(comparison: Comparison, counts: Mapping[str, Counts]) -> Compari
     seeds = [counts[record.trial_id] for record in comparison.seeds] if known else []
     if (of_mean := mean_stderr(seeds)) is not None:
         errors["seeds"] = of_mean
+    bests = {method: score_stderr(counts[run.trial_id]) for method, run in comparison.by_method.items() if run.trial_id in counts}
     bar = comparison.bar
     interval = None if bar is None or bar.trial_id not in counts else gain_over(counts[bar.trial_id], seeds)
-    return replace(comparison, errors=errors, interval=interval)
+    return replace(comparison, errors=errors, method_errors=bests, interval=interval)
 
 
 def shown_runs(comparisons: Sequence[Comparison]) -> tuple[TrialRecord, ...]:
-    """The trials whose scores a report shows, each once."""
-    shown = (run for one in comparisons for run in (*one.seeds, one.winner, one.floor_run, one.control_run, one.ceiling_run))
+    """The trials whose scores a report shows with an error, each once."""
+    bars = (run for one in comparisons for run in (*one.seeds, one.winner, one.floor_run, one.control_run, one.ceiling_run))
+    shown = (*bars, *(run for one in comparisons for run in one.by_method.values()))
     return tuple({run.trial_id: run for run in shown if run is not None}.values())
 
 
@@ -147,3 +154,17 @@ def _score_or_none(record: TrialRecord | None) -> float | None:
 def score_of(record: TrialRecord) -> float | None:
     """The score of a trial that ran to its end."""
     return record.score if record.state == "done" else None
+
+
+def best_without_views(comparisons: Sequence[Comparison]) -> dict[str, float | None]:
+    """The bars of accuracy against disclosure, by name: scores that need no public view."""
+    scores = [
+        score_of(record)
+        for one in comparisons
+        for record in one.by_method.values()
+        if record.config.traits.is_private and not record.config.traits.uses_views and record.split is None
+    ]
+    return {
+        "best private trial without views": max((score for score in scores if score is not None), default=None),
+        "ceiling: no privacy": next((one.ceiling for one in comparisons), None),
+    }

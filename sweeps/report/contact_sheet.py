@@ -74,6 +74,47 @@ class SheetSource:
     shows_people: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeenCrops:
+    """What the winner of an ε predicts on some crops.
+
+    Attributes:
+        source: where the crops come from.
+        dataset: the same, with the joints of the model.
+        rows: (N,) row numbers.
+        predictions: (N, K, 2) px.
+        title: whose predictions these are, and on what.
+    """
+
+    source: SheetSource
+    dataset: ShardSet
+    rows: NDArray[np.int64]
+    predictions: NDArray[np.float32]
+    title: str
+
+
+def see_crops(winner: TrialRecord, epsilon: float, spec: SweepSpec, source: SheetSource | None = None) -> SeenCrops:
+    """Predicts the joints on crops that may be drawn, with the winner's saved model. `source`: crops that somebody asked for.
+
+    Raises:
+        Refused: the validation data may not be shown. BadInput: there is no model. Corrupt: its weights are not those that were written.
+    """
+    found = choose_source(winner.config, spec.places) if source is None else source
+    rows = _spread(len(found.dataset))
+    predictions, skeleton = predict_crops(trial_at_hand(spec, winner.trial_id), found.dataset, rows)
+    dataset = found.dataset.as_skeleton(skeleton)
+    return SeenCrops(source=found, dataset=dataset, rows=rows, predictions=predictions, title=_title(winner, epsilon, found.name))
+
+
+def private_source(config: TrialConfig, places: Places) -> SheetSource:
+    """The private pictures of a trial. They may be drawn only where somebody asked for them by name (`--show-private`), into a file for
+    the owner of the data alone."""
+    from dpcore.data.catalog import open_dataset
+
+    name = config.data.private
+    return SheetSource(name=name, dataset=open_dataset(name, places), shows_people=True)
+
+
 def choose_source(config: TrialConfig, places: Places) -> SheetSource:
     """Chooses the crops to draw for a trial, by the table above.
 
@@ -118,10 +159,9 @@ def save_contact_sheets(results: SweepResults, spec: SweepSpec, *, shown: Path, 
 
 
 def _save_one(winner: TrialRecord, epsilon: float, spec: SweepSpec, shown: Path, sealed: Path) -> ContactSheet:
-    source = choose_source(winner.config, spec.places)
-    rows = _spread(len(source.dataset))
-    predictions, skeleton = predict_crops(trial_at_hand(spec, winner.trial_id), source.dataset, rows)
-    figure = draw_sheet(source.dataset.as_skeleton(skeleton), rows, predictions, title=_title(winner, epsilon, source.name))
+    seen = see_crops(winner, epsilon, spec)
+    source = seen.source
+    figure = draw_sheet(seen.dataset, seen.rows, seen.predictions, title=seen.title)
     folder = sealed if source.shows_people else shown
     folder.mkdir(parents=True, exist_ok=True, mode=0o700 if source.shows_people else 0o777)
     path = folder / f"contact_sheet_eps_{epsilon_name(epsilon)}.png"
@@ -188,7 +228,7 @@ def draw_sheet(dataset: ShardSet, rows: NDArray[np.int64], predictions: NDArray[
         _draw_skeleton(axes, skeleton, dataset.keypoints[row], dataset.visible[row], colour=LABEL_COLOUR, edge="#222222")
         finite = np.isfinite(predicted).all(axis=-1)
         _draw_skeleton(axes, skeleton, predicted, finite, colour=PREDICTION_COLOUR, edge=PREDICTION_COLOUR)
-        axes.set_title(_hits(dataset, int(row), predicted), fontsize="x-small", pad=2)
+        axes.set_title(hits(dataset, int(row), predicted), fontsize="x-small", pad=2)
     figure.suptitle(title, fontsize="small", x=0.01, ha="left")
     handles = [_line_in(LABEL_COLOUR, "label"), _line_in(PREDICTION_COLOUR, "prediction")]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small", facecolor="#999999")
@@ -213,7 +253,7 @@ def _draw_skeleton(
     axes.scatter(keypoints[drawn, 0], keypoints[drawn, 1], s=9, color=colour, edgecolors=edge, linewidths=0.5, zorder=3)
 
 
-def _hits(dataset: ShardSet, row: int, predicted: NDArray[np.float32]) -> str:
+def hits(dataset: ShardSet, row: int, predicted: NDArray[np.float32]) -> str:
     """How many scored joints lie within half a head size, as PCKh@0.5 counts them: `11 of 14`."""
     head = float(dataset.head_size_px[row])
     scored = dataset.visible[row].copy()

@@ -85,7 +85,7 @@ def _draw_epsilon(results: SweepResults, epsilon: float, drawn: Sequence[TrialRe
         _line(axes, record, color=OTHER_COLOUR, ls="--", lw=1.2, label="ceiling: no privacy (ε = ∞)")
     floors = [record.score for record in results.floors if record.state == "done" and record.score is not None]
     if floors:
-        axes.axhline(100 * max(floors), color="#cc3311", ls="--", lw=1.2, label="highest floor: public part alone (free)")
+        axes.axhline(100 * max(floors), color="#d55e00", ls="--", lw=1.2, label="highest floor: public part alone (free)")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpcore.config import METHODS
 from dpcore.privacy.disclosure import CLOSE
@@ -20,7 +20,9 @@ DISCLOSURE_STEM = "pckh_over_disclosure"
 
 
 def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: str, metric: str = "PCKh@0.5") -> Figure:
-    """Draws the winners with their fresh seeds, the best trial of each method, and floor, control and ceiling.
+    """Draws every trial as a dot, the best one of each method with its error bar, the winners' fresh seeds, and floor, control, ceiling.
+
+    Nothing joins the best trials of a method over ε: they are the best of unequally many.
 
     Args:
         comparisons: One per ε.
@@ -33,17 +35,11 @@ def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: s
     # A Figure object instead of pyplot: no global state, no display.
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    _draw_methods(axes, ordered)
     _draw_references(axes, ordered)
+    _draw_methods(axes, ordered)
     _draw_winners(axes, ordered)
-    epsilons = [one.epsilon for one in ordered]
-    if len(epsilons) > 1:
-        axes.set_xscale("log")
-    axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
-    axes.minorticks_off()
-    low, high = epsilons[0], epsilons[-1]
-    margin = 1.35 if low == high else (high / low) ** 0.12
-    axes.set_xlim(low / margin, high * margin)
+    axes.set_xticks(range(len(ordered)), [f"{one.epsilon:g}" for one in ordered])
+    axes.set_xlim(-0.6, len(ordered) - 0.4)
     axes.set_xlabel("ε of one trial (target)")
     axes.set_ylabel(f"{metric} on validation, %")
     axes.set_title(title, loc="left")
@@ -55,49 +51,68 @@ def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: s
 
 
 def _draw_methods(axes: Axes, ordered: Sequence[Comparison]) -> None:
-    present = {name for one in ordered for name in one.by_method}
-    for method in (METHODS.get(name) for name in METHODS.names() if name in present):
-        if method.is_private:
-            points = [(one.epsilon, one.by_method[method.name].score) for one in ordered if method.name in one.by_method]
-            scores = [100 * score for _, score in points if score is not None]
-            label = f"{method.label or method.name} (best trial)"
-            axes.plot([x for x, _ in points], scores, color=method.colour, marker=method.marker, ms=5, lw=1, alpha=0.8, label=label)
+    present = {record.config.method for one in ordered for record in one.searched}
+    methods = [method for method in (METHODS.get(name) for name in METHODS.names() if name in present) if method.is_private]
+    for number, method in enumerate(methods):
+        shift = 0.0 if len(methods) == 1 else 0.56 * (number / (len(methods) - 1) - 0.5)
+        style: dict[str, Any] = {"color": method.colour, "marker": method.marker, "ls": ""}
+        own = [(place, [one.score for one in found.searched if one.config.method == method.name]) for place, found in enumerate(ordered)]
+        points = [(place + shift, 100 * score) for place, scores in own for score in scores if score is not None]
+        axes.plot([x for x, _ in points], [y for _, y in points], ms=4, alpha=0.45, mew=0, **style)
+        best = [(place + shift, one.by_method[method.name], one) for place, one in enumerate(ordered) if method.name in one.by_method]
+        axes.errorbar(
+            [x for x, _, _ in best],
+            [100 * (record.score or 0.0) for _, record, _ in best],
+            yerr=[100 * one.method_errors.get(method.name, 0.0) for _, _, one in best],
+            ms=6,
+            mec="black",
+            mew=0.8,
+            capsize=2,
+            lw=1,
+            label=f"{method.label or method.name} (best trial outlined)",
+            **style,
+        )
 
 
 def _draw_references(axes: Axes, ordered: Sequence[Comparison]) -> None:
-    ceilings = [one.ceiling for one in ordered if one.ceiling is not None]
-    if ceilings:
-        axes.axhline(100 * ceilings[0], color="#555555", ls="--", lw=1.2, label="ceiling: no privacy (ε = ∞)")
-    styles = (("floor", "#cc3311", "floor: public part alone (free)"), ("control", "#ee7733", "control: private part off (free)"))
-    for name, colour, label in styles:
-        points = [(one.epsilon, score) for one in ordered if (score := getattr(one, name)) is not None]
-        if points and name == "floor" and len({score for _, score in points}) == 1:
-            axes.axhline(100 * points[0][1], color=colour, ls="--", lw=1.2, label=label)
-        elif points:
-            axes.plot(
-                [x for x, _ in points], [100 * y for _, y in points], color=colour, marker="_", ms=18, mew=2, ls=":", lw=1, label=label
-            )
+    styles = (
+        ("ceiling", "#6e7781", (0, (8, 2, 2, 2)), "ceiling: no privacy (ε = ∞)"),
+        ("floor", "#d55e00", "--", "floor: public part alone (free)"),
+        ("control", "#56b4e9", ":", "control: private part off (free)"),
+    )
+    for name, colour, dash, label in styles:
+        points = [(place, score) for place, one in enumerate(ordered) if (score := getattr(one, name)) is not None]
+        for number, (place, score) in enumerate(points):
+            shown = label if number == 0 else None
+            axes.plot([place - 0.5, place + 0.5], [100 * score, 100 * score], color=colour, ls=dash, lw=1.4, label=shown)
 
 
 def _draw_winners(axes: Axes, ordered: Sequence[Comparison]) -> None:
-    seeded = [one for one in ordered if one.seed_mean is not None]
+    seeded = [(place, one) for place, one in enumerate(ordered) if one.seed_mean is not None]
     if not seeded:
         return
-    means = [100 * (one.seed_mean or 0.0) for one in seeded]
-    below = [mean - 100 * min(one.seed_scores) for mean, one in zip(means, seeded, strict=True)]
-    above = [100 * max(one.seed_scores) - mean for mean, one in zip(means, seeded, strict=True)]
+    known = all("seeds" in one.errors for _, one in seeded)
+    bars = [_seed_bar(one, known=known) for _, one in seeded]
     axes.errorbar(
-        [one.epsilon for one in seeded],
-        means,
-        yerr=[below, above],
+        [place + 0.4 for place, _ in seeded],
+        [100 * (one.seed_mean or 0.0) for _, one in seeded],
+        yerr=[[100 * low for low, _ in bars], [100 * high for _, high in bars]],
         fmt="*",
-        ms=13,
+        ms=12,
         color="black",
-        capsize=5,
+        capsize=4,
         lw=1.5,
         zorder=5,
-        label="winner, fresh seeds (mean, lowest to highest)",
+        label=f"winner, fresh seeds (mean, {'one standard error' if known else 'lowest to highest'})",
     )
+
+
+def _seed_bar(one: Comparison, *, known: bool) -> tuple[float, float]:
+    """How far the bar of the fresh seeds reaches below and above their mean."""
+    mean = one.seed_mean or 0.0
+    if known:
+        return one.errors["seeds"], one.errors["seeds"]
+    return mean - min(one.seed_scores), max(one.seed_scores) - mean
 
 
 def draw_disclosure(
@@ -117,8 +132,8 @@ def draw_disclosure(
     axes = figure.add_subplot()
     placed = [(one, value) for one in rows if (value := one.disclosure.disclosure) is not None]
     epsilons = sorted({epsilon for one, _ in placed for epsilon in one.by_epsilon})
-    styles = [("floor: trained only on the views", "#cc3311", "s", [(x, one.floor) for one, x in placed])]
-    colours = ("#66ccee", "#4477aa", "#aa3377", "#228833", "#ccbb44")
+    styles = [("floor: trained only on the views", "#d55e00", "s", [(x, one.floor) for one, x in placed])]
+    colours = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
     for number, epsilon in enumerate(epsilons):
         label = f"best trial that reads the views, ε = {epsilon:g}"
         styles.append((label, colours[number % len(colours)], "^", [(x, one.by_epsilon[epsilon]) for one, x in placed]))
@@ -132,7 +147,7 @@ def draw_disclosure(
     for one, x in placed:
         axes.annotate(one.name, (x, 0.01), xycoords=("data", "axes fraction"), rotation=90, fontsize="x-small", ha="right", va="bottom")
         axes.axvline(x, color="#dddddd", lw=1, zorder=1)
-    axes.axvspan(CLOSE, 1.02, color="#cc3311", alpha=0.08, label="the view nearly shows the image")
+    axes.axvspan(CLOSE, 1.02, color="#d55e00", alpha=0.08, label="the view nearly shows the image")
     axes.set_xlim(-0.03, 1.02)
     axes.set_xlabel("split/disclosure: share of the pose that a public model reads off the best reconstruction")
     axes.set_ylabel(f"{metric} on validation, %")

@@ -5,22 +5,22 @@ Scores are percent here and fractions everywhere else.
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpcore.config import METHODS
-from dpcore.durable import replace_file
-from search_spaces.regimes import REGIMES, Regime
-from sweeps.pricing.regimes import Basis, Pricing, basis_of, pricing_of
+from sweeps.pricing.regimes import basis_of
 from sweeps.records.spec import DEFAULT_STORAGE
 from sweeps.records.trial_id import epsilon_name
 from sweeps.report.comparison import Comparison, compare, shown_runs, with_errors
+from sweeps.report.details.answers import EpsilonAnswer
+from sweeps.report.details.details import ReportDetails, build_details
+from sweeps.report.details.markdown import detail_sections, markdown_table
+from sweeps.report.details.price import SweepPrice
 from sweeps.report.disclosure import DISCLOSURE_NOTES, DisclosureRow, disclosure_rows, disclosure_table, read_policy
-from sweeps.report.figures import DISCLOSURE_STEM, draw_comparison, draw_disclosure, save_figures
+from sweeps.report.figures import DISCLOSURE_STEM
 from sweeps.report.published.grid_table import GridTable, grid_table
 from sweeps.report.text import number, percent, render_table
 from sweeps.report.uncertainty import counts_of
@@ -28,83 +28,16 @@ from sweeps.search.stopping import stopping_lines
 from sweeps.search.terms import terms_of
 
 if TYPE_CHECKING:
+    from sweeps.pricing.plan import SweepPlan
     from sweeps.records.results import SweepResults
     from sweeps.records.spec import SweepSpec
 
-STAND_IN = "stand-in data: ε as it would be"
-SEALED = "a ceiling without privacy was run and sealed: no table, log or tracker has its score, and it costs nothing while it stays sealed"
-UNSEALED = "the sealed ceiling was shown: a release without privacy, so the ε of this sweep and of its dataset is ∞"
 HEADER = ["ε", "winner", "{metric} %", "fresh seeds", "spread", "spent ε", "floor", "control", "ceiling"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepPrice:
-    """What choosing cost.
-
-    Attributes:
-        basis: The regime, with its filter or the law of its selection.
-        composed_epsilon: ε of everything that the sweep reserved, at `delta`.
-        private_trials: How many private trials are shown.
-        protected: Whether the private data belongs to real people.
-        validation: One sentence about the validation data and its price.
-        sealed: Whether a ceiling without privacy was run and sealed.
-        warm_start: For a warm start, a sentence about what the price does not include.
-        epsilon_total: The sweep's own cap.
-    """
-
-    basis: Basis
-    composed_epsilon: float
-    private_trials: int
-    delta: float
-    protected: bool
-    validation: str
-    sealed: bool = False
-    warm_start: str | None = None
-    epsilon_total: float | None = None
-
-    @property
-    def regime(self) -> Regime:
-        """How the sweep is accounted for."""
-        return REGIMES.get(self.basis.accounting)
-
-    @property
-    def pricing(self) -> Pricing:
-        """What the regime says."""
-        return pricing_of(self.basis.accounting)
-
-    def lines(self) -> list[str]:
-        """The price in words."""
-        spent = f"ε = {number(self.composed_epsilon)} at δ = {self.delta:.3g}"
-        first, *beside = self.pricing.lines(self.basis, spent=spent, trials=self.private_trials)
-        begun = [] if self.warm_start is None else [self.warm_start]
-        if not self.regime.reads_private:
-            return [first, *begun, *beside]
-        promised = [] if self.basis.promise is None else [f"counted {self.basis.promise.text()}"]
-        capped = [] if self.epsilon_total is None else [self.pricing.cap(self.basis, self.epsilon_total, self.delta)]
-        lines = [first, *promised, self.pricing.accountants(self.basis), *capped, *beside, *begun, self.validation]
-        if math.isinf(self.composed_epsilon):
-            lines.append(UNSEALED)
-        elif self.sealed:
-            lines.append(SEALED)
-        return lines if self.protected else [*lines, STAND_IN]
-
-    def short(self) -> str:
-        """The price for the middle of a sentence."""
-        warning = self.pricing.warning
-        return f"ε = {number(self.composed_epsilon)} ({self.basis.accounting})" if warning is None else warning
-
-    def caption(self) -> str:
-        """The caption that every curve over ε must have."""
-        text = self.pricing.caption(self.basis, epsilon=number(self.composed_epsilon, 2), delta=self.delta)
-        if not (self.regime.reads_private and self.regime.is_promise):
-            return text
-        text = text if self.warm_start is None else f"{text} {self.warm_start[0].upper()}{self.warm_start[1:]}."
-        return text if self.protected else f"{text} {STAND_IN.capitalize()}."
-
-
-@dataclass(frozen=True, kw_only=True)
 class SweepReport:
-    """A sweep's report, ready to print or to write."""
+    """A sweep's report, ready to print or to write. `details` are what files say beyond the tables; None: not asked for."""
 
     name: str
     comparisons: tuple[Comparison, ...]
@@ -114,13 +47,19 @@ class SweepReport:
     disclosures: tuple[DisclosureRow, ...] = ()
     grid: GridTable | None = None
     metric: str = "PCKh@0.5"
+    details: ReportDetails | None = None
+
+    @property
+    def answers(self) -> tuple[EpsilonAnswer, ...]:
+        """One per ε."""
+        return tuple(EpsilonAnswer(comparison=one, price=self.price.short(), metric=self.metric) for one in self.comparisons)
 
     def _header(self) -> list[str]:
         return [title.format(metric=self.metric) for title in HEADER]
 
     def verdicts(self) -> tuple[str, ...]:
         """One sentence per ε: what the private winner gains, and whether that is worth its price."""
-        return tuple(_verdict(one, self.price.short()) for one in self.comparisons)
+        return tuple(one.line() for one in self.answers)
 
     def text(self) -> str:
         """For the terminal."""
@@ -142,11 +81,12 @@ class SweepReport:
         methods_header, methods_rows = _methods_table(self.comparisons)
         warning = self.price.pricing.warning
         headline = [] if warning is None else [f"**{warning}**", ""]
-        lines = [f"# Sweep {self.name}", "", *headline, *_markdown_table(self._header(), [_row(one) for one in self.comparisons]), ""]
+        lines = [f"# Sweep {self.name}", "", *headline, *markdown_table(self._header(), [_row(one) for one in self.comparisons]), ""]
         lines += [f"![{self.metric} over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
-        lines += ["## Best trial of each method", "", *_markdown_table(methods_header, methods_rows), ""]
+        lines += ["## Best trial of each method", "", *markdown_table(methods_header, methods_rows), ""]
         lines += self._grid_section()
         lines += self._disclosure_section()
+        lines += [] if self.details is None else detail_sections(self.details, self.comparisons)
         lines += [
             "## What it means",
             "",
@@ -163,13 +103,13 @@ class SweepReport:
     def _grid_section(self) -> list[str]:
         if self.grid is None:
             return []
-        tables = [*_markdown_table(*self.grid.scores), "", *_markdown_table(*self.grid.bars)]
+        tables = [*markdown_table(*self.grid.scores), "", *markdown_table(*self.grid.bars)]
         return ["## Method, ε and clipping norm", "", *tables, "", *(f"- {note}" for note in self.grid.notes), ""]
 
     def _disclosure_section(self) -> list[str]:
         if not self.disclosures:
             return []
-        table = _markdown_table(*disclosure_table(self.disclosures))
+        table = markdown_table(*disclosure_table(self.disclosures))
         figure = [f"![PCKh over disclosure]({DISCLOSURE_STEM}.svg)", ""]
         warnings = [f"- **{line}**" for line in self._warnings()]
         return ["## What the public views disclose", "", *table, "", *figure, *DISCLOSURE_NOTES, *warnings, ""]
@@ -220,6 +160,27 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
     )
 
 
+def with_details(report: SweepReport, results: SweepResults, *, spec: SweepSpec, plan: SweepPlan | None = None) -> SweepReport:
+    """The report with what its files say beyond the tables.
+
+    Args:
+        report: of `build_report`.
+        results: the same.
+        spec: of the sweep.
+        plan: with the price under each regime; None: that table is left out.
+    """
+    found = build_details(
+        results,
+        spec,
+        comparisons=report.comparisons,
+        price=report.price,
+        answers=report.answers,
+        policy=read_policy(spec.sweep_dir),
+        plan=plan,
+    )
+    return replace(report, details=found)
+
+
 def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[str, ...]:
     won = [one.epsilon for one in comparisons if one.winner is not None]
     storage = "" if spec.storage == Path(DEFAULT_STORAGE).absolute() else f" --storage {shlex.quote(str(spec.storage))}"
@@ -228,33 +189,6 @@ def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[
     uri = spec.resolved_tracking_uri
     look = f"# MLflow: {uri}" if uri.startswith("http") else f"dpsweep ui{storage}"
     return (*export, f"dpsweep ledger {name} --verify{storage}", look)
-
-
-def write_report(report: SweepReport, folder: Path) -> tuple[Path, ...]:
-    """Writes report.md and the figures into `folder`, replaces older ones, and returns the paths of the figures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = draw_comparison(report.comparisons, title=f"sweep {report.name}", caption=report.price.caption(), metric=report.metric)
-    figures = save_figures(figure, folder)
-    replace_file(folder / "report.md", report.markdown().encode())
-    return figures if not report.disclosures else (*figures, *_save_disclosure(report, folder))
-
-
-def _save_disclosure(report: SweepReport, folder: Path) -> tuple[Path, ...]:
-    without_view = [
-        record.score
-        for one in report.comparisons
-        for method, record in one.by_method.items()
-        if METHODS.get(method).is_private and not METHODS.get(method).uses_views and record.split is None
-    ]
-    bars = {
-        "best private trial without views": max((score for score in without_view if score is not None), default=None),
-        "ceiling: no privacy": next((one.ceiling for one in report.comparisons), None),
-    }
-    tested = report.disclosures[0].disclosure
-    caption = f"Disclosure on {tested.tested_on} PUBLIC people, best of {len(tested.readings)} attackers per split: a lower bound."
-    title = f"sweep {report.name}: accuracy against disclosure"
-    figure = draw_disclosure(report.disclosures, bars, title=title, caption=caption, metric=report.metric)
-    return save_figures(figure, folder, stem=DISCLOSURE_STEM)
 
 
 def _row(one: Comparison) -> list[str]:
@@ -284,28 +218,3 @@ def _methods_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[l
         for method in sorted(methods)
     ]
     return header, rows
-
-
-def _verdict(one: Comparison, price: str) -> str:
-    where = f"ε = {one.epsilon:g}:"
-    if one.winner is None:
-        return f"{where} no private trial is done"
-    if one.gain is None:
-        return f"{where} no fresh seeds or no floor to compare with"
-    bar = "the higher of floor and control"
-    if one.interval is None:
-        spread = "" if one.seed_spread is None else f" ({100 * one.seed_spread:.1f} points between seeds)"
-        why = "it takes two fresh seeds" if one.seed_spread is None else "how it varies between validation people is not known"
-        return f"{where} {100 * one.gain:+.1f} points against {bar}{spread} at a price of {price}: not clear, {why}"
-    found = one.interval
-    points = (
-        f"{100 * found.mean:+.1f} ± {100 * found.stderr:.1f} points against {bar} (95 %: {100 * found.low:+.1f} to {100 * found.high:+.1f})"
-    )
-    worth = "worth its price" if found.low > 0 else "not worth its price" if found.high < 0 else "not clear whether worth its price"
-    return f"{where} {points} at a price of {price}: {worth}"
-
-
-def _markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
-    kept = [column for column, title in enumerate(header) if title]
-    lines = [[header[column] for column in kept], ["---"] * len(kept), *[[row[column] for column in kept] for row in rows]]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]

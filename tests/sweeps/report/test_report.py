@@ -12,7 +12,9 @@ from sweeps.pricing.regimes import NO_GUARANTEE
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.comparison import compare
-from sweeps.report.report import STAND_IN, build_report, write_report
+from sweeps.report.details.price import STAND_IN
+from sweeps.report.page.files import write_report
+from sweeps.report.report import build_report
 
 DATA = {"private": "p", "public": "q", "validation": "v", "nominal_examples": 100}
 PRIVATE: dict[str, Any] = {"stages": {"private": {"steps": 4, "expected_batch_size": 10}}, "data": DATA}

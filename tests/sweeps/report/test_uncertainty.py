@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.records.results import TrialRecord
 from sweeps.report.comparison import Comparison, with_errors
-from sweeps.report.report import _verdict
+from sweeps.report.details.answers import EpsilonAnswer
 from sweeps.report.uncertainty import Counts, gain_over, mean_stderr, score_stderr
 
 PEOPLE, JOINTS = 256, 14
@@ -78,7 +78,7 @@ def verdict(bar: Counts, *seeds: Counts) -> str:
         control_run=None,
         by_method={},
     )
-    return _verdict(with_errors(one, counts), PRICE)
+    return EpsilonAnswer(comparison=with_errors(one, counts), price=PRICE, metric="PCKh@0.5").line()
 
 
 def raised(counts: Counts, joints: int) -> Counts:

@@ -1,0 +1,110 @@
+"""The answer of a sweep at each ε, in one sentence: what was reached, how sure that is, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dpcore.config import METHODS
+from sweeps.report.text import percent
+
+if TYPE_CHECKING:
+    from sweeps.report.comparison import Comparison
+
+Verdict = Literal["worth it", "not worth it", "not clear", "nothing done"]
+WORDS: dict[Verdict, str] = {
+    "worth it": "worth its price",
+    "not worth it": "not worth its price",
+    "not clear": "not clear whether worth its price",
+    "nothing done": "nothing done",
+}
+BAR = "the higher of floor and control"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpsilonAnswer:
+    """Of one ε.
+
+    Attributes:
+        comparison: the winner, its fresh seeds and what they are held against.
+        price: what choosing cost, for the middle of a sentence.
+        metric: title of the score.
+    """
+
+    comparison: Comparison
+    price: str
+    metric: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the winner is worth its price: by the 95 % interval of its gain over the bar."""
+        one = self.comparison
+        if one.winner is None:
+            return "nothing done"
+        if one.interval is None:
+            return "not clear"
+        return "worth it" if one.interval.low > 0 else "not worth it" if one.interval.high < 0 else "not clear"
+
+    @property
+    def method(self) -> str:
+        """The winner's method for people."""
+        name = "–" if self.comparison.winner is None else self.comparison.winner.config.method
+        found = METHODS.find(name)
+        return name if found is None or not found.label else found.label
+
+    @property
+    def reached(self) -> str:
+        """The score with what it rests on: fresh seeds where there are some, else the best trial, which is a little too high."""
+        one = self.comparison
+        if one.seed_mean is not None:
+            count = len(one.seed_scores)
+            seeds = f"mean of {count} fresh seeds" if count > 1 else "one fresh seed"
+            return f"{_with_error(one.seed_mean, one.errors.get('seeds'))} % ({seeds})"
+        score = None if one.winner is None else one.winner.score
+        return f"{_with_error(score, one.errors.get('winner'))} % (best trial, a little too high; no fresh seeds)"
+
+    @property
+    def gained(self) -> str:
+        """The gain over the bar with its 95 % interval, or why there is none."""
+        one = self.comparison
+        if one.gain is None:
+            return "no fresh seeds or no floor to compare with"
+        points = f"{100 * one.gain:+.1f} points against {BAR}"
+        if one.interval is None:
+            return f"{points}; {self._why_unclear()}"
+        return f"{points} (95 %: {100 * one.interval.low:+.1f} to {100 * one.interval.high:+.1f})"
+
+    def sentence(self) -> str:
+        """The answer."""
+        if self.comparison.winner is None:
+            return f"At ε = {self.comparison.epsilon:g} no private trial is done."
+        return (
+            f"At ε = {self.comparison.epsilon:g}, {self.method} reaches {self.metric} {self.reached}: {self.gained}. "
+            f"Price of finding it: {self.price}."
+        )
+
+    def line(self) -> str:
+        """The verdict for the terminal."""
+        one = self.comparison
+        where = f"ε = {one.epsilon:g}:"
+        if one.winner is None:
+            return f"{where} no private trial is done"
+        if one.gain is None:
+            return f"{where} no fresh seeds or no floor to compare with"
+        if one.interval is None:
+            spread = "" if one.seed_spread is None else f" ({100 * one.seed_spread:.1f} points between seeds)"
+            gain = f"{100 * one.gain:+.1f} points against {BAR}{spread}"
+            return f"{where} {gain} at a price of {self.price}: not clear, {self._why_unclear()}"
+        found = one.interval
+        points = f"{100 * found.mean:+.1f} ± {100 * found.stderr:.1f} points against {BAR}"
+        sure = f"(95 %: {100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        return f"{where} {points} {sure} at a price of {self.price}: {WORDS[self.verdict]}"
+
+    def _why_unclear(self) -> str:
+        if self.comparison.seed_spread is None:
+            return "it takes two fresh seeds"
+        return "how it varies between validation people is not known"
+
+
+def _with_error(score: float | None, error: float | None) -> str:
+    return percent(score) if score is None or error is None else f"{percent(score)} ± {percent(error)}"
