@@ -44,12 +44,17 @@ SELECTED = "selected"
 REPORTS = 50
 """Of a long trial. Each scores all validation people: every 50 of 17,379 steps they would take as long as the steps."""
 
+FEWEST_REPORTS, CLOSEST_STEPS = 5, 10
+"""Of a short trial, so that its learning curve is a curve, and how many steps lie between two of its reports at least."""
+
 
 def reporting_flags(space: SpaceFile) -> dict[str, int]:
-    """How often trials report and keep a checkpoint: a long one about `REPORTS` times, and for a stopper early enough that it has
-    something to judge when its grace period ends."""
+    """How often trials report and keep a checkpoint: a long one about `REPORTS` times, a short one `FEWEST_REPORTS` times, and for a
+    stopper early enough that it has something to judge when its grace period ends."""
     horizon, usual = value_at(space.trial, HORIZON_PATH), RuntimeFlags().report_every_steps
-    every = max(usual, math.ceil(horizon / REPORTS)) if isinstance(horizon, int) else usual
+    every = usual
+    if isinstance(horizon, int) and horizon > CLOSEST_STEPS:
+        every = max(min(usual, max(CLOSEST_STEPS, math.ceil(horizon / FEWEST_REPORTS))), math.ceil(horizon / REPORTS))
     if space.sweep.stopper != "none":
         every = min(every, space.stopping_grace_steps)
     elif every == usual:

@@ -209,6 +209,9 @@ def test_a_stopper_that_could_never_stop_is_refused() -> None:
 
 def test_trials_report_at_least_as_often_as_the_stopper_judges() -> None:
     assert reporting_flags(space_with("none")) == {}
+    assert reporting_flags(space_with("none", steps=60)) == {"report_every_steps": 12, "checkpoint_every_steps": 12}
+    assert reporting_flags(space_with("none", steps=12)) == {"report_every_steps": 10, "checkpoint_every_steps": 10}
+    assert reporting_flags(space_with("none", steps=10)) == {}
     assert reporting_flags(space_with("none", steps=17_379)) == {"report_every_steps": 348, "checkpoint_every_steps": 348}
     assert reporting_flags(space_with("asha", steps=17_379, grace_steps=200)) == {"report_every_steps": 200, "checkpoint_every_steps": 200}
     assert reporting_flags(space_with("asha")) == {"report_every_steps": 30, "checkpoint_every_steps": 30}
