@@ -248,10 +248,12 @@ def best(
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenReport:
-    """A report, and the files that hold it: the page first, then the text, figures and tables."""
+    """A report, and the files that hold it: the page first, then the text, figures and tables. `private_page` shows private pictures; it
+    is there where somebody asked for it."""
 
     report: SweepReport
     files: tuple[Path, ...]
+    private_page: Path | None = None
 
     def __str__(self) -> str:
         return self.report.text()
@@ -292,10 +294,10 @@ def report(
     folder = Path(out) if out is not None else spec.sweep_dir / REPORT
     pictures = draw_pictures(built.comparisons, spec)
     figures: Sequence[Path] = (*write_report(built, folder, results=found, pictures=pictures), *save_epsilon_curves(found, folder))
-    private = [write_private_page(built, spec, spec.state_dir / "sealed")] if show_private else []
+    private = write_private_page(built, spec, spec.state_dir / "sealed") if show_private else None
     if out is None:
         publish(spec, REPORT)
-    return WrittenReport(report=built, files=(folder / PAGE, folder / MARKDOWN, *figures, *private))
+    return WrittenReport(report=built, files=(folder / PAGE, folder / MARKDOWN, *figures), private_page=private)
 
 
 def detailed_report(found: SweepResults, spec: SweepSpec) -> SweepReport:

@@ -37,7 +37,7 @@ _TABLE = (
     ("list", LOOK, "all sweeps of a storage: state, best, price, age", "lifecycle.looking"),
     ("status", LOOK, "how far a sweep is; --watch follows it", "sweep_commands"),
     ("logs", LOOK, "what a sweep or a trial said", "lifecycle.looking"),
-    ("report", LOOK, "write table, figures and price of a sweep", "sweep_commands"),
+    ("report", LOOK, "write a page with answers, figures and the price of a sweep", "sweep_commands"),
     ("compare", LOOK, "two sweeps side by side: settings, scores, prices", "lifecycle.looking"),
     ("ledger", LOOK, "what was promised to the private dataset", "sweep_commands"),
     ("ui", LOOK, "serve MLflow's pages on this machine", "cluster_commands"),

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from sweeps.api.results import Results
     from sweeps.records.spec import SweepSpec
 
+PRIVATE_PAGE_SAYS = (
+    "It shows private pictures, and is for the owner of the data alone: mode 0600, in a folder of mode 0700, sent to no bucket and no "
+    "tracker. Whoever gets this file sees these people. Nothing is charged, and no model's claim covers what the page shows."
+)
 WATCH_EVERY_S = 5.0
 """As often as a driver gives a sign of life."""
 
@@ -65,6 +69,11 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
         "--show-sealed",
         action="store_true",
         help="show the sealed ceiling; this is a release without privacy, so the ledger's ε is ∞ from then on",
+    )
+    report.add_argument(
+        "--show-private",
+        action="store_true",
+        help="write a second page with the winners' predictions on private pictures, for the owner of the data alone (mode 0600)",
     )
     report.set_defaults(execute=report_command)
 
@@ -170,13 +179,17 @@ def announce(results: Results) -> int:
 
 
 def report_command(args: argparse.Namespace) -> int:
-    """Writes report.md and its figures again and prints the table."""
+    """Writes the report's page, text, figures and tables again and prints the table."""
     from sweeps.api.results import report
 
-    written = report(args.name, storage=args.storage, state=args.state, out=args.out, show_sealed=args.show_sealed)
+    written = report(
+        args.name, storage=args.storage, state=args.state, out=args.out, show_sealed=args.show_sealed, show_private=args.show_private
+    )
     show(f"{written}\n")
-    text, *figures = written.files
-    show(f"written: {text}, {', '.join(path.name for path in figures)}")
+    page, *others = written.files
+    show(f"written: {page}, {', '.join(path.name for path in others)}")
+    if written.private_page is not None:
+        show(f"written: {written.private_page}\n{PRIVATE_PAGE_SAYS}")
     return 0
 
 

@@ -1,8 +1,10 @@
 """A whole sweep on protected people, and then everything that it wrote is read: what may be known, and nothing else."""
 
 import contextlib
+import csv
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +22,7 @@ from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
 from search_spaces.loader import build_space
+from sweeps.api.results import report
 from sweeps.api.sweep import summarize
 from sweeps.engine import driver as driver_module
 from sweeps.engine.driver import run_sweep
@@ -200,3 +203,35 @@ def test_the_sweeps_key_lies_in_one_file_and_nothing_sealed_in_the_bucket(swept:
 def test_the_winners_model_is_registered_and_drawn_wherever_it_lies(swept: Swept) -> None:
     version = client(swept).get_model_version_by_alias("s", "best-eps-4")
     assert version.tags["trial_id"] == best_trial(swept.results, 4.0).trial_id
+
+
+def test_the_report_shows_what_the_door_lets_out_and_no_picture_of_a_patient(swept: Swept) -> None:
+    folder = swept.spec.sweep_dir / "report"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert {"report.html", "report.md", "trials.csv", "trials.parquet", "deployment_eps_4.yaml"} <= files.keys()
+    written = page + files["report.md"].decode() + files["trials.csv"].decode() + files["deployment_eps_4.yaml"].decode()
+    assert not [name for name in ("train/loss", "clipped_frac", "time/step_s", "sha256", "stand-in") if name in written]
+    assert "real people, protected" in page
+    assert "one image" in page
+    crops = page.count("data:image/png")  # of the PUBLIC synthetic people of the validation data
+    assert crops == 12
+    assert "crops of validation" in page
+    if swept.spec.bucket_uri is None:
+        rows = {row["trial_id"]: row for row in csv.DictReader(io.StringIO(files["trials.csv"].decode()))}
+        assert {rows["ceiling"][name] for name in ("score", "pckh_50", "pckh_10", "clip_norm")} == {""}
+        assert "run and sealed" in page
+        assert not re.search(r"ceiling \d", page[page.index("<main>") :])
+
+
+def test_private_pictures_are_drawn_for_their_owner_alone_and_where_they_were_asked_for(swept: Swept) -> None:
+    if swept.spec.bucket_uri is not None:
+        return
+    written = report("s", storage=swept.spec.storage_dir, show_private=True)
+    page = written.private_page
+    assert page is not None
+    assert page.parent == swept.spec.sealed_dir
+    assert (page.stat().st_mode & 0o777, page.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert "This page shows 12 private pictures" in page.read_text(encoding="utf-8")
+    assert "private pictures of clinic" in page.read_text(encoding="utf-8")
+    assert not [path for path in written.files if "clinic" in path.name or b"private pictures" in path.read_bytes()]
