@@ -89,7 +89,7 @@ def _crop(seen: SeenCrops, row: int, image: NDArray[np.uint8], predicted: NDArra
     unit = max(height, width) / 100.0
     lines = seen.dataset.skeleton.line_places
     label, visible = seen.dataset.keypoints[row], seen.dataset.visible[row]
-    finite = [bool(one) for one in np.isfinite(predicted).all(axis=-1)]
+    finite = [bool(np.isfinite(point).all()) for point in predicted]
     guess = _strokes(predicted, finite, lines)
     parts = [
         f'<image href="{_data_uri(image)}" width="{width}" height="{height}"/>',
