@@ -162,7 +162,7 @@ def calibrate(
 ) -> float:
     """The smallest noise multiplier (to 1e-5 of itself, on the private side) that spends at most `epsilon` at `delta`.
 
-    RDP starts the search, PLD at interval 1e-3 narrows it, PLD at 1e-4 decides: the result satisfies
+    A closed form starts the search, PLD at interval 1e-3 narrows it, PLD at 1e-4 decides (`noise_search`): the result satisfies
     epsilon_of(..., "pld") <= epsilon, exactly as evaluated. Remembered on disk by (q, T, δ, ε, relation).
 
     Raises:
@@ -180,7 +180,7 @@ def calibrate(
 
 
 def _search_noise(loudest: Spending, *, delta: float, epsilon: float) -> float:
-    from dpcore.privacy.losses import search_noise
+    from dpcore.privacy.noise_search import search_noise
 
     return search_noise(loudest, delta=delta, epsilon=epsilon)
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from dp_accounting import NeighboringRelation, dp_event, rdp
@@ -21,15 +20,10 @@ from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution,
 from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
 from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from dpcore.config import Relation
-from dpcore.errors import BadInput
-from dpcore.privacy.grid import FINAL_INTERVAL, LARGEST_NOISE, NOISE_TOLERANCE, SEARCH_INTERVAL, SMALLEST_NOISE, on_fitting_grid
+from dpcore.privacy.grid import on_fitting_grid
 from dpcore.privacy.plan import Spending
-
-_SEARCH_ORDERS = (*range(2, 64), 128, 256, 512)
-"""Whole orders only: the series of fractional ones fails to converge at large q, with a log line an order."""
 
 _NEIGHBOURS: dict[Relation, NeighboringRelation] = {
     "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -133,53 +127,3 @@ def composed_rdp_epsilon(events: Iterable[tuple[dp_event.DpEvent, int]], delta: 
     if not kept:
         return math.inf
     return float(compute_epsilon([order for order, _ in kept], [divergence for _, divergence in kept], delta)[0])
-
-
-def search_noise(loudest: Spending, *, delta: float, epsilon: float) -> float:
-    """The smallest noise that keeps `epsilon`, in place of that of `loudest`.
-
-    Raises:
-        BadInput: no noise keeps it, or hardly any noise would do.
-    """
-    reachable = epsilon_at_interval(loudest, delta, FINAL_INTERVAL)
-    if reachable > epsilon:
-        raise BadInput(
-            f"epsilon {epsilon:g} is out of reach at delta {delta:g} over {loudest.steps} steps: the largest noise multiplier,"
-            f" {LARGEST_NOISE:g}, gives {reachable:.2g}; raise epsilon or delta, or take fewer steps"
-        )
-
-    def rdp_gap(noise: float) -> float:
-        return rdp_epsilon(replace(loudest, noise_multiplier=noise).event(), delta, orders=_SEARCH_ORDERS) - epsilon
-
-    def pld_gap(noise: float, interval: float) -> float:
-        return epsilon_at_interval(replace(loudest, noise_multiplier=noise), delta, interval) - epsilon
-
-    # RDP with orders up to 512 certifies no ε below about log(1/δ)/511 (.02 at δ = 1e-5), whatever the noise
-    start = 1.0 if rdp_gap(LARGEST_NOISE) > 0.0 else _smallest_passing(rdp_gap, start=1.0, factor=2.0, tolerance=1e-2)
-    if pld_gap(LARGEST_NOISE, SEARCH_INTERVAL) <= 0.0:
-        start = _smallest_passing(lambda noise: pld_gap(noise, SEARCH_INTERVAL), start=start, factor=1.2, tolerance=1e-3)
-    return _smallest_passing(lambda noise: pld_gap(noise, FINAL_INTERVAL), start=start, factor=1.01, tolerance=NOISE_TOLERANCE)
-
-
-def _smallest_passing(gap: Callable[[float], float], *, start: float, factor: float, tolerance: float) -> float:
-    """The smallest noise seen with gap(noise) <= 0, within `tolerance` (relative) of the root of the decreasing `gap`, which is
-    at most 0 at LARGEST_NOISE."""
-    seen: dict[float, float] = {}
-
-    def remember(log_noise: float) -> float:
-        seen[math.exp(log_noise)] = value = gap(math.exp(log_noise))
-        return value
-
-    low = high = math.log(start)
-    reach, most = math.log(factor), math.log(LARGEST_NOISE)
-    while remember(high) > 0.0 and high < most:
-        high, low, reach = min(high + reach, most), high, 2.0 * reach
-    reach = math.log(factor)
-    while low == high or remember(low) <= 0.0:
-        low, high, reach = low - reach, low, 2.0 * reach
-        if low < math.log(SMALLEST_NOISE):
-            raise BadInput(f"a noise multiplier below {SMALLEST_NOISE} would do for this epsilon: lower epsilon or take method nonprivate")
-    root = brentq(remember, low, high, xtol=tolerance / 4, rtol=1e-12)
-    if remember(root) > 0.0:
-        remember(root + tolerance / 2)
-    return min(noise for noise, value in seen.items() if value <= 0.0)
