@@ -8,12 +8,15 @@ of stages, the times of the caches. Writes benchmarks/results/quick_phases.json,
 | phase | from | to |
 |---|---|---|
 | start-up and data | the command | the first line of the sweep, or the begin of the first trial |
-| before the search | the command | the begin of the first search trial (its end less its seconds) |
+| before the search | the command | the first search trial on a worker, its public start trained |
 | to the first score | the command | the end of the first search trial |
+| search and references | the public start | the end of the last trial |
 | report and tail | the end of the last trial | the end of the command |
 
 `trial_seconds` adds up what trials of a role took; with two at a time they are up to twice the wall time. `busy_frac` is their sum
-over wall time and cores: the rest is start-up and the tail.
+over wall time and cores: the rest is start-up and the tail. A trial that waits for the public start counts the wait as its own.
+
+The script reads nothing of dpsweep, so a copy of it measures an older version from that version's own environment.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ ROLES = {"public-start": "public start", "floor": "floors", "ceiling": "ceiling"
 
 def role_of(trial: str) -> str:
     """The role of a trial, by its id."""
-    return next(role for prefix, role in ROLES.items() if trial.startswith(prefix))
+    return next((role for prefix, role in ROLES.items() if trial.startswith(prefix)), "other")
 
 
 def run(space: str, folder: Path) -> tuple[list[tuple[float, str]], float]:
@@ -60,17 +63,27 @@ def phases(lines: list[tuple[float, str]], whole_s: float, folder: Path) -> dict
     ends = [(at, match["trial"], float(match["seconds"])) for at, line in lines if (match := ENDED.match(line))]
     begins = {trial: at - seconds for at, trial, seconds in ends}
     searched = [(at, trial) for at, trial, _ in ends if role_of(trial) == "search"]
+    if not searched:
+        raise SystemExit("no search trial ended with a score: nothing was measured")
+    started_s = max((at for at, trial, _ in ends if role_of(trial) == "public start"), default=0.0)
+    before_s = max(started_s, min(begins[trial] for _, trial in searched))
+    last_s = max(at for at, _, _ in ends)
     by_role: dict[str, float] = defaultdict(float)
     for _, trial, seconds in ends:
         by_role[role_of(trial)] += seconds
     stages = [json.loads(meta.read_text(encoding="utf-8"))["seconds"] for meta in (folder / "cache" / "stages").glob("*/meta.json")]
     total = sum(by_role.values())
+    parts = {
+        "start_up_and_data": min(begins.values()),
+        "public_start": before_s - min(begins.values()),
+        "search_and_references": last_s - before_s,
+        "report_and_tail": whole_s - last_s,
+    }
     return {
         "wall_s": round(whole_s, 1),
-        "start_up_and_data_s": round(min(begins.values()), 1),
-        "before_the_search_s": round(min(begins[trial] for _, trial in searched), 1),
+        "phases": {name: {"s": round(seconds, 1), "share": round(seconds / whole_s, 3)} for name, seconds in parts.items()},
+        "before_the_search_s": round(before_s, 1),
         "to_the_first_score_s": round(searched[0][0], 1),
-        "report_and_tail_s": round(whole_s - max(at for at, _, _ in ends), 1),
         "stages_s": sorted(stages),
         "trial_seconds": {role: {"s": round(seconds, 1), "share": round(seconds / total, 3)} for role, seconds in sorted(by_role.items())},
         "busy_frac": round(total / whole_s / (os.cpu_count() or 1), 3),
@@ -83,6 +96,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="quick")
     parser.add_argument("--label", default="now", help="name of the entry in the result file")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--keep", type=Path, help="folder for storage and caches; must be empty (default: a temporary one)")
     options = parser.parse_args()
     load = os.getloadavg()
@@ -90,8 +104,8 @@ def main() -> int:
         folder = options.keep or Path(temporary)
         found = phases(*run(options.space, folder), folder)
     found |= {"load_before": round(load[0], 2), "load_after": round(os.getloadavg()[0], 2), "cores": os.cpu_count()}
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    RESULTS.write_text(json.dumps({**kept, options.label: found}, indent=2) + "\n", encoding="utf-8")
+    kept = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    options.out.write_text(json.dumps({**kept, options.label: found}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
     return 0
 

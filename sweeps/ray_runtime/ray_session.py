@@ -30,6 +30,10 @@ QUIET = {
 }
 """Read by Ray at import or at start: no telemetry, no progress tables, no log files of its own, Ctrl-C is ours."""
 
+ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20)}
+"""Read by glibc as a worker of a Ray of our own starts: what a training step frees stays in the process. By default each activation of
+more than 128 KB to 32 MB may go back to the kernel and come again page by page (benchmarks/README.md has the figures)."""
+
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials share data through memory-mapped files; Ray's store carries one key and small results."""
 
@@ -80,6 +84,7 @@ def connected(address: str | None, *, preload: Sequence[str] = (), session: Path
         with _initialized(address, {}) as resources:
             yield resources
         return
+    os.environ.update({name: os.environ.get(name, value) for name, value in ALLOCATION.items()})
     guard_own_ray()
     check_machine()
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}

@@ -43,15 +43,15 @@ def test_nothing_is_imported_by_workers_without_a_trial_on_gpus_or_in_the_ray_of
 
 
 @pytest.mark.slow
-def test_a_fresh_actor_finds_the_modules_imported() -> None:
+def test_a_fresh_actor_finds_the_modules_imported_and_keeps_what_it_frees() -> None:
     import ray
 
     @ray.remote
-    def imported() -> bool:
-        return "sweeps.engine.simulation" in sys.modules
+    def seen() -> tuple[bool, dict[str, str | None]]:
+        return "sweeps.engine.simulation" in sys.modules, {name: os.environ.get(name) for name in ray_session.ALLOCATION}
 
     with connected(None, preload=("sweeps.engine.simulation",)):
-        assert ray.get(imported.remote())
+        assert ray.get(seen.remote()) == (True, ray_session.ALLOCATION)
 
 
 @pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
