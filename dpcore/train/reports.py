@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dpcore.pose.pckh import PckhState
 from dpcore.privacy.plan import Spent
+
+if TYPE_CHECKING:
+    from dpcore.pose.pckh import PckhState
 
 EPSILON_SPENT, NOISE_MULTIPLIER = "privacy/epsilon_spent", "privacy/noise_multiplier"
 

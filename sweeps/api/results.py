@@ -16,7 +16,6 @@ from sweeps.records.publication import REPORT, load_spec, publish, require_state
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.results import read_results as read_tables
 from sweeps.records.spec import DEFAULT_STORAGE, SPEC_FILE, SweepSpec
-from sweeps.report.comparison import compare
 from sweeps.report.text import number, percent, render_table
 
 if TYPE_CHECKING:
@@ -126,6 +125,8 @@ class Results:
         return [title.format(metric=self.found.metric_title) for title in HEADER]
 
     def _rows(self) -> list[list[str]]:
+        from sweeps.report.comparison import compare  # numpy: `dpsweep status` has no need of it
+
         rows = []
         for one in compare(self.found, self.epsilons):
             done = sum(record.state == "done" for record in self.found.of_role("search", one.epsilon))

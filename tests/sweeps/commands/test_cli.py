@@ -68,6 +68,16 @@ def test_help_and_spaces_need_neither_torch_nor_ray_nor_mlflow() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_looking_at_a_sweep_imports_no_arrays_and_no_accountant() -> None:
+    program = (
+        "import sys\n"
+        "import sweeps.api.ledgers, sweeps.api.sweep, sweeps.ledger.ledger, sweeps.ledger.summary, dpcore.privacy.composition\n"
+        "print([name for name in ('numpy', 'scipy', 'dp_accounting', 'torch', 'optuna', 'pyarrow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]"
+
+
 def test_ray_submit_runs_the_same_arguments_with_address_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeps import run
 
