@@ -15,7 +15,7 @@ class ModelConfig(Part):
     """The network. `freeze` says what trains after public pretraining: the head alone (`backbone`), also the last block (`early`),
     everything (`none`), or what a policy or a rule names (`dpcore.config.freezing`)."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"weights_left_out", "batch_norm"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"weights_left_out", "batch_norm", "feature_stride_px"})
 
     backbone: Annotated[str, AfterValidator(checked_backbone)] = "small"
     weights: str | None = Field(
@@ -24,6 +24,7 @@ class ModelConfig(Part):
     )
     weights_left_out: tuple[str, ...] = Field(default=(), description="patterns of tensors in the file that the network has no place for")
     feature_layers: tuple[str, ...] = Field(default=(), description="folded network and timm: maps that are resized and concatenated")
+    feature_stride_px: Literal[4, 8, 16] = Field(default=8, description="folded network: input px per cell of the grid that its maps are put on")
     batch_norm: Literal["fold", "group_norm", "frozen"] = Field(
         default="fold", description="networks from elsewhere: into the layer before it, GroupNorm in its place, or fixed statistics"
     )
@@ -44,6 +45,9 @@ class ModelConfig(Part):
             raise ValueError(problem)
         if not HEADS.get(self.head).has_sharpness and self.marginal_sharpness != 1.0:
             raise ValueError("model.marginal_sharpness belongs to model.head marginal")
+        layers = HEADS.get(self.head).layers
+        if layers and self.feature_layers != layers:
+            raise ValueError(f"model.head {self.head} reads model.feature_layers [{', '.join(layers)}], in this order")
         if policy_of(self.freeze).last_stage and not backbone.is_foreign and not backbone.has_late:
             raise ValueError(f"model.freeze {self.freeze} needs a last block to train, backbone {name} has none; give backbone or none")
         return self
@@ -53,6 +57,8 @@ class ModelConfig(Part):
             return f"model.backbone {self.backbone} needs model.weights and model.feature_layers"
         if not backbone.takes_weights and (self.weights is not None or self.feature_layers or self.head_start != "random"):
             return "model.weights, model.feature_layers and model.head_start belong to model.backbone folded"
+        if not backbone.takes_weights and self.feature_stride_px != 8:
+            return "model.feature_stride_px belongs to model.backbone folded"
         if self.batch_norm != "fold" or self.weights_left_out:
             return "model.batch_norm and model.weights_left_out belong to model.backbone timm:NAME and module:FUNCTION"
         return None
@@ -60,6 +66,8 @@ class ModelConfig(Part):
     def _foreign_problem(self, backbone: Backbone) -> str | None:
         if self.weights == TIMM_WEIGHTS and backbone != TIMM:
             return f"model.weights {TIMM_WEIGHTS} belongs to model.backbone timm:NAME; give a .safetensors or .pth file"
+        if self.feature_stride_px != 8:
+            return "model.feature_stride_px belongs to model.backbone folded"
         if self.weights is None and self.weights_left_out:
             return "model.weights_left_out needs model.weights"
         if self.feature_layers and not backbone.has_layers:

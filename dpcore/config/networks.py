@@ -69,6 +69,7 @@ class Head:
         readout: `module:name` of a function (ModelConfig, Skeleton) → `dpcore.inference.readouts.Readout`, or the function: how its outputs
             are read. A head whose outputs are SimCC logits (B,K,Wx) and (B,K,Wy) needs none of its own.
         any_size: whether it reads maps of any size.
+        layers: what `model.feature_layers` must be for it, where it reads certain maps alone.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Head:
     has_sharpness: bool = False
     readout: str | Callable[[Any, Any], Any] = "dpcore.inference.readouts:simcc_readout"
     any_size: bool = False
+    layers: tuple[str, ...] = ()
 
 
 BACKBONES = Table(
@@ -130,5 +132,12 @@ HEADS = Table(
     (
         Head(name="marginal", builder="dpcore.model.head:MarginalHead", has_sharpness=True),
         Head(name="flat", builder="dpcore.model.head:FlatHead"),
+        Head(
+            name="movenet",
+            builder="dpcore.inference.movenet:MoveNetHead",
+            readout="dpcore.inference.movenet:movenet_readout",
+            any_size=True,
+            layers=("heat.out", "center.out", "reg.out", "off.out"),
+        ),
     ),
 )

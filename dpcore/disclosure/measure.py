@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dpcore.config import AttackSettings, Places, RuntimeFlags, SplitConfig, TrialConfig, digest_of, parse_config
+from dpcore.config import AttackSettings, EvaluationConfig, Places, RuntimeFlags, SplitConfig, TrialConfig, digest_of, parse_config
 from dpcore.data.catalog import open_dataset
 from dpcore.data.folders import cached_folder
 from dpcore.data.views import META_NAME, VIEW_VERSION
@@ -24,12 +24,13 @@ from dpcore.disclosure.quality import Images, psnr_db, ssim
 from dpcore.disclosure.sharpener import train_sharpener
 from dpcore.durable import read_json, write_json
 from dpcore.errors import Corrupt
-from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.inference.reading import PoseReading
+from dpcore.model.network import PoseNetwork, weights_digest
 from dpcore.pose.pckh import PckhState
 from dpcore.privacy.disclosure import Disclosure, Reading
 from dpcore.privacy.randomness import Indices, PublicStreams
-from dpcore.train.evaluator import predict
 from dpcore.train.inputs import device_of
+from dpcore.train.predictions import predict
 from dpcore.train.sources import ImageInputs
 from dpcore.train.stages import has_public_network, public_network
 
@@ -162,7 +163,7 @@ class Laboratory(Attackers):
     def pckh(self, pictures: Images) -> float:
         """PCKh@0.5 of the public model on pictures (N, H, W, 3) of the test people."""
         inputs, skeleton = ImageInputs(_Stack(pictures), None, self.device), self.test.parts[0][0].skeleton
-        predictions = predict(self.network, inputs, codec_of(self.config.model), skeleton=skeleton).numpy()
+        predictions = predict(self.network, [inputs], PoseReading.of(self.config.model, EvaluationConfig(), skeleton))[0].numpy()
         state, done = PckhState.empty(skeleton=skeleton), 0
         for dataset, rows in self.test.parts:
             truth = (dataset.keypoints[rows], dataset.visible[rows], dataset.head_size_px[rows])

@@ -14,7 +14,7 @@ from dpcore.inference.readouts import Readout, ReadsDirectly, readout_of, takes_
 from dpcore.inference.views import View, views_of
 from dpcore.pose.skeleton import Skeleton
 
-Points = tuple[Tensor, Tensor]
+PosePoints = tuple[Tensor, Tensor]
 """Keypoints (B, K, 2) px and confidences (B, K) in 0 … 1."""
 
 
@@ -55,9 +55,9 @@ class PoseReading:
     def is_direct(self) -> bool:
         """Whether keypoints are read without maps: of the upright crop, or of its plain mean with its mirror image."""
         plain = self.fuse == "mean" and self.temperature == 1 and all(view.is_upright for view in self.views)
-        return plain and isinstance(self.readout, ReadsDirectly)
+        return plain and isinstance(self.readout, ReadsDirectly) and (self.readout.flips_directly or len(self.views) == 1)
 
-    def points(self, outputs: Sequence[Any]) -> Points:
+    def points(self, outputs: Sequence[Any]) -> PosePoints:
         """Keypoints and confidences from the network's outputs on each view, in the order of `views`."""
         if self.is_direct and isinstance(self.readout, ReadsDirectly):
             return self.readout.points_of(outputs[0], outputs[1] if len(outputs) > 1 else None)
@@ -67,7 +67,7 @@ class PoseReading:
         """Probability maps (B, M, Hm, Wm) of the upright crops, of all views together."""
         return FUSES[self.fuse](self._upright(outputs))
 
-    def points_in(self, images: Tensor, network: Callable[[Tensor], Any]) -> Points:
+    def points_in(self, images: Tensor, network: Callable[[Tensor], Any]) -> PosePoints:
         """Keypoints and confidences of crops (B,3,H,W) in [-1, 1], each view through the network."""
         return self.points([network(view.of_images(images)) for view in self.views])
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,7 +42,13 @@ class Readout(Protocol):
 
 @runtime_checkable
 class ReadsDirectly(Protocol):
-    """A readout that needs no maps for a single view and a flip test."""
+    """A readout that needs no maps for a single view.
+
+    Attributes:
+        flips_directly: whether it needs none for a flip test either.
+    """
+
+    flips_directly: ClassVar[bool]
 
     def points_of(self, upright: Any, mirrored: Any | None) -> tuple[Tensor, Tensor]:
         """Keypoints (B, K, 2) px and confidences (B, K) of the outputs on crops, averaged with those on their mirror images where given."""
@@ -55,6 +61,7 @@ class SimCCReadout:
 
     codec: SimCCCodec
     skeleton: Skeleton
+    flips_directly: ClassVar[bool] = True
 
     @property
     def mirrored(self) -> tuple[int, ...]:

@@ -99,6 +99,10 @@ class View:
         return math.cos(angle) / zoom, -math.sin(angle) / zoom, math.sin(angle) / zoom, math.cos(angle) / zoom
 
 
+UPRIGHT = View()
+"""The crop itself."""
+
+
 def views_of(evaluation: EvaluationConfig, *, grows: bool) -> tuple[View, ...]:
     """The views of an evaluation, each followed by its mirror image where there is one. `grows`: the network takes any size."""
     sides = (False, True) if evaluation.flip else (False,)
@@ -126,5 +130,6 @@ def _sampled(images: Tensor, matrix: tuple[float, float, float, float]) -> Tenso
     a, b, c, d = matrix
     # grid_sample counts in halves of the picture's sides, so off-diagonal entries carry the aspect
     rows = torch.tensor([[a, b * height / width, 0.0], [c * width / height, d, 0.0]], dtype=images.dtype, device=images.device)
-    grid = functional.affine_grid(rows.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid = functional.affine_grid(rows.unsqueeze(0), [1, 1, height, width], align_corners=False)
+    everywhere = grid.expand(images.shape[0], height, width, 2)
+    return functional.grid_sample(images, everywhere, mode="bilinear", padding_mode="zeros", align_corners=False)

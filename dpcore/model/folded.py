@@ -24,8 +24,8 @@ from dpcore.model.built import BuiltBackbone
 from dpcore.model.topology import INPUT, Layer, Topology, read_topology
 
 FOLDED_STRIDE_PX = 8
-"""The common grid of all feature maps. At 192 px it is 24x24: a finer one costs four times the bytes of every cached
-feature and, on LSPET, no score (measured at stride 8)."""
+"""The common grid of all feature maps, unless `model.feature_stride_px` says another. At 192 px it is 24x24: a finer one costs four times
+the bytes of every cached feature and, for a SimCC head on LSPET, brings no score."""
 
 ARCHIVE_ENDINGS = ("_fp16.npz", "_fp32.npz")
 """Of the file with the weights, by preference."""
@@ -37,7 +37,7 @@ network's state. Without it, weights that are imported again with another input 
 
 
 class FoldedFeatures(nn.Module):
-    """Runs a topology and returns the named maps on one grid, concatenated: (B,3,H,W) in [-1, 1] -> (B,C,H/8,W/8).
+    """Runs a topology and returns the named maps on one grid, concatenated: (B,3,H,W) in [-1, 1] -> (B,C,H/s,W/s), s = `stride_px`.
 
     Finer maps are averaged over the grid's cells, coarser ones interpolated.
     """
@@ -46,6 +46,7 @@ class FoldedFeatures(nn.Module):
         super().__init__()
         self.topology = topology.needed_for(feature_layers)
         self.feature_layers = tuple(feature_layers)
+        self.stride_px = FOLDED_STRIDE_PX
         self.convolutions = nn.ModuleDict({_key(layer.name): _convolution(layer) for layer in self.topology.layers if layer.shape})
         if topology.version > 1:
             self.register_buffer(FUNCTION_SUM, _function_sum(self.topology))
@@ -57,7 +58,7 @@ class FoldedFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.maps(images)
-        grid = (images.shape[2] // FOLDED_STRIDE_PX, images.shape[3] // FOLDED_STRIDE_PX)
+        grid = (images.shape[2] // self.stride_px, images.shape[3] // self.stride_px)
         return torch.cat([_on_grid(maps[name], grid) for name in self.feature_layers], dim=1)
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
@@ -274,11 +275,11 @@ def build_folded(config: ModelConfig, places: Places | None, document: Mapping[s
         raise BadInput("model.backbone folded needs model.weights and the data directory")
     else:
         features = load_folded(places.data_dir / config.weights, config.feature_layers)
-    layers = features.channels()
+    layers, features.stride_px = features.channels(), config.feature_stride_px
     return BuiltBackbone(
         parts={"early": features},
         channels=sum(layers.values()),
-        stride_px=FOLDED_STRIDE_PX,
+        stride_px=features.stride_px,
         ready=frozenset({"early"}),
         layers=layers,
         document=features.topology.document(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,15 +13,13 @@ from dpcore.config.metrics import PCKH_50
 from dpcore.data.shards import ShardSet
 from dpcore.data.truth import truth_of
 from dpcore.errors import BadInput
-from dpcore.inference.readouts import flip_averaged
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.loss import simcc_loss
 from dpcore.pose.metrics import METRICS, Scored, counts_of_people, score_of, why_not
-from dpcore.pose.skeleton import Skeleton
 from dpcore.privacy.per_example import Batch, Loss
 from dpcore.privacy.randomness import Indices
 from dpcore.train.reports import joint_metrics
-from dpcore.train.sources import Examples, Inputs
+from dpcore.train.sources import Examples
 
 _ROWS_AT_ONCE = 256
 
@@ -35,36 +32,6 @@ def loss_of(codec: SimCCCodec) -> Loss:
         return simcc_loss(logits_x, logits_y, batch.keypoints, batch.visible, codec)
 
     return loss
-
-
-def predict(tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, skeleton: Skeleton, mirrored: Inputs | None = None) -> Tensor:
-    """Keypoints (N, K, 2) px of all inputs, without augmentation. `mirrored`: the inputs of the mirror images, for a flip test."""
-    return predict_with_confidence(tail, inputs, codec, skeleton=skeleton, mirrored=mirrored)[0]
-
-
-def predict_with_confidence(
-    tail: nn.Module, inputs: Inputs, codec: SimCCCodec, *, skeleton: Skeleton, mirrored: Inputs | None = None
-) -> tuple[Tensor, Tensor]:
-    """Keypoints (N, K, 2) px of all inputs as `predict` gives them, and the mass of each near its peak, (N, K) in 0 … 1."""
-    found = [
-        (codec.decode(*logits).cpu(), codec.confidence(*logits).cpu())
-        for logits in (logits_of(tail, inputs) if mirrored is None else _flip_tested(tail, inputs, mirrored, skeleton))
-    ]
-    return torch.cat([keypoints for keypoints, _ in found]), torch.cat([confidence for _, confidence in found])
-
-
-def _flip_tested(tail: nn.Module, inputs: Inputs, mirrored: Inputs, skeleton: Skeleton) -> Iterator[tuple[Tensor, Tensor]]:
-    pairs = zip(logits_of(tail, inputs), logits_of(tail, mirrored), strict=True)
-    return (flip_averaged(upright, turned, skeleton) for upright, turned in pairs)
-
-
-def logits_of(tail: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (B, K, Wx) and (B, K, Wy) of all inputs in order, some at a time."""
-    tail.eval()
-    for start in range(0, len(inputs), _ROWS_AT_ONCE):
-        with torch.no_grad():
-            logits_x, logits_y = tail(inputs.take(np.arange(start, min(start + _ROWS_AT_ONCE, len(inputs))), None))
-        yield logits_x, logits_y
 
 
 def metrics_of(predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint: bool, metric: str = PCKH_50) -> dict[str, float]:

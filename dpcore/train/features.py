@@ -14,16 +14,19 @@ import torch
 from torch import nn
 
 from dpcore.config import ModelConfig, Places, digest_of
+from dpcore.config.parsing import identity_of
 from dpcore.data.folders import cached_folder
-from dpcore.data.transforms import to_tensor
 from dpcore.errors import BadInput
+from dpcore.inference.views import UPRIGHT, View
 from dpcore.model.network import weights_digest
-from dpcore.train.sources import CropSource, FeatureInputs, through_stem
+from dpcore.train.sources import CropSource, FeatureInputs, ImageInputs
 
 FEATURES_VERSION = 2
 FEATURES_FILE = "features.npy"
 _ROWS_AT_ONCE = 64
 _STEM_FIELDS = {"backbone", "feature_layers", "input_height_px", "input_width_px"}
+_ADDED_STEM_FIELDS = {"feature_stride_px"}
+"""Named where they are not at their default, so that caches of earlier versions are found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class Stem:
     @classmethod
     def of(cls, module: nn.Module, *, model: ModelConfig, device: torch.device, code: Mapping[str, str] | None = None) -> Stem:
         """Names `module` by its structure in the model's config, by its weights, and by what of its code is not dpsweep's."""
-        structure = model.model_dump(mode="json", include=_STEM_FIELDS)
+        added = {name: value for name, value in identity_of(model).items() if name in _ADDED_STEM_FIELDS}
+        structure = {**model.model_dump(mode="json", include=_STEM_FIELDS), **added}
         weights = weights_digest(module.state_dict())
         document = {
             **({"code": dict(code)} if code else {}),
@@ -49,7 +53,9 @@ class Stem:
         return cls(module=module.to(device), name=digest_of(document), device=device)
 
 
-def cached_features(crops: CropSource, stem: Stem, *, data_digest: str, places: Places, private: bool) -> FeatureInputs:
+def cached_features(
+    crops: CropSource, stem: Stem, *, data_digest: str, places: Places, private: bool, view: View = UPRIGHT
+) -> FeatureInputs:
     """Features (N, C, h, w) of all crops, from the cache or computed under its lock.
 
     Args:
@@ -59,27 +65,33 @@ def cached_features(crops: CropSource, stem: Stem, *, data_digest: str, places: 
         places: the cache lies below `cache_dir`.
         private: for features of PRIVATE data and of its views. The file has mode 0700. A feature that does not fit float16 becomes the
             nearest number that does (0 for nan), because a single private record must not decide whether a trial fails.
+        view: how the crops are looked at.
 
     Raises:
         BadInput: a public feature does not fit float16; train the public stage with a lower learning rate.
     """
-    key = digest_of({"version": FEATURES_VERSION, "stem": stem.name, "data": data_digest})
+    seen = {} if view == UPRIGHT else {"view": view.name}
+    key = digest_of({"version": FEATURES_VERSION, "stem": stem.name, "data": data_digest, **seen})
     target = places.cache_dir / "features" / key
-    cached_folder(target, lambda folder: _write_features(crops, stem, str(folder / FEATURES_FILE), saturate=private), private=private)
+    cached_folder(
+        target,
+        lambda folder: _write_features(ImageInputs(crops, stem.module, stem.device, view), str(folder / FEATURES_FILE), saturate=private),
+        private=private,
+    )
     return FeatureInputs(np.load(target / FEATURES_FILE, mmap_mode="r"), stem.device)
 
 
-def _write_features(crops: CropSource, stem: Stem, path: str, *, saturate: bool) -> None:
+def _write_features(inputs: ImageInputs, path: str, *, saturate: bool) -> None:
     array: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
-    for start in range(0, len(crops), _ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(crops)))
-        features = through_stem(stem.module, to_tensor(crops.images(rows)).to(stem.device)).to("cpu", torch.float16)
+    for start in range(0, len(inputs), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(inputs)))
+        features = inputs.take(rows, None).to("cpu", torch.float16)
         if saturate:
             features = torch.nan_to_num(features)
         elif not bool(torch.isfinite(features).all()):
             raise BadInput(f"a frozen feature of examples {rows[0]}..{rows[-1]} is not a finite float16; lower stages.public.learning_rate")
         if array is None:
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(crops), *features.shape[1:]))
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(inputs), *features.shape[1:]))
         array[rows] = features.numpy()
     if array is None:
         raise BadInput("there is no crop to compute features of: the dataset is empty")

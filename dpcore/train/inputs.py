@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from dpcore.config import AugmentationConfig, EvaluationConfig, ModelConfig, Places, RuntimeFlags
+from dpcore.config import AugmentationConfig, ModelConfig, Places, RuntimeFlags
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import StoredViews
 from dpcore.errors import Unavailable
+from dpcore.inference.reading import PoseReading
+from dpcore.inference.views import UPRIGHT, View
 from dpcore.model.network import SplitNetwork
 from dpcore.privacy.per_example import Batch
 from dpcore.train.features import Stem, cached_features
-from dpcore.train.sources import CropSource, Examples, ImageInputs, Inputs, LabelledViews, Labels, Mirrored, Records
+from dpcore.train.sources import CropSource, Examples, ImageInputs, Inputs, LabelledViews, Labels, Records
 
 NO_AUGMENTATION = AugmentationConfig()
 
@@ -53,13 +55,10 @@ class InputBuilder:
         """The dataset's own pixels."""
         return self._inputs(dataset, dataset.identity, augmentation, private=dataset.manifest.role == "PRIVATE")
 
-    def scored(self, dataset: ShardSet, evaluation: EvaluationConfig) -> tuple[Inputs, Inputs | None]:
-        """The dataset's pixels as predictions are made of them, and their mirror images where `evaluation` has a flip test."""
-        upright = self.of_dataset(dataset, NO_AUGMENTATION)
-        if not evaluation.flip:
-            return upright, None
+    def scored(self, dataset: ShardSet, reading: PoseReading) -> tuple[Inputs, ...]:
+        """The dataset's pixels as predictions are made of them: of each view of `reading`, in its order."""
         private = dataset.manifest.role == "PRIVATE"
-        return upright, self._inputs(Mirrored(dataset), f"{dataset.identity}|mirrored", NO_AUGMENTATION, private=private)
+        return tuple(self._inputs(dataset, dataset.identity, NO_AUGMENTATION, private=private, view=view) for view in reading.views)
 
     def of_views(self, views: StoredViews, augmentation: AugmentationConfig) -> Inputs:
         """The stored public views. Their cache is protected like that of private data, because it shows who is in the dataset."""
@@ -78,11 +77,11 @@ class InputBuilder:
         paired = None if views is None else self.view_examples(views, augmentation)
         return Records(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device, views=paired)
 
-    def _inputs(self, crops: CropSource, digest: str, augmentation: AugmentationConfig, *, private: bool) -> Inputs:
+    def _inputs(self, crops: CropSource, digest: str, augmentation: AugmentationConfig, *, private: bool, view: View = UPRIGHT) -> Inputs:
         if self.stem is None or not augmentation.is_identity:
             module: nn.Module | None = None if self.stem is None else self.stem.module
-            return ImageInputs(crops, module, self.device)
-        return cached_features(crops, self.stem, data_digest=digest, places=self.places, private=private)
+            return ImageInputs(crops, module, self.device, view)
+        return cached_features(crops, self.stem, data_digest=digest, places=self.places, private=private, view=view)
 
 
 def labels_of(dataset: ShardSet) -> Labels:

@@ -14,16 +14,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
+from dpcore.config import EvaluationConfig, Places, RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.folders import cached_folder
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import META_NAME, StoredViews, build_views
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
-from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.inference.reading import PoseReading
+from dpcore.model.network import PoseNetwork, weights_digest
 from dpcore.pose.skeleton import Skeleton
-from dpcore.train.evaluator import logits_of
 from dpcore.train.inputs import device_of, labels_of
+from dpcore.train.predictions import predict
 from dpcore.train.sources import ImageInputs, LabelledViews, Labels
 from dpcore.train.stages import rounding_of, teacher_network
 
@@ -61,12 +62,10 @@ def pseudo_labelled(views: StoredViews, config: TrialConfig, *, public: ShardSet
 
 def _labels_by(teacher: PoseNetwork, views: StoredViews, config: TrialConfig, runtime: RuntimeFlags, skeleton: Skeleton) -> Labels:
     """The teacher's predictions on all views. Joints that it is not sure of are not visible and lie at the origin."""
-    codec, device = codec_of(config.model), device_of(runtime)
-    points, sure = [], []
-    for logits in logits_of(teacher.to(device), ImageInputs(views, None, device)):
-        points.append(codec.decode(*logits).cpu())
-        sure.append((codec.confidence(*logits) >= config.teacher.min_confidence).cpu())
-    keypoints, visible = torch.cat(points), torch.cat(sure)
+    device = device_of(runtime)
+    reading = PoseReading.of(config.model, EvaluationConfig(), skeleton)
+    keypoints, confidence = predict(teacher.to(device), [ImageInputs(views, None, device)], reading)
+    visible = confidence >= config.teacher.min_confidence
     if not bool(visible.any()):
         raise BadInput(
             f"the teacher is sure of no joint in any of {len(views)} views: lower teacher.min_confidence, which is "

@@ -19,6 +19,7 @@ from dpcore.config import AugmentationConfig
 from dpcore.data.transforms import GeometryDraw, draw_geometry, to_tensor
 from dpcore.data.views import StoredViews
 from dpcore.errors import BadInput
+from dpcore.inference.views import UPRIGHT, View
 from dpcore.pose.skeleton import Skeleton
 from dpcore.privacy.per_example import Batch
 from dpcore.privacy.randomness import Indices, RandomStream
@@ -46,11 +47,12 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """CropSource through an affine draw and then through the frozen stem; `stem` is None where nothing is frozen."""
+    """CropSource through an affine draw, a view, and then through the frozen stem; `stem` is None where nothing is frozen."""
 
     crops: CropSource
     stem: nn.Module | None
     device: torch.device
+    view: View = UPRIGHT
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -59,22 +61,8 @@ class ImageInputs:
         images = self.crops.images(indices)
         if draw is not None:
             images = draw.apply_to_images(images)
-        tensor = to_tensor(images, channels_first=self.stem is None).to(self.device)
+        tensor = self.view.of_images(to_tensor(images, channels_first=self.stem is None).to(self.device))
         return tensor if self.stem is None else through_stem(self.stem, tensor).contiguous()
-
-
-@dataclass(frozen=True)
-class Mirrored:
-    """The mirror images of crops. Left and right joints of a prediction on them are swapped."""
-
-    crops: CropSource
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(B, H, W, 3) uint8, columns in reverse order."""
-        return self.crops.images(indices)[:, :, ::-1]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from dpcore.config import RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Diverged
+from dpcore.inference.reading import PoseReading
 from dpcore.model.network import PoseNetwork, codec_of, weights_digest
 from dpcore.model.safety.dp_safe import require_dp_safe
 from dpcore.privacy.accounting import epsilon_spent
@@ -32,10 +33,11 @@ from dpcore.privacy.row_check import EXAMPLES, require_right_rows
 from dpcore.privacy.sources import Randomness, Sources
 from dpcore.train.attempts import newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
-from dpcore.train.evaluator import loss_of, metrics_of, predict_with_confidence, unit_scores
+from dpcore.train.evaluator import loss_of, metrics_of, unit_scores
 from dpcore.train.handout import Handout
 from dpcore.train.inputs import InputBuilder, device_of, public_batch
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
+from dpcore.train.predictions import predict
 from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
 from dpcore.train.replay import replay_document
 from dpcore.train.reports import EPSILON_SPENT, NOISE_MULTIPLIER, Report
@@ -110,8 +112,8 @@ class _Prepared:
     engine: GradientEngine
     sources: Sources
     basis: StartBasis | None
-    validation: Inputs
-    mirrored: Inputs | None
+    validation: tuple[Inputs, ...]
+    reading: PoseReading
     plan: PrivacyPlan | None
     terms: StepTerms
 
@@ -125,8 +127,9 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     require_dp_safe(split.stem, split.tail)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
     engine = GradientEngine(split.tail, loss_of(codec_of(config.model)), precision=runtime.precision)
-    validation, mirrored = builder.scored(data.validation, config.evaluation)
-    example = validation.take(np.zeros(1, dtype=np.int64), None)
+    reading = PoseReading.of(config.model, config.evaluation, data.validation.skeleton)
+    validation = builder.scored(data.validation, reading)
+    example = validation[0].take(np.zeros(1, dtype=np.int64), None)
     probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))
     size = settled_batch_size(runtime, handout.folder, probe)
     runtime = runtime.model_copy(update={"physical_batch_size": size})
@@ -148,8 +151,8 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
         engine=engine,
         sources=sources,
         basis=basis,
-        mirrored=mirrored,
         validation=validation,
+        reading=reading,
         plan=handout.plan if config.spends_privacy else None,
         terms=terms,
     )
@@ -287,10 +290,7 @@ class _Trial:
 
     def _predictions(self) -> tuple[Tensor, Tensor]:
         """Keypoints of the validation people by the weights in the engine, under the evaluation of the config, and confidences."""
-        codec = codec_of(self._config.model)
-        prepared = self._prepared
-        skeleton = prepared.data.validation.skeleton
-        return predict_with_confidence(self._engine.module, prepared.validation, codec, skeleton=skeleton, mirrored=prepared.mirrored)
+        return predict(self._engine.module, self._prepared.validation, self._prepared.reading)
 
     def _record(self, report: Report) -> None:
         if self._store is not None:

@@ -18,10 +18,12 @@ from dpcore.config.metrics import PCKH_50
 from dpcore.data.catalog import open_dataset
 from dpcore.data.shards import ShardSet
 from dpcore.errors import BadInput, Refused
-from dpcore.model.network import PoseNetwork, codec_of
+from dpcore.inference.reading import PoseReading
+from dpcore.model.network import PoseNetwork
 from dpcore.pose.metrics import METRICS, Scored, counts_of_people, score_of, why_not
-from dpcore.train.evaluator import predict_with_confidence, scored_of
+from dpcore.train.evaluator import scored_of
 from dpcore.train.inputs import InputBuilder, device_of
+from dpcore.train.predictions import predict
 from dpcore.train.saved import SavedModel, load_model, save_model
 from dpcore.train.sources import Inputs
 from dpcore.train.stages import public_network
@@ -154,9 +156,9 @@ def stderr_over_people(counts: NDArray[np.int64]) -> float:
 
 
 def _scored(saved: SavedModel, dataset: ShardSet, places: Places) -> Scored:
-    tail, (inputs, mirrored) = _tail_and_inputs(saved.network, saved.config, dataset, places)
-    codec = codec_of(saved.config.model)
-    return scored_of(predict_with_confidence(tail, inputs, codec, skeleton=saved.skeleton, mirrored=mirrored), dataset)
+    reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
+    tail, views = _tail_and_views(saved.network, saved.config, dataset, reading, places)
+    return scored_of(predict(tail, views, reading), dataset)
 
 
 def _scores(scored: Scored) -> dict[str, float]:
@@ -165,10 +167,10 @@ def _scores(scored: Scored) -> dict[str, float]:
     return {one.name: score_of(one, scored) for one in given}
 
 
-def _tail_and_inputs(
-    network: PoseNetwork, config: TrialConfig, dataset: ShardSet, places: Places
-) -> tuple[nn.Module, tuple[Inputs, Inputs | None]]:
-    """What predicts, and what it reads under the flip test of the config."""
+def _tail_and_views(
+    network: PoseNetwork, config: TrialConfig, dataset: ShardSet, reading: PoseReading, places: Places
+) -> tuple[nn.Module, tuple[Inputs, ...]]:
+    """What predicts, and what it reads of each view."""
     given = (dataset.manifest.height_px, dataset.manifest.width_px)
     wanted = (config.model.input_height_px, config.model.input_width_px)
     if given != wanted:
@@ -177,4 +179,4 @@ def _tail_and_inputs(
         )
     split = network.split(config.model.freeze)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(RuntimeFlags()))
-    return split.tail, builder.scored(dataset, config.evaluation)
+    return split.tail, builder.scored(dataset, reading)

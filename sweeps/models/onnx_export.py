@@ -4,7 +4,7 @@
     keypoints_px  (B, K, 2) float32, px of the crop, x right and y down, pixel centres at integers
     scores        (B, K) float32 in 0 … 1
 
-Scaling, flip test and decoding are part of the graph. Claim, price, joint names and the weights' digest stand in its metadata.
+Scaling, views, their fusing and decoding are part of the graph. Claim, price, joint names and the weights' digest stand in its metadata.
 """
 
 from __future__ import annotations
@@ -26,10 +26,8 @@ from torch import Tensor, nn
 
 from dpcore.durable import write_new_file
 from dpcore.errors import Refused, Unavailable
-from dpcore.inference.readouts import flip_averaged
-from dpcore.model.network import PoseNetwork, codec_of
-from dpcore.pose.codec import SimCCCodec
-from dpcore.pose.skeleton import Skeleton
+from dpcore.inference.reading import PoseReading
+from dpcore.model.network import PoseNetwork
 from sweeps.models.claims import CLAIM_KEY, ModelClaim
 from sweeps.models.keypoints.estimator import PoseEstimator
 
@@ -67,20 +65,16 @@ class OnnxCheck:
 class CropsToKeypoints(nn.Module):
     """A whole prediction as one module: bytes of crops to keypoints and scores."""
 
-    def __init__(self, network: PoseNetwork, codec: SimCCCodec, *, mirrored: Skeleton | None) -> None:
-        """Of a network; `mirrored`: its joints, for a flip test, or None without one."""
+    def __init__(self, network: PoseNetwork, reading: PoseReading) -> None:
+        """Of a network and of how keypoints are read from it."""
         super().__init__()
         self.network = network
-        self.codec = codec
-        self.mirrored = mirrored
+        self.reading = reading
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (B, K, 2) px and scores (B, K) of crops (B, H, W, 3) uint8."""
         inputs = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-        logits: tuple[Tensor, Tensor] = self.network(inputs)
-        if self.mirrored is not None:
-            logits = flip_averaged(logits, self.network(inputs.flip(-1)), self.mirrored)
-        return self.codec.decode(*logits), self.codec.confidence(*logits)
+        return self.reading.points_in(inputs, self.network)
 
 
 def export_onnx(source: Path, out: Path, made: ModelClaim) -> OnnxCheck:
@@ -98,9 +92,7 @@ def export_onnx(source: Path, out: Path, made: ModelClaim) -> OnnxCheck:
     """
     _require_libraries()
     estimator = PoseEstimator.load(source)
-    config = estimator.saved.config
-    mirrored = estimator.saved.skeleton if config.evaluation.flip else None
-    module = CropsToKeypoints(estimator.saved.network, codec_of(config.model), mirrored=mirrored).eval()
+    module = CropsToKeypoints(estimator.saved.network, estimator.reading).eval()
     content = _graph(module, estimator, made)
     check = _checked(content, estimator)
     write_new_file(out, content)

@@ -195,13 +195,13 @@ def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> tu
     import torch
 
     from dpcore.data.transforms import to_tensor
-    from dpcore.model.network import codec_of
+    from dpcore.inference.reading import PoseReading
     from dpcore.train.saved import load_model
 
     saved = load_model(model)
+    reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
     with torch.no_grad():
-        logits_x, logits_y = saved.network(to_tensor(dataset.images(rows)))
-        keypoints: NDArray[np.float32] = codec_of(saved.config.model).decode(logits_x, logits_y).numpy()
+        keypoints: NDArray[np.float32] = reading.points_in(to_tensor(dataset.images(rows)), saved.network)[0].numpy()
     return keypoints, saved.skeleton
 
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from dpcore.config import EvaluationConfig, Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
+from dpcore.inference.reading import PoseReading
 from dpcore.inference.readouts import flip_averaged
-from dpcore.model.network import build_network, codec_of
+from dpcore.model.network import build_network
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.skeleton import MPII_16
 from dpcore.privacy.randomness import SweepKey
-from dpcore.train.evaluator import logits_of, predict
 from dpcore.train.inputs import InputBuilder
+from dpcore.train.predictions import outputs_of, predict
 from dpcore.train.trainer import run_trial
 
 Make = Callable[..., TrialConfig]
@@ -66,20 +67,20 @@ def test_what_is_said_of_mirrored_pictures_is_mirrored(train_places: Places, mak
     """The law of a flip test, through cached features of mirrored crops and through pixels."""
     config, dataset = make_config(), open_dataset("validation", train_places)
     tail, builder = builder_of(config, train_places, freeze)
-    upright, turned = builder.scored(dataset, EvaluationConfig(flip=True))
-    assert turned is not None
-    seen, mirror = next(logits_of(tail, upright)), next(logits_of(tail, turned))
+    reading = PoseReading.of(config.model, EvaluationConfig(flip=True), MPII_16)
+    upright, turned = builder.scored(dataset, reading)
+    seen, mirror = next(outputs_of(tail, upright)), next(outputs_of(tail, turned))
     swapped = [partner_of(joint) for joint in range(16)]
     (there_x, there_y), (back_x, back_y) = flip_averaged(seen, mirror, MPII_16), flip_averaged(mirror, seen, MPII_16)
     torch.testing.assert_close(there_x, back_x[:, swapped].flip(-1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(there_y, back_y[:, swapped], atol=1e-5, rtol=1e-5)
-    codec = codec_of(config.model)
-    flipped, plain = (predict(tail, upright, codec, skeleton=MPII_16, mirrored=one) for one in (turned, None))
+    alone = PoseReading.of(config.model, EvaluationConfig(), MPII_16)
+    flipped, plain = predict(tail, (upright, turned), reading)[0], predict(tail, (upright,), alone)[0]
     assert float((flipped - plain).abs().max()) > 0.1
     rows = np.arange(2)
     pixels = dataset.images(rows)[:, :, ::-1]
     assert not np.array_equal(pixels, dataset.images(rows))
-    assert builder.scored(dataset, EvaluationConfig())[1] is None
+    assert len(builder.scored(dataset, alone)) == 1
 
 
 def test_a_flip_test_changes_the_score_and_not_the_weights(

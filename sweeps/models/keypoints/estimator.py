@@ -1,4 +1,4 @@
-"""A trained model at work: crops or pictures in, keypoints out. It uses the evaluator's own forward pass, flip test and decoding.
+"""A trained model at work: crops or pictures in, keypoints out. It uses the evaluator's own forward pass, views and decoding.
 
 Shapes: N people, K joints, H W pixels of the model's input.
 """
@@ -17,11 +17,11 @@ from PIL import Image
 from dpcore.config import RuntimeFlags
 from dpcore.data.crops import CropBox
 from dpcore.errors import BadInput
-from dpcore.model.network import codec_of
-from dpcore.train.evaluator import predict_with_confidence
+from dpcore.inference.reading import PoseReading
 from dpcore.train.inputs import device_of
+from dpcore.train.predictions import predict
 from dpcore.train.saved import SavedModel, load_model
-from dpcore.train.sources import ImageInputs, Mirrored
+from dpcore.train.sources import ImageInputs
 from sweeps.models.keypoints.boxes import PersonBox
 
 
@@ -101,6 +101,11 @@ class PoseEstimator:
         return self.saved.skeleton.line_places
 
     @property
+    def reading(self) -> PoseReading:
+        """How keypoints are read: by the evaluation that the model was trained for."""
+        return PoseReading.of(self.saved.config.model, self.saved.config.evaluation, self.saved.skeleton)
+
+    @property
     def input_px(self) -> tuple[int, int]:
         """Height and width of a crop."""
         return self.saved.config.model.input_height_px, self.saved.config.model.input_width_px
@@ -117,10 +122,9 @@ class PoseEstimator:
         if not len(crops):
             empty = np.empty((0, len(self.joints), 2))
             return Keypoints(points=empty, scores=empty[..., 0])
-        given, codec = _Crops(crops), codec_of(self.saved.config.model)
-        inputs = ImageInputs(given, None, self.device)
-        mirrored = ImageInputs(Mirrored(given), None, self.device) if self.saved.config.evaluation.flip else None
-        points, scores = predict_with_confidence(self.saved.network, inputs, codec, skeleton=self.saved.skeleton, mirrored=mirrored)
+        reading = self.reading
+        views = [ImageInputs(_Crops(crops), None, self.device, view) for view in reading.views]
+        points, scores = predict(self.saved.network, views, reading)
         if not bool(torch.isfinite(points).all()):
             raise BadInput("the model gives keypoints that are no numbers: its training diverged; take another one")
         return Keypoints(points=points.numpy().astype(np.float64), scores=scores.numpy().astype(np.float64))

@@ -13,7 +13,6 @@ from saved_models import save_network
 from dpcore.config import EvaluationConfig, Places
 from dpcore.data.synthetic import draw_record
 from dpcore.errors import BadInput, Refused, Unavailable
-from dpcore.model.network import codec_of
 from sweeps.cli import main
 from sweeps.models import onnx_export
 from sweeps.models.claims import load_claim
@@ -44,17 +43,22 @@ def test_keypoints_and_scores_are_those_of_predict_for_any_number_of_crops(expor
         assert np.abs(scores - wanted.scores[:count]).max() < 1e-4
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_the_module_that_is_exported_is_predict_with_its_flip_test(flip: bool, places: Places, tmp_path: Path) -> None:
-    model = save_network(tmp_path / "model", places, evaluation=EvaluationConfig(flip=flip))
+@pytest.mark.parametrize("evaluation", [EvaluationConfig(), EvaluationConfig(flip=True)], ids=["one", "flip"])
+def test_the_module_that_is_exported_is_predict_with_its_flip_test(evaluation: EvaluationConfig, places: Places, tmp_path: Path) -> None:
+    model = save_network(tmp_path / "model", places, evaluation=evaluation)
     estimator = PoseEstimator.load(model)
     crops = np.stack([draw_record("private", seed=11, index=index).image for index in range(3)])
-    module = CropsToKeypoints(
-        estimator.saved.network, codec_of(estimator.saved.config.model), mirrored=estimator.saved.skeleton if flip else None
-    )
+    module = CropsToKeypoints(estimator.saved.network, estimator.reading)
     with torch.no_grad():
         points, _ = module(torch.from_numpy(crops))
     assert np.abs(points.numpy() - estimator.of_crops(crops).points).max() < 1e-3
+
+
+def test_views_are_turned_scaled_and_fused_within_the_graph(places: Places, tmp_path: Path) -> None:
+    evaluation = EvaluationConfig(flip=True, rotations_deg=(0, 90, 33), fuse="maps", temperature=0.7)
+    model = save_network(tmp_path / "model", places, evaluation=evaluation)
+    check = export_onnx(model, tmp_path / "m.onnx", load_claim(model))
+    assert max(check.random_px, check.people_px) < 0.01
 
 
 def test_claim_and_joints_travel_in_the_file(exported: tuple[Path, Path, OnnxCheck]) -> None:

@@ -14,9 +14,9 @@ from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import ShardSet, open_shards, write_shards
 from dpcore.data.synthetic import draw_record
 from dpcore.errors import BadInput
-from dpcore.model.network import codec_of
-from dpcore.train.evaluator import predict
+from dpcore.inference.reading import PoseReading
 from dpcore.train.inputs import InputBuilder
+from dpcore.train.predictions import predict
 from dpcore.train.saved import load_model, save_model
 from sweeps.models.keypoints.boxes import PersonBox
 from sweeps.models.keypoints.estimator import PoseEstimator
@@ -33,13 +33,18 @@ def evaluated(model: Path, dataset: ShardSet, places: Places, evaluation: Evalua
     saved = load_model(model)
     split = saved.network.split("none")
     builder = InputBuilder.for_split(split, model=saved.config.model, places=places, device=torch.device("cpu"))
-    inputs, mirrored = builder.scored(dataset, evaluation)
-    return predict(split.tail, inputs, codec_of(saved.config.model), skeleton=saved.skeleton, mirrored=mirrored).numpy()
+    reading = PoseReading.of(saved.config.model, evaluation, saved.skeleton)
+    return predict(split.tail, builder.scored(dataset, reading), reading)[0].numpy()
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_crops_give_the_evaluators_predictions_bit_for_bit(flip: bool, model: Path, crops: ShardSet, places: Places) -> None:
-    evaluation = EvaluationConfig(flip=flip)
+@pytest.mark.parametrize(
+    "evaluation",
+    [EvaluationConfig(), EvaluationConfig(flip=True), EvaluationConfig(rotations_deg=(0, 90, 180, 270), scales=(1, 1.2), fuse="maps")],
+    ids=["one", "flip", "many"],
+)
+def test_crops_give_the_evaluators_predictions_bit_for_bit(
+    evaluation: EvaluationConfig, model: Path, crops: ShardSet, places: Places
+) -> None:
     estimator = PoseEstimator.load(model)
     config = estimator.saved.config.model_copy(update={"evaluation": evaluation})
     found = replace(estimator, saved=replace(estimator.saved, config=config)).of_crops(crops.images(np.arange(len(crops))))

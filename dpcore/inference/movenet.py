@@ -1,0 +1,125 @@
+"""MoveNet's own decoding, as maps that views can share: heat maps, weighted by where its regression expects each joint.
+
+Its centre map finds the person in the middle of the picture; the regression at that cell says where each joint should be; a joint is the
+best cell of its heat map near there. Without that prior a heat map of a crowded or upside-down scene has its peak on someone else: on
+LSPET it is worth about four points of PCKh@0.5. The network predicts COCO's 17 joints. Those of another skeleton follow by name or as means
+(`dpcore.model.head_start.coco_mixtures`), after decoding, so that a mixture never blurs a peak.
+
+Source: the graph of tfhub.dev/google/movenet/singlepose, as `dpcore.weights.movenet_check` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dpcore.config import ModelConfig
+from dpcore.inference.maps import JointMaps, MapDecoder
+from dpcore.model.head import HeadShape
+from dpcore.model.head_start import coco_mixtures
+from dpcore.pose.skeleton import COCO_17, Skeleton
+
+MOVENET_LAYERS: Mapping[str, int] = {"heat.out": 17, "center.out": 1, "reg.out": 34, "off.out": 34}
+"""Channels of the maps that the head takes, in their order."""
+NEAR_CELLS = 1.8
+"""What the graph adds to a distance in cells before it divides a score by it."""
+SCORE_TEMPERATURE = 0.06
+"""A score of 0 … 1 over this is a logit: flat enough that two views which disagree by a cell still add up, and a second peak of half
+the height weighs nothing."""
+WINDOW_PX = 16.0
+"""Four cells on each side of a peak."""
+
+
+class MoveNetHead(nn.Module):
+    """Hands the maps of MoveNet's four heads over as they are: (B,86,h,w). It has no parameters."""
+
+    def __init__(self, shape: HeadShape) -> None:
+        super().__init__()
+        self.channels = shape.channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveNetReadout:
+    """Of the maps of the four heads, (B,86,h,w).
+
+    Attributes:
+        decoder: of fused maps.
+        skeleton: the joints that are wanted.
+    """
+
+    decoder: MapDecoder
+    skeleton: Skeleton
+    flips_directly: ClassVar[bool] = False
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        return COCO_17.mirrored
+
+    @cached_property
+    def mixture(self) -> Tensor:
+        """(K, 17): the share of each COCO joint in each joint that is wanted."""
+        shares = torch.zeros(self.skeleton.count, COCO_17.count)
+        for joint, parents in enumerate(coco_mixtures(self.skeleton)):
+            for parent, share in parents.items():
+                shares[joint, parent] = share
+        return shares
+
+    def maps(self, outputs: Tensor) -> JointMaps:
+        scores, expected = self._scores_near_expected(outputs)
+        best = expected.flatten(2).argmax(dim=-1, keepdim=True)
+        confidence = scores.flatten(2).gather(2, best).squeeze(-1)
+        return JointMaps(logits=expected * (NEAR_CELLS / SCORE_TEMPERATURE), confidence=confidence)
+
+    def points(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        points, mass = self.decoder.points(maps)
+        return self._mixed(points, mass)
+
+    def points_of(self, upright: Tensor, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of one view, as the original graph decodes it: the best cell, moved by its offset."""
+        del mirrored  # never given: a flip test goes through maps
+        scores, expected = self._scores_near_expected(upright)
+        height, width = expected.shape[2:]
+        best = expected.flatten(2).argmax(dim=-1)
+        offsets = upright[:, -34:].unflatten(1, (17, 2)).flatten(3)
+        off_y, off_x = offsets.gather(3, best[:, :, None, None].expand(-1, -1, 2, 1)).squeeze(-1).unbind(-1)
+        x = (best % width + off_x) * (self.decoder.width_px / width) - 0.5
+        y = (best // width + off_y) * (self.decoder.height_px / height) - 0.5
+        confidence = scores.flatten(2).gather(2, best.unsqueeze(-1)).squeeze(-1)
+        return self._mixed(torch.stack([x, y], dim=-1), confidence)
+
+    def _mixed(self, points: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+        shares = self.mixture.to(points)
+        return torch.einsum("kj,bjc->bkc", shares, points), torch.einsum("kj,bj->bk", shares, confidence)
+
+    def _scores_near_expected(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B,17,h,w) of 0 … 1, and the same divided by the distance from the expected cell plus `NEAR_CELLS`."""
+        heat, centre, towards, _ = outputs.split(list(MOVENET_LAYERS.values()), dim=1)
+        height, width = outputs.shape[2:]
+        rows = torch.arange(height, dtype=outputs.dtype, device=outputs.device)[:, None]
+        columns = torch.arange(width, dtype=outputs.dtype, device=outputs.device)[None, :]
+        off_middle = torch.hypot(rows - height // 2, columns - width // 2) + NEAR_CELLS
+        person = (torch.sigmoid(centre[:, 0]) / off_middle).flatten(1).argmax(dim=-1)
+        there = towards.unflatten(1, (17, 2)).flatten(3).gather(3, person[:, None, None, None].expand(-1, 17, 2, 1)).squeeze(-1)
+        row, column = (there[..., 0] + (person // width)[:, None], there[..., 1] + (person % width)[:, None])
+        distance = torch.hypot(rows - row[..., None, None], columns - column[..., None, None]) + NEAR_CELLS
+        scores = torch.sigmoid(heat)
+        return scores, scores / distance
+
+
+def movenet_readout(config: ModelConfig, skeleton: Skeleton) -> MoveNetReadout:
+    """Of MoveNet's own heads.
+
+    Raises:
+        BadInput: COCO has no counterpart for a joint of the skeleton.
+    """
+    coco_mixtures(skeleton)
+    decoder = MapDecoder(height_px=config.input_height_px, width_px=config.input_width_px, window_px=WINDOW_PX)
+    return MoveNetReadout(decoder=decoder, skeleton=skeleton)
