@@ -20,7 +20,7 @@ class EvaluationConfig(Part):
     It belongs to the trial, because a score is compared with other scores: of its floor, its control and its ceiling. So a space fixes
     it in `trial`, and all runs of a sweep share it. A saved model keeps it."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"rotations_deg", "scales", "fuse", "temperature"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"rotations_deg", "scales", "fuse", "confidence_power", "temperature"})
 
     flip: bool = Field(default=False, description="each view also as its mirror image")
     rotations_deg: tuple[float, ...] = Field(
@@ -28,7 +28,10 @@ class EvaluationConfig(Part):
     )
     scales: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="size of the person in the network's input, as a factor")
     fuse: Literal["mean", "maps", "best"] = Field(
-        default="mean", description="mean of the maps; maps: weighted by √confidence; best: the view of the highest mean confidence"
+        default="mean", description="mean of the maps; maps: each view weighted by its confidence; best: the most confident view"
+    )
+    confidence_power: float = Field(
+        default=8.0, gt=0, description="fuse maps: a view's weight is its mean confidence to this power, between mean (0) and best (∞)"
     )
     temperature: float = Field(default=1.0, gt=0, description="of the softmax that makes a view's maps probabilities")
 

@@ -24,7 +24,7 @@ class ModelConfig(Part):
     )
     weights_left_out: tuple[str, ...] = Field(default=(), description="patterns of tensors in the file that the network has no place for")
     feature_layers: tuple[str, ...] = Field(default=(), description="folded network and timm: maps that are resized and concatenated")
-    feature_stride_px: Literal[4, 8, 16] = Field(default=8, description="folded network: input px per cell of the grid that its maps are put on")
+    feature_stride_px: Literal[4, 8, 16] = Field(default=8, description="folded: input px per cell of the grid that its maps are put on")
     batch_norm: Literal["fold", "group_norm", "frozen"] = Field(
         default="fold", description="networks from elsewhere: into the layer before it, GroupNorm in its place, or fixed statistics"
     )

@@ -3,7 +3,7 @@
 | fuse | of the maps |
 |---|---|
 | mean | the mean over views |
-| maps | the mean, each view weighted by the square root of its confidence in the joint |
+| maps | the mean, each view weighted by its mean confidence over joints to a power |
 | best | those of the view with the highest mean confidence over joints |
 """
 
@@ -29,21 +29,24 @@ class Fuse(Protocol):
 
 @dataclass(frozen=True)
 class WeightedMean:
-    """The mean of the views' maps, each with a weight per joint (B, K) from its confidences (B, K)."""
+    """The mean of the views' maps, each weighted by its mean confidence over joints to a power; 0 weighs all alike.
 
-    weight: Callable[[Tensor], Tensor]
+    A view in which the person is upside down is bad as a whole. So the weight is the view's and not the joint's: on LSPET with MoveNet
+    Thunder (100 people, 8 views) the 8th power gave 68.9 PCKh@0.5, the square root of each joint's own confidence 65.9, no weight 65.8."""
+
+    power: float
 
     def __call__(self, views: Iterable[UprightMaps]) -> Tensor:
         total: Tensor | None = None
         weights: Tensor | None = None
         for maps, confidence in views:
-            weight = self.weight(confidence)
-            weighed = maps * weight[..., None, None]
+            weight = confidence.mean(dim=1) ** self.power
+            weighed = maps * weight[:, None, None, None]
             total = weighed if total is None or weights is None else total + weighed
             weights = weight if weights is None else weights + weight
         assert total is not None  # an evaluation has at least one view
         assert weights is not None
-        return total / weights[..., None, None]
+        return total / weights[:, None, None, None]
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class BestView:
         return best
 
 
-FUSES: Mapping[str, Fuse] = {
-    "mean": WeightedMean(torch.ones_like),
-    "maps": WeightedMean(torch.sqrt),
-    "best": BestView(),
+FUSES: Mapping[str, Callable[[float], Fuse]] = {
+    "mean": lambda _: WeightedMean(0.0),
+    "maps": WeightedMean,
+    "best": lambda _: BestView(),
 }
-"""By `evaluation.fuse`."""
+"""By `evaluation.fuse`, from `evaluation.confidence_power`."""

@@ -29,8 +29,7 @@ MOVENET_LAYERS: Mapping[str, int] = {"heat.out": 17, "center.out": 1, "reg.out":
 NEAR_CELLS = 1.8
 """What the graph adds to a distance in cells before it divides a score by it."""
 SCORE_TEMPERATURE = 0.06
-"""A score of 0 … 1 over this is a logit: flat enough that two views which disagree by a cell still add up, and a second peak of half
-the height weighs nothing."""
+"""A score of 0 … 1 over this is a logit."""
 WINDOW_PX = 16.0
 """Four cells on each side of a peak."""
 
@@ -73,10 +72,11 @@ class MoveNetReadout:
         return shares
 
     def maps(self, outputs: Tensor) -> JointMaps:
-        scores, expected = self._scores_near_expected(outputs)
-        best = expected.flatten(2).argmax(dim=-1, keepdim=True)
+        scores, distance = self._scores_and_distances(outputs)
+        best = (scores / distance).flatten(2).argmax(dim=-1, keepdim=True)
         confidence = scores.flatten(2).gather(2, best).squeeze(-1)
-        return JointMaps(logits=expected * (NEAR_CELLS / SCORE_TEMPERATURE), confidence=confidence)
+        # the prior multiplies probabilities: within the softmax it would pull every peak towards the expected place
+        return JointMaps(logits=scores / SCORE_TEMPERATURE - torch.log(distance), confidence=confidence)
 
     def points(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         points, mass = self.decoder.points(maps)
@@ -85,9 +85,9 @@ class MoveNetReadout:
     def points_of(self, upright: Tensor, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:
         """Of one view, as the original graph decodes it: the best cell, moved by its offset."""
         del mirrored  # never given: a flip test goes through maps
-        scores, expected = self._scores_near_expected(upright)
-        height, width = expected.shape[2:]
-        best = expected.flatten(2).argmax(dim=-1)
+        scores, distance = self._scores_and_distances(upright)
+        height, width = scores.shape[2:]
+        best = (scores / distance).flatten(2).argmax(dim=-1)
         offsets = upright[:, -34:].unflatten(1, (17, 2)).flatten(3)
         off_y, off_x = offsets.gather(3, best[:, :, None, None].expand(-1, -1, 2, 1)).squeeze(-1).unbind(-1)
         x = (best % width + off_x) * (self.decoder.width_px / width) - 0.5
@@ -99,8 +99,8 @@ class MoveNetReadout:
         shares = self.mixture.to(points)
         return torch.einsum("kj,bjc->bkc", shares, points), torch.einsum("kj,bj->bk", shares, confidence)
 
-    def _scores_near_expected(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (B,17,h,w) of 0 … 1, and the same divided by the distance from the expected cell plus `NEAR_CELLS`."""
+    def _scores_and_distances(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B,17,h,w) of 0 … 1, and the distance of each cell from the expected one in cells, plus `NEAR_CELLS`."""
         heat, centre, towards, _ = outputs.split(list(MOVENET_LAYERS.values()), dim=1)
         height, width = outputs.shape[2:]
         rows = torch.arange(height, dtype=outputs.dtype, device=outputs.device)[:, None]
@@ -110,8 +110,7 @@ class MoveNetReadout:
         there = towards.unflatten(1, (17, 2)).flatten(3).gather(3, person[:, None, None, None].expand(-1, 17, 2, 1)).squeeze(-1)
         row, column = (there[..., 0] + (person // width)[:, None], there[..., 1] + (person % width)[:, None])
         distance = torch.hypot(rows - row[..., None, None], columns - column[..., None, None]) + NEAR_CELLS
-        scores = torch.sigmoid(heat)
-        return scores, scores / distance
+        return torch.sigmoid(heat), distance
 
 
 def movenet_readout(config: ModelConfig, skeleton: Skeleton) -> MoveNetReadout:

@@ -25,7 +25,7 @@ class PoseReading:
     Attributes:
         readout: of the network's head.
         views: what the network reads, in this order.
-        fuse: a name in `FUSES`.
+        fuse: a name in `FUSES`. confidence_power: of its weights.
         temperature: of the softmax over a view's maps.
         size_px: height and width of a crop.
     """
@@ -33,6 +33,7 @@ class PoseReading:
     readout: Readout
     views: tuple[View, ...]
     fuse: str
+    confidence_power: float
     temperature: float
     size_px: tuple[int, int]
 
@@ -47,6 +48,7 @@ class PoseReading:
             readout=readout_of(model, skeleton),
             views=views_of(evaluation, grows=takes_any_size(model)),
             fuse=evaluation.fuse,
+            confidence_power=evaluation.confidence_power,
             temperature=evaluation.temperature,
             size_px=(model.input_height_px, model.input_width_px),
         )
@@ -65,7 +67,7 @@ class PoseReading:
 
     def fused(self, outputs: Sequence[Any]) -> Tensor:
         """Probability maps (B, M, Hm, Wm) of the upright crops, of all views together."""
-        return FUSES[self.fuse](self._upright(outputs))
+        return FUSES[self.fuse](self.confidence_power)(self._upright(outputs))
 
     def points_in(self, images: Tensor, network: Callable[[Tensor], Any]) -> PosePoints:
         """Keypoints and confidences of crops (B,3,H,W) in [-1, 1], each view through the network."""

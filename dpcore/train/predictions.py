@@ -6,14 +6,28 @@ Shapes: N examples, K joints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dpcore.config import Places, RuntimeFlags, TrialConfig, digest_of
+from dpcore.config.parsing import identity_of
+from dpcore.data.folders import cached_folder
+from dpcore.data.shards import ShardSet
+from dpcore.data.views import META_NAME
+from dpcore.durable import write_json
 from dpcore.inference.reading import PosePoints, PoseReading
+from dpcore.model.network import PoseNetwork, weights_digest
+from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.sources import Inputs
+
+PREDICTIONS_VERSION = 1
+"""Raised when the same network, people and evaluation would give other keypoints."""
+POINTS_FILE = "points.safetensors"
 
 ROWS_AT_ONCE = 256
 FUSED_ROWS_AT_ONCE = 32
@@ -23,11 +37,11 @@ HearsProgress = Callable[[int, int], None]
 """Hears how many of how many examples are done."""
 
 
-def _silent(done: int, count: int) -> None:
+def hears_nothing(done: int, count: int) -> None:
     """Tells nobody."""
 
 
-def predict(tail: nn.Module, views: Sequence[Inputs], reading: PoseReading, *, on_progress: HearsProgress = _silent) -> PosePoints:
+def predict(tail: nn.Module, views: Sequence[Inputs], reading: PoseReading, *, on_progress: HearsProgress = hears_nothing) -> PosePoints:
     """Keypoints (N, K, 2) px and confidences (N, K) of all inputs, without augmentation.
 
     Args:
@@ -52,3 +66,51 @@ def outputs_of(tail: nn.Module, inputs: Inputs, *, at_once: int = ROWS_AT_ONCE) 
         with torch.no_grad():
             outputs = tail(inputs.take(np.arange(start, min(start + at_once, len(inputs))), None))
         yield outputs
+
+
+def cached_predictions(
+    network: PoseNetwork,
+    dataset: ShardSet,
+    reading: PoseReading,
+    *,
+    config: TrialConfig,
+    places: Places,
+    on_progress: HearsProgress = hears_nothing,
+) -> PosePoints:
+    """Keypoints (N, K, 2) px and confidences (N, K) of a dataset's people. Those of fused views are made once per network, people and
+    evaluation, and kept.
+
+    Args:
+        network: in its final weights.
+        dataset: the people, of the model's input size.
+        reading: what is made of the outputs.
+        config: of the model.
+        places: the cache lies below `cache_dir`.
+        on_progress: hears how many people are done.
+    """
+    split = network.split(config.model.freeze)
+    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(RuntimeFlags()))
+
+    def predicted() -> PosePoints:
+        return predict(split.tail, builder.scored(dataset, reading), reading, on_progress=on_progress)
+
+    if reading.is_direct:
+        return predicted()
+    document = {
+        "version": PREDICTIONS_VERSION,
+        "weights": weights_digest(network.state_dict()),
+        "model": identity_of(config.model),
+        "code": dict(network.code),
+        "evaluation": identity_of(config.evaluation),
+        "data": dataset.identity,
+        "joints": dataset.skeleton.joints,
+    }
+    target = places.cache_dir / "predictions" / digest_of(document)
+    cached_folder(target, lambda folder: _write(folder, predicted(), dataset), private=dataset.manifest.role == "PRIVATE")
+    stored = load_file(target / POINTS_FILE)
+    return stored["points"], stored["confidence"]
+
+
+def _write(folder: Path, found: PosePoints, dataset: ShardSet) -> None:
+    save_file({"points": found[0].contiguous(), "confidence": found[1].contiguous()}, folder / POINTS_FILE)
+    write_json(folder / META_NAME, {"datasets": [dataset.identity]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -118,6 +118,7 @@ def evaluate(
     cache_dir: str | Path | None = None,
     storage: str | Path = DEFAULT_STORAGE,
     tracking_uri: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """The scores of a trained model on a PUBLIC dataset: what `dpsweep evaluate --json` prints.
 
@@ -127,6 +128,7 @@ def evaluate(
         metric: `pckh_50`, `pck_bbox_20`, `oks_ap`, ...; None: the one that the model's sweep maximised.
         data_dir, cache_dir: as for `Places.of`.
         storage, tracking_uri: as for `claim`.
+        on_progress: hears how many of how many people are done, where several views are fused for each.
 
     Returns:
         `metric`, its `score` as a fraction, `n` people that it counts and its standard error `stderr` over them (None for OKS-AP, which is
@@ -141,7 +143,8 @@ def evaluate(
     from sweeps.tracking.registry import model_at_hand
 
     with model_at_hand(str(checkpoint), storage=storage, tracking_uri=tracking_uri) as folder:
-        scored = score_model(folder, str(data), Places.of(data_dir, cache_dir), metric=metric)
+        hears = {} if on_progress is None else {"on_progress": on_progress}
+        scored = score_model(folder, str(data), Places.of(data_dir, cache_dir), metric=metric, **hears)
     return {key: scored.meta.get(key) for key in RESULT_KEYS} | {
         "pckh_50": scored.scores.get("pckh_50"),
         "pckh_10": scored.scores.get("pckh_10"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.commands import arguments
+from sweeps.commands.progress import shown_progress
 from sweeps.report.text import number, percent, print_json
 from sweeps.terminal.lines import counted, show, warn
 
@@ -107,7 +108,9 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
     where = {"storage": args.storage, "tracking_uri": args.tracking_uri}
     places = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
-    _print_result(evaluate(args.checkpoint, args.data, metric=args.metric, **places, **where), as_json=args.json)
+    with shown_progress("people") as show_progress:
+        found = evaluate(args.checkpoint, args.data, metric=args.metric, on_progress=show_progress, **places, **where)
+    _print_result(found, as_json=args.json)
     return 0
 
 

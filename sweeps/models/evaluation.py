@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig, parse_config
 from dpcore.config.methods import PUBLIC_ONLY
@@ -19,13 +18,10 @@ from dpcore.data.catalog import open_dataset
 from dpcore.data.shards import ShardSet
 from dpcore.errors import BadInput, Refused
 from dpcore.inference.reading import PoseReading
-from dpcore.model.network import PoseNetwork
 from dpcore.pose.metrics import METRICS, Scored, counts_of_people, score_of, why_not
 from dpcore.train.evaluator import scored_of
-from dpcore.train.inputs import InputBuilder, device_of
-from dpcore.train.predictions import predict
+from dpcore.train.predictions import HearsProgress, cached_predictions, hears_nothing
 from dpcore.train.saved import SavedModel, load_model, save_model
-from dpcore.train.sources import Inputs
 from dpcore.train.stages import public_network
 from dpcore.train.trial_data import open_trial_data
 from sweeps.models.claims import claim_of_training, save_claim, warning_about
@@ -54,7 +50,9 @@ class ScoredModel:
     meta: Mapping[str, Any]
 
 
-def score_model(folder: Path, data: str, places: Places, *, metric: str | None = None) -> ScoredModel:
+def score_model(
+    folder: Path, data: str, places: Places, *, metric: str | None = None, on_progress: HearsProgress = hears_nothing
+) -> ScoredModel:
     """The scores of the model in `folder` on the dataset `data`.
 
     Args:
@@ -62,6 +60,7 @@ def score_model(folder: Path, data: str, places: Places, *, metric: str | None =
         data: a dataset's name; its people are read with the model's joints.
         places: datasets and caches.
         metric: None: the one that the model's sweep maximised.
+        on_progress: hears how many people are done.
 
     Raises:
         BadInput: there is no model or no dataset, the crops have another size than the model's input, or the data do not give `metric`.
@@ -80,7 +79,7 @@ def score_model(folder: Path, data: str, places: Places, *, metric: str | None =
     dataset = dataset.as_skeleton(saved.skeleton)
     meta = saved.meta if warning is None else {**saved.meta, "epsilon_spent": None}
     asked = METRICS.get(metric or str(meta.get("metric") or PCKH_50))
-    scored = _scored(saved, dataset, places)
+    scored = _scored(saved, dataset, places, on_progress=on_progress)
     reason = why_not(asked, scored.truth)
     if reason is not None:
         raise BadInput(f"{data} gives no {asked.name}: {reason}")
@@ -155,28 +154,19 @@ def stderr_over_people(counts: NDArray[np.int64]) -> float:
     return float(np.sqrt(people / (people - 1) * (residuals**2).sum()) / total)
 
 
-def _scored(saved: SavedModel, dataset: ShardSet, places: Places) -> Scored:
-    reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
-    tail, views = _tail_and_views(saved.network, saved.config, dataset, reading, places)
-    return scored_of(predict(tail, views, reading), dataset)
+def _scored(saved: SavedModel, dataset: ShardSet, places: Places, *, on_progress: HearsProgress = hears_nothing) -> Scored:
+    model = saved.config.model
+    given, wanted = (dataset.manifest.height_px, dataset.manifest.width_px), (model.input_height_px, model.input_width_px)
+    if given != wanted:
+        raise BadInput(
+            f"dataset {dataset.manifest.name} has crops of {given[0]}×{given[1]} px, but the model needs {wanted[0]}×{wanted[1]}"
+        )
+    reading = PoseReading.of(model, saved.config.evaluation, saved.skeleton)
+    found = cached_predictions(saved.network, dataset, reading, config=saved.config, places=places, on_progress=on_progress)
+    return scored_of(found, dataset)
 
 
 def _scores(scored: Scored) -> dict[str, float]:
     """Every metric that the people give."""
     given = [one for one in map(METRICS.get, METRICS.names()) if why_not(one, scored.truth) is None]
     return {one.name: score_of(one, scored) for one in given}
-
-
-def _tail_and_views(
-    network: PoseNetwork, config: TrialConfig, dataset: ShardSet, reading: PoseReading, places: Places
-) -> tuple[nn.Module, tuple[Inputs, ...]]:
-    """What predicts, and what it reads of each view."""
-    given = (dataset.manifest.height_px, dataset.manifest.width_px)
-    wanted = (config.model.input_height_px, config.model.input_width_px)
-    if given != wanted:
-        raise BadInput(
-            f"dataset {dataset.manifest.name} has crops of {given[0]}×{given[1]} px, but the model needs {wanted[0]}×{wanted[1]}"
-        )
-    split = network.split(config.model.freeze)
-    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(RuntimeFlags()))
-    return split.tail, builder.scored(dataset, reading)

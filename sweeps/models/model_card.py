@@ -61,8 +61,17 @@ def _scores(scores: Mapping[str, float | None], config: Mapping[str, Any]) -> st
     rows = [f"| {name} | {100 * value:.2f} % |" for name, value in scores.items() if value is not None]
     if not rows:
         return "No score was released."
-    flip = ", with a flip test" if config.get("evaluation", {}).get("flip") else ""
+    flip = _views_text(config.get("evaluation", {}))
     return "\n".join([f"On `{config['data']['validation']}`{flip}:", "", "| score | value |", "|---|---|", *rows])
+
+
+def _views_text(evaluation: Mapping[str, Any]) -> str:
+    """What a score rests on, where it is more than the crop."""
+    rotations, scales = evaluation.get("rotations_deg", (0.0,)), evaluation.get("scales", (1.0,))
+    views = len(rotations) * len(scales) * (1 + bool(evaluation.get("flip")))
+    if len(rotations) * len(scales) == 1:
+        return ", with a flip test" if evaluation.get("flip") else ""
+    return f", with {views} views of each crop (fuse {evaluation.get('fuse', 'mean')})"
 
 
 def _data(claim: PrivacyClaim, config: Mapping[str, Any]) -> str:

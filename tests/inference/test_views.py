@@ -143,21 +143,22 @@ def test_a_flip_test_through_maps_is_the_direct_one() -> None:
     torch.testing.assert_close(x, codec_of(MODEL).decode(marginal.sum(2).log(), marginal.sum(3).log()), atol=1e-3, rtol=0)
 
 
-def test_fusing_weighs_views_by_their_confidence() -> None:
+def test_fusing_weighs_views_by_their_mean_confidence() -> None:
     sure, unsure = torch.zeros(1, 2, 1, 2), torch.zeros(1, 2, 1, 2)
     sure[..., 0] = unsure[..., 1] = 1
     said = [(sure, torch.tensor([[0.81, 0.04]])), (unsure, torch.tensor([[0.16, 0.36]]))]
-    torch.testing.assert_close(FUSES["mean"](said)[0, :, 0, 0], torch.tensor([0.5, 0.5]))
-    torch.testing.assert_close(FUSES["maps"](said)[0, :, 0, 0], torch.tensor([0.9 / 1.3, 0.2 / 0.8]))
-    assert torch.equal(FUSES["best"](said), sure)
-    assert torch.equal(FUSES["best"](said[::-1]), sure)
+    torch.testing.assert_close(FUSES["mean"](8.0)(said)[0, :, 0, 0], torch.tensor([0.5, 0.5]))
+    first, second = 0.425**3, 0.26**3
+    torch.testing.assert_close(FUSES["maps"](3.0)(said)[0, :, 0, 0], torch.full((2,), first / (first + second)))
+    assert torch.equal(FUSES["best"](8.0)(said), sure)
+    assert torch.equal(FUSES["best"](8.0)(said[::-1]), sure)
 
 
-def test_the_swapped_joints_of_a_mirror_image_bring_their_confidence() -> None:
+def test_a_joint_that_only_the_mirror_image_shows_comes_back_under_its_own_name() -> None:
     """Only the mirror image sees the right wrist, and calls it the left one there."""
-    reading = PoseReading.of(MODEL, EvaluationConfig(flip=True, fuse="maps"), MPII_16)
+    reading = PoseReading.of(MODEL, EvaluationConfig(flip=True), MPII_16)
     readout = HeatMapReadout(decoder=MapDecoder(height_px=SIDE_PX, width_px=SIDE_PX, window_px=3.0), skeleton=MPII_16)
-    reading = PoseReading(readout=readout, views=reading.views, fuse="maps", temperature=1.0, size_px=reading.size_px)
+    reading = PoseReading(readout=readout, views=reading.views, fuse="mean", confidence_power=1.0, temperature=1.0, size_px=reading.size_px)
     points = people(1)
     right, left = 10, MPII_16.mirrored[10]
     upright = logits_at(points, SIDE_PX)

@@ -1,0 +1,65 @@
+"""Predictions over several views: the same in training and afterwards, made once, and kept as private as the people are."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from planned_trials import handed
+
+from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.data.catalog import open_dataset
+from dpcore.inference.reading import PoseReading
+from dpcore.model.network import build_network
+from dpcore.pose.skeleton import MPII_16
+from dpcore.privacy.randomness import SweepKey
+from dpcore.train.evaluator import metrics_of
+from dpcore.train.predictions import cached_predictions
+from dpcore.train.saved import load_model
+from dpcore.train.trainer import run_trial
+
+Make = Callable[..., TrialConfig]
+MANY = {"evaluation__flip": True, "evaluation__rotations_deg": [0, 90, 180, 270], "evaluation__fuse": "maps"}
+
+
+def folders(places: Places) -> list[Path]:
+    return sorted(path for path in (places.cache_dir / "predictions").glob("*") if path.is_dir())
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "none"])
+def test_a_trials_score_over_views_is_that_of_its_saved_model(
+    freeze: str, train_places: Places, make_config: Make, runtime: RuntimeFlags, key: SweepKey, tmp_path: Path
+) -> None:
+    """Of a head on cached features of every view, and of a network that trains whole."""
+    config = make_config(**MANY, model__freeze=freeze, stages__private__steps=1)
+    handout = handed(config, places=train_places, trial_id="t", key=key, folder=tmp_path / "trial")
+    report = list(run_trial(config, runtime, handout))[-1]
+    saved, dataset = load_model(tmp_path / "trial"), open_dataset("validation", train_places)
+    reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
+    assert len(reading.views) == 8
+    places = Places(data_dir=train_places.data_dir, cache_dir=tmp_path / "cache")
+    found = cached_predictions(saved.network, dataset, reading, config=saved.config, places=places)
+    assert metrics_of(found, dataset=dataset, per_joint=False)["val/pckh_50"] == report.metrics["val/pckh_50"]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("validation", 0o755), ("private", 0o700)])
+def test_fused_predictions_are_made_once_and_again_for_another_evaluation(
+    name: str, mode: int, train_places: Places, make_config: Make, tmp_path: Path
+) -> None:
+    places = Places(data_dir=train_places.data_dir, cache_dir=tmp_path / "cache")
+    network = build_network(make_config().model, places, generator=torch.Generator().manual_seed(1))
+    dataset, heard, found = open_dataset(name, places), [], []
+    for changed in ({}, {}, {"evaluation.temperature": 2.0}):
+        config = make_config("public_only", **MANY).changed(**changed)
+        reading = PoseReading.of(config.model, config.evaluation, MPII_16)
+        hears = heard[len(heard) :]
+        found.append(
+            cached_predictions(network, dataset, reading, config=config, places=places, on_progress=lambda *n, to=hears: to.append(n))
+        )
+        heard.append(len(hears))
+    assert torch.equal(found[0][0], found[1][0])
+    assert not torch.equal(found[0][0], found[2][0])
+    assert heard[1] == 0 < heard[0] == heard[2]
+    assert len(folders(places)) == 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders(places)} == {mode}
