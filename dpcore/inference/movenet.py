@@ -88,7 +88,7 @@ class MoveNetReadout:
         scores, distance = self._scores_and_distances(upright)
         height, width = scores.shape[2:]
         best = (scores / distance).flatten(2).argmax(dim=-1)
-        offsets = upright[:, -34:].unflatten(1, (17, 2)).flatten(3)
+        offsets = upright[:, -34:].reshape(-1, 17, 2, height * width)
         off_y, off_x = offsets.gather(3, best[:, :, None, None].expand(-1, -1, 2, 1)).squeeze(-1).unbind(-1)
         x = (best % width + off_x) * (self.decoder.width_px / width) - 0.5
         y = (best // width + off_y) * (self.decoder.height_px / height) - 0.5
@@ -101,13 +101,14 @@ class MoveNetReadout:
 
     def _scores_and_distances(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,17,h,w) of 0 … 1, and the distance of each cell from the expected one in cells, plus `NEAR_CELLS`."""
-        heat, centre, towards, _ = outputs.split(list(MOVENET_LAYERS.values()), dim=1)
+        heat, centre, towards, _ = torch.split(outputs, list(MOVENET_LAYERS.values()), dim=1)
         height, width = outputs.shape[2:]
         rows = torch.arange(height, dtype=outputs.dtype, device=outputs.device)[:, None]
         columns = torch.arange(width, dtype=outputs.dtype, device=outputs.device)[None, :]
         off_middle = torch.hypot(rows - height // 2, columns - width // 2) + NEAR_CELLS
         person = (torch.sigmoid(centre[:, 0]) / off_middle).flatten(1).argmax(dim=-1)
-        there = towards.unflatten(1, (17, 2)).flatten(3).gather(3, person[:, None, None, None].expand(-1, 17, 2, 1)).squeeze(-1)
+        cells = towards.reshape(-1, 17, 2, height * width)
+        there = cells.gather(3, person[:, None, None, None].expand(-1, 17, 2, 1)).squeeze(-1)
         row, column = (there[..., 0] + (person // width)[:, None], there[..., 1] + (person % width)[:, None])
         distance = torch.hypot(rows - row[..., None, None], columns - column[..., None, None]) + NEAR_CELLS
         return torch.sigmoid(heat), distance

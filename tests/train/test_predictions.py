@@ -49,15 +49,15 @@ def test_fused_predictions_are_made_once_and_again_for_another_evaluation(
 ) -> None:
     places = Places(data_dir=train_places.data_dir, cache_dir=tmp_path / "cache")
     network = build_network(make_config().model, places, generator=torch.Generator().manual_seed(1))
-    dataset, heard, found = open_dataset(name, places), [], []
+    dataset, found = open_dataset(name, places), []
+    calls: list[tuple[int, int]] = []
+    heard: list[int] = []
     for changed in ({}, {}, {"evaluation.temperature": 2.0}):
         config = make_config("public_only", **MANY).changed(**changed)
         reading = PoseReading.of(config.model, config.evaluation, MPII_16)
-        hears = heard[len(heard) :]
-        found.append(
-            cached_predictions(network, dataset, reading, config=config, places=places, on_progress=lambda *n, to=hears: to.append(n))
-        )
-        heard.append(len(hears))
+        before = len(calls)
+        found.append(cached_predictions(network, dataset, reading, config=config, places=places, on_progress=lambda *n: calls.append(n)))
+        heard.append(len(calls) - before)
     assert torch.equal(found[0][0], found[1][0])
     assert not torch.equal(found[0][0], found[2][0])
     assert heard[1] == 0 < heard[0] == heard[2]

@@ -54,8 +54,9 @@ def test_the_module_that_is_exported_is_predict_with_its_flip_test(evaluation: E
     assert np.abs(points.numpy() - estimator.of_crops(crops).points).max() < 1e-3
 
 
-def test_views_are_turned_scaled_and_fused_within_the_graph(places: Places, tmp_path: Path) -> None:
-    evaluation = EvaluationConfig(flip=True, rotations_deg=(0, 90, 33), fuse="maps", temperature=0.7)
+@pytest.mark.slow
+def test_views_are_turned_and_fused_within_the_graph(places: Places, tmp_path: Path) -> None:
+    evaluation = EvaluationConfig(rotations_deg=(90, 33), fuse="maps", temperature=0.7)
     model = save_network(tmp_path / "model", places, evaluation=evaluation)
     check = export_onnx(model, tmp_path / "m.onnx", load_claim(model))
     assert max(check.random_px, check.people_px) < 0.01
