@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dpcore.config.data import SplitConfig
 from dpcore.config.parsing import Part
 
 MOST_SCALE = 4.0
@@ -20,7 +21,7 @@ class EvaluationConfig(Part):
     It belongs to the trial, because a score is compared with other scores: of its floor, its control and its ceiling. So a space fixes
     it in `trial`, and all runs of a sweep share it. A saved model keeps it."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"rotations_deg", "scales", "fuse", "confidence_power", "temperature"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"rotations_deg", "scales", "fuse", "confidence_power", "temperature", "inputs", "view"})
 
     flip: bool = Field(default=False, description="each view also as its mirror image")
     rotations_deg: tuple[float, ...] = Field(
@@ -34,6 +35,11 @@ class EvaluationConfig(Part):
         default=8.0, gt=0, description="fuse maps: a view's weight is its mean confidence to this power, between mean (0) and best (∞)"
     )
     temperature: float = Field(default=1.0, gt=0, description="of the softmax that makes a view's maps probabilities")
+    inputs: Literal["sharp", "view", "both"] = Field(
+        default="sharp",
+        description="the picture, its public view as `view` makes it, or each view of both",
+    )
+    view: SplitConfig | None = Field(default=None, description="what makes the public view of a picture; for inputs view and both")
 
     @model_validator(mode="after")
     def _views_differ(self) -> Self:
@@ -46,7 +52,16 @@ class EvaluationConfig(Part):
             raise ValueError(f"scales: expected numbers from {1 / MOST_SCALE:g} to {MOST_SCALE:g}, given {wrong[0]:g}")
         return self
 
+    @model_validator(mode="after")
+    def _view_where_it_is_read(self) -> Self:
+        if (self.view is None) != (self.inputs == "sharp"):
+            wanted = "leave view out" if self.view is not None else "give view: a split, whole, as in trial.split"
+            raise ValueError(f"inputs {self.inputs}: {wanted}")
+        if self.view is not None and self.view.region != "all":
+            raise ValueError(f"view {self.view.name}: give a split of region all; region {self.view.region} is found by labels")
+        return self
+
     @property
     def views(self) -> int:
         """How many views a prediction rests on, and how often the network runs for it."""
-        return len(self.rotations_deg) * len(self.scales) * (1 + self.flip)
+        return len(self.rotations_deg) * len(self.scales) * (1 + self.flip) * (1 + (self.inputs == "both"))

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dpcore.config import EvaluationConfig, ModelConfig
+from dpcore.config import EvaluationConfig, ModelConfig, SplitConfig
+from dpcore.errors import BadInput
 from dpcore.inference.fusing import FUSES, UprightMaps
 from dpcore.inference.readouts import Readout, ReadsDirectly, readout_of, takes_any_size
 from dpcore.inference.views import View, views_of
@@ -28,6 +29,7 @@ class PoseReading:
         fuse: a name in `FUSES`. confidence_power: of its weights.
         temperature: of the softmax over a view's maps.
         size_px: height and width of a crop.
+        split: what makes the public view of a crop, where a view is of that.
     """
 
     readout: Readout
@@ -36,6 +38,7 @@ class PoseReading:
     confidence_power: float
     temperature: float
     size_px: tuple[int, int]
+    split: SplitConfig | None = None
 
     @classmethod
     def of(cls, model: ModelConfig, evaluation: EvaluationConfig, skeleton: Skeleton) -> PoseReading:
@@ -51,12 +54,14 @@ class PoseReading:
             confidence_power=evaluation.confidence_power,
             temperature=evaluation.temperature,
             size_px=(model.input_height_px, model.input_width_px),
+            split=evaluation.view,
         )
 
     @property
     def is_direct(self) -> bool:
         """Whether keypoints are read without maps: of the upright crop, or of its plain mean with its mirror image."""
-        plain = self.fuse == "mean" and self.temperature == 1 and all(view.is_upright for view in self.views)
+        one_kind = len({view.public for view in self.views}) == 1
+        plain = one_kind and self.fuse == "mean" and self.temperature == 1 and all(view.is_upright for view in self.views)
         return plain and isinstance(self.readout, ReadsDirectly) and (self.readout.flips_directly or len(self.views) == 1)
 
     def points(self, outputs: Sequence[Any]) -> PosePoints:
@@ -70,7 +75,13 @@ class PoseReading:
         return FUSES[self.fuse](self.confidence_power)(self._upright(outputs))
 
     def points_in(self, images: Tensor, network: Callable[[Tensor], Any]) -> PosePoints:
-        """Keypoints and confidences of crops (B,3,H,W) in [-1, 1], each view through the network."""
+        """Keypoints and confidences of crops (B,3,H,W) in [-1, 1], each view through the network.
+
+        Raises:
+            BadInput: a view is of the crops' public views, which are made from bytes.
+        """
+        if self.split is not None:
+            raise BadInput(f"evaluation.inputs: the public view {self.split.name} is made from bytes; use the model's folder with predict")
         return self.points([network(view.of_images(images)) for view in self.views])
 
     def _upright(self, outputs: Sequence[Any]) -> Iterator[UprightMaps]:

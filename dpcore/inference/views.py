@@ -31,12 +31,14 @@ class View:
             keeps its size, and what no longer fits is cut off.
         flip: the mirror image.
         grows: whether the network takes any size.
+        public: of the crop's public view instead of its pixels. Whoever gives the crops gives those (`dpcore.train.sources.SeenThrough`).
     """
 
     rotation_deg: float = 0.0
     scale: float = 1.0
     flip: bool = False
     grows: bool = False
+    public: bool = False
 
     @property
     def is_upright(self) -> bool:
@@ -46,7 +48,7 @@ class View:
     @property
     def name(self) -> str:
         """For keys of caches: equal exactly for equal views."""
-        return f"r{self.rotation_deg!r}s{self.scale!r}{'m' if self.flip else ''}{'g' if self.grows else ''}"
+        return f"r{self.rotation_deg!r}s{self.scale!r}{'m' if self.flip else ''}{'g' if self.grows else ''}{'v' if self.public else ''}"
 
     def of_images(self, images: Tensor) -> Tensor:
         """The view (B,3,H',W') of crops (B,3,H,W) in [-1, 1]; black beyond the crop."""
@@ -101,13 +103,15 @@ class View:
 
 UPRIGHT = View()
 """The crop itself."""
+_KINDS = {"sharp": (False,), "view": (True,), "both": (False, True)}
 
 
 def views_of(evaluation: EvaluationConfig, *, grows: bool) -> tuple[View, ...]:
     """The views of an evaluation, each followed by its mirror image where there is one. `grows`: the network takes any size."""
     sides = (False, True) if evaluation.flip else (False,)
     return tuple(
-        View(rotation_deg=angle % 360, scale=scale, flip=side, grows=grows)
+        View(rotation_deg=angle % 360, scale=scale, flip=side, grows=grows, public=public)
+        for public in _KINDS[evaluation.inputs]
         for scale in evaluation.scales
         for angle in evaluation.rotations_deg
         for side in sides

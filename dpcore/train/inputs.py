@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dpcore.config import AugmentationConfig, ModelConfig, Places, RuntimeFlags
+from dpcore.config import AugmentationConfig, ModelConfig, Places, RuntimeFlags, digest_of
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import StoredViews
 from dpcore.errors import Unavailable
@@ -18,7 +18,7 @@ from dpcore.inference.views import UPRIGHT, View
 from dpcore.model.network import SplitNetwork
 from dpcore.privacy.per_example import Batch
 from dpcore.train.features import Stem, cached_features
-from dpcore.train.sources import CropSource, Examples, ImageInputs, Inputs, LabelledViews, Labels, Records
+from dpcore.train.sources import CropSource, Examples, ImageInputs, Inputs, LabelledViews, Labels, Records, SeenThrough
 
 NO_AUGMENTATION = AugmentationConfig()
 
@@ -57,8 +57,13 @@ class InputBuilder:
 
     def scored(self, dataset: ShardSet, reading: PoseReading) -> tuple[Inputs, ...]:
         """The dataset's pixels as predictions are made of them: of each view of `reading`, in its order."""
-        private = dataset.manifest.role == "PRIVATE"
-        return tuple(self._inputs(dataset, dataset.identity, NO_AUGMENTATION, private=private, view=view) for view in reading.views)
+        private, found = dataset.manifest.role == "PRIVATE", []
+        for view in reading.views:
+            crops, digest = shown_in(view, dataset, reading), dataset.identity
+            if reading.split is not None and view.public:
+                digest = f"{digest}|{digest_of(reading.split.model_dump(mode='json', exclude={'name'}))}"
+            found.append(self._inputs(crops, digest, NO_AUGMENTATION, private=private, view=view))
+        return tuple(found)
 
     def of_views(self, views: StoredViews, augmentation: AugmentationConfig) -> Inputs:
         """The stored public views. Their cache is protected like that of private data, because it shows who is in the dataset."""
@@ -82,6 +87,11 @@ class InputBuilder:
             module: nn.Module | None = None if self.stem is None else self.stem.module
             return ImageInputs(crops, module, self.device, view)
         return cached_features(crops, self.stem, data_digest=digest, places=self.places, private=private, view=view)
+
+
+def shown_in(view: View, crops: CropSource, reading: PoseReading) -> CropSource:
+    """What a view is made of: the crops, or their public views."""
+    return SeenThrough(crops, reading.split) if view.public and reading.split is not None else crops
 
 
 def labels_of(dataset: ShardSet) -> Labels:

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dpcore.config import AugmentationConfig
+from dpcore.config import AugmentationConfig, SplitConfig
+from dpcore.data.splitting import decode_view, encode_view
 from dpcore.data.transforms import GeometryDraw, draw_geometry, to_tensor
 from dpcore.data.views import StoredViews
 from dpcore.errors import BadInput
@@ -63,6 +64,23 @@ class ImageInputs:
             images = draw.apply_to_images(images)
         tensor = self.view.of_images(to_tensor(images, channels_first=self.stem is None).to(self.device))
         return tensor if self.stem is None else through_stem(self.stem, tensor).contiguous()
+
+
+@dataclass(frozen=True)
+class SeenThrough:
+    """The public views of crops, made anew from their pixels. What a public view of a PRIVATE record is, the stored bytes say alone; these
+    are for scores and predictions."""
+
+    crops: CropSource
+    split: SplitConfig
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, H, W, 3) uint8, as the public side would read them."""
+        crops = self.crops.images(indices)
+        return decode_view(encode_view(crops, self.split), self.split, size_px=(crops.shape[1], crops.shape[2]))
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,9 @@ def _scores(scores: Mapping[str, float | None], config: Mapping[str, Any]) -> st
 def _views_text(evaluation: Mapping[str, Any]) -> str:
     """What a score rests on, where it is more than the crop."""
     rotations, scales = evaluation.get("rotations_deg", (0.0,)), evaluation.get("scales", (1.0,))
-    views = len(rotations) * len(scales) * (1 + bool(evaluation.get("flip")))
-    if len(rotations) * len(scales) == 1:
+    kinds = 1 + (evaluation.get("inputs") == "both")
+    views = len(rotations) * len(scales) * (1 + bool(evaluation.get("flip"))) * kinds
+    if len(rotations) * len(scales) * kinds == 1:
         return ", with a flip test" if evaluation.get("flip") else ""
     return f", with {views} views of each crop (fuse {evaluation.get('fuse', 'mean')})"
 

@@ -196,12 +196,15 @@ def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> tu
 
     from dpcore.data.transforms import to_tensor
     from dpcore.inference.reading import PoseReading
+    from dpcore.train.inputs import shown_in
     from dpcore.train.saved import load_model
 
     saved = load_model(model)
     reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
+    views = [shown_in(view, dataset, reading) for view in reading.views]
     with torch.no_grad():
-        keypoints: NDArray[np.float32] = reading.points_in(to_tensor(dataset.images(rows)), saved.network)[0].numpy()
+        outputs = [saved.network(view.of_images(to_tensor(crops.images(rows)))) for view, crops in zip(reading.views, views, strict=True)]
+        keypoints: NDArray[np.float32] = reading.points(outputs)[0].numpy()
     return keypoints, saved.skeleton
 
 

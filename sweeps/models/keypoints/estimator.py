@@ -18,7 +18,7 @@ from dpcore.config import RuntimeFlags
 from dpcore.data.crops import CropBox
 from dpcore.errors import BadInput
 from dpcore.inference.reading import PoseReading
-from dpcore.train.inputs import device_of
+from dpcore.train.inputs import device_of, shown_in
 from dpcore.train.predictions import predict
 from dpcore.train.saved import SavedModel, load_model
 from dpcore.train.sources import ImageInputs
@@ -123,7 +123,7 @@ class PoseEstimator:
             empty = np.empty((0, len(self.joints), 2))
             return Keypoints(points=empty, scores=empty[..., 0])
         reading = self.reading
-        views = [ImageInputs(_Crops(crops), None, self.device, view) for view in reading.views]
+        views = [ImageInputs(shown_in(view, _Crops(crops), reading), None, self.device, view) for view in reading.views]
         points, scores = predict(self.saved.network, views, reading)
         if not bool(torch.isfinite(points).all()):
             raise BadInput("the model gives keypoints that are no numbers: its training diverged; take another one")
