@@ -12,7 +12,7 @@ from dpcore.config import EvaluationConfig, Places, SplitConfig
 from dpcore.config.parsing import parse_config
 from dpcore.data.splitting import decode_view, encode_view
 from dpcore.data.synthetic import draw_record
-from dpcore.errors import BadInput
+from dpcore.errors import BadInput, Refused
 from dpcore.inference.reading import PoseReading
 from sweeps.models.claims import load_claim
 from sweeps.models.keypoints.estimator import Keypoints, PoseEstimator
@@ -72,6 +72,6 @@ def test_an_evaluation_of_views_that_means_nothing_is_refused(values: dict[str, 
 
 def test_a_graph_cannot_make_views_from_bytes(places: Places, tmp_path: Path) -> None:
     model = save_network(tmp_path / "model", places, evaluation=EvaluationConfig(inputs="view", view=BLUR))
-    with pytest.raises(BadInput, match="made from bytes"):
+    with pytest.raises(Refused, match="made from bytes"):
         export_onnx(model, tmp_path / "m.onnx", load_claim(model))
     assert not (tmp_path / "m.onnx").exists()
