@@ -22,12 +22,19 @@ class RuntimeFlags(Part):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Precision = Field(default="fp32", description="of forward and backward in the steps; what is clipped and summed is float32")
     secure_rng: bool = Field(default=False, description="private streams from ChaCha20 instead of Philox")
+    data_on_device: bool = Field(default=False, description="examples lie whole in the GPU's memory, and are augmented there")
     noise_on_device: bool = Field(
         default=False, description="noise from the GPU's counter generator, seeded each step with 64 secret bits; sampling stays with numpy"
     )
     largest_rank: int | None = Field(
         default=None, ge=1, description="of a sweep: for it a node fits the subspace of the start, and trials take their leading directions"
     )
+
+    @model_validator(mode="after")
+    def _data_on_a_device(self) -> Self:
+        if self.data_on_device and self.device != "cuda":
+            raise ValueError(f"data_on_device needs device cuda, given {self.device}: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _noise_where_its_generator_is(self) -> Self:

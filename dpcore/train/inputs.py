@@ -18,6 +18,7 @@ from dpcore.inference.views import UPRIGHT, View
 from dpcore.model.network import SplitNetwork
 from dpcore.privacy.per_example import Batch
 from dpcore.train.features import Stem, cached_features
+from dpcore.train.resident import resident_crops, resident_features
 from dpcore.train.sources import CropSource, Examples, ImageInputs, Inputs, LabelledViews, Labels, Records, SeenThrough
 
 NO_AUGMENTATION = AugmentationConfig()
@@ -43,13 +44,17 @@ class InputBuilder:
     places: Places
     device: torch.device
     code: Mapping[str, str] = field(default_factory=dict)
+    resident: bool = False
 
     @classmethod
-    def for_split(cls, split: SplitNetwork, *, model: ModelConfig, places: Places, device: torch.device) -> InputBuilder:
-        """For the tail of `split`, which must be in its final weights below the tail; moves both to the device."""
+    def for_split(
+        cls, split: SplitNetwork, *, model: ModelConfig, places: Places, device: torch.device, resident: bool = False
+    ) -> InputBuilder:
+        """For the tail of `split`, which must be in its final weights below the tail; moves both to the device. `resident`: the
+        examples lie there, too, but not those under photometric augmentation, which is computed on the CPU, nor turned views."""
         split.tail.to(device)
         stem = None if split.stem_is_empty else Stem.of(split.stem, model=model, code=split.code, device=device)
-        return cls(stem=stem, places=places, device=device, code=split.code)
+        return cls(stem=stem, places=places, device=device, code=split.code, resident=resident)
 
     def of_dataset(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Inputs:
         """The dataset's own pixels."""
@@ -83,10 +88,14 @@ class InputBuilder:
         return Records(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device, views=paired)
 
     def _inputs(self, crops: CropSource, digest: str, augmentation: AugmentationConfig, *, private: bool, view: View = UPRIGHT) -> Inputs:
+        resident = self.resident and view == UPRIGHT
         if self.stem is None or not augmentation.is_identity:
             module: nn.Module | None = None if self.stem is None else self.stem.module
+            if resident and not augmentation.photometric_frac:
+                return resident_crops(crops, module, self.device)
             return ImageInputs(crops, module, self.device, view)
-        return cached_features(crops, self.stem, data_digest=digest, places=self.places, private=private, view=view)
+        features = cached_features(crops, self.stem, data_digest=digest, places=self.places, private=private, view=view)
+        return resident_features(features) if resident else features
 
 
 def shown_in(view: View, crops: CropSource, reading: PoseReading) -> CropSource:

@@ -172,7 +172,8 @@ def _contents(views: LabelledViews) -> dict[str, str]:
 
 def _fit(network: PoseNetwork, stage: _Stage, config: TrialConfig, *, places: Places, runtime: RuntimeFlags) -> PublicFit:
     split = network.split(stage.freeze)
-    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device_of(runtime))
+    device, resident = device_of(runtime), runtime.data_on_device
+    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device, resident=resident)
     return PublicFit(
         tail=split.tail,
         examples=stage.examples(builder),
@@ -213,7 +214,8 @@ def _key(config: TrialConfig, network: PoseNetwork, inputs: dict[str, Any], runt
 
 def rounding_of(runtime: RuntimeFlags) -> dict[str, Any]:
     """Everything that changes the last bits of a public model and of its predictions. It is part of the keys of both."""
-    return {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__}
+    resident = {"data_on_device": True} if runtime.data_on_device else {}
+    return {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__, **resident}
 
 
 def _cached(network: PoseNetwork, train: Callable[[], FitOutcome], key: str, *, places: Places, private: bool) -> PoseNetwork:

@@ -125,7 +125,7 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     start_digest = weights_digest(network.state_dict())
     split = network.split(config.model.freeze)
     require_dp_safe(split.stem, split.tail)
-    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device)
+    builder = InputBuilder.for_split(split, model=config.model, places=places, device=device, resident=runtime.data_on_device)
     engine = GradientEngine(split.tail, loss_of(codec_of(config.model)), precision=runtime.precision)
     reading = PoseReading.of(config.model, config.evaluation, data.validation.skeleton)
     validation = builder.scored(data.validation, reading)
