@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ class Problem:
     loss: Loss
     batch: Batch
     views: Batch
+
+    def of_few_in_float64(self, count: int) -> Problem:
+        """The same on the first examples, with numbers that round so finely that no ReLU falls on its other side."""
+        few = [some[:count] for some in (self.batch, self.views)]
+        wide = [Batch(some.inputs.double(), some.keypoints.double(), some.visible) for some in few]
+        return Problem(copy.deepcopy(self.tail).double(), self.loss, wide[0], wide[1])
 
 
 def small(freeze: str, batch_size: int) -> Problem:
