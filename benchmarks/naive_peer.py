@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -192,7 +193,8 @@ def run_peer(folder: Path, seed: int) -> None:
 def watched(command: list[str], line: re.Pattern[str]) -> tuple[Curve, float]:
     """Runs a contender; gives the score of each trial with its time, and the time of the whole."""
     began, curve = time.monotonic(), Curve()
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+    token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}  # else Ray writes one into the home of whoever runs this
+    environment = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as contender:
         said = []
         for one in contender.stderr or ():
