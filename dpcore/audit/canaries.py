@@ -78,7 +78,7 @@ class HeldRecords:
 def at(batch: Batch, indices: NDArray[np.int64]) -> Batch:
     """The examples of `batch` at `indices`."""
     rows = torch.from_numpy(indices)
-    return Batch(batch.inputs[rows], batch.keypoints[rows], batch.visible[rows])
+    return Batch(*(tensor[rows] for tensor in batch.tensors))
 
 
 def dirac_batch(inputs: Tensor, *, joints: int = 1) -> Batch:

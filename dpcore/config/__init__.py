@@ -1,7 +1,8 @@
 """What one trial is, as frozen and checked data. Torch-free, so that a search space loads without it."""
 
-from dpcore.config.data import AugmentationConfig, DataConfig, Places, SplitConfig
+from dpcore.config.data import AugmentationConfig, DataConfig, Places, RecordAugmentation, SplitConfig
 from dpcore.config.evaluation import EvaluationConfig
+from dpcore.config.losses import LOSSES, PckMassConfig, TrainingLoss
 from dpcore.config.methods import METHODS, Method
 from dpcore.config.model import ModelConfig
 from dpcore.config.parsing import Part, did_you_mean, digest_of, field_names, parse_config
@@ -16,6 +17,7 @@ from dpcore.config.training import OptimizerConfig, PrivateStage, PublicStage, P
 from dpcore.config.trial import MECHANISM_VERSION, TrialConfig
 
 __all__ = [
+    "LOSSES",
     "MECHANISM_VERSION",
     "METHODS",
     "AttackSettings",
@@ -26,18 +28,21 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "Part",
+    "PckMassConfig",
     "Places",
     "Precision",
     "PrivacyUnit",
     "PrivateStage",
     "PublicStage",
     "PublicViewStage",
+    "RecordAugmentation",
     "Relation",
     "RuntimeFlags",
     "SplitConfig",
     "Stages",
     "SubspaceConfig",
     "TeacherStage",
+    "TrainingLoss",
     "TrialConfig",
     "did_you_mean",
     "digest_of",

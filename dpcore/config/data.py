@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,22 @@ class AugmentationConfig(Part):
         """Whether every draw leaves the image as it is, so that features of frozen layers can be cached."""
         turns = self.rotate_deg > 0 and self.rotate_prob > 0
         return not (turns or self.flip_prob or self.scale_frac or self.photometric_frac)
+
+
+class RecordAugmentation(AugmentationConfig):
+    """That of the private steps and of the public views beside them. A public stage clips nothing, so it needs no copies."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"multiplicity"})
+
+    multiplicity: int = Field(
+        default=1, ge=1, description="K: augmented copies of a record in a private step; its row is their mean, clipped once"
+    )
+
+    @model_validator(mode="after")
+    def _copies_differ(self) -> Self:
+        if self.multiplicity > 1 and self.is_identity:
+            raise ValueError(f"augmentation.multiplicity {self.multiplicity} of like copies: give flips, scale, rotation or light")
+        return self
 
 
 class SplitConfig(Part):

@@ -15,7 +15,9 @@ class ModelConfig(Part):
     """The network. `freeze` says what trains after public pretraining: the head alone (`backbone`), also the last block (`early`),
     everything (`none`), or what a policy or a rule names (`dpcore.config.freezing`)."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"weights_left_out", "batch_norm", "feature_stride_px"})
+    ADDED: ClassVar[frozenset[str]] = frozenset(
+        {"weights_left_out", "batch_norm", "feature_stride_px", "input_whitening", "position_prior", "pyramid_channels"}
+    )
 
     backbone: Annotated[str, AfterValidator(checked_backbone)] = "small"
     weights: str | None = Field(
@@ -33,7 +35,17 @@ class ModelConfig(Part):
     freeze: Freeze = "early"
     input_height_px: int = Field(default=64, ge=16)
     input_width_px: int = Field(default=64, ge=16)
-    marginal_sharpness: float = Field(default=1.0, gt=0, description="β of the marginal head's (1/β)·log-mean-exp(β·)")
+    marginal_sharpness: float = Field(
+        default=1.0, gt=0, description="β of the marginal head's (1/β)·log-mean-exp(β·); of fpn2d: what its logits are multiplied by"
+    )
+    input_whitening: Literal["none", "public"] = Field(
+        default="none", description="public: what a head that starts at random reads is whitened by the covariance of PUBLIC features"
+    )
+    position_prior: str = Field(
+        default="none",
+        description="of a head that starts at random: public (labels of the PUBLIC dataset), or a pool of poses below the data directory",
+    )
+    pyramid_channels: int = Field(default=32, ge=1, description="F of the head fpn2d, where it makes a feature pyramid of its own")
     split_ratio: float = Field(default=2.0, gt=0, le=8)
     label_sigma_bins: float = Field(default=3.0, gt=0)
 
@@ -44,7 +56,11 @@ class ModelConfig(Part):
         if problem is not None:
             raise ValueError(problem)
         if not HEADS.get(self.head).has_sharpness and self.marginal_sharpness != 1.0:
-            raise ValueError("model.marginal_sharpness belongs to model.head marginal")
+            raise ValueError(f"model.marginal_sharpness belongs to model.head marginal and fpn2d, given head {self.head}")
+        if self.input_whitening != "none" and self.head_start != "random":
+            raise ValueError(f"model.input_whitening is for heads that start at random: leave it out for head_start {self.head_start}")
+        if self.position_prior != "none" and self.head_start != "random":
+            raise ValueError(f"model.position_prior is for heads that start at random: leave it out for head_start {self.head_start}")
         layers = HEADS.get(self.head).layers
         if layers and self.feature_layers != layers:
             raise ValueError(f"model.head {self.head} reads model.feature_layers [{', '.join(layers)}], in this order")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import PydanticCustomError
 
@@ -70,6 +70,10 @@ class Head:
             are read. A head whose outputs are SimCC logits (B,K,Wx) and (B,K,Wy) needs none of its own.
         any_size: whether it reads maps of any size.
         layers: what `model.feature_layers` must be for it, where it reads certain maps alone.
+        reads_pyramid: whether it reads the maps of a folded network on their own grids, packed (`dpcore.model.maps.pyramid`).
+        for_loss: `module:name` of a function (ModelConfig, Skeleton) → function from its outputs to what `gives` says, where they are
+            something else.
+        gives: `marginals`, logits over x and over y, or `maps`, logits over cells: which losses fit it.
     """
 
     name: str
@@ -78,6 +82,9 @@ class Head:
     readout: str | Callable[[Any, Any], Any] = "dpcore.inference.readouts:simcc_readout"
     any_size: bool = False
     layers: tuple[str, ...] = ()
+    reads_pyramid: bool = False
+    for_loss: str | Callable[[Any, Any], Any] | None = None
+    gives: Literal["marginals", "maps"] = "marginals"
 
 
 BACKBONES = Table(
@@ -126,6 +133,9 @@ def checked_backbone(backbone: str) -> str:
     return backbone
 
 
+MOVENET_LAYERS = ("heat.out", "center.out", "reg.out", "off.out")
+"""The maps of MoveNet's four heads."""
+
 HEADS = Table(
     "head",
     Head,
@@ -137,7 +147,26 @@ HEADS = Table(
             builder="dpcore.inference.movenet:MoveNetHead",
             readout="dpcore.inference.movenet:movenet_readout",
             any_size=True,
-            layers=("heat.out", "center.out", "reg.out", "off.out"),
+            layers=MOVENET_LAYERS,
+            for_loss="dpcore.inference.movenet:logits_for_loss",
+            gives="maps",
+        ),
+        Head(
+            name="calibrator",
+            builder="dpcore.inference.calibrator:CalibratorHead",
+            readout="dpcore.inference.readouts:heat_map_readout",
+            any_size=True,
+            layers=MOVENET_LAYERS,
+            gives="maps",
+        ),
+        Head(
+            name="fpn2d",
+            builder="dpcore.model.fpn:build_fpn",
+            has_sharpness=True,
+            readout="dpcore.inference.readouts:heat_map_readout",
+            any_size=True,
+            reads_pyramid=True,
+            gives="maps",
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,9 +18,14 @@ PrivacyUnit = Literal["person", "image", "video"]
 class SubspaceConfig(Part):
     """The public gradient subspace V of the projected methods (Zhou, Wu, Banerjee, ICLR 2021)."""
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"gradients"})
+
     rank: int | Literal["full"] | None = None
     examples: int = Field(default=256, ge=1, description="m: per-example public gradients that V is fitted to")
     source: Literal["public", "public_view"] = "public"
+    gradients: Literal["plain", "residual"] = Field(
+        default="plain", description="residual: of pairs of a PUBLIC picture and its view, as the private rows of feature_projected are"
+    )
     refresh_steps: int | None = Field(default=None, ge=1, description="fit again every so many steps; None: once, at the start")
     order: Literal["clip_then_project", "project_then_clip"] = "clip_then_project"
 

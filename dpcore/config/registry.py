@@ -42,13 +42,14 @@ class Table(Generic[EntryT]):
 
     Args:
         noun: what an entry is, in the singular; its plural names the entry-point group (`method`: `dpsweep.methods`).
+        plural: where it is not the noun with an s.
         kind: the class of the entries.
         entries: what dpsweep brings.
     """
 
-    def __init__(self, noun: str, kind: type[EntryT], entries: Iterable[EntryT]) -> None:
+    def __init__(self, noun: str, kind: type[EntryT], entries: Iterable[EntryT], *, plural: str | None = None) -> None:
         self.noun = noun
-        self.group = f"dpsweep.{noun}s"
+        self.group = f"dpsweep.{plural or noun + 's'}"
         self._kind = kind
         self._entries: dict[str, EntryT] = {}
         for entry in entries:

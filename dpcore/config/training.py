@@ -10,15 +10,26 @@ from dpcore.config.data import AugmentationConfig
 from dpcore.config.freezing import Freeze, FreezeRule, policy_of
 from dpcore.config.parsing import Part
 
+Scale = Literal["absolute", "relative"]
+"""In which units weights are trained: as they are, or each tensor in units of its root mean square at the start."""
+
 
 class PublicStage(Part):
-    """Pretraining on the PUBLIC dataset. `freeze: none` trains the whole network, as a backbone from scratch needs."""
+    """Pretraining on the PUBLIC dataset. `freeze: none` trains the whole network, as a backbone from scratch needs.
+
+    A small PUBLIC dataset is learned by heart: EfficientNet-Lite0 on COCO-mini scores 24.0 after 125 steps and 21.9 after 500 on LSPET.
+    `until: best` holds a tenth of the dataset out and keeps the weights whose loss there was the lowest.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"scale", "until"})
 
     steps: int = Field(default=0, ge=0)
+    until: Literal["best"] | None = Field(default=None, description="best: keep the weights of the lowest loss on a held-out tenth")
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     freeze: Freeze = "none"
     augmentation: AugmentationConfig = AugmentationConfig()
+    scale: Scale = "absolute"
 
     @field_validator("freeze")
     @classmethod
@@ -32,11 +43,14 @@ class PublicStage(Part):
 class PublicViewStage(Part):
     """Training on the stored public views alone; its end is the floor of its split."""
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"scale"})
+
     until: Literal["converged"] | None = None
     steps: int | None = Field(default=None, ge=1)
     max_steps: int = Field(default=3000, ge=1)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    scale: Scale = "absolute"
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -80,12 +94,15 @@ class OptimizerConfig(Part):
 
     Weight decay is decoupled from the direction. So `adam` with a `weight_decay` is AdamW (Loshchilov and Hutter 2019)."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"drop_at_frac", "drop_factor"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"drop_at_frac", "drop_factor", "scale"})
 
     name: Literal["sgd", "adam"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd's momentum, adam's beta1")
     weight_decay: float = Field(default=0.0, ge=0)
+    scale: Scale = Field(
+        default="absolute", description="relative: weights, clip and noise in units of each tensor's root mean square at the public start"
+    )
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     drop_at_frac: float = Field(default=0.8, gt=0, lt=1, description="schedule step: the part of the steps before the learning rate drops")
     drop_factor: float = Field(default=0.1, gt=0, lt=1, description="schedule step: what the learning rate is multiplied by there")
@@ -93,7 +110,7 @@ class OptimizerConfig(Part):
 
     @model_validator(mode="after")
     def _drop_belongs_to_its_schedule(self) -> Self:
-        for name in sorted(self.ADDED):
+        for name in ("drop_at_frac", "drop_factor"):
             given = getattr(self, name)
             if self.schedule != "step" and given != type(self).model_fields[name].default:
                 raise ValueError(f"optimizer.{name} belongs to optimizer.schedule step: leave it out for {self.schedule} (given {given:g})")

@@ -14,10 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dpcore.config.data import AugmentationConfig, DataConfig, SplitConfig
+from dpcore.config.data import DataConfig, RecordAugmentation, SplitConfig
 from dpcore.config.evaluation import EvaluationConfig
+from dpcore.config.losses import LOSSES, SIMCC, PckMassConfig
 from dpcore.config.methods import METHOD_FIELDS, METHODS, Method
 from dpcore.config.model import ModelConfig
+from dpcore.config.networks import HEADS
 from dpcore.config.parsing import Part, digest_of, identity_of, parse_config
 from dpcore.config.privacy import PrivacyUnit, Relation, SubspaceConfig
 from dpcore.config.training import OptimizerConfig, Stages, TeacherStage
@@ -39,15 +41,17 @@ class TrialConfig(Part):
     | nonprivate | | the same; its ε is infinite |
     """
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"evaluation"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"evaluation", "loss", "pck_mass"})
 
     method: Annotated[str, AfterValidator(METHODS.checked)]
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: RecordAugmentation = RecordAugmentation()
     stages: Stages
     evaluation: EvaluationConfig = EvaluationConfig()
     start: Literal["public", "public_view"] = "public"
+    loss: Annotated[str, AfterValidator(LOSSES.checked)] = SIMCC
+    pck_mass: PckMassConfig = PckMassConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     epsilon: float | None = Field(default=None, gt=0)
@@ -105,6 +109,21 @@ class TrialConfig(Part):
             raise ValueError("start public_view needs stages.public_view")
         if self.subspace.source == "public_view" and not (self.traits.uses_views and self.traits.projects):
             raise ValueError("subspace.source public_view is for method feature_projected: elsewhere give public")
+        if self.subspace.gradients == "residual" and not (
+            self.traits.uses_views and self.traits.projects and self.subspace.source == "public"
+        ):
+            raise ValueError("subspace.gradients residual is for method feature_projected and subspace.source public: elsewhere give plain")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits_the_head(self) -> Self:
+        gives, loss = HEADS.get(self.model.head).gives, LOSSES.get(self.loss)
+        if gives not in loss.outputs:
+            raise ValueError(
+                f"loss {self.loss} is of {' or '.join(sorted(loss.outputs))}, head {self.model.head} gives {gives}; give simcc"
+            )
+        if self.pck_mass != PckMassConfig() and not loss.has_hits:
+            raise ValueError(f"pck_mass belongs to loss pck_mass: leave it out for {self.loss}")
         return self
 
     @model_validator(mode="after")

@@ -60,6 +60,12 @@ class GeometryDraw:
         photometric = None if self.photometric is None else self.photometric[rows]
         return GeometryDraw(affine=self.affine[rows], flip=self.flip[rows], photometric=photometric)
 
+    @property
+    def zoom(self) -> NDArray[np.float64]:
+        """(B,): by which lengths grow."""
+        zoom: NDArray[np.float64] = np.sqrt(np.abs(np.linalg.det(self.affine[:, :, :2])))
+        return zoom
+
     def apply_to_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Images (B, H, W, 3) uint8 under the draw, bilinear, `BORDER` outside."""
         self._check_count(len(images))

@@ -5,13 +5,18 @@ Shapes: B examples, K joints.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from dpcore.errors import BadInput
+
+
+def _not_given() -> Tensor:
+    return torch.tensor(math.nan)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Batch:
         inputs: (B, ...) images or cached features, whatever the trainable module takes.
         keypoints: (B, K, 2) px in the crop.
         visible: (B, K) bool.
+        head_px: (B,) head sizes of the labels in px, NaN where unknown; all unknown unless given.
 
     Raises:
         BadInput: the lengths differ.
@@ -30,25 +36,29 @@ class Batch:
     inputs: Tensor
     keypoints: Tensor
     visible: Tensor
+    head_px: Tensor = field(default_factory=_not_given)
 
     def __post_init__(self) -> None:
-        lengths = len(self.inputs), len(self.keypoints), len(self.visible)
+        if self.head_px.dim() == 0:
+            object.__setattr__(self, "head_px", torch.full_like(self.keypoints[:, 0, 0], math.nan))
+        lengths = len(self.inputs), len(self.keypoints), len(self.visible), len(self.head_px)
         if len(set(lengths)) != 1:
-            raise BadInput(f"a batch has one length, given inputs, keypoints, visible of {lengths}")
+            raise BadInput(f"a batch has one length, given inputs, keypoints, visible, head sizes of {lengths}")
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Inputs and labels, in the order of the arguments."""
+        return self.inputs, self.keypoints, self.visible, self.head_px
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, rows: slice) -> Batch:
-        return Batch(self.inputs[rows], self.keypoints[rows], self.visible[rows])
+        return Batch(*(tensor[rows] for tensor in self.tensors))
 
     def followed_by(self, other: Batch) -> Batch:
         """The examples of both, this batch's first."""
-        return Batch(
-            torch.cat([self.inputs, other.inputs]),
-            torch.cat([self.keypoints, other.keypoints]),
-            torch.cat([self.visible, other.visible]),
-        )
+        return Batch(*(torch.cat(pair) for pair in zip(self.tensors, other.tensors, strict=True)))
 
     def chunks(self, size: int) -> Iterator[Batch]:
         """Consecutive physical batches of at most `size` examples; none for an empty batch."""

@@ -105,8 +105,7 @@ class BookKeptRows:
         """The entries of small maps go through the network side by side, those of large maps one after the other."""
         if len(entries) == 1 or len(entries) * len(entries[0]) > self.records_at_once(entries[0]):
             return entries
-        first, second = entries
-        return [self._buffers.joined(first, second)]
+        return [self._buffers.joined(*entries)]
 
     def _total(self, shares: list[Share], factors_of: FactorsOf) -> Tensor:
         """(P,) float64; each share's memory is let go as soon as its part of the sum is known."""

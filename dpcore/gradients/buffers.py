@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -23,10 +24,11 @@ class Buffers:
             flat = self._flat[key] = torch.empty(count, dtype=like.dtype, device=like.device)
         return flat[:count].view(shape)
 
-    def joined(self, first: Batch, second: Batch) -> Batch:
-        """The examples of both, the first's first, with their inputs in a buffer."""
-        if first.inputs.shape[1:] != second.inputs.shape[1:] or first.inputs.dtype != second.inputs.dtype:
-            return first.followed_by(second)
-        inputs = self.take("inputs", (len(first) + len(second), *first.inputs.shape[1:]), first.inputs)
-        inputs[: len(first)], inputs[len(first) :] = first.inputs, second.inputs
-        return Batch(inputs, torch.cat([first.keypoints, second.keypoints]), torch.cat([first.visible, second.visible]))
+    def joined(self, first: Batch, *others: Batch) -> Batch:
+        """The examples of all, the first's first, with their inputs in a buffer."""
+        batches = (first, *others)
+        if any(one.inputs.shape[1:] != first.inputs.shape[1:] or one.inputs.dtype != first.inputs.dtype for one in others):
+            return reduce(Batch.followed_by, batches)
+        inputs = self.take("inputs", (sum(map(len, batches)), *first.inputs.shape[1:]), first.inputs)
+        torch.cat([one.inputs for one in batches], out=inputs)
+        return Batch(inputs, *(torch.cat(parts) for parts in zip(*(one.tensors[1:] for one in batches), strict=True)))

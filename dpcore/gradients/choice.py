@@ -118,7 +118,7 @@ def _at_moved_weights(trained: TrainedModule, dtype: torch.dtype) -> TrainedModu
         for parameter in module.parameters():
             noise = torch.from_numpy(generator.uniform(-0.1, 0.1, parameter.shape)).to(parameter)
             parameter.add_(noise * parameter.square().mean().sqrt().clamp(min=0.1))
-    return TrainedModule(module, trained.loss, "fp32")
+    return TrainedModule(module, trained.loss, "fp32", trained.scales)
 
 
 def _random_examples(batch: Batch, count: int, dtype: torch.dtype) -> Batch:
@@ -129,4 +129,4 @@ def _random_examples(batch: Batch, count: int, dtype: torch.dtype) -> Batch:
         return numbers.to(tensor.device, dtype if tensor.is_floating_point() else tensor.dtype)
 
     inputs = like(batch.inputs, -1.0 if batch.inputs.is_floating_point() else 0.0, 2.0)
-    return Batch(inputs, like(batch.keypoints, 1.0, 16.0), like(batch.visible, 1.0, 2.0))
+    return Batch(inputs, like(batch.keypoints, 1.0, 16.0), like(batch.visible, 1.0, 2.0), like(batch.head_px, 4.0, 16.0))

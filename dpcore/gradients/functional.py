@@ -34,9 +34,9 @@ class _WeightedLoss(nn.Module):
         self.module = trained.module
         self.trained, self.entry_weights = trained, entry_weights
 
-    def forward(self, inputs: Tensor, keypoints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Entries (h, ...) of one record: their weighted loss, and the loss of the first."""
-        losses = self.trained.losses(Batch(inputs, keypoints, visible))
+    def forward(self, *entries: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries (h, ...) of one record, as the tensors of a batch: their weighted loss, and the loss of the first."""
+        losses = self.trained.losses(Batch(*entries))
         weighted = [weight * losses[entry] for entry, weight in enumerate(self.entry_weights)]
         return torch.stack(weighted).sum(), losses[0]
 
@@ -83,7 +83,7 @@ class VectorisedRows(SummedFromRows):
         of_one = torch.func.grad(loss_of, has_aux=True)
 
         def of_some(*entries: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-            found: tuple[dict[str, Tensor], Tensor] = over_records(of_one, parameters, *entries, in_dims=(None, 1, 1, 1))
+            found: tuple[dict[str, Tensor], Tensor] = over_records(of_one, parameters, *entries, in_dims=(None, 1, 1, 1, 1))
             return found
 
         return _in_chunks(self._trained, batch, len(entry_weights), of_some)
@@ -113,21 +113,21 @@ class LoopedRows(SummedFromRows):
 
 
 def flat_gradient(total: Tensor, trained: TrainedModule) -> Tensor:
-    """∇ total over the trainable parameters: (P,), zeros where it does not depend on one."""
+    """∇ total over the trainable parameters, in units of their scales: (P,), zeros where it does not depend on one."""
     parameters = [p for _, p in trained.named]
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     pairs = zip(gradients, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in pairs])
+    return trained.scaled(torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in pairs]))
 
 
 def _entries_of(batch: Batch, record: int, count: int) -> Batch:
-    return Batch(batch.inputs[record::count], batch.keypoints[record::count], batch.visible[record::count])
+    return Batch(*(tensor[record::count] for tensor in batch.tensors))
 
 
 def _in_chunks(trained: TrainedModule, batch: Batch, entries: int, gradients_of: _Gradients) -> RowsAndLosses:
     """Rows written into one buffer, chunk by chunk of records."""
     count, named = len(batch) // entries, trained.named
-    parts = [tensor.view(entries, count, *tensor.shape[1:]) for tensor in (batch.inputs, batch.keypoints, batch.visible)]
+    parts = [tensor.view(entries, count, *tensor.shape[1:]) for tensor in batch.tensors]
     at_once = max(1, min(count, ROW_BYTES_AT_ONCE // (8 * trained.parameter_count)))
     rows = torch.empty(count, trained.parameter_count, dtype=named[0][1].dtype, device=trained.device)
     losses = torch.empty(count, dtype=rows.dtype, device=trained.device)
@@ -139,4 +139,4 @@ def _in_chunks(trained: TrainedModule, batch: Batch, entries: int, gradients_of:
             size = math.prod(parameter.shape)
             rows[some, column : column + size] = gradients[f"module.{name}"].flatten(1)
             column += size
-    return RowsAndLosses(rows, losses)
+    return RowsAndLosses(trained.scaled(rows), losses)

@@ -161,7 +161,7 @@ class Again:
 
 
 class Products:
-    """A linear map by inner products of positions: ‖Σ_t b_t ⊗ a_t‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, in float64.
+    """A linear map by inner products of positions: ‖Σ_t b_t ⊗ a_t‖² = Σ_st ⟨a_s, a_t⟩⟨b_s, b_t⟩, in float64, times the squared scale.
 
     Guarantees: `squares` is an upper bound. The sum cancels where positions are antipodal or inputs have a large mean; its rounding error
     is at most γ·(Σ_t ‖a_t‖‖b_t‖)² with γ the number of additions times 1.2e-16, and that is added to it. In float32 it would be wrong by
@@ -170,12 +170,13 @@ class Products:
 
     def __init__(self, layer: TrainedLayer, calls: list[Call]) -> None:
         everything = slice(0, calls[0].records)
-        self._columns = layer.columns
+        self._columns, self._scales = layer.columns, layer.scales
         self._inputs = _positions([call.input_of(everything) for call in calls])
         self._back = _positions([call.backprop_of(everything) for call in calls])
         inner, outer = self._inputs @ self._inputs.transpose(1, 2), self._back @ self._back.transpose(1, 2)
+        inner = inner * layer.scales["weight"] ** 2
         if "bias" in self._columns:
-            inner = inner + 1.0  # a bias is the weight of an input that is always 1
+            inner = inner + layer.scales["bias"] ** 2  # a bias is the weight of an input that is always 1
         lengths = (_diagonal(inner) * _diagonal(outer)).sqrt().sum(dim=1)
         additions = self._inputs.shape[2] + self._back.shape[2] + inner.shape[1] ** 2 + 4
         rounding = 1.2e-16 * additions * lengths.square()
@@ -194,9 +195,9 @@ class Products:
         left_out, nothing = (factors == 0.0)[:, None, None], torch.zeros((), dtype=torch.float64, device=factors.device)
         back = torch.where(left_out, nothing, self._back * factors[:, None, None])
         inputs = torch.where(left_out, nothing, self._inputs)
-        yield self._columns["weight"][0], back.flatten(0, 1).T @ inputs.flatten(0, 1)
+        yield self._columns["weight"][0], self._scales["weight"] * (back.flatten(0, 1).T @ inputs.flatten(0, 1))
         if "bias" in self._columns:
-            yield self._columns["bias"][0], back.sum(dim=(0, 1))
+            yield self._columns["bias"][0], self._scales["bias"] * back.sum(dim=(0, 1))
 
 
 def _positions(parts: list[Tensor]) -> Tensor:

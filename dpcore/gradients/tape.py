@@ -29,6 +29,7 @@ class TrainedLayer:
         rule: gives its rows.
         names: of the trained parameters, as the module knows them.
         columns: name -> (first column, shape).
+        scales: name -> scale of the parameter, 1 where it has none.
         is_copied: the parameter itself is given to each example as a copy; the module has no call.
     """
 
@@ -36,6 +37,7 @@ class TrainedLayer:
     rule: RowRule
     names: frozenset[str]
     columns: Mapping[str, tuple[int, torch.Size]]
+    scales: Mapping[str, float]
     is_copied: bool = False
 
     @property
@@ -44,12 +46,16 @@ class TrainedLayer:
         return sum(shape.numel() for _, shape in self.columns.values())
 
     def rows(self, calls: Sequence[Call], some: slice) -> RowsByName:
-        """Rows (c, *shape) of the chosen records, added up over the calls."""
+        """Rows (c, *shape) of the chosen records in units of the scales, added up over the calls."""
         total = self.rule(self.module, calls[0], some, self.names)
         for call in calls[1:]:
             for name, more in self.rule(self.module, call, some, self.names).items():
                 total[name] = total[name] + more
-        return total
+        return self.scaled(total)
+
+    def scaled(self, rows: RowsByName) -> RowsByName:
+        """Gradients with respect to the parameters, in units of their scales."""
+        return {name: part if self.scales[name] == 1.0 else part * self.scales[name] for name, part in rows.items()}
 
 
 def layers_of(trained: TrainedModule, *, copies: bool, inherited: bool) -> list[TrainedLayer]:
@@ -84,7 +90,8 @@ def layers_of(trained: TrainedModule, *, copies: bool, inherited: bool) -> list[
             columns = {name: starts[own[name]] for name in names}
             is_copied = copies and has_children and own[names[0]].shape[0] == 1
             rule = copied_rows if is_copied else _rule_of(module, names, inherited=inherited)
-            layers.append(TrainedLayer(module, rule, frozenset(names), columns, is_copied))
+            scales = {name: trained.scale_of[own[name]] for name in names}
+            layers.append(TrainedLayer(module, rule, frozenset(names), columns, scales, is_copied))
     return layers
 
 

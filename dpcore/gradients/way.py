@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dpcore.config import Precision
 from dpcore.errors import BadInput
 from dpcore.gradients.batch import Batch, Loss, RowsAndLosses
+from dpcore.gradients.scales import Scales
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +27,17 @@ class TrainedModule:
         module: the trainable tail. Its trainable parameters, in the order of `named_parameters`, are the columns of a row.
         loss: per-example loss.
         precision: bf16 runs forward and backward under autocast.
+        scales: of each trained tensor; rows are gradients with respect to the weights in these units. None: the weights themselves.
     """
 
     module: nn.Module
     loss: Loss
     precision: Precision
+    scales: Scales | None = None
+
+    def __post_init__(self) -> None:
+        if self.scales is not None and len(self.scales) != len(self.named):
+            raise BadInput(f"{len(self.named)} tensors train, given {len(self.scales)} scales: give one for each")
 
     @cached_property
     def named(self) -> list[tuple[str, nn.Parameter]]:
@@ -46,6 +53,20 @@ class TrainedModule:
     def device(self) -> torch.device:
         """Where the parameters live."""
         return next(p.device for p in self.module.parameters())
+
+    @cached_property
+    def scale_of(self) -> Mapping[nn.Parameter, float]:
+        """The scale of each trained tensor."""
+        scales = self.scales or (1.0,) * len(self.named)
+        return {p: scale for (_, p), scale in zip(self.named, scales, strict=True)}
+
+    def scaled(self, rows: Tensor) -> Tensor:
+        """Gradients (..., P) with respect to the weights, as gradients with respect to the weights in units of their scales."""
+        if self.scales is None:
+            return rows
+        sizes = torch.tensor([p.numel() for _, p in self.named])
+        columns = torch.tensor(self.scales, dtype=rows.dtype).repeat_interleave(sizes)
+        return rows * columns.to(rows.device)
 
     def losses(self, batch: Batch, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
         """(B,) losses in train mode, of float32 or better. `replaced`: tensors that take the places of parameters, by name.

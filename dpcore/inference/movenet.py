@@ -10,7 +10,7 @@ Source: the graph of tfhub.dev/google/movenet/singlepose, as `dpcore.weights.mov
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -78,6 +78,11 @@ class MoveNetReadout:
         # the prior multiplies probabilities: within the softmax it would pull every peak towards the expected place
         return JointMaps(logits=scores / SCORE_TEMPERATURE - torch.log(distance), confidence=confidence)
 
+    def joint_logits(self, outputs: Tensor) -> Tensor:
+        """Maps of logits (B,K,h,w) of the joints that are wanted: what a loss is taken of. A mixture of maps peaks between their peaks."""
+        maps = self.maps(outputs).logits
+        return torch.einsum("kj,bjyx->bkyx", self.mixture.to(maps), maps)
+
     def points(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         points, mass = self.decoder.points(maps)
         return self._mixed(points, mass)
@@ -112,6 +117,11 @@ class MoveNetReadout:
         row, column = (there[..., 0] + (person // width)[:, None], there[..., 1] + (person % width)[:, None])
         distance = torch.hypot(rows - row[..., None, None], columns - column[..., None, None]) + NEAR_CELLS
         return torch.sigmoid(heat), distance
+
+
+def logits_for_loss(config: ModelConfig, skeleton: Skeleton) -> Callable[[Tensor], Tensor]:
+    """From the outputs of the head `movenet` to the maps that a loss is taken of."""
+    return movenet_readout(config, skeleton).joint_logits
 
 
 def movenet_readout(config: ModelConfig, skeleton: Skeleton) -> MoveNetReadout:

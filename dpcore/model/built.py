@@ -13,6 +13,7 @@ from dpcore.config import ModelConfig, Places
 from dpcore.config.networks import backbone_traits
 from dpcore.config.registry import loaded
 from dpcore.errors import BadInput
+from dpcore.model.maps.pyramid import Pyramid
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +25,8 @@ class BuiltBackbone:
             that learns).
         channels: C; stride_px: s.
         ready: the parts whose weights are set already; the others are drawn from the trial's seed.
+        pyramid: how the maps are packed, where each keeps its own grid; then C and s are those of the packed tensor.
+        head_layers: parameters, by part and name, that train with the head whatever is frozen.
         layers: channels of each named map in the order of the concatenation, where it is one.
         last_layer: the last stage, by the name that a rule of `freeze` would give it; None where it is the last part.
         document: what a saved model must hold, as JSON, so that the same modules are built again from it alone.
@@ -37,6 +40,8 @@ class BuiltBackbone:
     channels: int
     stride_px: int
     ready: frozenset[str] = frozenset()
+    pyramid: Pyramid | None = None
+    head_layers: frozenset[str] = frozenset()
     layers: Mapping[str, int] = field(default_factory=dict)
     last_layer: str | None = None
     document: Mapping[str, Any] | None = None

@@ -19,13 +19,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpcore.config import ModelConfig, Places, digest_of, parse_config
+from dpcore.config.freezing import policy_of
+from dpcore.config.networks import HEADS
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.built import BuiltBackbone
+from dpcore.model.gains import Gained
+from dpcore.model.maps.pyramid import Pyramid
 from dpcore.model.topology import INPUT, Layer, Topology, read_topology
 
 FOLDED_STRIDE_PX = 8
 """The common grid of all feature maps, unless `model.feature_stride_px` says another. At 192 px it is 24x24: a finer one costs four times
 the bytes of every cached feature and, for a SimCC head on LSPET, brings no score."""
+
+HEAD_LAYERS = ("fpn", "heat")
+"""How a MoveNet's layers begin that make a pyramid of the trunk's maps, and heat maps of the pyramid."""
 
 ARCHIVE_ENDINGS = ("_fp16.npz", "_fp32.npz")
 """Of the file with the weights, by preference."""
@@ -39,15 +46,17 @@ network's state. Without it, weights that are imported again with another input 
 class FoldedFeatures(nn.Module):
     """Runs a topology and returns the named maps on one grid, concatenated: (B,3,H,W) in [-1, 1] -> (B,C,H/s,W/s), s = `stride_px`.
 
-    Finer maps are averaged over the grid's cells, coarser ones interpolated.
+    Finer maps are averaged over the grid's cells, coarser ones interpolated. With `packed` each keeps its own grid, and they are packed as
+    a `Pyramid`.
     """
 
-    def __init__(self, topology: Topology, feature_layers: Sequence[str]) -> None:
+    def __init__(self, topology: Topology, feature_layers: Sequence[str], *, packed: bool = False) -> None:
         super().__init__()
         self.topology = topology.needed_for(feature_layers)
         self.feature_layers = tuple(feature_layers)
         self.stride_px = FOLDED_STRIDE_PX
         self.convolutions = nn.ModuleDict({_key(layer.name): _convolution(layer) for layer in self.topology.layers if layer.shape})
+        self.pyramid = _pyramid_of(self.topology, feature_layers) if packed else None
         if topology.version > 1:
             self.register_buffer(FUNCTION_SUM, _function_sum(self.topology))
 
@@ -57,16 +66,43 @@ class FoldedFeatures(nn.Module):
         return {name: known[name] for name in self.feature_layers}
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.maps(images)
-        grid = (images.shape[2] // self.stride_px, images.shape[3] // self.stride_px)
-        return torch.cat([_on_grid(maps[name], grid) for name in self.feature_layers], dim=1)
+        return self.gathered(self.maps(images), size_px=(images.shape[2], images.shape[3]))
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """The feature layers' maps as the network computes them, each on its own grid."""
-        maps = {INPUT: _scaled(images, self.topology)}
-        for layer in self.topology.layers:
-            maps[layer.name] = self._run(layer, [maps[name] for name in layer.inputs])
+        maps = self.run(self.topology.layers, {INPUT: self.scaled(images)})
         return {name: maps[name] for name in self.feature_layers}
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """Pixels in [-1, 1] as the network wants them."""
+        return _scaled(images, self.topology)
+
+    def run(self, layers: Sequence[Layer], maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The maps of `layers`, in order, beside those that they read."""
+        found = dict(maps)
+        for layer in layers:
+            found[layer.name] = self._run(layer, [found[name] for name in layer.inputs])
+        return found
+
+    def gathered(self, maps: Mapping[str, Tensor], *, size_px: tuple[int, int]) -> Tensor:
+        """The feature layers' maps, of a picture of that height and width, as one tensor."""
+        if self.pyramid is not None:
+            return self.pyramid.pack([maps[name] for name in self.feature_layers])
+        grid = (size_px[0] // self.stride_px, size_px[1] // self.stride_px)
+        return torch.cat([_on_grid(maps[name], grid) for name in self.feature_layers], dim=1)
+
+    def modules_of(self, layers: Sequence[Layer]) -> nn.ModuleDict:
+        """The modules of those of `layers` that have weights."""
+        return nn.ModuleDict({key: self.convolutions[key] for key in (_key(layer.name) for layer in layers if layer.shape)})
+
+    def key_of(self, layer: str) -> str:
+        """The name of a layer's module in `convolutions`."""
+        return _key(layer)
+
+    def add_gains(self) -> None:
+        """Gives each layer with weights a gain of 1 for each of its channels, beside its bias."""
+        for key, module in list(self.convolutions.items()):
+            self.convolutions[key] = Gained(module)  # type: ignore[arg-type]
 
     def _run(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
         if layer.shape is None:
@@ -76,6 +112,14 @@ class FoldedFeatures(nn.Module):
         else:
             result = self.convolutions[_key(layer.name)](_padded(inputs[0], layer, layer.shape[2:]))
         return _ACTIVATIONS[layer.act](result) if layer.slope is None else functional.leaky_relu(result, layer.slope)
+
+
+def _pyramid_of(topology: Topology, feature_layers: Sequence[str]) -> Pyramid:
+    strides, channels = topology.strides(), topology.channels()
+    whole = [int(stride) for name in feature_layers if (stride := strides[name]) is not None and stride.denominator == 1]
+    if len(whole) < len(feature_layers):
+        raise BadInput(f"model.feature_layers: not every one of {', '.join(feature_layers)} is a map of a whole stride; give others")
+    return Pyramid(channels=tuple(channels[name] for name in feature_layers), strides_px=tuple(whole))
 
 
 def _function_sum(topology: Topology) -> Tensor:
@@ -214,7 +258,7 @@ def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps, size=grid, mode="bilinear", align_corners=False)
 
 
-def load_folded(weights: Path, feature_layers: Sequence[str]) -> FoldedFeatures:
+def load_folded(weights: Path, feature_layers: Sequence[str], *, packed: bool = False) -> FoldedFeatures:
     """A folded network from `<weights>_fp16.npz` or `<weights>_fp32.npz` and its topology, in float32.
 
     Raises:
@@ -222,7 +266,7 @@ def load_folded(weights: Path, feature_layers: Sequence[str]) -> FoldedFeatures:
     """
     topology = read_topology(weights)
     path = archive_path(weights)
-    return features_of(topology, read_tensors(path), feature_layers, where=str(path))
+    return features_of(topology, read_tensors(path), feature_layers, where=str(path), packed=packed)
 
 
 def archive_path(weights: Path) -> Path:
@@ -251,13 +295,15 @@ def read_tensors(archive: Path) -> dict[str, NDArray[Any]]:
         raise Corrupt(f"{archive} is damaged: {error}; make or fetch it again") from error
 
 
-def features_of(topology: Topology, tensors: Mapping[str, Any], feature_layers: Sequence[str], *, where: str) -> FoldedFeatures:
+def features_of(
+    topology: Topology, tensors: Mapping[str, Any], feature_layers: Sequence[str], *, where: str, packed: bool = False
+) -> FoldedFeatures:
     """A folded network from its tensors `NAME.weight` and `NAME.bias`.
 
     Raises:
         BadInput: a layer is missing. Corrupt: a tensor is missing or has another shape.
     """
-    features = FoldedFeatures(topology, feature_layers)
+    features = FoldedFeatures(topology, feature_layers, packed=packed)
     own = {name: values for name, values in features.state_dict().items() if name == FUNCTION_SUM}
     features.load_state_dict({**own, **_state_of(features.topology, tensors, where)})
     return features
@@ -269,21 +315,32 @@ def build_folded(config: ModelConfig, places: Places | None, document: Mapping[s
     Raises:
         BadInput: a file or a layer is missing. Corrupt: a tensor is missing or has another shape.
     """
+    packed = HEADS.get(config.head).reads_pyramid
     if document is not None:
-        features = FoldedFeatures(parse_config(Topology, document, where="topology"), config.feature_layers)
+        features = FoldedFeatures(parse_config(Topology, document, where="topology"), config.feature_layers, packed=packed)
     elif config.weights is None or places is None:
         raise BadInput("model.backbone folded needs model.weights and the data directory")
     else:
-        features = load_folded(places.data_dir / config.weights, config.feature_layers)
-    layers, features.stride_px = features.channels(), config.feature_stride_px
+        features = load_folded(places.data_dir / config.weights, config.feature_layers, packed=packed)
+    if {"gain", "norm"}.intersection(policy_of(config.freeze).kinds):
+        features.add_gains()
+    layers, pyramid, features.stride_px = features.channels(), features.pyramid, config.feature_stride_px
     return BuiltBackbone(
         parts={"early": features},
-        channels=sum(layers.values()),
-        stride_px=features.stride_px,
+        channels=sum(layers.values()) if pyramid is None else pyramid.packed_channels,
+        stride_px=features.stride_px if pyramid is None else pyramid.coarsest_px,
+        pyramid=pyramid,
+        head_layers=_layers_of_the_head(features) if packed and config.head_start == "heatmap" else frozenset(),
         ready=frozenset({"early"}),
         layers=layers,
         document=features.topology.document(),
     )
+
+
+def _layers_of_the_head(features: FoldedFeatures) -> frozenset[str]:
+    """The parameters of a MoveNet between the laterals and its heat maps: they train with the head that mixes these."""
+    keys = tuple(f"early.convolutions.{part}" for part in HEAD_LAYERS)
+    return frozenset(name for name, _ in features.named_parameters("early") if name.startswith(keys))
 
 
 def _state_of(topology: Topology, archive: Mapping[str, Any], where: str) -> dict[str, Tensor]:

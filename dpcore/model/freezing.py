@@ -14,15 +14,23 @@ from torch import nn
 
 from dpcore.config.freezing import FreezePolicy, FreezeRule, policy_of
 from dpcore.errors import BadInput
+from dpcore.model.gains import Gained
 from dpcore.model.low_rank import LowRank
 from dpcore.model.safety.batch_norm import BATCH_NORMS, FrozenNorm
 
-HEAD = "head"
+HEAD, WHITENING, PRIOR = "head", "whitening", "prior"
+"""Parts of the chain that are not the backbone's."""
+_FOLDED_LAYERS = "early.convolutions."
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.InstanceNorm2d, *BATCH_NORMS, FrozenNorm)
 
 
 def trained_names(
-    parts: Mapping[str, nn.Module], freeze: str | FreezeRule, *, unused: frozenset[str] = frozenset(), last_layer: str | None = None
+    parts: Mapping[str, nn.Module],
+    freeze: str | FreezeRule,
+    *,
+    unused: frozenset[str] = frozenset(),
+    last_layer: str | None = None,
+    head_layers: frozenset[str] = frozenset(),
 ) -> frozenset[str]:
     """The parameters that train, by part and name.
 
@@ -31,11 +39,12 @@ def trained_names(
         freeze: as a config has it.
         unused: parameters that the output does not depend on; they never train.
         last_layer: the last stage of the backbone; None where that is its last part.
+        head_layers: what trains with the head.
 
     Raises:
         BadInput: the policy means nothing for this network: it has one part only, no layer of a name, nothing of a kind.
     """
-    policy, backbone = policy_of(freeze), tuple(name for name in parts if name != HEAD)
+    policy, backbone = policy_of(freeze), tuple(name for name in parts if name not in (WHITENING, HEAD, PRIOR))
     chosen = {name for name, _ in _own(HEAD, parts[HEAD])} if HEAD in parts else set()
     if policy.everything:
         chosen |= {name for part in backbone for name, _ in _own(part, parts[part])}
@@ -49,7 +58,7 @@ def trained_names(
     chosen |= _by_layer(parts, backbone, policy)
     if policy.lora is not None:
         chosen |= {name for part in backbone for name, _ in parts[part].named_parameters(part) if _in_adapter(parts[part], part, name)}
-    return frozenset(chosen - unused)
+    return frozenset((chosen | head_layers) - unused)
 
 
 def _last_stage(parts: Mapping[str, nn.Module], backbone: Sequence[str], last_layer: str | None, freeze: object) -> set[str]:
@@ -75,14 +84,18 @@ def stem_length(parts: Mapping[str, nn.Module], trained: frozenset[str]) -> int:
 
 
 def readable(name: str) -> str:
-    """A parameter's name as a person writes it: `stages_3.blocks.0.norm.weight` → `stages.3.blocks.0.norm.weight`."""
-    return re.sub(r"^([^.]*)_(\d+)(?=\.|$)", r"\1.\2", re.sub(r"^network\.network\.(model\.)?", "", name))
+    """A parameter's name as a person writes it: `stages_3.blocks.0.norm.weight` → `stages.3.blocks.0.norm.weight`. Of a folded network: the
+    layer's, with underscores for dots."""
+    return re.sub(r"^([^.]*)_(\d+)(?=\.|$)", r"\1.\2", re.sub(r"^(network\.network\.(model\.)?|early\.convolutions\.)", "", name))
 
 
 def matches(name: str, layer: str) -> bool:
-    """Whether a parameter lies in the layer of that name, or is meant by that pattern."""
-    shown = readable(name)
-    return shown == layer or shown.startswith(f"{layer}.") or fnmatchcase(shown, layer) or fnmatchcase(shown.rpartition(".")[0], layer)
+    """Whether a parameter lies in the layer of that name, or is meant by that pattern: of it, or of a module that it lies in."""
+    folded = name.startswith(_FOLDED_LAYERS)
+    wanted = {layer, layer.replace(".", "_")} if folded else {layer}
+    shown = {readable(name), name} if folded else {readable(name)}
+    within = {".".join(one.split(".")[:depth]) for one in shown for depth in range(1, one.count(".") + 2)}
+    return any(fnmatchcase(place, one) for place in within for one in wanted)
 
 
 def names_from(names: Sequence[str], layer: str) -> list[str]:
@@ -123,8 +136,9 @@ def _in_adapter(module: nn.Module, part: str, name: str) -> bool:
 
 def _kinds(part: str, module: nn.Module) -> dict[str, set[str]]:
     kinds: dict[str, set[str]] = {}
+    gained = {id(one.affine) for one in module.modules() if isinstance(one, Gained)}
     for name, owner in module.named_modules(prefix=part):
-        is_norm = isinstance(owner, _NORMS)
+        is_norm = isinstance(owner, _NORMS) or id(owner) in gained
         for inner, _ in owner.named_parameters(recurse=is_norm):
             found = kinds.setdefault(f"{name}.{inner}", set())
             if inner.rpartition(".")[2] == "bias":

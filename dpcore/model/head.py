@@ -15,13 +15,19 @@ from torch.nn import functional
 from dpcore.config.networks import HEADS
 from dpcore.config.registry import loaded
 from dpcore.errors import BadInput
+from dpcore.model.maps.pyramid import Pyramid
+from dpcore.pose.skeleton import MPII_16, Skeleton
 
 _FLAT_STRIDE_PX = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadShape:
-    """What a head connects: C channels on an h x w grid over a crop, and bins for K joints."""
+    """What a head connects: C channels on an h x w grid over a crop, and bins for K joints.
+
+    `pyramid`: how the maps of several strides are packed into these channels, where they are. `has_heat_maps`: the maps are a network's own
+    heat maps. `pyramid_channels`: F of a pyramid that the head makes itself.
+    """
 
     channels: int
     grid_height: int
@@ -32,6 +38,10 @@ class HeadShape:
     bins_y: int
     joints: int = 16
     sharpness: float = 1.0
+    pyramid: Pyramid | None = None
+    has_heat_maps: bool = False
+    pyramid_channels: int = 32
+    skeleton: Skeleton = MPII_16
 
 
 class MarginalHead(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dpcore.errors import BadInput
+from dpcore.model.fpn import MixedMaps
 from dpcore.model.head import MarginalHead
 from dpcore.pose.skeleton import COCO_17, Skeleton, mapping
 
@@ -42,21 +43,25 @@ def start_from_heat_maps(head: nn.Module, channels: Mapping[str, int], skeleton:
     """Points `head`'s 1x1 convolution at the heat maps among the features and sets its linear maps to interpolation.
 
     Args:
-        head: a marginal head; the flat one has no marginals to read a peak from.
+        head: one that starts from maps: marginal or fpn2d; the flat one has no marginals to read a peak from.
         channels: channels of each feature layer, in the order of the concatenation.
         skeleton: the joints that the head predicts.
 
     Raises:
         BadInput: the head is not marginal, the features lack the 17 heat maps, or a joint has no counterpart among them.
     """
-    if not isinstance(head, MarginalHead):
-        raise BadInput("model.head_start heatmap needs model.head marginal; with head flat give head_start random")
+    if not isinstance(head, MarginalHead | MixedMaps):
+        raise BadInput("model.head_start heatmap needs model.head marginal or fpn2d; with another head give head_start random")
+    if isinstance(head, MixedMaps) and list(channels) != [HEAT_LAYER]:
+        raise BadInput(f"model.head fpn2d with head_start heatmap mixes {HEAT_LAYER}: give feature_layers [{HEAT_LAYER}]")
     if channels.get(HEAT_LAYER) != COCO_17.count:
         raise BadInput(
             f"model.head_start heatmap needs {HEAT_LAYER} ({COCO_17.count} maps) in model.feature_layers, given {', '.join(channels)}"
         )
     names = list(channels)
     first = sum(channels[name] for name in names[: names.index(HEAT_LAYER)])
+    if isinstance(head, MixedMaps) and len(skeleton.joints) != head.to_maps.out_channels:
+        raise BadInput(f"the head has {head.to_maps.out_channels} maps, {skeleton.name} has {len(skeleton.joints)} joints")
     weight = torch.zeros_like(head.to_maps.weight)
     for joint, mixture in enumerate(coco_mixtures(skeleton)):
         for coco_joint, share in mixture.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,14 @@ from dpcore.config.freezing import FreezeRule, policy_of
 from dpcore.errors import BadInput, Corrupt
 from dpcore.model.backbones import initialise
 from dpcore.model.built import BuiltBackbone, build_backbone
-from dpcore.model.freezing import HEAD, freeze_module, names_from, stem_length, trained_names
+from dpcore.model.folded import FoldedFeatures
+from dpcore.model.folded_halves import halves
+from dpcore.model.freezing import HEAD, PRIOR, WHITENING, freeze_module, names_from, stem_length, trained_names
 from dpcore.model.head import HeadShape, MarginalHead, build_head
 from dpcore.model.head_start import start_from_heat_maps
 from dpcore.model.low_rank import LowRank, add_low_rank
+from dpcore.model.maps.prior import PositionPrior
+from dpcore.model.maps.whitening import Whitening
 from dpcore.model.safety.in_place import Chain, elsewhere
 from dpcore.pose.codec import SimCCCodec
 from dpcore.pose.skeleton import MPII_16, Skeleton
@@ -41,14 +45,16 @@ class PoseNetwork(nn.Module):
     """Images (B,3,H,W) in [-1, 1] to the outputs of its head, as `dpcore.inference.readouts` reads them; of a SimCC head logits over
     x bins (B,K,Wx) and y bins (B,K,Wy)."""
 
-    def __init__(self, parts: Mapping[str, nn.Module], *, backbone: BuiltBackbone) -> None:
-        """From its parts, those of `backbone` and a head."""
+    def __init__(self, parts: Mapping[str, nn.Module], *, backbone: BuiltBackbone, skeleton: Skeleton = MPII_16) -> None:
+        """From its parts, those of `backbone` and a head for the joints of `skeleton`."""
         super().__init__()
+        self.skeleton = skeleton
         self.document = backbone.document
         self.code = backbone.code
         self.says = backbone.says
         self._unused = backbone.unused
         self._last_layer = backbone.last_layer
+        self._head_layers = backbone.head_layers
         self._out_of_place = backbone.out_of_place
         self.parts = nn.ModuleDict(dict(parts))
 
@@ -66,13 +72,27 @@ class PoseNetwork(nn.Module):
             BadInput: the policy means nothing for this network.
         """
         parts = dict(self.parts.items())
-        trained = trained_names(parts, freeze, unused=self._unused, last_layer=self._last_layer)
+        trained = trained_names(parts, freeze, unused=self._unused, last_layer=self._last_layer, head_layers=self._head_layers)
         modules, length = list(parts.values()), stem_length(parts, trained)
-        stem, tail = freeze_module(self._chain(modules[:length])), self._chain(modules[length:])
+        before, behind = modules[:length], modules[length:]
         for name, part in list(parts.items())[length:]:
             for parameter_name, parameter in part.named_parameters(name):
                 parameter.requires_grad_(parameter_name in trained)
-        return SplitNetwork(stem=stem, tail=tail.train(), stem_is_empty=length == 0, code=self.code)
+        if not before and isinstance(behind[0], FoldedFeatures):
+            cut = halves(behind[0], [name for name, parameter in behind[0].named_parameters() if parameter.requires_grad])
+            if cut is not None:
+                before, behind = [cut[0]], [cut[1], *behind[1:]]
+        stem, tail = freeze_module(self._chain(before)), self._chain(behind)
+        return SplitNetwork(stem=stem, tail=tail.train(), stem_is_empty=not before, code=self.code)
+
+    def fit_whitening(self, images: Iterable[Tensor]) -> None:
+        """Sets what the inputs of the head are whitened by from pictures (B,3,H,W) of PUBLIC data, at the weights of now."""
+        parts = dict(self.parts.items())
+        before = self._chain([part for name, part in parts.items() if name not in (WHITENING, HEAD, PRIOR)]).eval()
+        whitening = parts[WHITENING]
+        assert isinstance(whitening, Whitening)
+        with torch.no_grad():
+            whitening.fit(before(some) for some in images)
 
     def description(self, freeze: str | FreezeRule) -> list[str]:
         """What was loaded and changed, and how many parameters train: lines for people."""
@@ -154,13 +174,22 @@ def assemble_network(config: ModelConfig, built: BuiltBackbone, *, skeleton: Ske
         bins_y=codec.bins_y,
         joints=skeleton.count,
         sharpness=config.marginal_sharpness,
+        pyramid=built.pyramid,
+        has_heat_maps=config.head_start == "heatmap",
+        pyramid_channels=config.pyramid_channels,
+        skeleton=skeleton,
     )
     policy, parts = policy_of(config.freeze), dict(built.parts)
     if policy.lora is not None:
         names = [f"{part}.{name}" for part, module in parts.items() for name, _ in module.named_parameters()]
         wanted = frozenset(names if policy.first_layer is None else names_from(names, policy.first_layer))
         add_low_rank(parts, policy.lora, wanted=wanted.__contains__)
-    return PoseNetwork({**parts, HEAD: build_head(config.head, shape)}, backbone=built)
+    if config.input_whitening == "public":
+        parts[WHITENING] = Whitening(built.channels, built.pyramid)
+    parts[HEAD] = build_head(config.head, shape)
+    if config.position_prior != "none":
+        parts[PRIOR] = PositionPrior(skeleton.count)
+    return PoseNetwork(parts, backbone=built, skeleton=skeleton)
 
 
 def described(config: ModelConfig, places: Places, *, skeleton: Skeleton = MPII_16) -> list[str]:

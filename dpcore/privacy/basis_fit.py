@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput
 from dpcore.privacy.per_example import GradientEngine
-from dpcore.privacy.randomness import PublicStreams, choose_without_replacement
-from dpcore.privacy.sources import Sources
+from dpcore.privacy.randomness import Indices, PublicStreams, choose_without_replacement
+from dpcore.privacy.sources import ExampleSource, RecordSource, Sources
 from dpcore.privacy.subspace import SubspaceBasis, fit_basis_in_place, room_for_rows
 
 
@@ -38,6 +40,15 @@ def fit_to_public(
     rows = room_for_rows(len(indices), engine.parameter_count, subspace.rank, device=engine.device)
     places = iter([row for part in rows for row in part])
     for chunk in chunks:
-        for row in engine.rows(source.batch(chunk, None)):
+        for row in _rows(config, engine, source, chunk):
             next(places).copy_(row)
     return fit_basis_in_place(rows, subspace.rank)
+
+
+def _rows(config: TrialConfig, engine: GradientEngine, source: ExampleSource, chunk: Indices) -> Tensor:
+    """Rows (m, P) of public examples: gradients, or residuals of their pairs as a private step takes them."""
+    if config.subspace.gradients == "plain":
+        return engine.rows(source.batch(chunk, None))
+    if not isinstance(source, RecordSource) or config.public_weight is None:
+        raise BadInput("subspace.gradients residual needs the views of the PUBLIC dataset")
+    return engine.residual_rows(source.batch(chunk, None), source.view_batch(chunk, None), config.public_weight)

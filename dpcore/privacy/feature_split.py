@@ -14,3 +14,13 @@ from __future__ import annotations
 def pair_weights(public_weight: float) -> tuple[float, float]:
     """Loss weights of a record's two entries, x and ψ(x): +1 and −λ."""
     return 1.0, -public_weight
+
+
+def entry_weights(public_weight: float, copies: int) -> tuple[float, ...]:
+    """Loss weights of a record's entries: so many augmented copies of x, and for λ > 0 as many of ψ(x).
+
+    A record's row is the mean over its copies: of gradients, or of residuals of pairs under one draw. It is added up before the one
+    clip, so that a record is one row of norm at most C however many copies it has.
+    """
+    halves = pair_weights(public_weight) if public_weight else (1.0,)
+    return tuple(weight / copies for weight in halves for _ in range(copies))

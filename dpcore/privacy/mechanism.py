@@ -34,8 +34,8 @@ from dpcore.privacy.clipping import BoundedSum, clip_rows
 from dpcore.privacy.directions import direction_of
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import Batch, GradientEngine, RowsAndLosses
-from dpcore.privacy.randomness import Indices, PrivateStreams, choose_without_replacement, poisson_sample
-from dpcore.privacy.sources import Draw, ExampleSource, Randomness, RecordSource, Sources
+from dpcore.privacy.randomness import Indices, PrivateStreams, RandomStream, choose_without_replacement, poisson_sample
+from dpcore.privacy.sources import Draw, Draws, ExampleSource, Randomness, RecordSource, Sources
 from dpcore.privacy.subspace import SubspaceBasis
 from dpcore.privacy.units import Chosen, UnitRows, Units
 
@@ -192,11 +192,11 @@ class Mechanism:
             raise BadInput(f"method {config.method} cannot take a private step without private data, key, clip_norm and noise")
         basis = self._basis_at(step)
         chosen = self._drawn_examples(streams, step)
-        draw = private.draw_geometry(streams.stream("augmentation", step), len(chosen.examples))
+        draws = self._draws(private, streams.stream("augmentation", step), chosen)
         total, loss_sum = BoundedSum.empty(basis.rank, config.clip_norm, device=self._engine.device), 0.0
         merged = UnitRows(chosen)
-        for some in chosen.slices(self._physical):
-            batch, views = self._entries(private, chosen.examples[some], None if draw is None else draw[some])
+        for some in chosen.slices(self._records_at_once):
+            batch, views = self._entries(private, *draws.of(some))
             if chosen.is_single and not self._clips_projected_rows(basis):
                 bounded, losses = self._bounded_sum(batch, views, basis, config.clip_norm)
             else:
@@ -224,8 +224,8 @@ class Mechanism:
     def _record_gradients(self, batch: Batch, views: Batch | None) -> RowsAndLosses:
         """One row a record: the gradient, or the residual of its pair."""
         if views is None:
-            return self._engine.rows_and_losses(batch)
-        return self._engine.residual_rows_and_losses(batch, views, _public_weight(self._config))
+            return self._engine.rows_and_losses(batch, copies=self._copies)
+        return self._engine.residual_rows_and_losses(batch, views, _public_weight(self._config), copies=self._copies)
 
     def _clips_projected_rows(self, basis: SubspaceBasis) -> bool:
         """Whether the clip needs each row's coordinates in the subspace."""
@@ -239,7 +239,8 @@ class Mechanism:
         most C when a record leaves, as if each projected row had been clipped.
         """
         bound = basis.norm_bound
-        bounded, losses = self._engine.clipped_sum(batch, views, _public_weight(self._config), clip_norm=clip_norm / bound)
+        public_weight, copies = _public_weight(self._config), self._copies
+        bounded, losses = self._engine.clipped_sum(batch, views, public_weight, clip_norm=clip_norm / bound, copies=copies)
         return replace(bounded, value=basis.project_sum(bounded.value), l2_bound=clip_norm), losses
 
     def _bounded(self, rows: Tensor, basis: SubspaceBasis, clip_norm: float) -> BoundedSum:
@@ -263,16 +264,30 @@ class Mechanism:
         generator = public.generator("public_batch", step)
         drawn = choose_without_replacement(generator, len(self._view_units), config.public_batch_size, what="public_batch_size")
         chosen = self._view_units.choose(drawn, config.examples_per_unit, lambda name: public.stream(f"unit/{name}", step))
-        draw = views.draw_geometry(public.stream("public_augmentation", step), len(chosen.examples))
-        return (public_weight * self._summed(views, chosen, draw) / len(drawn)).to(torch.float32)
+        draws = self._draws(views, public.stream("public_augmentation", step), chosen)
+        return (public_weight * self._summed(views, chosen, draws) / len(drawn)).to(torch.float32)
 
-    def _summed(self, source: ExampleSource, chosen: Chosen, draw: Draw) -> Tensor:
-        """Σ over units of the mean gradient of their chosen examples, unclipped: (P,) float64."""
+    def _summed(self, source: ExampleSource, chosen: Chosen, draws: Draws) -> Tensor:
+        """Σ over units of the mean gradient of their chosen examples and of the copies of each, unclipped: (P,) float64."""
         total = torch.zeros(self._engine.parameter_count, dtype=torch.float64, device=self._engine.device)
-        for some in chosen.slices(self._physical):
-            batch = source.batch(chosen.examples[some], None if draw is None else draw[some])
-            total += self._engine.sum_gradient(batch, chosen.weights(some, device=self._engine.device))
-        return total
+        for some in chosen.slices(self._records_at_once):
+            weights = chosen.weights(some, device=self._engine.device)
+            total += self._engine.sum_gradient(source.batch(*draws.of(some)), None if weights is None else weights.repeat(self._copies))
+        return total / self._copies
+
+    @property
+    def _copies(self) -> int:
+        """Augmented copies of each example."""
+        return self._config.augmentation.multiplicity
+
+    @property
+    def _records_at_once(self) -> int:
+        return max(1, self._physical // self._copies)
+
+    def _draws(self, source: ExampleSource, stream: RandomStream, chosen: Chosen) -> Draws:
+        """The geometry of all copies of a step's examples, from one stream."""
+        count = self._copies * len(chosen.examples)
+        return Draws(examples=chosen.examples, copies=self._copies, draw=source.draw_geometry(stream, count))
 
     def _nonprivate(self, step: int) -> Direction:
         """The ceiling: the expected-size mean of the drawn gradients, released as it is."""
@@ -280,8 +295,8 @@ class Mechanism:
         if private is None or streams is None:
             raise BadInput(f"method {self._config.method} needs the private dataset and a key for its batches")
         chosen = self._drawn_examples(streams, step)
-        draw = private.draw_geometry(streams.stream("augmentation", step), len(chosen.examples))
-        value = (self._summed(private, chosen, draw) / self._config.stages.private.expected_batch_size).to(torch.float32)
+        draws = self._draws(private, streams.stream("augmentation", step), chosen)
+        value = (self._summed(private, chosen, draws) / self._config.stages.private.expected_batch_size).to(torch.float32)
         sealed = Sealed(
             batch_size=len(chosen.drawn), clipped_frac=0.0, nonfinite=0, mean_loss=math.nan, drawn=chosen.drawn, examples=chosen.examples
         )

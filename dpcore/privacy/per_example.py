@@ -16,9 +16,10 @@ from dpcore.gradients.batch import Batch, Loss, RowsAndLosses
 from dpcore.gradients.buffers import Buffers
 from dpcore.gradients.choice import chosen_way
 from dpcore.gradients.functional import flat_gradient
+from dpcore.gradients.scales import Scales
 from dpcore.gradients.way import FactorsOf, TrainedModule, Way
 from dpcore.privacy.clipping import BoundedSum, clipped_sum
-from dpcore.privacy.feature_split import pair_weights
+from dpcore.privacy.feature_split import entry_weights
 
 __all__ = ["Batch", "GradientEngine", "Loss", "RowsAndLosses"]
 
@@ -40,14 +41,16 @@ class GradientEngine:
         module: The trainable tail of the network, set to train mode by every call.
         loss: Per-example loss.
         precision: bf16 runs forward and backward under autocast; weights, losses and rows are float32 either way.
+        scales: of each trained tensor, from public weights (`gradients.scales`). Then flat weights, rows and sums are in their units. None:
+            the weights as they are.
 
     Raises:
         BadInput: a layer couples examples or draws from an unkeyed stream; nothing is trainable.
     """
 
-    def __init__(self, module: nn.Module, loss: Loss, *, precision: Precision = "fp32") -> None:
+    def __init__(self, module: nn.Module, loss: Loss, *, precision: Precision = "fp32", scales: Scales | None = None) -> None:
         _refuse_unsafe(module)
-        self._trained = TrainedModule(module, loss, precision)
+        self._trained = TrainedModule(module, loss, precision, scales)
         self._named = self._trained.named
         self._buffers = Buffers()
         self._way: tuple[str, Way] | None = None
@@ -61,6 +64,11 @@ class GradientEngine:
     def parameter_count(self) -> int:
         """P, the number of trainable scalars."""
         return sum(p.numel() for _, p in self._named)
+
+    @property
+    def scales(self) -> Scales | None:
+        """What each trained tensor is measured by; None: the weights as they are."""
+        return self._trained.scales
 
     @property
     def device(self) -> torch.device:
@@ -79,43 +87,53 @@ class GradientEngine:
         """∇ℓ(x_i) − λ∇ℓ(ψ(x_i)) for each pair: (B, P) float32, one row a pair. λ = 0 is `rows`, bit for bit."""
         return self.residual_rows_and_losses(batch, view_batch, public_weight).rows
 
-    def rows_and_losses(self, batch: Batch) -> RowsAndLosses:
-        """`rows` with the losses (B,) of the same forward pass."""
-        if len(batch) == 0:
-            nothing = torch.zeros(0, dtype=torch.float32, device=self.device)
-            return RowsAndLosses(nothing.view(0, self.parameter_count), nothing)
-        return self._rows(batch, (1.0,))
+    def rows_and_losses(self, batch: Batch, *, copies: int = 1) -> RowsAndLosses:
+        """`rows` with the losses (B,) of the same forward pass. `copies`: as in `clipped_sum`."""
+        return self.residual_rows_and_losses(batch, None, 0.0, copies=copies)
 
-    def residual_rows_and_losses(self, batch: Batch, view_batch: Batch, public_weight: float) -> RowsAndLosses:
-        """`residual_rows` with the losses (B,) of the private halves.
+    def residual_rows_and_losses(self, batch: Batch, view_batch: Batch | None, public_weight: float, *, copies: int = 1) -> RowsAndLosses:
+        """`residual_rows` with the losses (B,) of the private halves. `copies`: as in `clipped_sum`.
 
         Raises:
             BadInput: the views are not as many as the examples, or λ is not in [0, 1].
         """
-        weights = self._entry_weights(batch, view_batch, public_weight)
-        if len(batch) == 0 or len(weights) == 1:
-            return self.rows_and_losses(batch)
+        weights = self._entry_weights(batch, view_batch, public_weight, copies)
+        if len(batch) == 0:
+            nothing = torch.zeros(0, dtype=torch.float32, device=self.device)
+            return RowsAndLosses(nothing.view(0, self.parameter_count), nothing)
+        if view_batch is None or len(weights) == copies:
+            return self._rows(batch, weights)
         return self._rows(self._buffers.joined(batch, view_batch), weights)
 
-    def clipped_sum(self, batch: Batch, view_batch: Batch | None, public_weight: float, *, clip_norm: float) -> tuple[BoundedSum, Tensor]:
+    def clipped_sum(
+        self, batch: Batch, view_batch: Batch | None, public_weight: float, *, clip_norm: float, copies: int = 1
+    ) -> tuple[BoundedSum, Tensor]:
         """Σ clip_C of the rows of single examples or, with views, of pairs, and the losses (B,) of the private halves.
 
         Each record counts as one row, as in `residual_rows_and_losses`. The rows need not exist at once: see `gradients.book_keeping`.
 
+        Args:
+            batch: (copies · B) examples: the first augmented copies of all records, then the second ones. A record's row is the mean over
+                its copies. view_batch: their views, in the same order.
+            public_weight: λ.
+            clip_norm: C.
+            copies: of each record.
+
         Raises:
             BadInput: the views are not as many as the examples, λ is not in [0, 1], or C is out of range.
         """
-        weights = self._entry_weights(batch, view_batch, public_weight)
+        weights = self._entry_weights(batch, view_batch, public_weight, copies)
         if len(batch) == 0:
             return BoundedSum.empty(self.parameter_count, clip_norm, device=self.device), torch.zeros(0, device=self.device)
         way = self._way_for(batch)[1]
-        at_once = way.records_at_once(batch)
-        entries = [batch] if view_batch is None or len(weights) == 1 else [batch, view_batch]
+        at_once, count = way.records_at_once(batch), len(batch) // copies
+        halves = [batch] if view_batch is None or len(weights) == copies else [batch, view_batch]
+        entries = [half[copy * count : (copy + 1) * count] for half in halves for copy in range(copies)]
         losses = []
 
         def summed(factors_of: FactorsOf) -> Tensor:
             total = torch.zeros(self.parameter_count, dtype=torch.float64, device=self.device)
-            for start in range(0, len(batch), at_once):
+            for start in range(0, count, at_once):
                 found = way.summed([one[start : start + at_once] for one in entries], weights, factors_of)
                 losses.append(found.losses.to(torch.float32))
                 total += found.total
@@ -132,11 +150,11 @@ class GradientEngine:
         return flat_gradient(losses.sum() if weights is None else (losses * weights).sum(), self._trained)
 
     def flat_weights(self) -> Tensor:
-        """A copy of the trainable weights: (P,) in the order of the rows."""
-        return torch.cat([p.detach().reshape(-1) for _, p in self._named])
+        """A copy of the trainable weights in units of their scales: (P,) in the order of the rows."""
+        return torch.cat([p.detach().reshape(-1) / self._trained.scale_of[p] for _, p in self._named])
 
     def set_flat_weights(self, weights: Tensor) -> None:
-        """Writes (P,) weights back into the module.
+        """Writes (P,) weights, in units of their scales, back into the module.
 
         Raises:
             BadInput: another number of weights than P.
@@ -146,7 +164,7 @@ class GradientEngine:
         start = 0
         with torch.no_grad():
             for _, p in self._named:
-                p.copy_(weights[start : start + p.numel()].view_as(p))
+                p.copy_(weights[start : start + p.numel()].view_as(p) * self._trained.scale_of[p])
                 start += p.numel()
 
     def close(self) -> None:
@@ -155,13 +173,15 @@ class GradientEngine:
             self._way[1].close()
         self._way = None
 
-    def _entry_weights(self, batch: Batch, view_batch: Batch | None, public_weight: float) -> tuple[float, ...]:
+    def _entry_weights(self, batch: Batch, view_batch: Batch | None, public_weight: float, copies: int) -> tuple[float, ...]:
         """The weights of a record's entries in the network. λ = 0 is a plain example, bit for bit."""
         if not 0.0 <= public_weight <= 1.0:
             raise BadInput(f"public_weight must lie in [0, 1], given {public_weight}")
         if view_batch is not None and len(batch) != len(view_batch):
             raise BadInput(f"a pair needs both halves: given {len(batch)} examples and {len(view_batch)} views")
-        return (1.0,) if view_batch is None or public_weight == 0.0 else pair_weights(public_weight)
+        if len(batch) % copies:
+            raise BadInput(f"{copies} copies of each record were said, given {len(batch)} examples")
+        return entry_weights(0.0 if view_batch is None else public_weight, copies)
 
     def _way_for(self, batch: Batch) -> tuple[str, Way]:
         if self._way is None:

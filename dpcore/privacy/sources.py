@@ -7,7 +7,9 @@ no mistake in the mechanism could put one into a public term, a subspace or a co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from dpcore.privacy.per_example import Batch
 from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams, RandomStream
@@ -15,7 +17,27 @@ from dpcore.privacy.subspace import SubspaceBasis
 from dpcore.privacy.units import Units
 
 Draw = Any
-"""The geometry of one step's examples, opaque to the mechanism but for `draw[slice]` (the same rows of it) and None."""
+"""The geometry of one step's examples, opaque to the mechanism but for `draw[rows]` (a slice, or places) and None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """The geometry of all copies of a step's examples: E examples, the draws of the first copies of all, then of the second ones.
+
+    Every copy has a row of the draw that depends on its place alone, so the physical batch size moves none.
+    """
+
+    examples: Indices
+    copies: int
+    draw: Draw
+
+    def of(self, some: slice) -> tuple[Indices, Draw]:
+        """The examples of a physical batch, each as often as it has copies (first copies first), and their draws."""
+        if self.copies == 1:
+            return self.examples[some], None if self.draw is None else self.draw[some]
+        places = np.arange(len(self.examples))[some]
+        rows = np.concatenate([copy * len(self.examples) + places for copy in range(self.copies)])
+        return np.tile(self.examples[some], self.copies), None if self.draw is None else self.draw[rows]
 
 
 class ExampleSource(Protocol):
@@ -36,6 +58,7 @@ class ExampleSource(Protocol):
         """The examples (B,) int64, transformed by the B draws, or untouched for None."""
 
 
+@runtime_checkable
 class RecordSource(ExampleSource, Protocol):
     """The private dataset: `batch` gives private pixels, `view_batch` the public views of the same records.
 
@@ -54,7 +77,7 @@ class Sources:
     Args:
         private: The private records. Needed unless the private part is off.
         views: The stored public views behind ḡ_pub (and a subspace of source public_view).
-        public: The PUBLIC dataset behind a subspace of source public.
+        public: The PUBLIC dataset behind a subspace of source public; with views where the subspace is of residuals.
         private_units: Which private records make up a unit of privacy; None: each is one.
         view_units: The same for `views`, so that the public term weighs units as the private sum does.
         start_basis: The subspace at the weights of the start, where trials share one; None: it is fitted in step 0.
@@ -62,7 +85,7 @@ class Sources:
 
     private: RecordSource | None = None
     views: ExampleSource | None = None
-    public: ExampleSource | None = None
+    public: ExampleSource | RecordSource | None = None
     private_units: Units | None = None
     view_units: Units | None = None
     start_basis: SubspaceBasis | None = None

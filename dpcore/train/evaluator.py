@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dpcore.config import TrialConfig
+from dpcore.config.losses import SIMCC, PckMassConfig
 from dpcore.config.metrics import PCKH_50
+from dpcore.config.networks import HEADS
+from dpcore.config.registry import loaded
 from dpcore.data.shards import ShardSet
 from dpcore.data.truth import truth_of
 from dpcore.errors import BadInput
+from dpcore.model.network import codec_of
 from dpcore.pose.codec import SimCCCodec
-from dpcore.pose.loss import simcc_loss
+from dpcore.pose.losses import Targets, loss_function
 from dpcore.pose.metrics import METRICS, Scored, counts_of_people, score_of, why_not
+from dpcore.pose.skeleton import MPII_16, Skeleton
 from dpcore.privacy.per_example import Batch, Loss
 from dpcore.privacy.randomness import Indices
 from dpcore.train.reports import joint_metrics
@@ -24,14 +32,31 @@ from dpcore.train.sources import Examples
 _ROWS_AT_ONCE = 256
 
 
-def loss_of(codec: SimCCCodec) -> Loss:
-    """The training loss (B,) of a module on a batch, per example."""
+def loss_of(
+    codec: SimCCCodec, name: str = SIMCC, pck_mass: PckMassConfig | None = None, *, read: Callable[[Any], Any] | None = None
+) -> Loss:
+    """The training loss (B,) of a module on a batch, per example, by its name in `LOSSES`. `read`: what makes marginals or maps
+    of the module's outputs, where they are neither.
+
+    Raises:
+        BadInput: there is no such loss, or it does not load.
+    """
+    function, settings = loss_function(name), pck_mass or PckMassConfig()
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        logits_x, logits_y = module(batch.inputs)
-        return simcc_loss(logits_x, logits_y, batch.keypoints, batch.visible, codec)
+        _, keypoints, visible, head_px = batch.tensors
+        targets = Targets(keypoints=keypoints, visible=visible, head_px=head_px, codec=codec, pck_mass=settings)
+        outputs = module(batch.inputs)
+        return function(outputs if read is None else read(outputs), targets)
 
     return loss
+
+
+def training_loss(config: TrialConfig, skeleton: Skeleton = MPII_16) -> Loss:
+    """The loss of a trial and of its public stages, for the joints of `skeleton`."""
+    head = HEADS.get(config.model.head)
+    read = None if head.for_loss is None else loaded(head.for_loss, what=f"head {head.name}")(config.model, skeleton)
+    return loss_of(codec_of(config.model), config.loss, config.pck_mass, read=read)
 
 
 def metrics_of(predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint: bool, metric: str = PCKH_50) -> dict[str, float]:
@@ -85,10 +110,10 @@ def unit_scores(
     return means
 
 
-def mean_loss(tail: nn.Module, examples: Examples, *, indices: Indices, codec: SimCCCodec) -> float:
+def mean_loss(tail: nn.Module, examples: Examples, *, indices: Indices, loss: Loss) -> float:
     """The mean training loss over `indices`, without augmentation."""
     tail.eval()
-    loss, total = loss_of(codec), 0.0
+    total = 0.0
     with torch.no_grad():
         for start in range(0, len(indices), _ROWS_AT_ONCE):
             total += float(loss(tail, examples.batch(indices[start : start + _ROWS_AT_ONCE], None)).sum())

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dpcore.config import ModelConfig, Places, digest_of
+from dpcore.config.networks import HEADS
 from dpcore.config.parsing import identity_of
 from dpcore.data.folders import cached_folder
 from dpcore.errors import BadInput
@@ -41,7 +42,8 @@ class Stem:
     def of(cls, module: nn.Module, *, model: ModelConfig, device: torch.device, code: Mapping[str, str] | None = None) -> Stem:
         """Names `module` by its structure in the model's config, by its weights, and by what of its code is not dpsweep's."""
         added = {name: value for name, value in identity_of(model).items() if name in _ADDED_STEM_FIELDS}
-        structure = {**model.model_dump(mode="json", include=_STEM_FIELDS), **added}
+        packed = {"packed": True} if HEADS.get(model.head).reads_pyramid else {}
+        structure = {**model.model_dump(mode="json", include=_STEM_FIELDS), **added, **packed}
         weights = weights_digest(module.state_dict())
         document = {
             **({"code": dict(code)} if code else {}),

@@ -105,7 +105,8 @@ def shown_in(view: View, crops: CropSource, reading: PoseReading) -> CropSource:
 
 def labels_of(dataset: ShardSet) -> Labels:
     """The labels of a dataset."""
-    return Labels(dataset.keypoints, dataset.visible, dataset.manifest.height_px, dataset.manifest.width_px, dataset.skeleton)
+    height_px, width_px = dataset.manifest.height_px, dataset.manifest.width_px
+    return Labels(dataset.keypoints, dataset.visible, height_px, width_px, dataset.skeleton, dataset.head_size_px)
 
 
 def public_batch(builder: InputBuilder, public: ShardSet, count: int) -> Batch:

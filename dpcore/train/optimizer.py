@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpcore.config import OptimizerConfig
+from dpcore.config.training import Scale
 from dpcore.errors import Corrupt
+from dpcore.gradients.scales import Scales, relative_scales
 
 _ADAM_BETA2 = 0.999
 _ADAM_EPSILON = 1e-8
@@ -49,6 +51,14 @@ class OptimizerState:
             return cls(tensors["optimizer.first"], tensors["optimizer.second"])
         except KeyError as error:
             raise Corrupt(f"the checkpoint lacks {error}; remove it to resume from the one before") from error
+
+
+def start_scales(scale: Scale, start: nn.Module) -> Scales | None:
+    """What each trained tensor of a network at its public start is measured by; None for `absolute`.
+
+    *Guarantees*: a function of the weights of `start` alone. Fixed before step 0, it is the same in a resumed trial.
+    """
+    return relative_scales([p for p in start.parameters() if p.requires_grad]) if scale == "relative" else None
 
 
 def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:

@@ -84,7 +84,7 @@ def sources_of(config: TrialConfig, *, data: TrialData, builder: InputBuilder) -
         if config.is_control
         else builder.records(data.private, data.views if needs_pairs(config) else None, config.augmentation),
         views=builder.view_examples(data.views, config.augmentation) if reads_views and data.views is not None else None,
-        public=builder.examples(data.public, NO_AUGMENTATION)
+        public=builder.records(data.public, data.public_views, NO_AUGMENTATION)
         if needs_fitted_basis(config) and config.subspace.source == "public"
         else None,
         private_units=None if config.is_control else units,

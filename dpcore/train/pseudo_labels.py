@@ -25,8 +25,9 @@ from dpcore.model.network import PoseNetwork, weights_digest
 from dpcore.pose.skeleton import Skeleton
 from dpcore.train.inputs import device_of, labels_of
 from dpcore.train.predictions import predict
+from dpcore.train.rounding import rounding_of
 from dpcore.train.sources import ImageInputs, LabelledViews, Labels
-from dpcore.train.stages import rounding_of, teacher_network
+from dpcore.train.stages import teacher_network
 
 PSEUDO_LABELS_VERSION = 2
 LABELS_FILE = "labels.safetensors"

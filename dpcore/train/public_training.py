@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcore.pose.codec import SimCCCodec
+from dpcore.gradients.batch import Loss
+from dpcore.gradients.scales import Scales
 from dpcore.privacy.randomness import Indices, PublicStreams, choose_without_replacement
-from dpcore.train.evaluator import loss_of, mean_loss
+from dpcore.train.evaluator import mean_loss
 from dpcore.train.sources import Examples
 
 EVALUATE_EVERY_STEPS = 50
 PATIENCE = 4
 """Evaluations without a new best before the learning rate drops: 200 steps of 64 are three passes over 4,000 views."""
+LOOKS = 20
+"""How often a stage `until: best` is looked at."""
 RATE_DROPS = 2
 RATE_DROP_FACTOR = 0.25
 LEAST_GAIN_FRAC = 1e-3
@@ -28,15 +31,16 @@ LEAST_GAIN_FRAC = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class PublicFit:
-    """What is trained, on what, and from which streams."""
+    """What is trained, on what, and from which streams. `scales`: what each trained tensor moves by, as a share of the learning rate."""
 
     tail: nn.Module
     examples: Examples
-    codec: SimCCCodec
+    loss: Loss
     streams: PublicStreams
     name: str
     batch_size: int
     learning_rate: float
+    scales: Scales | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,28 @@ def train_steps(fit: PublicFit, steps: int) -> FitOutcome:
     return FitOutcome(steps=steps, holdout_loss=None, converged=False)
 
 
+def train_to_best(fit: PublicFit, steps: int, *, held_out: Indices) -> FitOutcome:
+    """As `train_steps` without the examples of `held_out`; leaves the weights in `fit.tail` whose loss on these was the lowest.
+
+    They are looked at `LOOKS` times on the way and at the start, so the result is never worse than the start on the held-out part.
+
+    Raises:
+        BadInput: the batch is larger than what is left of the set.
+    """
+    optimizer, every = _adam(fit), max(1, steps // LOOKS)
+    best_loss, best, best_step = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss), _copy_of(fit.tail), 0
+    for step, loss in _losses(fit, np.setdiff1d(np.arange(len(fit.examples)), held_out), steps):
+        _set_rate(optimizer, fit.learning_rate * 0.5 * (1.0 + np.cos(np.pi * step / steps)))
+        _descend(optimizer, loss)
+        if (step + 1) % every and step + 1 < steps:
+            continue
+        held_out_loss = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss)
+        if held_out_loss < best_loss:
+            best_loss, best, best_step = held_out_loss, _copy_of(fit.tail), step + 1
+    fit.tail.load_state_dict(best)
+    return FitOutcome(steps=best_step, holdout_loss=best_loss, converged=best_step < steps)
+
+
 def train_to_convergence(fit: PublicFit, *, held_out: Indices, max_steps: int) -> FitOutcome:
     """Adam until the loss on `held_out` has stopped falling at every learning rate; leaves the best weights in `fit.tail`.
 
@@ -69,13 +95,13 @@ def train_to_convergence(fit: PublicFit, *, held_out: Indices, max_steps: int) -
     most. The starting weights count as the first candidate, so the result is never worse than them on the held-out part.
     """
     kept = np.setdiff1d(np.arange(len(fit.examples)), held_out)
-    best_loss, best = mean_loss(fit.tail, fit.examples, indices=held_out, codec=fit.codec), _copy_of(fit.tail)
+    best_loss, best = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss), _copy_of(fit.tail)
     optimizer, rate, since_best, drops = _adam(fit), fit.learning_rate, 0, 0
     for step, loss in _losses(fit, kept, max_steps):
         _descend(optimizer, loss)
         if (step + 1) % EVALUATE_EVERY_STEPS:
             continue
-        held_out_loss = mean_loss(fit.tail, fit.examples, indices=held_out, codec=fit.codec)
+        held_out_loss = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss)
         if held_out_loss < best_loss * (1.0 - LEAST_GAIN_FRAC):
             best_loss, best, since_best = held_out_loss, _copy_of(fit.tail), 0
             continue
@@ -94,22 +120,28 @@ def train_to_convergence(fit: PublicFit, *, held_out: Indices, max_steps: int) -
 
 def _losses(fit: PublicFit, pool: Indices, steps: int) -> Iterator[tuple[int, Tensor]]:
     """(step, mean loss of its batch) at the weights of that moment, the batch drawn without replacement from `pool`."""
-    loss = loss_of(fit.codec)
     for step in range(steps):
         fit.tail.train()
         generator = fit.streams.generator(f"{fit.name}.batch", step)
         indices = pool[choose_without_replacement(generator, len(pool), fit.batch_size, what=f"batch_size of the stage {fit.name}")]
         draw = fit.examples.draw_geometry(fit.streams.stream(f"{fit.name}.augmentation", step), len(indices))
-        yield step, loss(fit.tail, fit.examples.batch(indices, draw)).mean()
+        yield step, fit.loss(fit.tail, fit.examples.batch(indices, draw)).mean()
 
 
 def _adam(fit: PublicFit) -> torch.optim.Adam:
-    return torch.optim.Adam([p for p in fit.tail.parameters() if p.requires_grad], lr=fit.learning_rate)
+    """Adam's step has the size of its rate, whatever the gradient's. So a tensor in units of its scale is one whose rate is scaled."""
+    trained = [p for p in fit.tail.parameters() if p.requires_grad]
+    if fit.scales is None:
+        return torch.optim.Adam(trained, lr=fit.learning_rate)
+    groups = [{"params": [p], "scale": scale} for p, scale in zip(trained, fit.scales, strict=True)]
+    optimizer = torch.optim.Adam(groups, lr=fit.learning_rate)
+    _set_rate(optimizer, fit.learning_rate)
+    return optimizer
 
 
 def _set_rate(optimizer: torch.optim.Adam, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("scale", 1.0)
 
 
 def _descend(optimizer: torch.optim.Adam, loss: Tensor) -> None:

@@ -101,13 +101,15 @@ class FeatureInputs:
 
 @dataclass(frozen=True)
 class Labels:
-    """Keypoints (N, K, 2) px and visibility (N, K) of a dataset of crops of one size, with the skeleton that names the K joints."""
+    """Keypoints (N, K, 2) px and visibility (N, K) of a dataset of crops of one size, with the skeleton that names the K joints. `head_px`
+    (N,): head sizes, NaN where unknown; None where none is known, as for a teacher's labels."""
 
     keypoints: NDArray[np.float32]
     visible: NDArray[np.bool_]
     height_px: int
     width_px: int
     skeleton: Skeleton
+    head_px: NDArray[np.float32] | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -116,15 +118,19 @@ class Labels:
         digest = hashlib.sha256(f"{self.keypoints.shape}|{self.height_px}|{self.width_px}{mark and '|' + mark}".encode())
         digest.update(self.keypoints.tobytes())
         digest.update(self.visible.tobytes())
+        digest.update(b"" if self.head_px is None else self.head_px.tobytes())
         return digest.hexdigest()
 
-    def take(self, indices: Indices, draw: GeometryDraw | None) -> tuple[Tensor, Tensor]:
-        """Labels of `indices` under their draw."""
+    def take(self, indices: Indices, draw: GeometryDraw | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Keypoints, visibility and head sizes of `indices` under their draw."""
         keypoints, visible = self.keypoints[indices], self.visible[indices]
         if draw is not None:
             size = {"height_px": self.height_px, "width_px": self.width_px}
             keypoints, visible = draw.apply_to_keypoints(keypoints, visible, skeleton=self.skeleton, **size)
-        return torch.from_numpy(keypoints), torch.from_numpy(visible)
+        heads = np.full(len(indices), np.nan, dtype=np.float32) if self.head_px is None else self.head_px[indices]
+        if draw is not None:
+            heads = (heads * draw.zoom).astype(np.float32)
+        return torch.from_numpy(keypoints), torch.from_numpy(visible), torch.from_numpy(heads)
 
 
 @dataclass(frozen=True)
@@ -161,8 +167,8 @@ class Examples:
 
     def batch(self, indices: Indices, draw: GeometryDraw | None) -> Batch:
         """The examples at `indices` under their draw."""
-        keypoints, visible = self.labels.take(indices, draw)
-        return Batch(self.inputs.take(indices, draw), keypoints.to(self.device), visible.to(self.device))
+        labels = (label.to(self.device) for label in self.labels.take(indices, draw))
+        return Batch(self.inputs.take(indices, draw), *labels)
 
 
 @dataclass(frozen=True)

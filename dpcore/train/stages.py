@@ -18,22 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 
 from dpcore.config import Places, PublicStage, PublicViewStage, RuntimeFlags, TrialConfig, digest_of
 from dpcore.config.freezing import FreezeRule
+from dpcore.config.losses import SIMCC
 from dpcore.config.parsing import identity_of
 from dpcore.data.catalog import HELD_OUT_FRAC
 from dpcore.data.folders import cached_folder
+from dpcore.data.pose_pool import read_pool
 from dpcore.data.shards import ShardSet
 from dpcore.durable import write_json
 from dpcore.errors import BadInput
-from dpcore.model.network import PoseNetwork, build_network, codec_of, load_weights, weights_digest
+from dpcore.model.freezing import PRIOR
+from dpcore.model.maps.prior import PositionPrior
+from dpcore.model.network import PoseNetwork, build_network, load_weights, weights_digest
 from dpcore.privacy.randomness import Indices, PublicStreams
+from dpcore.train.evaluator import training_loss
 from dpcore.train.inputs import InputBuilder, device_of
-from dpcore.train.public_training import FitOutcome, PublicFit, train_steps, train_to_convergence
+from dpcore.train.optimizer import start_scales
+from dpcore.train.public_training import FitOutcome, PublicFit, train_steps, train_to_best, train_to_convergence
+from dpcore.train.rounding import rounding_of
 from dpcore.train.sources import CropSource, Examples, LabelledViews
+from dpcore.train.whitened import whiten
 
 STAGES_VERSION = 2
 WEIGHTS_FILE = "model.safetensors"
@@ -71,7 +78,7 @@ def started_network(
 
 def public_network(config: TrialConfig, public: ShardSet, *, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
     """The network after `stages.public`. It has seen only PUBLIC data, and predicts the joints of their skeleton."""
-    settings, network = config.stages.public, _initial(config, public, places)
+    settings, network = config.stages.public, _initial(config, public, places, runtime)
     if not _trains(config):
         return network
     stage = _Stage(
@@ -82,7 +89,7 @@ def public_network(config: TrialConfig, public: ShardSet, *, places: Places, run
     )
 
     def train() -> FitOutcome:
-        return train_steps(_fit(network, stage, config, places=places, runtime=runtime), settings.steps)
+        return _trained(_fit(network, stage, config, places=places, runtime=runtime), settings, public)
 
     return _cached(network, train, _public_key(config, network, public, runtime), places=places, private=False)
 
@@ -91,20 +98,41 @@ def has_public_network(config: TrialConfig, public: ShardSet, *, places: Places,
     """Whether `public_network` has nothing to train: there is no such stage, or the cache has it."""
     if not _trains(config):
         return True
-    return _folder_of(_public_key(config, _initial(config, public, places), public, runtime), places).exists()
+    return _folder_of(_public_key(config, _initial(config, public, places, runtime), public, runtime), places).exists()
 
 
 def _trains(config: TrialConfig) -> bool:
     return config.stages.public.steps > 0 and not config.model.starts_at_random
 
 
-def _initial(config: TrialConfig, public: ShardSet, places: Places) -> PoseNetwork:
+def _initial(config: TrialConfig, public: ShardSet, places: Places, runtime: RuntimeFlags) -> PoseNetwork:
     generator = PublicStreams(config.seed).torch_generator("initialisation")
-    return build_network(config.model, places, generator=generator, skeleton=public.skeleton)
+    network = build_network(config.model, places, generator=generator, skeleton=public.skeleton)
+    if config.model.input_whitening == "public":
+        whiten(network, public, places=places, runtime=runtime)
+    if config.model.position_prior != "none":
+        set_prior(network, config.model.position_prior, public, places)
+    return network
+
+
+def set_prior(network: PoseNetwork, source: str, public: ShardSet, places: Places) -> None:
+    """Sets where joints are before anything is seen: by the labels of `public`, or by a pool of public poses.
+
+    Raises:
+        BadInput: the file is no pool of these joints.
+    """
+    if source == "public":
+        size = np.array([public.manifest.width_px, public.manifest.height_px])
+        positions, visible = (public.keypoints.astype(np.float64) + 0.5) / size, public.visible
+    else:
+        positions, visible = read_pool(places.data_dir / source, public.skeleton)
+    prior = network.parts[PRIOR]
+    assert isinstance(prior, PositionPrior)
+    prior.fit(positions, visible)
 
 
 def _public_key(config: TrialConfig, network: PoseNetwork, public: ShardSet, runtime: RuntimeFlags) -> str:
-    inputs = {"stage": "public", "settings": config.stages.public.model_dump(mode="json"), "data": public.identity}
+    inputs = {"stage": "public", "settings": identity_of(config.stages.public), "data": public.identity}
     return _key(config, network, inputs, runtime)
 
 
@@ -132,12 +160,20 @@ def teacher_network(config: TrialConfig, views: LabelledViews, *, public: ShardS
         settings=settings,
         examples=lambda builder: builder.view_examples(views, settings.augmentation),
     )
-    inputs = {"stage": "teacher", "settings": settings.model_dump(mode="json", exclude={"min_confidence"}), **_contents(views)}
+    taught = {name: value for name, value in identity_of(settings).items() if name != "min_confidence"}
+    inputs = {"stage": "teacher", "settings": taught, **_contents(views)}
 
     def train() -> FitOutcome:
-        return train_steps(_fit(network, stage, config, places=places, runtime=runtime), settings.steps)
+        return _trained(_fit(network, stage, config, places=places, runtime=runtime), settings, views.stored)
 
     return _cached(network, train, _key(config, network, inputs, runtime), places=places, private=False)
+
+
+def _trained(fit: PublicFit, settings: PublicStage, crops: CropSource) -> FitOutcome:
+    """A stage on PUBLIC data, to its last step or until its best one on a held-out tenth of `crops`."""
+    if settings.until is None:
+        return train_steps(fit, settings.steps)
+    return train_to_best(fit, settings.steps, held_out=held_out_tenth(crops))
 
 
 def _after_view_stage(
@@ -153,7 +189,8 @@ def _after_view_stage(
         settings=settings,
         examples=lambda builder: builder.view_examples(views, config.augmentation),
     )
-    documents = {"view": settings.model_dump(mode="json"), "augmentation": config.augmentation.model_dump(mode="json")}
+    augmentation = config.augmentation.model_copy(update={"multiplicity": 1})  # of private steps
+    documents = {"view": identity_of(settings), "augmentation": identity_of(augmentation)}
     inputs = {"stage": "public_view", "settings": documents, "freeze": identity_of(config.model)["freeze"], **_contents(views)}
 
     def train() -> FitOutcome:
@@ -177,11 +214,12 @@ def _fit(network: PoseNetwork, stage: _Stage, config: TrialConfig, *, places: Pl
     return PublicFit(
         tail=split.tail,
         examples=stage.examples(builder),
-        codec=codec_of(config.model),
+        loss=training_loss(config, network.skeleton),
         streams=PublicStreams(config.seed),
         name=stage.name,
         batch_size=stage.settings.batch_size,
         learning_rate=stage.settings.learning_rate,
+        scales=start_scales(stage.settings.scale, split.tail),
     )
 
 
@@ -206,16 +244,16 @@ def _key(config: TrialConfig, network: PoseNetwork, inputs: dict[str, Any], runt
         "model": {name: value for name, value in identity_of(config.model).items() if name not in _HELD_BY_THE_START},
         **({"code": dict(network.code)} if network.code else {}),
         "seed": config.seed,
+        **loss_document(config),
         "rounding": rounding_of(runtime),
         **inputs,
     }
     return digest_of(document)
 
 
-def rounding_of(runtime: RuntimeFlags) -> dict[str, Any]:
-    """Everything that changes the last bits of a public model and of its predictions. It is part of the keys of both."""
-    resident = {"data_on_device": True} if runtime.data_on_device else {}
-    return {"threads": runtime.threads, "device": runtime.device, "torch": torch.__version__, **resident}
+def loss_document(config: TrialConfig) -> dict[str, Any]:
+    """What of a key depends on the loss: nothing for the one that every config of an earlier version has."""
+    return {} if config.loss == SIMCC else {"loss": config.loss, "pck_mass": config.pck_mass.model_dump(mode="json")}
 
 
 def _cached(network: PoseNetwork, train: Callable[[], FitOutcome], key: str, *, places: Places, private: bool) -> PoseNetwork:

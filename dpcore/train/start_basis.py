@@ -34,7 +34,8 @@ from dpcore.privacy.sources import Sources
 from dpcore.privacy.subspace import BASIS_VERSION, SubspaceBasis
 from dpcore.train.inputs import InputBuilder
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory
-from dpcore.train.stages import rounding_of
+from dpcore.train.rounding import rounding_of
+from dpcore.train.stages import loss_document
 from dpcore.train.trial_data import TrialData
 
 DIRECTIONS_FILE = "directions.npy"
@@ -112,6 +113,8 @@ def _key(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builde
     if config.subspace.source == "public_view" and data.views is not None:
         views = {"data": data.views.stored.digest, "labels": data.views.labels.digest}
         examples = {**views, "augmented": not config.augmentation.is_identity}  # then they are read without cached features
+    if data.public_views is not None:
+        examples |= {"views": data.public_views.stored.digest, "public_weight": config.public_weight}
     document = {
         "mechanism": MECHANISM_VERSION,
         "basis": BASIS_VERSION,
@@ -122,6 +125,8 @@ def _key(config: TrialConfig, engine: GradientEngine, *, data: TrialData, builde
         "tail": weights_digest({"tail": engine.flat_weights()}),
         "examples": {**examples, "count": config.subspace.examples, "seed": config.seed},
         "rounding": {**rounding_of(runtime), "physical": _physical(runtime), "precision": runtime.precision},
+        **loss_document(config),
+        **({} if config.optimizer.scale == "absolute" else {"scale": config.optimizer.scale}),
         "kept": kept,
     }
     return digest_of(document)

@@ -21,7 +21,7 @@ from dpcore.config import RuntimeFlags, TrialConfig, digest_of
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Diverged
 from dpcore.inference.reading import PoseReading
-from dpcore.model.network import PoseNetwork, codec_of, weights_digest
+from dpcore.model.network import PoseNetwork, weights_digest
 from dpcore.model.safety.dp_safe import require_dp_safe
 from dpcore.privacy.accounting import epsilon_spent
 from dpcore.privacy.mechanism import Mechanism, needs_fitted_basis
@@ -33,9 +33,10 @@ from dpcore.privacy.row_check import EXAMPLES, require_right_rows
 from dpcore.privacy.sources import Randomness, Sources
 from dpcore.train.attempts import newest_checkpoint_step
 from dpcore.train.checkpoint import TrialFolder, open_trial_folder
-from dpcore.train.evaluator import loss_of, metrics_of, unit_scores
+from dpcore.train.evaluator import metrics_of, training_loss, unit_scores
 from dpcore.train.handout import Handout
 from dpcore.train.inputs import InputBuilder, device_of, public_batch
+from dpcore.train.optimizer import start_scales
 from dpcore.train.physical_batch import is_out_of_memory, out_of_memory, probe_of, settled_batch_size
 from dpcore.train.predictions import predict
 from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_of
@@ -126,7 +127,8 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     split = network.split(config.model.freeze)
     require_dp_safe(split.stem, split.tail)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device, resident=runtime.data_on_device)
-    engine = GradientEngine(split.tail, loss_of(codec_of(config.model)), precision=runtime.precision)
+    scales = start_scales(config.optimizer.scale, split.tail)
+    engine = GradientEngine(split.tail, training_loss(config, network.skeleton), precision=runtime.precision, scales=scales)
     reading = PoseReading.of(config.model, config.evaluation, data.validation.skeleton)
     validation = builder.scored(data.validation, reading)
     example = validation[0].take(np.zeros(1, dtype=np.int64), None)

@@ -19,13 +19,14 @@ from dpcore.train.sources import LabelledViews
 class TrialData:
     """`private` (role PRIVATE; in a rehearsal the PUBLIC proxy), `public` (role PUBLIC) and `validation` (PUBLIC, or PRIVATE
     where its score leaves with noise), and the public side of `private` where the config has a split: its stored views with public
-    labels, or with a teacher's where labels are private. All have the skeleton of `private`; PUBLIC data of another one are mapped to it
-    by the names of their joints."""
+    labels, or with a teacher's where labels are private. `public_views`: those of `public`, where a subspace is fitted to residuals. All
+    have the skeleton of `private`; PUBLIC data of another one are mapped to it by the names of their joints."""
 
     private: ShardSet
     public: ShardSet
     validation: ShardSet
     views: LabelledViews | None
+    public_views: LabelledViews | None = None
 
     @property
     def protected(self) -> bool:
@@ -71,7 +72,10 @@ def open_trial_data(
     check_amounts(config, private=private, public=public)
     _check_guarantee(config, private, sealed=sealed)
     views = _public_side(config, private, public=public, places=places, runtime=runtime)
-    return TrialData(private=private, public=public, validation=validation, views=views)
+    public_views = None
+    if config.subspace.gradients == "residual" and config.split is not None:
+        public_views = LabelledViews(build_views(public, config.split, places), labels_of(public))
+    return TrialData(private=private, public=public, validation=validation, views=views, public_views=public_views)
 
 
 def _public_side(

@@ -41,7 +41,8 @@ class HookedRows(SummedFromRows):
                 weights = torch.tensor(entry_weights, device=losses.device).repeat_interleave(count)
                 (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
             entries = self._gather(len(batch)).view(len(entry_weights), count, -1)
-            return RowsAndLosses(entries[0] if len(entries) == 1 else entries.sum(dim=0), losses[:count].detach())
+            rows = entries[0] if len(entries) == 1 else entries.sum(dim=0)
+            return RowsAndLosses(self._trained.scaled(rows), losses[:count].detach())
         finally:
             self._hooked.disable_hooks()
             self._clear()

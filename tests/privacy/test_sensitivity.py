@@ -32,6 +32,7 @@ from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 from dpcore.train.evaluator import loss_of
 from dpcore.train.inputs import InputBuilder, device_of, labels_of
+from dpcore.train.optimizer import start_scales
 from dpcore.train.private_steps import sources_of
 from dpcore.train.sources import Examples, LabelledViews
 from dpcore.train.trial_data import TrialData
@@ -98,7 +99,7 @@ class Bench:
         self.places = Places(data_dir=self.root, cache_dir=self.root / "cache")
         folded_weights(self.root / "models")
         self.public = self.dataset("PUBLIC", range(8), seed=1)
-        self.engines: dict[tuple[str, str], tuple[GradientEngine, InputBuilder]] = {}
+        self.engines: dict[tuple[str, str, str], tuple[GradientEngine, InputBuilder]] = {}
 
     def dataset(self, role: str, rows: Any, *, seed: int = 0) -> ShardSet:
         kept = list(rows)
@@ -109,11 +110,13 @@ class Bench:
         return open_shards(folder)
 
     def engine(self, config: TrialConfig, precision: str) -> tuple[GradientEngine, InputBuilder]:
-        key = config.model.backbone, precision
+        key = config.model.backbone, precision, config.optimizer.scale
         if key not in self.engines:
             split = build_network(config.model, self.places, generator=torch.Generator().manual_seed(0)).split(config.model.freeze)
             builder = InputBuilder.for_split(split, model=config.model, places=self.places, device=device_of(RuntimeFlags()))
-            engine = GradientEngine(split.tail, loss_of(codec_of(config.model)), precision=precision)  # type: ignore[arg-type]
+            scales = start_scales(config.optimizer.scale, split.tail)
+            loss = loss_of(codec_of(config.model))
+            engine = GradientEngine(split.tail, loss, precision=precision, scales=scales)  # type: ignore[arg-type]
             self.engines[key] = engine, builder
         return self.engines[key]
 
@@ -219,6 +222,44 @@ def test_the_bound_holds_for_augmented_examples(bench: Bench, method: str, unit:
     gone = {"person": "p8", "image": "i5", "video": "v2"}[unit]
     sums = [bench.private_sum(config, rows, physical=4, precision="fp32").value for rows in (list(range(len(CROPS))), without(unit, gone))]
     assert CLIP_NORM * (1 - SLACK) <= float((sums[0] - sums[1]).norm()) <= CLIP_NORM * (1 + SLACK)
+
+
+@pytest.mark.parametrize("unit", ["image", "video"])
+@pytest.mark.parametrize(("method", "order"), [("dpsgd", None), ("feature", None), ("feature_projected", "project_then_clip")])
+def test_the_bound_holds_however_many_augmented_copies_a_record_has(
+    bench: Bench, method: str, order: str | None, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last unit leaves. The draws of the others are kept: a copy's draws follow those of all first copies."""
+    copies, gone = 3, {"image": "i5", "video": "v2"}[unit]
+
+    def coupled(self: Examples, stream: Any, count: int) -> Any:
+        every = draw_geometry(self.augmentation, copies * len(CROPS), stream)
+        return every[np.concatenate([copy * len(CROPS) + np.arange(count // copies) for copy in range(copies)])]
+
+    monkeypatch.setattr(Examples, "draw_geometry", coupled)
+    augmentation = {"flip_prob": 0.5, "rotate_deg": 30, "rotate_prob": 1.0, "scale_frac": 0.2, "multiplicity": copies}
+    config = bench.config(method, order, backbone="folded", unit=unit, augmentation=augmentation)
+    for physical in (1, 64):
+        rows = (list(range(len(CROPS))), without(unit, gone))
+        sums = [bench.private_sum(config, kept, physical=physical, precision="fp32") for kept in rows]
+        moved = float((sums[0].value - sums[1].value).norm())
+        assert sums[0].rows == sums[1].rows + 1
+        assert CLIP_NORM * (1 - SLACK) <= moved <= CLIP_NORM * (1 + SLACK)
+
+
+@pytest.mark.parametrize(("method", "order"), METHODS)
+def test_the_bound_holds_in_the_space_of_relative_weights_where_the_noise_is_added(bench: Bench, method: str, order: str | None) -> None:
+    config = bench.config(method, order, backbone="folded", unit="image", optimizer={"scale": "relative"})
+    scales = bench.engine(config, "fp32")[0].scales
+    assert scales is not None
+    assert max(scales) >= 4 * min(scales)
+    for gone in ("i0", "i5"):
+        rows = (list(range(len(CROPS))), without("image", gone))
+        sums = [bench.private_sum(config, kept, physical=4, precision="fp32").value for kept in rows]
+        moved = float((sums[0] - sums[1]).norm())
+        assert moved <= CLIP_NORM * (1 + SLACK)
+        if order != "clip_then_project":
+            assert moved >= CLIP_NORM * (1 - SLACK)
 
 
 def test_a_step_on_nobody_sums_to_zero_and_is_released_under_noise(bench: Bench) -> None:

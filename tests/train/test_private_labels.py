@@ -21,13 +21,13 @@ from dpcore.data.shards import write_shards
 from dpcore.data.synthetic import draw_record
 from dpcore.data.views import build_views
 from dpcore.errors import BadInput, Corrupt, Refused
-from dpcore.model.network import codec_of, weights_digest
+from dpcore.model.network import weights_digest
 from dpcore.privacy.mechanism import Mechanism
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.randomness import PrivateStreams, PublicStreams, SweepKey
 from dpcore.privacy.sources import Randomness
 from dpcore.train import pseudo_labels
-from dpcore.train.evaluator import loss_of
+from dpcore.train.evaluator import training_loss
 from dpcore.train.inputs import InputBuilder
 from dpcore.train.private_steps import sources_of
 from dpcore.train.stages import started_network
@@ -82,9 +82,9 @@ class World:
     """One private dataset and all that the public side of a trial makes of it, in a cache of its own: equal tensors are made
     alike, not found in a cache."""
 
-    def __init__(self, make: Make, labels: str, dataset: str, *, places: Places, runtime: RuntimeFlags) -> None:
-        self.config = _config(make, labels, data__private=dataset)
-        self.floor = _config(make, labels, "public_only", split=self.config.split, data__private=dataset)
+    def __init__(self, make: Make, labels: str, dataset: str, *, places: Places, runtime: RuntimeFlags, loss: str) -> None:
+        self.config = _config(make, labels, data__private=dataset, loss=loss)
+        self.floor = _config(make, labels, "public_only", split=self.config.split, data__private=dataset, loss=loss)
         self.places = places
         self.runtime = runtime
         self.data = open_trial_data(self.config, places, runtime)
@@ -98,7 +98,7 @@ class World:
         stage = weights_digest(network.state_dict())
         split = network.split(self.config.model.freeze)
         builder = InputBuilder.for_split(split, model=self.config.model, places=places, device=torch.device("cpu"))
-        engine = GradientEngine(split.tail, loss_of(codec_of(self.config.model)))
+        engine = GradientEngine(split.tail, training_loss(self.config))
         mechanism = _mechanism(self.config, engine, data=self.data, builder=builder)
         sources, settled = sources_of(self.config, data=self.data, builder=builder), runtime.model_copy(update={"physical_batch_size": 16})
         shared = start_basis(self.config, engine, sources=sources, data=self.data, builder=builder, runtime=settled)
@@ -139,15 +139,15 @@ def _run(config: TrialConfig, runtime: RuntimeFlags, places: Places, *, key: Swe
 
 
 @pytest.fixture
-def moved(train_places: Places, swapped: str, make_config: Make, tmp_path: Path) -> Callable[[str], set[str]]:
+def moved(train_places: Places, swapped: str, make_config: Make, tmp_path: Path) -> Callable[..., set[str]]:
     """Which public tensors the swap moves, under `labels` public or private."""
     runtime = RuntimeFlags(physical_batch_size=16)
 
-    def measure(labels: str) -> set[str]:
+    def measure(labels: str, loss: str = "simcc") -> set[str]:
         found = []
         for dataset in ("private", swapped):
             places = Places(data_dir=train_places.data_dir, cache_dir=tmp_path / labels / dataset)
-            found.append(World(make_config, labels, dataset, places=places, runtime=runtime).public_tensors())
+            found.append(World(make_config, labels, dataset, places=places, runtime=runtime, loss=loss).public_tensors())
         assert found[0].keys() == PUBLIC_TENSORS
         return {name for name in PUBLIC_TENSORS if found[0][name] != found[1][name]}
 
@@ -165,11 +165,15 @@ def test_the_swap_leaves_the_views_and_nothing_else(train_places: Places, swappe
     assert set(ours.content_hashes).isdisjoint(theirs.content_hashes)
 
 
-def test_no_public_tensor_moves_when_private_labels_and_hidden_pixels_are_swapped(moved: Callable[[str], set[str]]) -> None:
+def test_no_public_tensor_moves_when_private_labels_and_hidden_pixels_are_swapped(moved: Callable[..., set[str]]) -> None:
     assert moved("private") == set()
 
 
-def test_the_same_swap_moves_every_one_of_them_when_labels_are_public(moved: Callable[[str], set[str]]) -> None:
+def test_no_public_tensor_of_a_loss_that_reads_head_sizes_moves_either(moved: Callable[..., set[str]]) -> None:
+    assert moved("private", "pck_mass") == set()
+
+
+def test_the_same_swap_moves_every_one_of_them_when_labels_are_public(moved: Callable[..., set[str]]) -> None:
     assert moved("public") == PUBLIC_TENSORS
 
 

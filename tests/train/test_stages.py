@@ -12,7 +12,7 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.model.network import codec_of, weights_digest
 from dpcore.privacy.randomness import PublicStreams
 from dpcore.train import public_training, stages
-from dpcore.train.evaluator import mean_loss
+from dpcore.train.evaluator import loss_of, mean_loss, training_loss
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder
 from dpcore.train.public_training import PublicFit, train_to_convergence
 from dpcore.train.stages import held_out_tenth, public_network, started_network
@@ -92,6 +92,28 @@ def test_held_out_tenth_follows_the_content_and_not_the_order() -> None:
     assert set(order[shuffled]) == set(here)
 
 
+def test_a_stage_until_best_keeps_the_weights_of_its_best_look(train_places: Places, make_config: Make, runtime: RuntimeFlags) -> None:
+    """A rate far too high: the start stays the best, bit for bit. A low one: the held-out loss falls."""
+    start = make_config("public_only", stages__public__steps=0)
+    data = open_trial_data(start, train_places, runtime)
+    held_out = held_out_tenth(data.public)
+
+    def ended(**stage: object) -> tuple[str, float]:
+        config = start.changed(**{f"stages.public.{name}": value for name, value in stage.items()})
+        network = public_network(config, data.public, places=train_places, runtime=runtime)
+        split = network.split("none")
+        builder = InputBuilder.for_split(split, model=config.model, places=train_places, device=torch.device("cpu"))
+        examples = builder.examples(data.public, NO_AUGMENTATION)
+        loss = mean_loss(split.tail, examples, indices=held_out, loss=training_loss(config))
+        return weights_digest(network.state_dict()), loss
+
+    before = ended()
+    assert ended(steps=6, batch_size=8, learning_rate=3.0, until="best") == before
+    after = ended(steps=6, batch_size=8, learning_rate=3e-4, until="best")
+    assert after[1] < before[1]
+    assert ended(steps=6, batch_size=8, learning_rate=3e-4)[0] != after[0]
+
+
 def test_training_to_convergence_returns_the_best_weights_and_stops_by_itself(
     train_places: Places, make_config: Make, runtime: RuntimeFlags, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,14 +126,14 @@ def test_training_to_convergence_returns_the_best_weights_and_stops_by_itself(
     builder = InputBuilder.for_split(split, model=config.model, places=train_places, device=device)
     examples = builder.examples(data.public, NO_AUGMENTATION)
     held_out, codec = held_out_tenth(data.public), codec_of(config.model)
-    before = mean_loss(split.tail, examples, indices=held_out, codec=codec)
+    before = mean_loss(split.tail, examples, indices=held_out, loss=loss_of(codec))
     fit = PublicFit(
-        tail=split.tail, examples=examples, codec=codec, streams=PublicStreams(0), name="public", batch_size=8, learning_rate=0.3
+        tail=split.tail, examples=examples, loss=loss_of(codec), streams=PublicStreams(0), name="public", batch_size=8, learning_rate=0.3
     )
     outcome = train_to_convergence(fit, held_out=held_out, max_steps=400)
     assert outcome.converged
     assert outcome.steps < 400
-    assert outcome.holdout_loss == pytest.approx(mean_loss(split.tail, examples, indices=held_out, codec=codec))
+    assert outcome.holdout_loss == pytest.approx(mean_loss(split.tail, examples, indices=held_out, loss=loss_of(codec)))
     assert outcome.holdout_loss <= before
 
 

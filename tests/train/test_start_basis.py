@@ -76,20 +76,43 @@ def told(config: TrialConfig, runtime: RuntimeFlags, places: Places, folder: Pat
     return [report.weights_digest for report in reports]
 
 
-@pytest.mark.parametrize("source", ["public", "public_view"])
+@pytest.mark.parametrize(("source", "gradients"), [("public", "plain"), ("public_view", "plain"), ("public", "residual")])
 def test_a_trial_cuts_from_the_shared_basis_what_it_would_fit_alone(
-    source: str, places: Places, make_config: Make, tmp_path: Path, fits: list[int]
+    source: str, gradients: str, places: Places, make_config: Make, tmp_path: Path, fits: list[int]
 ) -> None:
-    method = "projected" if source == "public" else "feature_projected"
+    method = "projected" if (source, gradients) == ("public", "plain") else "feature_projected"
     alone = Places(data_dir=places.data_dir, cache_dir=tmp_path / "other")
     for rank in (1, 3, 7, 16):
-        config = make_config(method, subspace={"rank": rank, "examples": 16, "source": source})
+        config = make_config(method, subspace={"rank": rank, "examples": 16, "source": source, "gradients": gradients})
         shared, own = basis_of(config, places, flags(16)), basis_of(config, alone)
         assert shared.basis.directions is not None
         assert torch.equal(shared.basis.directions, own.basis.directions)
         assert shared.basis.directions.shape[0] == rank
         assert shared.digest == own.digest
     assert fits == [16, 1, 3, 7, 16]
+
+
+def test_a_basis_of_residuals_spans_those_of_public_pairs_and_no_private_record_moves_it(places: Places, make_config: Make) -> None:
+    def config(**paths: Any) -> TrialConfig:
+        return make_config("feature_projected", subspace__gradients="residual", public_weight=0.7, **paths)
+
+    data = open_trial_data(config(), places, flags(None))
+    assert data.public_views is not None
+    assert len(data.public_views.stored) == len(data.public)
+    found = basis_of(config(), places, flags(None)).basis.directions
+    plain = basis_of(make_config("feature_projected", public_weight=0.7), places, flags(None)).basis.directions
+    other = basis_of(config(subspace__refresh_steps=3, private_weight=0.5), places, flags(None)).basis.directions
+    less = basis_of(config().changed(public_weight=0.6), places, flags(None)).basis.directions
+    assert found is not None
+    assert torch.equal(found, other)
+    assert not torch.equal(found, plain)
+    assert not torch.equal(found, less)
+
+
+def test_a_subspace_of_residuals_is_for_pairs_alone(make_config: Make) -> None:
+    for method, source in (("projected", "public"), ("feature_projected", "public_view")):
+        with pytest.raises(BadInput, match=r"gradients residual is for method feature_projected and subspace\.source public"):
+            make_config(method, subspace__gradients="residual", subspace__source=source)
 
 
 def test_a_trial_resumed_where_the_cache_is_gone_is_the_undisturbed_one(places: Places, make_config: Make, tmp_path: Path) -> None:
