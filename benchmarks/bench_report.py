@@ -3,8 +3,8 @@
     python benchmarks/bench_report.py [--trials 1000] [--rounds 3] [--out benchmarks/results/report.json]
 
 The trials are simulated ones over eight ε and four methods, with ten reports each, written as the tables of a sweep that has ended.
-`report_s` is the wall time of `dpsweep report` in a process of its own, imports included, once the calibrations of the eight ε are in the
-cache, as a sweep leaves them there. `page_bytes` is the size of report.html, which needs nothing beside it.
+`report_s` is the wall time of `dpsweep report` in a process of its own, imports included, `cpu_s` its processor time, which a busy machine
+changes less. The plan of the sweep is in the cache, as a sweep leaves it there. `page_bytes` is the size of report.html.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import json
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +39,7 @@ MOST_S, MOST_BYTES = 20.0, 5_000_000
 def write_sweep(trials: int, folder: Path) -> SweepSpec:
     """The spec and the results of a sweep that has ended, without a driver."""
     from dpcore.config import Places, RuntimeFlags
-    from dpcore.privacy.composition import price
+    from sweeps.pricing.plan import dp_accountant, plan_sweep
     from sweeps.records.results import SweepResults
     from sweeps.records.spec import SweepSpec
 
@@ -52,8 +54,7 @@ def write_sweep(trials: int, folder: Path) -> SweepSpec:
     )
     generator = random.Random(0)
     records = [ended(spec, epsilon, number, generator) for epsilon in EPSILONS for number in range(trials // len(EPSILONS))]
-    spent = [(record.spending, 1) for record in records if record.spending is not None]
-    composed = price(spent, spec.space.delta, cache_dir=places.cache_dir)
+    composed = plan_sweep(spec.space, dp_accountant(places.cache_dir), cache_dir=places.cache_dir).sweep_epsilon
     results = SweepResults(
         name=NAME,
         records=tuple(records),
@@ -83,15 +84,20 @@ def ended(spec: SweepSpec, epsilon: float, number: int, generator: random.Random
         handout = Handout(trial_id=trial_id, key=None, places=spec.places, folder=Path(scratch), plan=plan)
         for report in run_trial(config, spec.runtime, handout):
             record = record.with_point(CurvePoint.of(report))
-    return record.ended(seconds=1.0)
+    return replace(record, sampling_prob=None if plan is None else plan.sampling_prob).ended(seconds=1.0)
 
 
 def measure(folder: Path) -> dict[str, float]:
     """One run of the command."""
     command = [sys.executable, "-m", "dpsweep", "report", NAME, "--storage", str(folder)]
-    began = time.monotonic()
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return {"report_s": time.monotonic() - began, "page_bytes": (folder / NAME / "report" / "report.html").stat().st_size}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "report_s": round(time.monotonic() - began, 2),
+        "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2),
+        "page_bytes": (folder / NAME / "report" / "report.html").stat().st_size,
+    }
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dpcore.config import METHODS
 from search_spaces.space import Choice, Scalar, value_at
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def winner_differences(comparisons: Sequence[Comparison], space: SpaceFile) -> t
     for epsilon, winner in won:
         settings = searched_settings(space, epsilon)
         drawn = drawn_values(winner, settings, space)
-        shown = {one.label: text_of(drawn[one.path]) if one.path in drawn else "–" for one in settings}
+        shown = {one.label: _value_text(one.path, drawn[one.path]) if one.path in drawn else "–" for one in settings}
         spending = (winner.noise_multiplier, winner.sampling_prob, winner.config.stages.private.steps)
         columns.append({**shown, **{name: text_of(value) for name, value in zip(SPENDING, spending, strict=True)}})
     labels = dict.fromkeys(label for column in columns for label in column)
@@ -92,6 +93,12 @@ def text_of(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _value_text(path: str, value: Scalar) -> str:
+    """A value for people: a method has a name of its own."""
+    method = METHODS.find(value) if path == "method" else None
+    return text_of(value) if method is None else method.label or method.name
 
 
 def _label(path: str) -> str:

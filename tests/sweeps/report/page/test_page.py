@@ -116,6 +116,20 @@ def test_nothing_of_a_worker_is_shown_that_the_door_keeps(spec: SweepSpec) -> No
     assert "data:image" not in page
 
 
+def test_a_private_selection_shows_its_winners_and_no_number_of_trials(spec: SweepSpec) -> None:
+    law = {"accounting": "private_selection", "selection": {"mean_trials": 6}, "trials_per_epsilon": None, "sampler": "random"}
+    space = spec.space.model_validate({**spec.space.document(), "sweep": {**spec.space.document()["sweep"], **law}})
+    sealed = spec.model_copy(update={"space": space})
+    found = results_of(sealed, trials=2, accounting="private_selection")
+    released = replace(found, records=tuple(one for one in found.records if one.state == "done"))
+    page = page_of(released, sealed)
+    text = " ".join(Elements(page).words)
+    assert "Number, settings and scores of the other trials are sealed" in text
+    assert 'id="trials"' not in page
+    assert 'class="strand' not in page
+    assert not re.search(r"\b\d+\s+(private )?trials\b", text)
+
+
 def test_a_name_cannot_break_out_of_the_page(spec: SweepSpec) -> None:
     results = results_of(spec)
     named = replace(report_of(results, spec), name="</script><b onload=x>", next_commands=("<img src=x>",))
