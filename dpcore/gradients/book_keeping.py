@@ -24,7 +24,7 @@ from torch import Tensor
 from dpcore.gradients.batch import Batch, RowsAndLosses
 from dpcore.gradients.buffers import Buffers
 from dpcore.gradients.layer_rules import Call
-from dpcore.gradients.shares import Again, Kept, Products, Share, Together, chunks
+from dpcore.gradients.shares import Again, Kept, Products, Share, SmallLayers, chunks
 from dpcore.gradients.tape import Tape, TrainedLayer
 from dpcore.gradients.way import FactorsOf, SumAndLosses, TrainedModule
 
@@ -69,7 +69,7 @@ class BookKeptRows:
 
     def summed(self, entries: Sequence[Batch], entry_weights: tuple[float, ...], factors_of: FactorsOf) -> SumAndLosses:
         count, like = len(entries[0]), self._trained.named[0][1]
-        together = Together(self._small, count, like, self._buffers)
+        together = SmallLayers(self._small, count, like, self._buffers)
         shares: list[Share] = [together]
         kept = 0
 

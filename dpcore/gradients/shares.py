@@ -18,7 +18,7 @@ BYTES_AT_ONCE = 4 * 2**20
 """Of rows that are computed together: they are read again while they are still in the cache."""
 
 
-Piece = tuple[int, Tensor]
+SumPart = tuple[int, Tensor]
 """A parameter's first column, and its share of the sum in its own shape."""
 
 
@@ -30,7 +30,7 @@ class Share(Protocol):
         """(B,) float64."""
         ...
 
-    def weighted(self, factors: Tensor) -> Iterator[Piece]:
+    def weighted(self, factors: Tensor) -> Iterator[SumPart]:
         """Σ f_i row_i by parameter, for factors (B,) float64; 0 leaves a record out."""
         ...
 
@@ -73,7 +73,7 @@ def _squares(rows: RowsByName) -> Tensor:
     return torch.stack([row_norms(Order.of(part).flat(part)).square() for part in rows.values()]).sum(dim=0)
 
 
-class Together:
+class SmallLayers:
     """Rows of all small layers side by side in one buffer: one norm and one sum for them, whose calls would cost more than their numbers.
 
     Args:
@@ -110,7 +110,7 @@ class Together:
             self._rows[:, self._places[absent]] = 0.0
         return row_norms(self._rows).square()
 
-    def weighted(self, factors: Tensor) -> Iterator[Piece]:
+    def weighted(self, factors: Tensor) -> Iterator[SumPart]:
         total = weighted_rows(self._rows, factors)
         for (layer, name), order in self._orders.items():
             start, shape = layer.columns[name]
@@ -135,7 +135,7 @@ class Kept:
                 self._rows[name][some] = order.flat(part)
         self.squares = torch.cat(squares)
 
-    def weighted(self, factors: Tensor) -> Iterator[Piece]:
+    def weighted(self, factors: Tensor) -> Iterator[SumPart]:
         for name, rows in self._rows.items():
             start, shape = self._layer.columns[name]
             yield start, self._orders[name].whole(weighted_rows(rows, factors), shape)
@@ -148,7 +148,7 @@ class Again:
         self._layer, self._calls, self._count = layer, calls, count
         self.squares = torch.cat([_squares(layer.rows(calls, some)) for some in chunks(count, layer.size)])
 
-    def weighted(self, factors: Tensor) -> Iterator[Piece]:
+    def weighted(self, factors: Tensor) -> Iterator[SumPart]:
         total: RowsByName = {}
         for some in chunks(self._count, self._layer.size):
             rows = self._layer.rows(self._calls, some)
@@ -191,7 +191,7 @@ class Products:
         positions = sum(call.inputs.numel() // (call.records * linear.in_features) for call in calls)
         return 4 * positions * (linear.in_features + linear.out_features) <= linear.in_features * linear.out_features
 
-    def weighted(self, factors: Tensor) -> Iterator[Piece]:
+    def weighted(self, factors: Tensor) -> Iterator[SumPart]:
         left_out, nothing = (factors == 0.0)[:, None, None], torch.zeros((), dtype=torch.float64, device=factors.device)
         back = torch.where(left_out, nothing, self._back * factors[:, None, None])
         inputs = torch.where(left_out, nothing, self._inputs)
