@@ -90,7 +90,7 @@ def winner_claims(spec: SweepSpec, comparisons: Sequence[Comparison], policy: Po
     from sweeps.pricing.selection import winner_claim
 
     def claim_of(config: TrialConfig) -> PrivacyClaim:
-        claim = claim_of_training(config, None, places=spec.places, secure_rng=spec.runtime.secure_rng)
+        claim = claim_of_training(config, None, places=spec.places, runtime=spec.runtime)
         if config.split is None:
             return claim
         own, joint = (None, None) if policy is None else (policy.of_split(config.split), policy.of_all)
