@@ -117,7 +117,8 @@ class Mechanism:
         self._view_units = _units_of(sources.views, sources.view_units)
         self._randomness = randomness
         self._noise_multiplier = noise_multiplier
-        self._physical = physical_batch_size
+        self._physical, self._copies = physical_batch_size, config.augmentation.multiplicity
+        self._records_at_once = max(1, physical_batch_size // self._copies)
         self._next_step = 0
         self._basis: SubspaceBasis | None = None
         self._gaussian_steps = 0
@@ -223,8 +224,6 @@ class Mechanism:
 
     def _record_gradients(self, batch: Batch, views: Batch | None) -> RowsAndLosses:
         """One row a record: the gradient, or the residual of its pair."""
-        if views is None:
-            return self._engine.rows_and_losses(batch, copies=self._copies)
         return self._engine.residual_rows_and_losses(batch, views, _public_weight(self._config), copies=self._copies)
 
     def _clips_projected_rows(self, basis: SubspaceBasis) -> bool:
@@ -274,15 +273,6 @@ class Mechanism:
             weights = chosen.weights(some, device=self._engine.device)
             total += self._engine.sum_gradient(source.batch(*draws.of(some)), None if weights is None else weights.repeat(self._copies))
         return total / self._copies
-
-    @property
-    def _copies(self) -> int:
-        """Augmented copies of each example."""
-        return self._config.augmentation.multiplicity
-
-    @property
-    def _records_at_once(self) -> int:
-        return max(1, self._physical // self._copies)
 
     def _draws(self, source: ExampleSource, stream: RandomStream, chosen: Chosen) -> Draws:
         """The geometry of all copies of a step's examples, from one stream."""
