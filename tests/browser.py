@@ -58,7 +58,15 @@ def chromium() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-def visit(address: str, *, widths: Sequence[int], asks: Sequence[str], profile: Path, pictures: bool = False) -> list[Visit]:
+def visit(
+    address: str,
+    *,
+    widths: Sequence[int],
+    asks: Sequence[str],
+    profile: Path,
+    pictures: bool = False,
+    within_s: float = STARTS_WITHIN_S,
+) -> list[Visit]:
     """Opens an address at each width.
 
     Args:
@@ -67,18 +75,22 @@ def visit(address: str, *, widths: Sequence[int], asks: Sequence[str], profile: 
         asks: JavaScript expressions; a promise is waited for.
         profile: an empty folder for the browser.
         pictures: whether to take a picture of the whole page.
+        within_s: how long a page may take at one width, answers included.
     """
-    return asyncio.run(_visit(address, widths, asks, profile, pictures=pictures))
+    return asyncio.run(_visit(address, widths, asks, profile, pictures=pictures, within_s=within_s))
 
 
-async def _visit(address: str, widths: Sequence[int], asks: Sequence[str], profile: Path, *, pictures: bool) -> list[Visit]:
+async def _visit(
+    address: str, widths: Sequence[int], asks: Sequence[str], profile: Path, *, pictures: bool, within_s: float
+) -> list[Visit]:
     found = []
     async with _browser(profile) as port, aiohttp.ClientSession() as session:
         for width in widths:
             async with session.put(f"http://127.0.0.1:{port}/json/new?about:blank") as answer:
                 target = json.loads(await answer.text())
             async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                found.append(await _open(_Page(socket, Visit(width=width)), address, asks, pictures=pictures))
+                async with asyncio.timeout(within_s):
+                    found.append(await _open(_Page(socket, Visit(width=width)), address, asks, pictures=pictures))
     return found
 
 
@@ -142,18 +154,17 @@ class _Page:
 
 
 async def _open(page: _Page, address: str, asks: Sequence[str], *, pictures: bool) -> Visit:
-    async with asyncio.timeout(STARTS_WITHIN_S):
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            await page.call(f"{domain}.enable")
-        phone = page.visit.width < 600
-        await page.call("Emulation.setDeviceMetricsOverride", width=page.visit.width, height=900, deviceScaleFactor=1, mobile=phone)
-        await page.call("Page.navigate", url=address)
-        await page.wait_until_loaded()
-        for ask in asks:
-            answer = await page.call("Runtime.evaluate", expression=ask, awaitPromise=True, returnByValue=True)
-            page.visit.answers.append(answer.get("exceptionDetails") or answer["result"].get("value"))
-        if pictures:
-            shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
-            page.visit.picture = base64.b64decode(shot["data"])
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        await page.call(f"{domain}.enable")
+    phone = page.visit.width < 600
+    await page.call("Emulation.setDeviceMetricsOverride", width=page.visit.width, height=900, deviceScaleFactor=1, mobile=phone)
+    await page.call("Page.navigate", url=address)
+    await page.wait_until_loaded()
+    for ask in asks:
+        answer = await page.call("Runtime.evaluate", expression=ask, awaitPromise=True, returnByValue=True)
+        page.visit.answers.append(answer.get("exceptionDetails") or answer["result"].get("value"))
+    if pictures:
+        shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
+        page.visit.picture = base64.b64decode(shot["data"])
     page.visit.requests = [url for url in page.visit.requests if url != address and not url.startswith("data:")]
     return page.visit

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import dpsweep
 from sweeps.cli import build_parser, parse_remote
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,3 +130,33 @@ def test_sentences_of_docstrings_are_short() -> None:
             if lengths and sum(lengths) / len(lengths) > MOST_WORDS:
                 long.append(f"{name_of(path)}: {sum(lengths) / len(lengths):.1f} words a sentence")
     assert long == []
+
+
+def site_module(name: str) -> ModuleType:
+    """A module of what builds the site; mkdocs loads it by its path too."""
+    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / "docs" / "_site" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["private_step.svg", "public_view.svg", pytest.param("price_of_choosing.svg", marks=pytest.mark.slow)])
+def test_a_picture_is_what_its_script_draws(name: str) -> None:
+    drawn = site_module("pictures").PICTURES[name]()
+    committed = (ROOT / "docs" / "assets" / name).read_text(encoding="utf-8")
+    without_pixels = re.compile(r"base64,[^']*")  # another zlib packs equal pixels otherwise
+    assert without_pixels.sub("", drawn) == without_pixels.sub("", committed)
+
+
+def test_the_reference_has_every_key_of_a_space_and_every_exported_name() -> None:
+    pages = site_module("reference").pages()
+    for key in ("sweep", "trials_per_epsilon", "mean_trials", "winner_seeds", "constraints"):
+        assert f"| `{key}` |" in pages["reference/space-keys.md"]
+    for key in ("clip_norm", "learning_rate", "expected_batch_size", "sigma_px", "backbone"):
+        assert f"| `{key}` |" in pages["reference/trial-keys.md"]
+    assert sorted(re.findall(r"^::: .*\.(\w+)$", pages["reference/python.md"], flags=re.MULTILINE)) == sorted(dpsweep.__all__)
+
+
+def test_the_site_names_every_page_of_the_folder() -> None:
+    named = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert {path.relative_to(ROOT / "docs").as_posix() for path in DOCS} <= set(named)

@@ -30,7 +30,7 @@ def on_files(files: Files, config: Any) -> Files:
     while waiting:
         page = waiting.pop()
         for target in linked_files(page):
-            if target in seen or target.is_relative_to(DOCS):
+            if target in seen or site_name(target) in files.src_uris:
                 continue
             seen.add(target)
             files.append(File.generated(config, site_name(target), abs_src_path=str(target)))
@@ -77,9 +77,7 @@ def linked_files(page: Path) -> list[Path]:
 
 
 def site_name(path: Path) -> str:
-    """Where a file of the repository lies on the site. The first page takes the README's place."""
-    if path == ROOT / "README.md":
-        return "index.md"
+    """Where a file of the repository lies on the site."""
     return path.relative_to(DOCS).as_posix() if path.is_relative_to(DOCS) else f"{OUTSIDE}/{path.relative_to(ROOT).as_posix()}"
 
 

@@ -122,8 +122,8 @@ def _with_bounds(value: Schema) -> str:
 
 
 def default_of(value: Schema) -> str:
-    """The default as YAML writes it; a dash where the key is absent by default."""
-    if "default" not in value:
+    """The default as YAML writes it; a dash where the key is absent by default, or where its own table has the defaults."""
+    if "default" not in value or "$ref" in value:
         return "–"
     return f"`{_plain(value['default'])}`" if value["default"] not in ({}, [], ()) else "empty"
 

@@ -51,7 +51,7 @@ from sweeps.storage.heartbeat import clear
 from sweeps.storage.ray_folder import clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
 from sweeps.tracking.held_back import HeldBack
-from sweeps.tracking.spool import waiting_bytes
+from sweeps.tracking.outbox.spool import waiting_bytes
 
 if TYPE_CHECKING:
     from dpcore.privacy.randomness import SweepKey

@@ -4,7 +4,7 @@ Nothing here decides what may leave: numbers pass `allow_list` first, and texts 
 
 | where | what stands there |
 |---|---|
-| name of a run | ε, method, score and trial: `ε 0.8 · dpsgd · 61.9 % · e0.8-003` |
+| name of a run | ε, score, method and trial: `ε 0.8 · 61.9 % · dpsgd · e0.8-003`. MLflow cuts long names off, so the score comes first |
 | description of a run, of a version | its claim |
 | params | what the space searches; the rest of the config is the artifact config.yaml |
 | note of the experiment | verdict, price and the winners' claims, with links to the report and to the winners |
@@ -82,22 +82,22 @@ def run_name(*, epsilon: str, method: str, trial_id: str, score: float | None = 
         score: a fraction that may leave; None before there is one.
 
     >>> run_name(epsilon="0.8", method="dpsgd", trial_id="e0.8-003", score=0.6193)
-    'ε 0.8 · dpsgd · 61.9 % · e0.8-003'
+    'ε 0.8 · 61.9 % · dpsgd · e0.8-003'
     >>> run_name(epsilon="inf", method="nonprivate", trial_id="ceiling")
     'ε ∞ · nonprivate · ceiling'
     """
     shown = "∞" if epsilon == "inf" else f"{float(epsilon):.4g}"
     reached = [] if score is None else [f"{100 * score:.1f} %"]
-    return " · ".join([f"ε {shown}", method, *reached, trial_id])
+    return " · ".join([f"ε {shown}", *reached, method, trial_id])
 
 
-def parent_name(comparison: Comparison, metric_title: str) -> str:
+def parent_name(comparison: Comparison) -> str:
     """The name of the parent run of an ε once the sweep is over."""
     name = f"ε {epsilon_name(comparison.epsilon)}"
     winner = comparison.winner
     if winner is None or winner.score is None:
         return f"{name} · no winner"
-    return f"{name} · best {metric_title} {100 * winner.score:.1f} % · {winner.config.method}"
+    return f"{name} · {100 * winner.score:.1f} % · {winner.config.method}"
 
 
 def parent_metrics(comparison: Comparison, *, price: float | None) -> dict[str, float]:
@@ -117,17 +117,16 @@ def parent_metrics(comparison: Comparison, *, price: float | None) -> dict[str, 
     return {name: value for name, value in named.items() if value is not None}
 
 
-def experiment_note(name: str, *, verdicts: Sequence[str], price: Sequence[str], claims: Mapping[str, str]) -> str:
-    """The note of an experiment, in Markdown, with links that `linked` completes.
+def experiment_note(*, verdicts: Sequence[str], price: Sequence[str], claims: Mapping[str, str]) -> str:
+    """The note of an experiment, in Markdown, with links that `linked` completes. Of a folded note MLflow shows the first line: a verdict.
 
     A claim that MLflow would cut off is left out whole: the link leads to its run, whose description it is.
 
     Args:
-        name: of the sweep.
         claims: trial id of each winner → its claim.
     """
-    lines = [f"**Sweep {name}**", "", *[f"- {verdict}" for verdict in verdicts], "", "**Price**", "", *[f"- {line}" for line in price], ""]
-    lines += ["[report](run:summary/report.md)", ""]
+    lines = [line for verdict in verdicts for line in (verdict, "")]
+    lines += ["[report](run:summary/report.md)", "", "**Price**", "", *[f"- {line}" for line in price], ""]
     for trial_id, claim in claims.items():
         heading = f"**Claim of [{trial_id}](run:{trial_id})**"
         written = "\n".join([*lines, heading, "", claim])
@@ -140,12 +139,12 @@ def linked(text: str, *, experiment_id: str, run_of: Callable[[str], str]) -> st
     """The text with the links of MLflow's pages. `run_of`: key → id of the run.
 
     >>> linked("[report](run:summary/report.md)", experiment_id="3", run_of=lambda key: "ab12")
-    '[report](#/experiments/3/runs/ab12/artifacts/report.md)'
+    '[report](#/experiments/3/runs/ab12/artifacts/report.md?workflowType=machine_learning)'
     """
 
     def of(found: re.Match[str]) -> str:
         below = "" if found["artifact"] is None else f"/artifacts/{found['artifact']}"
-        return f"(#/experiments/{experiment_id}/runs/{run_of(found['key'])}{below})"
+        return f"(#/experiments/{experiment_id}/runs/{run_of(found['key'])}{below}?{TRAINING_PAGES})"
 
     return RUN_LINK.sub(of, text)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.tracking.allow_list import allowed_error, allowed_metrics, is_allowed
-from sweeps.tracking.sender import Sender
+from sweeps.tracking.outbox.sender import Sender
 
 if TYPE_CHECKING:
     from dpcore.config import TrialConfig
-    from sweeps.tracking.spool import Spool
+    from sweeps.tracking.outbox.spool import Spool
     from sweeps.tracking.trial_facts import TrialFacts
 
 DRAIN_WITHIN_S = 30.0

@@ -26,7 +26,7 @@ from sweeps.tracking.browsing import NOTE_TAG, SWEEP_ID_TAG, linked
 from sweeps.tracking.default_store import make_default_store
 from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
 from sweeps.tracking.mlflow_model import write_model_folder
-from sweeps.tracking.spool import TrackingEvent
+from sweeps.tracking.outbox.spool import TrackingEvent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from search_spaces.space import SpaceFile
     from sweeps.records.results import CurvePoint
     from sweeps.records.spec import SweepSpec
-    from sweeps.tracking.spool import TrackingEvent
+    from sweeps.tracking.outbox.spool import TrackingEvent
 
 SCHEME = "models:/"
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))")

@@ -40,8 +40,8 @@ from sweeps.tracking.browsing import (
 from sweeps.tracking.door import Door
 from sweeps.tracking.mlflow_connection import connect, prepare_mlflow
 from sweeps.tracking.mlflow_store import MlflowStore, artifacts_of, connected, is_final, outage_types
-from sweeps.tracking.sender import Sender
-from sweeps.tracking.spool import Spool
+from sweeps.tracking.outbox.sender import Sender
+from sweeps.tracking.outbox.spool import Spool
 from sweeps.tracking.trial_facts import CatalogFacts, TrialFacts
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class Tracker:
             verdict = summary.verdicts[number] if number < len(summary.verdicts) else ""
             self._describe_parent(comparison, verdict, price, summary)
         claims = {record.trial_id: self._claim_of(record).paragraph() for record in winners.values() if record.fulfilled}
-        note = experiment_note(self._spec.name, verdicts=summary.verdicts, price=summary.price, claims=claims)
+        note = experiment_note(verdicts=summary.verdicts, price=summary.price, claims=claims)
         self._door.send(kind="note", text=note)
         self._door.send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
 
@@ -240,8 +240,9 @@ class Tracker:
         if winner is not None:
             step = sum(record.is_finished for record in summary.results.records)
             self._door.send_metrics(key, step, parent_metrics(comparison, price=price.epsilon), config=winner.config, at_end=True)
-        name = parent_name(comparison, summary.results.metric_title)
-        self._door.send(kind="end", key=key, name=name, status="FINISHED", tags={NOTE_TAG: verdict}, time_ms=self._door.now_ms())
+        self._door.send(
+            kind="end", key=key, name=parent_name(comparison), status="FINISHED", tags={NOTE_TAG: verdict}, time_ms=self._door.now_ms()
+        )
 
     def _save_claims(self, results: SweepResults, price: Price) -> None:
         """Puts a claim beside the model of every trial whose folder is here."""

@@ -27,7 +27,7 @@ from pathlib import Path
 import fake_trials
 from sweeps.engine.driver import resume_sweep, run_sweep
 from sweeps.records.spec import SweepSpec
-from sweeps.tracking.spool import Spool
+from sweeps.tracking.outbox.spool import Spool
 from sweeps.tracking.tracker import Tracker
 spec = SweepSpec.model_validate_json(Path(sys.argv[1]).read_text())
 around = dataclasses.replace(fake_trials.surroundings(), tracker=Tracker)

@@ -8,8 +8,8 @@ import pytest
 from full_disk import fill, small_disk
 
 from dpcore.errors import Corrupt
-from sweeps.tracking.sender import Sender
-from sweeps.tracking.spool import Spool, waiting_bytes
+from sweeps.tracking.outbox.sender import Sender
+from sweeps.tracking.outbox.spool import Spool, waiting_bytes
 
 
 def sender_of(spool: Spool, deliver: object, *, final: bool = False) -> Sender:

@@ -624,12 +624,12 @@ def browsed(spec: SweepSpec, *, protected: bool) -> tuple[MlflowClient, dict[str
     return summarized(spec, record, protected=protected, **given)
 
 
-def test_names_say_epsilon_method_and_score_and_params_are_what_was_searched(spec: SweepSpec) -> None:
+def test_names_say_epsilon_score_and_method_and_params_are_what_was_searched(spec: SweepSpec) -> None:
     _, runs = browsed(spec, protected=False)
     names = {key: run.info.run_name for key, run in runs.items()}
     assert names == {
-        "epsilon 0.8": "ε 0.8 · best PCKh@0.5 41.4 % · dpsgd",
-        "e0.8-000": "ε 0.8 · dpsgd · 41.4 % · e0.8-000",
+        "epsilon 0.8": "ε 0.8 · 41.4 % · dpsgd",
+        "e0.8-000": "ε 0.8 · 41.4 % · dpsgd · e0.8-000",
         "references": "references",
         "summary": "summary",
     }
@@ -652,8 +652,8 @@ def test_the_note_of_the_experiment_says_verdict_price_and_claim_and_its_links_l
     for part in ("+10.4 points", "ε = 3.719", "a claim"):
         assert part in note
     start = f"#/experiments/{experiment.experiment_id}/runs/"
-    assert f"[report]({start}{runs['summary'].info.run_id}/artifacts/report.md)" in note
-    assert f"[e0.8-000]({start}{runs['e0.8-000'].info.run_id})" in note
+    assert f"[report]({start}{runs['summary'].info.run_id}/artifacts/report.md?workflowType=machine_learning)" in note
+    assert f"[e0.8-000]({start}{runs['e0.8-000'].info.run_id}?workflowType=machine_learning)" in note
     assert "(run:" not in note
 
 
@@ -668,7 +668,7 @@ def test_a_training_lies_under_its_epsilon_and_is_named_as_a_trial(spec: SweepSp
     log_training(spec, trained(spec, tmp_path / "out"), facts=FakeFacts(protected=False))
     client, runs = opened(spec)
     run = runs["train-0f3a9c1d22e4"]
-    assert run.info.run_name == "ε 0.8 · dpsgd · 41.4 % · train-0f3a9c1d22e4"
+    assert run.info.run_name == "ε 0.8 · 41.4 % · dpsgd · train-0f3a9c1d22e4"
     assert run.data.tags["mlflow.parentRunId"] == runs["epsilon 0.8"].info.run_id
     assert run.data.tags["mlflow.note.content"] == run.data.tags["claim"]
     assert client.get_model_version("tried", "1").description.startswith(run.data.tags["claim"])

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from sweeps.tracking.spool import Spool, TrackingEvent
+from sweeps.tracking.outbox.spool import Spool, TrackingEvent
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
