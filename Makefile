@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dpsweep needs Python >= 3.11; $(PYTHON) is older: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing dpsweep and what it needs into $(VENV): about 160 packages, 2.2 GB on disk, three to ten minutes (once)"
 	$(BIN)/python -m pip install --quiet -c $(PINS) --editable '.[dev]'
 	@touch $(STAMP)
 

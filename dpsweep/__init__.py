@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     )
     from search_spaces.loader import load_space
     from sweeps.api.calculators import epsilon, score
-    from sweeps.api.changing import delete, pause
+    from sweeps.api.changing import delete, extend, pause, retry
     from sweeps.api.ledgers import LedgerReading, read_ledger
     from sweeps.api.looking import compare, export_tables, list_sweeps, logs
     from sweeps.api.models import Exported, export, predict
     from sweeps.api.results import Results, WrittenReport, best, read_results, report
     from sweeps.api.specs import SweepOptions, new_spec
+    from sweeps.api.starting import Begun, init
     from sweeps.api.sweep import Plan, cancel, plan, resume, run, status
     from sweeps.api.trials import Trained, claim, evaluate, pretrain, train
     from sweeps.api.weights import import_movenet, import_onnx, list_weights
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from sweeps.pricing.budget import Budget
     from sweeps.records.results import TrialRecord
     from sweeps.records.spec import SweepSpec
+    from sweeps.remote.notifying import notified
     from sweeps.report.overview.listing import SweepLine
     from sweeps.report.overview.side_by_side import SideBySide
 
@@ -50,12 +52,14 @@ _NAMES_IN = {
     "dpcore.errors": _ERRORS,
     "search_spaces.loader": ("load_space",),
     "sweeps.api.calculators": ("epsilon", "score"),
-    "sweeps.api.changing": ("delete", "pause"),
+    "sweeps.api.changing": ("delete", "extend", "pause", "retry"),
     "sweeps.api.ledgers": ("LedgerReading", "read_ledger"),
     "sweeps.api.looking": ("compare", "export_tables", "list_sweeps", "logs"),
     "sweeps.api.models": ("Exported", "export", "predict"),
+    "sweeps.remote.notifying": ("notified",),
     "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
+    "sweeps.api.starting": ("Begun", "init"),
     "sweeps.api.sweep": ("Plan", "cancel", "plan", "resume", "run", "status"),
     "sweeps.api.trials": ("Trained", "claim", "evaluate", "pretrain", "train"),
     "sweeps.api.weights": ("import_movenet", "import_onnx", "list_weights"),
@@ -72,6 +76,7 @@ _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in na
 
 __all__ = [
     "BadInput",
+    "Begun",
     "Budget",
     "Corrupt",
     "DiskFull",
@@ -105,13 +110,16 @@ __all__ = [
     "evaluate",
     "export",
     "export_tables",
+    "extend",
     "import_movenet",
     "import_onnx",
+    "init",
     "list_sweeps",
     "list_weights",
     "load_space",
     "logs",
     "new_spec",
+    "notified",
     "pause",
     "plan",
     "predict",
@@ -120,6 +128,7 @@ __all__ = [
     "read_results",
     "report",
     "resume",
+    "retry",
     "run",
     "score",
     "status",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -14,6 +13,7 @@ from sweeps.api.results import Results, detailed_report
 from sweeps.api.specs import SweepOptions, spec_of
 from sweeps.records.publication import load_spec, require_state
 from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
+from sweeps.terminal.lines import warn
 
 if TYPE_CHECKING:
     from sweeps.pricing.plan import SweepPlan
@@ -95,7 +95,7 @@ def run(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOption
 
     spec = spec_of(space, options)
     if (unused := unused_address(spec.tracking_uri, used=spec.resolved_tracking_uri)) is not None:
-        print(f"dpsweep: {unused}", file=sys.stderr)
+        warn(f"dpsweep: {unused}")
     if spec.tracking_uri is not None:
         from sweeps.tracking.tracker import check_tracking
 
@@ -189,7 +189,7 @@ def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
     sheets = save_contact_sheets(results, spec, shown=folder, sealed=spec.state_dir / "sealed")
     for sheet in sheets:
         if sheet.reason is not None:
-            print(f"dpsweep: ε = {sheet.epsilon:g}: {sheet.reason}", file=sys.stderr)
+            warn(f"dpsweep: ε = {sheet.epsilon:g}: {sheet.reason}")
     tracker.summary(
         SweepSummary(
             results=results,
@@ -203,4 +203,4 @@ def summarize(spec: SweepSpec, results: SweepResults, tracker: Tracker) -> None:
         )
     )
     if tracker.runs_url is not None:
-        print(f"dpsweep: MLflow: {tracker.runs_url}", file=sys.stderr)
+        warn(f"dpsweep: MLflow: {tracker.runs_url}")

@@ -130,6 +130,12 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_notify(parser: argparse.ArgumentParser) -> None:
+    """`--notify`: who hears of the end."""
+    text = "tell this address of apprise's how it ended (default: DPSWEEP_NOTIFY; needs the extra notify)"
+    parser.add_argument("--notify", metavar="URL", action="append", default=[], help=text)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: one JSON document on stdout and nothing else there."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -10,6 +10,7 @@ from typing import Any
 from dpcore.errors import BadInput
 from sweeps.commands import arguments
 from sweeps.report.text import number, print_json, render_table
+from sweeps.terminal.working import working
 
 RDP_NOTE = "both numbers are RDP; --accountant profile prices the selection by its privacy profile, and the run by PLD"
 PROFILE_NOTE = "the run is priced by PLD, the selection by its privacy profile"
@@ -82,18 +83,19 @@ def epsilon_command(args: argparse.Namespace) -> int:
     from sweeps.api.calculators import epsilon
 
     _check_selection(args)
-    budget = epsilon(
-        sampling_prob=args.sampling_prob,
-        steps=args.steps,
-        delta=args.delta,
-        noise_multiplier=args.noise_multiplier,
-        target_epsilon=args.target_epsilon,
-        accountant=args.accountant,
-        composed=args.composed,
-        mean_trials=args.mean_trials,
-        shape=args.shape,
-        relation=args.relation,
-    )
+    with working("pricing"):
+        budget = epsilon(
+            sampling_prob=args.sampling_prob,
+            steps=args.steps,
+            delta=args.delta,
+            noise_multiplier=args.noise_multiplier,
+            target_epsilon=args.target_epsilon,
+            accountant=args.accountant,
+            composed=args.composed,
+            mean_trials=args.mean_trials,
+            shape=args.shape,
+            relation=args.relation,
+        )
     if args.json:
         print_json(budget.document())
         return 0

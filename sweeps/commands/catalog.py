@@ -28,10 +28,13 @@ BEGIN, RUN, LOOK, MODEL, COMPUTE, CLUSTER = (
 )
 
 _TABLE = (
+    ("init", BEGIN, "write a commented space that fits your data", "starting.init_command"),
     ("data", BEGIN, "import, make, inspect, draw and purge datasets", "datasets"),
     ("weights", BEGIN, "make and list folded networks with public weights", "weights_command"),
     ("run", RUN, "sweep a search space; --dry-run shows plan and price", "sweep_commands"),
     ("resume", RUN, "go on with a sweep that was interrupted or paused", "sweep_commands"),
+    ("extend", RUN, "go on with a finished sweep: more trials, more ε, priced anew", "lifecycle.changing"),
+    ("retry", RUN, "run trials again that failed, charged again", "lifecycle.changing"),
     ("pause", RUN, "let the running trials end, and start no other", "lifecycle.changing"),
     ("cancel", RUN, "end a running sweep, or one trial of it", "sweep_commands"),
     ("list", LOOK, "all sweeps of a storage: state, best, price, age", "lifecycle.looking"),
@@ -65,6 +68,7 @@ GROUPS: tuple[str, ...] = tuple(dict.fromkeys(command.group for command in CATAL
 
 EXAMPLES: dict[str, str] = {
     "run quick": "a first sweep on synthetic people, minutes on two cores",
+    "init --data ours/train --out ours.yaml": "a space that fits your data",
     "run ours.yaml --dry-run": "what it would run, and what it would cost",
     "status ours --watch": "how far it is",
     "best ours --epsilon 0.8 --out best.yaml": "the winner's settings, which `train` takes",

@@ -11,6 +11,8 @@ from dpcore.errors import BadInput
 from sweeps.commands import arguments
 from sweeps.commands.imports import add_format, add_ledger, announce, bind, check_target, import_parser
 from sweeps.report.text import percent, print_json
+from sweeps.terminal.lines import counted, show
+from sweeps.terminal.working import working
 
 
 def add_parsers(commands: Any) -> None:
@@ -81,7 +83,9 @@ def synth_command(args: argparse.Namespace) -> int:
     from dpcore.data.synthetic import synth
 
     check_target(args.out)
-    return announce(synth(args.out, args.domain, count=args.count, seed=args.seed, role=args.role), args)
+    with working(f"drawing {counted(args.count, 'person', 'people')}"):
+        manifest = synth(args.out, args.domain, count=args.count, seed=args.seed, role=args.role)
+    return announce(manifest, args)
 
 
 def info_command(args: argparse.Namespace) -> int:
@@ -89,8 +93,9 @@ def info_command(args: argparse.Namespace) -> int:
     from dpcore.data.caches import describe_dataset
     from sweeps.api.datasets import draw_crops
 
-    info = describe_dataset(args.dataset, arguments.places_of(args))
-    drawn = draw_crops(args.dataset, arguments.places_of(args), sheet=args.sheet, show_private=args.show_private)
+    with working("verifying files and drawing crops"):
+        info = describe_dataset(args.dataset, arguments.places_of(args))
+        drawn = draw_crops(args.dataset, arguments.places_of(args), sheet=args.sheet, show_private=args.show_private)
     document = info.document() | {"sheet": None if drawn is None else str(drawn)}
     if args.json:
         print_json(document)
@@ -113,7 +118,8 @@ def preview_command(args: argparse.Namespace) -> int:
 
     splits = PREVIEWED if args.space is None else tuple(load_space(args.space).splits.values())
     places = arguments.places_of(args)
-    drawn, impossible = preview_dataset(args.dataset, places, args.out, splits=splits, show_private=args.show_private)
+    with working("drawing crops"):
+        drawn, impossible = preview_dataset(args.dataset, places, args.out, splits=splits, show_private=args.show_private)
     for what, path in drawn.items():
         print(f"{what:<20}{path}")
     for what, why in impossible.items():
@@ -130,5 +136,5 @@ def purge_command(args: argparse.Namespace) -> int:
     removed = purge_caches(args.dataset, arguments.places_of(args))
     for folder in removed:
         print(folder)
-    print(f"{len(removed)} cache folders removed")
+    show(f"{counted(len(removed), 'cache folder')} removed")
     return 0

@@ -11,8 +11,8 @@ from dpcore.config.registry import loaded
 from dpcore.data.formats import IMPORTERS, Importer
 from dpcore.errors import BadInput, Refused
 from sweeps.commands import arguments
-from sweeps.commands.progress import shown_progress
 from sweeps.report.text import print_json
+from sweeps.terminal.progress import shown_progress
 
 if TYPE_CHECKING:
     from dpcore.data.manifest import Manifest

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,10 @@ from dpcore.errors import BadInput
 from sweeps.commands import arguments
 from sweeps.commands.parsing import described
 from sweeps.terminal.lines import counted, show, warn
+from sweeps.terminal.progress import shown_progress
+from sweeps.terminal.working import working
 
 MODEL_HELP = "folder of a model, a training, a finished trial or an export; in a bucket a trial's URI; models:/NAME/VERSION or @ALIAS"
-PROGRESS_EVERY_S = 5.0
 
 
 def add_parsers(commands: Any) -> None:
@@ -59,20 +57,21 @@ def predict_command(args: argparse.Namespace) -> int:
 
     if args.boxes is None:
         warn("dpsweep: no --boxes: each whole picture is the crop of one person")
-    found = predict(
-        args.model,
-        args.pictures,
-        boxes=args.boxes,
-        out=args.out,
-        draw=args.draw,
-        skip_broken=args.skip_broken,
-        batch=args.batch,
-        box_scale=args.box_scale,
-        device=args.device,
-        on_progress=_progress(),
-        storage=args.storage,
-        tracking_uri=args.tracking_uri,
-    )
+    with shown_progress("pictures") as progress:
+        found = predict(
+            args.model,
+            args.pictures,
+            boxes=args.boxes,
+            out=args.out,
+            draw=args.draw,
+            skip_broken=args.skip_broken,
+            batch=args.batch,
+            box_scale=args.box_scale,
+            device=args.device,
+            on_progress=progress,
+            storage=args.storage,
+            tracking_uri=args.tracking_uri,
+        )
     if found.warning is not None:
         warn(f"dpsweep: {found.warning}")
     if args.out is None:
@@ -96,23 +95,11 @@ def export_command(args: argparse.Namespace) -> int:
         trials, curves = export_tables(args.model, args.csv, storage=args.storage)
         show(f"written: {trials}, {curves.name}")
         return 0
-    found = export(args.model, out=args.out, onnx=args.onnx, storage=args.storage, tracking_uri=args.tracking_uri)
+    with working("writing and checking the model"):
+        found = export(args.model, out=args.out, onnx=args.onnx, storage=args.storage, tracking_uri=args.tracking_uri)
     show(found.made.text())
     if found.check is not None:
         show(f"written: {found.onnx} ({found.check.text()})")
     if found.folder is not None:
         show(f"written: {found.folder}; `dpsweep predict {found.folder} PICTURE...` uses it")
     return 0
-
-
-def _progress() -> Callable[[int, int], None]:
-    """A line on stderr every few seconds."""
-    told = time.monotonic()
-
-    def tell(done: int, count: int) -> None:
-        nonlocal told
-        if done < count and time.monotonic() - told >= PROGRESS_EVERY_S:
-            told = time.monotonic()
-            print(f"dpsweep: {done} of {count} pictures", file=sys.stderr, flush=True)
-
-    return tell

@@ -14,6 +14,7 @@ from sweeps.commands.parsing import described
 from sweeps.report.text import print_json
 from sweeps.terminal.lines import counted, show, warn
 from sweeps.terminal.screen import redrawn
+from sweeps.terminal.working import working
 
 if TYPE_CHECKING:
     from sweeps.api.results import Results
@@ -35,6 +36,7 @@ def add_parsers(commands: Any, *, address: str | None) -> None:
     resume.add_argument(
         "--new-attempt", action="store_true", help="under other packages: open runs go on with fresh noise, and are charged again"
     )
+    arguments.add_notify(resume)
     resume.set_defaults(execute=resume_command)
 
     status = commands.add_parser("status", **described("status"))
@@ -130,6 +132,7 @@ def _add_run(commands: Any, address: str | None) -> None:
     run.add_argument("--warm-start", metavar="NAME", default=None, help="begin with the best settings of an earlier sweep of this storage")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
     run.add_argument("--json", action="store_true", help="with --dry-run: print the plan as one JSON document")
+    arguments.add_notify(run)
     arguments.add_places(run)
     run.set_defaults(execute=run_command)
 
@@ -137,18 +140,22 @@ def _add_run(commands: Any, address: str | None) -> None:
 def run_command(args: argparse.Namespace) -> int:
     """Runs a sweep from a search space."""
     from sweeps.api.sweep import plan, run
+    from sweeps.remote.notifying import notified
 
     if args.json and not args.dry_run:
         raise BadInput("--json goes with --dry-run: a sweep's results are `dpsweep status --json` and `dpsweep best --json`")
     spec = build_spec(args)
     if args.dry_run:
-        planned = plan(spec)
+        with working("planning: calibrating the noise of each ε"):
+            planned = plan(spec)
         if args.json:
             print_json(planned.document())
         else:
             show(str(planned))
         return 0
-    return announce(run(spec))
+    with notified(spec.name, args.notify) as ending:
+        ending.results = results = run(spec)
+    return announce(results)
 
 
 def build_spec(args: argparse.Namespace) -> SweepSpec:
@@ -162,8 +169,11 @@ def build_spec(args: argparse.Namespace) -> SweepSpec:
 def resume_command(args: argparse.Namespace) -> int:
     """Continues an interrupted sweep. Nothing is repeated."""
     from sweeps.api.sweep import resume
+    from sweeps.remote.notifying import notified
 
-    return announce(resume(args.name, storage=args.storage, state=args.state, new_attempt=args.new_attempt))
+    with notified(args.name, args.notify) as ending:
+        ending.results = results = resume(args.name, storage=args.storage, state=args.state, new_attempt=args.new_attempt)
+    return announce(results)
 
 
 def announce(results: Results) -> int:
@@ -182,9 +192,10 @@ def report_command(args: argparse.Namespace) -> int:
     """Writes the report's page, text, figures and tables again and prints the table."""
     from sweeps.api.results import report
 
-    written = report(
-        args.name, storage=args.storage, state=args.state, out=args.out, show_sealed=args.show_sealed, show_private=args.show_private
-    )
+    with working("drawing the report"):
+        written = report(
+            args.name, storage=args.storage, state=args.state, out=args.out, show_sealed=args.show_sealed, show_private=args.show_private
+        )
     show(f"{written}\n")
     page, *others = written.files
     show(f"written: {page}, {', '.join(path.name for path in others)}")
@@ -244,7 +255,8 @@ def ledger_command(args: argparse.Namespace) -> int:
     if args.renew_witness:
         line = renew_witness(args.name, **where)
         print(f"line {line.number}: {line.outcome}")
-    reading = read_ledger(args.name, **where, priced_anew=args.verify)
+    with working("pricing the ledger"):
+        reading = read_ledger(args.name, **where, priced_anew=args.verify)
     if args.json:
         print_json(reading.document())
         return 0

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.commands import arguments
-from sweeps.commands.progress import shown_progress
 from sweeps.report.text import number, percent, print_json
 from sweeps.terminal.lines import counted, show, warn
+from sweeps.terminal.progress import shown_progress
+from sweeps.terminal.working import working
 
 
 def add_parsers(commands: Any) -> None:
@@ -91,7 +92,8 @@ def train_command(args: argparse.Namespace) -> int:
     from sweeps.api.trials import how_of, train
 
     how = how_of(resume=args.resume, replay=args.replay, new_attempt=args.new_attempt)
-    trained = train(args.config, out=args.out, how=how, ledger=args.ledger, data_dir=args.data_dir, cache_dir=args.cache_dir)
+    with working("training"):
+        trained = train(args.config, out=args.out, how=how, ledger=args.ledger, data_dir=args.data_dir, cache_dir=args.cache_dir)
     _print_result(trained.document, as_json=args.json)
     if not args.json and trained.folder is not None:
         show(f"model: {trained.folder}; `dpsweep claim {trained.folder}` says what it promises")
@@ -131,7 +133,9 @@ def pretrain_command(args: argparse.Namespace) -> int:
     trials, and scores it on the validation data: the score from which a private run starts."""
     from sweeps.api.trials import pretrain
 
-    _print_result(pretrain(args.config, out=args.out, data_dir=args.data_dir, cache_dir=args.cache_dir), as_json=args.json)
+    with working("training the public stage"):
+        document = pretrain(args.config, out=args.out, data_dir=args.data_dir, cache_dir=args.cache_dir)
+    _print_result(document, as_json=args.json)
     return 0
 
 

@@ -10,6 +10,7 @@ from dpcore.errors import BadInput
 from sweeps.api import weights
 from sweeps.commands import arguments
 from sweeps.report.text import print_json, render_table
+from sweeps.terminal.working import working
 
 if TYPE_CHECKING:
     from dpcore.weights.files import StoredWeights
@@ -61,14 +62,16 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 def movenet_command(args: argparse.Namespace) -> int:
     """Makes the folded MoveNet and checks it against what the original graph finds in a drawn person."""
-    done = weights.import_movenet(args.variant, args.source, args.out)
+    with working("folding and checking the network"):
+        done = weights.import_movenet(args.variant, args.source, args.out)
     return _announce(done.stored, [done.check.line()], args, licence="Apache-2.0 (Google)")
 
 
 def onnx_command(args: argparse.Namespace) -> int:
     """Makes a folded network from an ONNX file: BatchNorm is folded, and every map is checked against ONNX Runtime."""
     chosen = {name: getattr(args, name) for name in ("name", "until", "input", "bgr", "licence", "dtype")}
-    done = weights.import_onnx(args.file, args.out, **chosen)
+    with working("folding and checking the network"):
+        done = weights.import_onnx(args.file, args.out, **chosen)
     lines = [done.line(), f"pixels are scaled as {done.stored.topology.input}"]
     lines += [f"{tensor} → {layer}" for tensor, layer in done.outputs.items() if tensor != layer]
     return _announce(done.stored, lines, args, licence=args.licence or "not stated")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from dpcore.disk import naming_full_disk
+from dpcore.durable import OWNER_ONLY, append_lines
 from sweeps.engine.preflight import (
     DatasetFacts,
     Surroundings,
@@ -33,7 +34,7 @@ from sweeps.engine.stop_signals import StopSignals, stop_signals
 from sweeps.engine.tune_run import run_tune
 from sweeps.engine.watchdog import Watchdog
 from sweeps.ledger.totals import views_text
-from sweeps.pricing.plan import SweepPlan, priced
+from sweeps.pricing.plan import SweepPlan, priced, sweep_price
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
 from sweeps.ray_runtime.disclosing import Disclosing
@@ -45,10 +46,12 @@ from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SPEC_FILE, SweepSpec
 from sweeps.records.versions import check_versions, installed_versions
 from sweeps.report.disclosure import save_policy
+from sweeps.report.live.screen import NoScreen, Screen
+from sweeps.report.live.view import SweepView, view_of
 from sweeps.report.progress import progress_line
 from sweeps.search.terms import SweepTerms, terms_of
 from sweeps.storage.heartbeat import clear
-from sweeps.storage.ray_folder import clear_leftovers
+from sweeps.storage.ray_folder import FOLDER, clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
 from sweeps.tracking.held_back import HeldBack
 from sweeps.tracking.outbox.spool import waiting_bytes
@@ -85,7 +88,8 @@ def run_sweep(
             a worker; it goes on once there is room.
     """
     around = surroundings or default_surroundings(spec.places.cache_dir)
-    checked = checked_plan(spec, around)
+    with around.working("checking data and price"):
+        checked = checked_plan(spec, around)
     facts, terms = checked.facts, checked.terms
     spec = with_filter(charged_to(spec, facts), checked.plan)
     clear_leftovers(spec.state_dir.parent)
@@ -93,13 +97,15 @@ def run_sweep(
         stop_signals(spec.name, is_begun=False) as stop,
         _naming_faults(spec),
         new_folder(spec, private=facts.protected) as made,
-        ray_session(spec) as concurrency,
+        _started(spec, around, facts) as concurrency,
     ):
         stop.listen()
         key = new_key(spec)
         spec = spec.model_copy(update={"versions": installed_versions()})
         spec.save()
-        run = _Run(spec, around, facts, terms, key=key, key_lost=False)
+        with around.working("opening studies, ledger and MLflow"):
+            run = _Run(spec, around, facts, terms, key=key, key_lost=False)
+        run.price = checked.plan.sweep_epsilon
         stop.is_begun = lambda: run.has_begun
         try:
             with run:
@@ -132,7 +138,8 @@ def resume_sweep(
     spec = require_state(load_spec(name, storage, state))
     check_writable(spec)
     around = surroundings or default_surroundings(spec.places.cache_dir)
-    facts = around.dataset(spec)
+    with around.working("checking the data"):
+        facts = around.dataset(spec)
     with stop_signals(spec.name, is_begun=True) as stop, _naming_faults(spec), locked(spec):
         if (moved := charged_to(spec, facts, resumed=True)) is not spec:
             spec = moved
@@ -141,9 +148,11 @@ def resume_sweep(
             keep_private(spec)
         check_key(not spec.key_path.exists(), spec)
         key, lost = found_key(spec)
-        with ray_session(spec) as concurrency:
+        with _started(spec, around, facts) as concurrency:
             stop.listen()
-            with _Run(spec, around, facts, terms_of(spec), key=key, key_lost=lost, new_attempt=new_attempt) as run:
+            with around.working("taking up studies, ledger and MLflow"):
+                taken_up = _Run(spec, around, facts, terms_of(spec), key=key, key_lost=lost, new_attempt=new_attempt)
+            with taken_up as run:
                 spec.model_copy(update={"versions": installed_versions()}).save()
                 return run.to_the_end(concurrency, summarize, stop)
 
@@ -175,6 +184,10 @@ class _Run:
         self._interrupted = False
         self._write_again_at = 0.0
         self._disclosing: Disclosing | None = None
+        self._screen: Screen = NoScreen()
+        self._slots = 1
+        self._reserved: float | None = None
+        self.price: float | None = None
         with contextlib.ExitStack() as opened:
             self._tracker = around.tracker(spec)
             opened.callback(lambda: self._tracker.close(interrupted=not self._finished))
@@ -225,27 +238,33 @@ class _Run:
         return self._schedule.has_begun or self._interrupted
 
     def to_the_end(self, concurrency: int, summarize: Callable[[SweepResults, Any], None] | None, stop: StopSignals) -> SweepResults:
-        self._disclosing = self._around.disclosure(self._spec, self._around.say)
+        self._slots = concurrency
+        self._disclosing = self._around.disclosure(self._spec, self._say)
         tracker = self._tracker if self._disclosing is None else HeldBack(self._tracker)
         self._told: SweepTracker = tracker
         searcher = ScheduleSearcher(self._spec, self._schedule, max_concurrent=concurrency)
         watchdog = Watchdog(self._spec, timed=not self._facts.protected)
-        callback = ScheduleCallback(self._schedule, searcher, tracker, watchdog=watchdog, stop=stop, ended=self._trial_ended)
+        callback = ScheduleCallback(
+            self._schedule, searcher, tracker, watchdog=watchdog, stop=stop, ended=self._trial_ended, tick=self._tick
+        )
         try:
             mark_unfinished(self._spec)
             publish(self._spec, SPEC_FILE)
             if (self._spec.sweep_dir / RESULTS).is_dir():
                 self._write(self._results())  # a price that an earlier driver wrote there would soon be too low
             self._tell_again(tracker)
-            with _heartbeat(self._spec), stop.waiting():
+            with _heartbeat(self._spec), stop.waiting(), self._around.screen(self._view) as self._screen:
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
-            self._tell_disclosed()
+            with self._around.working("measuring what the public views disclose"):
+                self._tell_disclosed()
             callback.tell_released()
             self._schedule.close()
-            results = self._write_priced()
+            with self._around.working("composing the price"):
+                results = self._write_priced()
             self._finished = True
             if summarize is not None:
-                summarize(results, tracker)
+                with self._around.working("drawing the report"):
+                    summarize(results, tracker)
             publish(self._spec, RESULTS, REPORT)
             return results
         except BaseException as error:
@@ -272,19 +291,45 @@ class _Run:
     def _trial_ended(self, record: TrialRecord) -> None:
         if self._disclosing is not None and self._disclosing.is_ready:
             self._tell_disclosed()
-        self._around.say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
+        self._say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
         began = time.monotonic()
         if began >= self._write_again_at:
             self._write(self._results())
+            if self.price is not None:
+                self._reserved = sweep_price(self._ledger, self._spec.name, self._spec.space.delta, self._around.accountant)
             now = time.monotonic()
             self._write_again_at = now + (now - began) / SHARE_OF_WRITING
+
+    def _say(self, line: str) -> None:
+        """Tells the terminal, and the log that `dpsweep logs` shows. On protected data no line has a time."""
+        self._around.say(line)
+        append_lines(self._spec.log_path, [line], mode=OWNER_ONLY)
+
+    def _tick(self) -> None:
+        self._screen.tick()
+
+    def _view(self) -> SweepView:
+        """The sweep now, for its terminal."""
+        measuring = self._disclosing is not None and not self._disclosing.is_ready
+        return view_of(
+            self._spec,
+            self._schedule.records,
+            self._schedule.running,
+            finished=self._schedule.finished,
+            planned=self._schedule.planned,
+            timed=not self._facts.protected,
+            slots=self._slots,
+            reserved=self._reserved,
+            price=self.price,
+            notes=("beside the trials: measuring what the public views disclose",) if measuring else (),
+        )
 
     def _write_priced(self) -> SweepResults:
         return self._write(priced(self._results(), self._ledger, self._around.accountant))
 
     def _write(self, results: SweepResults) -> SweepResults:
         results.write_parquet(self._spec.sweep_dir / RESULTS)
-        publish_meanwhile(self._spec, self._around.say)
+        publish_meanwhile(self._spec, self._say)
         return results
 
     def _shown(self, record: TrialRecord) -> TrialRecord:
@@ -304,6 +349,18 @@ class _Run:
             stopped_by=schedule.stopped_by,
             protected=self._facts.protected,
         )
+
+
+@contextlib.contextmanager
+def _started(spec: SweepSpec, around: Surroundings, facts: DatasetFacts) -> Iterator[int]:
+    """Ray for the length of a block; what libraries say from then on stands in a log. Of protected data it may tell times: that log goes
+    with Ray's own folder, at the end or with the next command."""
+    with contextlib.ExitStack() as opened:
+        with around.working("starting Ray"):
+            concurrency = opened.enter_context(ray_session(spec))
+        log = spec.state_dir / FOLDER / spec.noise_path.name if facts.protected else spec.noise_path
+        opened.enter_context(around.quiet(log))
+        yield concurrency
 
 
 def _naming_faults(spec: SweepSpec) -> contextlib.AbstractContextManager[None]:

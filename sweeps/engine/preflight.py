@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +24,12 @@ from sweeps.records.charged import beside, standing_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.publication import is_published
 from sweeps.records.spec import SPEC_FILE, SweepSpec
+from sweeps.report.live.screen import Screen, SweepLook, live_screen, no_screen
 from sweeps.search.storage import check_new_studies
 from sweeps.search.terms import SweepTerms, terms_of
+from sweeps.terminal.lines import warn
+from sweeps.terminal.noise import library_noise
+from sweeps.terminal.working import working
 
 if TYPE_CHECKING:
     from dpcore.data.shards import ShardSet
@@ -60,6 +64,8 @@ class Surroundings:
         dataset: checks the datasets of a config and describes the private one.
         say: takes a progress line.
         disclosure: begins to attack the public views of the sweep's splits, beside the trials; None where it has none to attack.
+        working: says that something goes on, for the length of a block. screen: shows the sweep while it runs. quiet: leads what
+            libraries say into a file.
     """
 
     accountant: Accountant
@@ -67,6 +73,9 @@ class Surroundings:
     dataset: Callable[[SweepSpec], DatasetFacts]
     say: Callable[[str], None]
     disclosure: Callable[[SweepSpec, Callable[[str], None]], Disclosing | None] = lambda spec, say: None
+    working: Callable[[str], AbstractContextManager[None]] = lambda what: nullcontext()
+    screen: Callable[[SweepLook], AbstractContextManager[Screen]] = no_screen
+    quiet: Callable[[Path], AbstractContextManager[None]] = lambda path: nullcontext()
 
 
 def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
@@ -77,8 +86,11 @@ def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
         accountant=dp_accountant(cache_dir),
         tracker=Tracker,
         dataset=describe_dataset,
-        say=lambda line: print(line, file=sys.stderr),
+        say=warn,
         disclosure=begin_disclosing,
+        working=working,
+        screen=live_screen,
+        quiet=library_noise,
     )
 
 

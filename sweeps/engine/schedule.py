@@ -109,6 +109,11 @@ class Schedule:
         return len(self._roster) > 0 or (self._hidden is not None and self._hidden.is_reserved)
 
     @property
+    def running(self) -> tuple[tuple[TrialRecord, float], ...]:
+        """The records on workers that may be seen, each with the moment since which it runs."""
+        return tuple((self._roster[trial_id], handed.since) for trial_id, handed in self._live.items())
+
+    @property
     def live(self) -> int:
         """How many trials are on workers now."""
         return len(self._live) + (0 if self._hidden is None else self._hidden.live)
@@ -133,7 +138,8 @@ class Schedule:
             may_repeat: is asked, before anything is changed, with the private runs that have begun and not ended; raises where they
                 must not go on.
         """
-        found = [(self._planner.planned(record), replaced) for record, replaced in self._studies.records()]
+        aside = self._spec.set_aside
+        found = [(self._planner.planned(record), replaced or record.trial_id in aside) for record, replaced in self._studies.records()]
         reported = self._reported({record.trial_id: record for record, _ in found})
         found = [
             (replace(reported[record.run], state=record.state) if record.run in reported else record, replaced)
@@ -534,8 +540,9 @@ class Schedule:
         return self._reference(str(TrialId.control(epsilon)), "control", 0, epsilon, control_config(feature))
 
     def _reference(self, name: str, role: Role, number: int, epsilon: float | None, config: TrialConfig) -> TrialRecord | None:
-        """The record of a reference, unless it has been handed out. One that was replaced comes again under a longer name."""
-        while self._roster.is_aside(name):
+        """The record of a reference, unless it has been handed out. One that was replaced, or that follows from a winner which a better
+        trial of an extended sweep has replaced, comes again under a longer name."""
+        while self._roster.is_aside(name) or (self._spec.is_extended and name in self._roster and self._roster[name].config != config):
             name = str(TrialId.parse(name).again)
         if name in self._roster:
             return None
@@ -562,15 +569,24 @@ class Schedule:
     def _planned_at(self, epsilon: float) -> int:
         """Search (of a private selection: its winner), control and seeds of an ε; what turned out to be impossible is left out once
         the search is over."""
-        space = self._spec.space
+        space, earlier = self._spec.space, self._of_earlier_winners(epsilon)
         if not self._search_over(epsilon):
-            return self._wanted[epsilon] + self._seeds_at(epsilon) + int(space.references.control and space.has_feature_methods)
+            return self._wanted[epsilon] + self._seeds_at(epsilon) + int(space.references.control and space.has_feature_methods) + earlier
         control = int(self._control_source(epsilon) is not None)
         if self.stopped_by is not None:
             seeds = self._roster.counted("seed", epsilon)
         else:
-            seeds = self._seeds_at(epsilon) if self._roster.best(epsilon) is not None else 0
+            seeds = (self._seeds_at(epsilon) if self._roster.best(epsilon) is not None else 0) + earlier
         return self._roster.counted("search", epsilon) + seeds + control
+
+    def _of_earlier_winners(self, epsilon: float) -> int:
+        """Reruns and controls of winners that are none any more, in a sweep that was extended."""
+        best, feature = self._roster.best(epsilon), self._control_source(epsilon)
+        wanted = {"seed": None if best is None else seed_config(best), "control": None if feature is None else control_config(feature)}
+        return sum(
+            record.epsilon == epsilon and record.role in wanted and record.config != wanted[record.role] and not self._roster.is_aside(name)
+            for name, record in ((record.trial_id, record) for record in self._roster if self._spec.is_extended)
+        )
 
 
 def _no_time() -> float:

@@ -164,6 +164,7 @@ class ScheduleCallback(Callback):
         watchdog: Watchdog,
         stop: StopRequest,
         ended: Callable[[TrialRecord], None],
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._schedule = schedule
         self._watchdog = watchdog
@@ -172,10 +173,12 @@ class ScheduleCallback(Callback):
         self._envelope = searcher.envelope
         self._tracker = tracker
         self._ended = ended
+        self._tick = tick
         self._begun: set[str] = set()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """The safe place to stop: no result is half taken in."""
+        """The safe place to stop: no result is half taken in. Time has passed, which the terminal may show."""
+        self._tick()
         if self._stop.requested is not None:
             raise self._stop.requested
         if self._searcher.broken is not None:

@@ -77,19 +77,26 @@ class Ledger:
         self._known = KnownLines()
         self._room = Room()
 
-    def reserve(self, reservation: Reservation, *, cap: float | None = None, compose: Compose | None = None) -> LedgerLine:
+    def reserve(
+        self, reservation: Reservation, *, cap: float | None = None, compose: Compose | None = None, is_planned_whole: bool = True
+    ) -> LedgerLine:
         """Writes down a spending before it happens. The same trial and attempt again is the same line.
 
         Args:
             reservation: what will be spent.
             cap: largest ε of all reservations of the dataset together, at the smallest δ among them; needs `compose`.
             compose: the accountant's composition.
+            is_planned_whole: whether all of the sweep was fixed before its first trial; else its cap is a filter, as beside other sweeps.
 
         Raises:
             Refused: the same trial and attempt stands there with other numbers, config or key, or the cap or its filter would be passed.
             Unavailable: the ledger does not answer.
         """
-        return self._append(reservation, kind="reserve", check=lambda known: self._check(reservation, known, cap=cap, compose=compose))
+
+        def check(known: KnownLines) -> None:
+            self._check(reservation, known, cap=cap, compose=compose, is_planned_whole=is_planned_whole)
+
+        return self._append(reservation, kind="reserve", check=check)
 
     def settle(self, reservation: Reservation, *, steps_done: int, outcome: str) -> LedgerLine:
         """Writes down how a reserved run ended; once, later calls change nothing.
@@ -291,7 +298,9 @@ class Ledger:
                 continue  # another process wrote this line's number first: read again
         raise Unavailable(f"the ledger {shown(self.url)} is written by too many processes at once; try again")
 
-    def _check(self, reservation: Reservation, known: KnownLines, *, cap: float | None, compose: Compose | None) -> None:
+    def _check(
+        self, reservation: Reservation, known: KnownLines, *, cap: float | None, compose: Compose | None, is_planned_whole: bool
+    ) -> None:
         if passes_filter(known.reserved_under(reservation.priced_by), reservation):
             raise Refused(
                 f"{reservation.trial_id} would pass the budget of its RDP filter ({reservation.priced_by}), which was fixed before the "
@@ -302,7 +311,8 @@ class Ledger:
             charged = [*counted(known.of_cohort(reservation.cohort)), reservation]
             check_lifetime(terms, charged, reservation.trial_id, shown(self.url))
         if cap is not None and compose is not None:
-            self._room.check(reservation, known.of_cohort(reservation.cohort), cap=cap, compose=compose)
+            own = known.of_cohort(reservation.cohort)
+            self._room.check(reservation, own, cap=cap, compose=compose, is_planned_whole=is_planned_whole)
 
 
 def _build(place: Path, target: Path) -> None:

@@ -30,7 +30,9 @@ class Room:
         self._fits: dict[tuple[str, float, float], Counter[Charge]] = {}
         self._spare: dict[tuple[str, float, float], int] = {}
 
-    def check(self, reservation: Reservation, own: Sequence[LedgerLine], *, cap: float, compose: Compose) -> None:
+    def check(
+        self, reservation: Reservation, own: Sequence[LedgerLine], *, cap: float, compose: Compose, is_planned_whole: bool = True
+    ) -> None:
         """Lets a reservation pass that fits.
 
         Args:
@@ -38,6 +40,7 @@ class Room:
             own: the lines that charge the same people.
             cap: largest ε of all their reservations, at the smallest δ among them.
             compose: the accountant's composition.
+            is_planned_whole: as in `Ledger.reserve`.
 
         Raises:
             Refused: it would pass the cap.
@@ -47,7 +50,7 @@ class Room:
             raise Refused(f"epsilon_total {cap:g} on {reservation.dataset} cannot be held for {reservation.trial_id}: {reason}")
         # A larger δ gives a smaller ε: at its own, a late run could pass a cap that was set at the δ of the others.
         delta = min(line.delta for line in seen or [reservation])
-        fixed = fixed_order(seen, reservation.sweep, cap, delta)
+        fixed = fixed_order(seen, reservation.sweep if is_planned_whole else "", cap, delta)
         place = (f"{reservation.cohort} {reservation.unit}", delta, cap)
         wanted = Counter(dict([*charges_of(seen), *fixed]))
         is_open = any(line.kind == "unseal" for line in own)

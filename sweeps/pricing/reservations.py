@@ -173,7 +173,12 @@ class Reservations:
 
     def _write_down(self, reservation: Reservation | None) -> None:
         if reservation is not None:
-            self._ledger.reserve(reservation, cap=self._spec.space.sweep.epsilon_total, compose=self._accountant.compose)
+            self._ledger.reserve(
+                reservation,
+                cap=self._spec.space.sweep.epsilon_total,
+                compose=self._accountant.compose,
+                is_planned_whole=not self._spec.is_extended,
+            )
 
     def settle(self, record: TrialRecord) -> None:
         """Writes down how a trial ended; a trial that was never reserved (it spends nothing, or was not started) has no end."""

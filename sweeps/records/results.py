@@ -255,8 +255,11 @@ class SweepResults:
         return self.of_role("control")
 
     def seeds(self, epsilon: float) -> tuple[TrialRecord, ...]:
-        """The reruns of the winner with fresh seeds and noise."""
-        return self.of_role("seed", epsilon)
+        """The reruns of the winner with fresh seeds and noise; those of an earlier winner, before a sweep was extended, are not among
+        them."""
+        winner = self.best(epsilon)
+        found = self.of_role("seed", epsilon)
+        return found if winner is None else tuple(record for record in found if record.config == winner.config)
 
     def trial(self, trial_id: str) -> TrialRecord:
         """The record of a trial.

@@ -128,6 +128,8 @@ class SweepSpec(Part):
     trial_function: str = RUN_TRIAL
     warm_start: WarmStart | None = Field(default=None, description="the settings of an earlier sweep that this one begins with")
     versions: dict[str, str] = Field(default_factory=dict, description="package → version of the last driver; empty before the first one")
+    is_extended: bool = Field(default=False, description="trials or ε were added after results were seen: caps are held by a filter")
+    set_aside: tuple[str, ...] = Field(default=(), description="failed trials that others took the place of (`dpsweep retry`)")
     privacy_filter: FilterTerms | None = Field(default=None, description="set when the sweep begins: where q or the steps are searched")
 
     @property

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.space import value_at
 from sweeps.pricing.duration import estimate_duration
 from sweeps.pricing.regimes import pricing_of
+from sweeps.report.overview.worth_text import plan_worth, worth_lines
 from sweeps.report.text import number, render_table
 from sweeps.search.stopping import what_stopping_saves
 from sweeps.search.terms import terms_of
+from sweeps.terminal.lines import counted
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
@@ -34,12 +36,13 @@ def plan_text(spec: SweepSpec, plan: SweepPlan) -> str:
     mean = " on average" if spec.space.sweep.regime.is_selection else ""
     header = ["ε", "", "trials", "fresh seeds", "controls", "q", "noise multiplier", "steps", "price at this ε"]
     parts = [
-        f"plan of {spec.name}: {plan.trials:g} runs{mean}, {', '.join(plan.references) or 'no references'} once",
+        f"plan of {spec.name}: {counted(plan.trials, 'run')}{mean}, {', '.join(plan.references) or 'no references'} once",
         render_table(header, rows),
         render_table(["accounting", "what it rests on", "sweep ε"], [_price_row(price, plan) for price in plan.prices]),
+        "\n".join(worth_lines(spec, plan)),
         "\n".join(plan_lines(spec, plan)),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _range(spendings: Sequence[Spending], name: str) -> str:
@@ -115,6 +118,7 @@ def plan_document(spec: SweepSpec, plan: SweepPlan) -> dict[str, Any]:
         "prices": [asdict(price) for price in plan.prices],
         "sweep_epsilon": plan.sweep_epsilon,
         "epsilon_total": plan.epsilon_total,
+        "worth": None if (worth := plan_worth(spec, plan)) is None else worth.document(),
         "seconds": None if duration is None else duration.trial_s / (duration.at_a_time or 1),
     }
 

@@ -11,7 +11,7 @@ def progress_line(record: TrialRecord, *, finished: int, planned: int) -> str:
     """The line for the end of a trial (id, method, score, spent ε, seconds, progress) or for a retry (reason and cost)."""
     parts = [f"[{finished}/{planned}]", f"{record.trial_id:<16}", f"{record.config.method:<17}"]
     if record.state == "done" and record.score is not None:
-        parts += [_score(record), f"epsilon {_spent(record)}"]
+        parts += [_score(record), f"ε {_spent(record)}"]
         parts += [f"{record.seconds:.1f} s"] if record.seconds else []  # protected data have no durations
     elif record.state == "done":
         parts.append("sealed: a ceiling without privacy was run; its result is not shown")

@@ -55,8 +55,8 @@ driver runs them |
     studies = _studies(spec)
     groups = [_group(spec, studies.get(study_of(epsilon)), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
     heartbeat, facts = Heartbeat.read(spec.state_dir) if is_running else None, _facts(spec)
-    reason = None if is_running or facts is None else _why_failed(facts, groups, studies)
-    is_complete = facts is not None and _is_complete(facts, studies, groups)
+    reason = None if is_running or facts is None else _why_failed(spec, facts, groups, studies)
+    is_complete = facts is not None and _is_complete(spec, facts, studies, groups)
     state = "failed" if reason else _state(is_running=is_running, is_complete=is_complete, is_unfinished=is_unfinished(spec))
     spent, planned = _prices(spec, accountant or dp_accountant(spec.places.cache_dir))
     return {
@@ -73,7 +73,7 @@ driver runs them |
         "driver": None if heartbeat is None else {"host": heartbeat.host, "pid": heartbeat.pid, "silent_s": heartbeat.silent_s},
         "seconds_left": 0.0
         if state in ("done", "failed", "finishing")
-        else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(study)], heartbeat),
+        else _seconds_left(spec, [trial for study in studies.values() for trial in _counted(spec, study)], heartbeat),
     }
 
 
@@ -90,20 +90,22 @@ def _are_over(groups: Sequence[dict[str, Any]]) -> bool:
     return all(group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups)
 
 
-def _why_failed(facts: dict[str, Any], groups: Sequence[dict[str, Any]], studies: dict[str, Study]) -> str | None:
+def _why_failed(spec: SweepSpec, facts: dict[str, Any], groups: Sequence[dict[str, Any]], studies: dict[str, Study]) -> str | None:
     """Why a sweep whose driver has ended did not come to its plan, or came to nothing; None where neither is so."""
     from sweeps.search.studies import END
 
     stopped_by: str | None = facts.get("stopped_by")
     if stopped_by is not None or not _are_over(groups) or any(group["best"] is not None for group in groups):
         return stopped_by
-    errors = [error for study in studies.values() for trial in _counted(study) if (error := trial.user_attrs.get(END, {}).get("error"))]
+    errors = [
+        error for study in studies.values() for trial in _counted(spec, study) if (error := trial.user_attrs.get(END, {}).get("error"))
+    ]
     return "no private trial came to its end" + (f": {len(errors)} failed, the last with {errors[-1]}" if errors else "")
 
 
-def _is_complete(facts: dict[str, Any], studies: dict[str, Study], groups: Sequence[dict[str, Any]]) -> bool:
+def _is_complete(spec: SweepSpec, facts: dict[str, Any], studies: dict[str, Study], groups: Sequence[dict[str, Any]]) -> bool:
     """Whether every planned run has ended: the search, and what the driver planned after it."""
-    ended = sum(trial.state.is_finished() for study in studies.values() for trial in _counted(study))
+    ended = sum(trial.state.is_finished() for study in studies.values() for trial in _counted(spec, study))
     return ended >= facts["planned"] and _are_over(groups)
 
 
@@ -156,7 +158,7 @@ def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial], heartbeat: Hea
 def _group(spec: SweepSpec, study: Study | None, epsilon: float, *, is_running: bool) -> dict[str, Any]:
     from optuna.trial import TrialState
 
-    trials = [] if study is None else _counted(study)
+    trials = [] if study is None else _counted(spec, study)
     states = Counter(trial.state for trial in trials)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
     best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
@@ -183,14 +185,14 @@ def _planned(spec: SweepSpec, study: Study | None, epsilon: float) -> int:
     """Number of search trials. A private selection counts only its winner, or nothing if it ended without one."""
     if not spec.space.sweep.regime.is_selection:
         return trials_at(spec.space, epsilon)
-    return len(_counted(study)) if study is not None and study.user_attrs.get(SELECTED) else 1
+    return len(_counted(spec, study)) if study is not None and study.user_attrs.get(SELECTED) else 1
 
 
-def _counted(study: Study) -> list[FrozenTrial]:
+def _counted(spec: SweepSpec, study: Study) -> list[FrozenTrial]:
     """The trials that count: no draws that TrialConfig refused (they have no record), and no trials that were replaced."""
-    from sweeps.search.studies import is_replaced
+    from sweeps.search.studies import counted_trials
 
-    return [trial for trial in study.get_trials(deepcopy=False) if "record" in trial.user_attrs and not is_replaced(trial)]
+    return counted_trials(study, set_aside=spec.set_aside, where=spec.studies_at)
 
 
 def _studies(spec: SweepSpec) -> dict[str, Study]:

@@ -46,6 +46,8 @@ NEIGHBOUR, NEIGHBOURS_BEST = "neighbour", 2
 """Attribute of a study that has been given so many of its neighbour's best settings: the neighbour's ε."""
 END, REPLACED = "end", "replaced"
 """Attribute of a trial that ended: its seconds, its error, and whether another took its place."""
+RETRY_OF = "retry_of"
+"""Attribute of a trial that tries the settings of a failed one again: whose."""
 FIXED_PARAMS = "fixed_params"
 """Where Optuna keeps the draw that an enqueued trial is to try."""
 ENDED: dict[TrialState, State] = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -81,6 +83,7 @@ class Studies:
             for epsilon in spec.space.sweep.epsilons:
                 self._studies[epsilon] = self._open(epsilon)
             self._references = self._open(None)
+            self._enqueue_again()
         self._places = {
             record_of(trial, where=self._spec.studies_at).trial_id: self._place(study, trial.number)
             for study in (*self._studies.values(), self._references)
@@ -199,6 +202,16 @@ class Studies:
             study.set_user_attr(FIRST_DRAWS, True)
         return study
 
+    def _enqueue_again(self) -> None:
+        """The settings of each failed search trial that was set aside, to be tried again; once, however often a driver begins."""
+        for study in self._studies.values() if self._spec.set_aside else ():
+            trials = study.get_trials(deepcopy=False)
+            known = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+            for trial in trials:
+                name = record_of(trial, where=self._spec.studies_at).trial_id if "record" in trial.user_attrs else None
+                if name in self._spec.set_aside and name not in known:
+                    study.enqueue_trial(dict(trial.params), user_attrs={RETRY_OF: name})
+
     def _refuse_rounded_name(self, epsilon: float, known: Collection[str]) -> None:
         """Stops a resume that would search an ε again whose trials lie under a rounded name.
 
@@ -316,6 +329,12 @@ def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
 def is_replaced(trial: FrozenTrial) -> bool:
     """Whether another trial took its place, so that it is not counted."""
     return bool(trial.user_attrs.get(END, {}).get(REPLACED))
+
+
+def counted_trials(study: Study, *, set_aside: Collection[str], where: str) -> list[FrozenTrial]:
+    """The trials of a study that count: those that became a record, and whose place no other one took."""
+    found = [trial for trial in study.get_trials(deepcopy=False) if "record" in trial.user_attrs and not is_replaced(trial)]
+    return [trial for trial in found if not set_aside or record_of(trial, where=where).trial_id not in set_aside]
 
 
 def _scored(study: Study) -> int:

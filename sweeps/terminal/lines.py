@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from sweeps.terminal.program import as_called
@@ -55,9 +57,26 @@ def show(text: str = "", *, stream: TextIO | None = None) -> None:
     print(wrapped(as_called(text), width_of(target)), file=target, flush=True)
 
 
+_above: list[Callable[[str], None]] = []
+"""What puts a line above a part of the terminal that is being redrawn, while one is."""
+
+
 def warn(text: str) -> None:
     """The same on stderr, where everything goes that is no answer."""
-    show(text, stream=sys.stderr)
+    if _above:
+        _above[-1](as_called(text))
+    else:
+        show(text, stream=sys.stderr)
+
+
+@contextmanager
+def printed_above(printer: Callable[[str], None]) -> Iterator[None]:
+    """Lets `warn` use a printer for the length of a block."""
+    _above.append(printer)
+    try:
+        yield
+    finally:
+        _above.pop()
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:

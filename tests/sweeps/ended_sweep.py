@@ -32,11 +32,12 @@ def schedule_of(spec: SweepSpec) -> Schedule:
     return schedule
 
 
-def run_one(schedule: Schedule, record: TrialRecord, *, error: str | None = None) -> None:
+def run_one(schedule: Schedule, record: TrialRecord, *, error: str | None = None, score: float | None = None) -> None:
     """A handed-out trial from its start to its end."""
     schedule.started(record.trial_id)
     if error is None:
-        schedule.report(record.trial_id, fake_trials.report_of(record, 3, {"val/pckh_50": fake_trials.score_of(record.config)}, done=True))
+        reached = fake_trials.score_of(record.config) if score is None else score
+        schedule.report(record.trial_id, fake_trials.report_of(record, 3, {"val/pckh_50": reached}, done=True))
     schedule.end(record.trial_id, error=error)
 
 

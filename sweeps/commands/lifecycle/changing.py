@@ -1,4 +1,4 @@
-"""`dpsweep pause` and `delete`."""
+"""`dpsweep extend`, `retry`, `pause` and `delete`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ from typing import Any
 from dpcore.errors import BadInput
 from sweeps.commands import arguments
 from sweeps.commands.parsing import described
+from sweeps.commands.sweep_commands import announce
 from sweeps.terminal.lines import show
 
 
 def add_parsers(commands: Any) -> None:
-    """Declares `pause` and `delete`."""
+    """Declares `extend`, `retry`, `pause` and `delete`."""
+    extending = commands.add_parser("extend", **described("extend"))
+    arguments.add_sweep(extending)
+    extending.add_argument("--trials", metavar="+N", type=arguments.whole_number(1), default=0, help="so many more at every ε")
+    extending.add_argument("--epsilons", metavar="E,E", type=arguments.epsilon_list, default=(), help="further ε to search")
+    _add_dry_run(extending)
+    arguments.add_notify(extending)
+    extending.set_defaults(execute=extend_command)
+
+    retrying = commands.add_parser("retry", **described("retry"))
+    arguments.add_sweep(retrying)
+    retrying.add_argument("--failed", action="store_true", required=True, help="every trial that failed: same settings, fresh noise")
+    _add_dry_run(retrying)
+    arguments.add_notify(retrying)
+    retrying.set_defaults(execute=retry_command)
+
     pausing = commands.add_parser("pause", **described("pause"))
     arguments.add_sweep(pausing)
     pausing.set_defaults(execute=pause_command)
@@ -22,6 +38,38 @@ def add_parsers(commands: Any) -> None:
     arguments.add_sweep(deleting)
     deleting.add_argument("--yes", action="store_true", help="do not ask")
     deleting.set_defaults(execute=delete_command)
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and the new price; change nothing")
+
+
+def extend_command(args: argparse.Namespace) -> int:
+    """Goes on beyond the plan, priced anew."""
+    from sweeps.api.changing import extend, plan_extension
+    from sweeps.remote.notifying import notified
+
+    given = {"trials": args.trials, "epsilons": args.epsilons, "storage": args.storage, "state": args.state}
+    if args.dry_run:
+        show(str(plan_extension(args.name, **given)))
+        return 0
+    with notified(args.name, args.notify) as ending:
+        ending.results = results = extend(args.name, **given)
+    return announce(results)
+
+
+def retry_command(args: argparse.Namespace) -> int:
+    """Runs failed trials again, charged again."""
+    from sweeps.api.changing import plan_retry, retry
+    from sweeps.remote.notifying import notified
+
+    where = {"storage": args.storage, "state": args.state}
+    if args.dry_run:
+        show(str(plan_retry(args.name, **where)))
+        return 0
+    with notified(args.name, args.notify) as ending:
+        ending.results = results = retry(args.name, **where)
+    return announce(results)
 
 
 def pause_command(args: argparse.Namespace) -> int:

@@ -64,12 +64,14 @@ class Basis:
         filter: of a sweep that searches q or the steps.
         law: of a private selection.
         promise: to whom the price is a promise.
+        is_extended: whether trials were added after results were seen.
     """
 
     accounting: str
     filter: Filtered | None = None
     law: SelectionLaw | None = None
     promise: Promise | None = None
+    is_extended: bool = False
 
     def text(self) -> str:
         """The accountant, named."""
@@ -101,6 +103,8 @@ class Pricing:
         """The accountant, named."""
         if basis.filter is not None:
             return f"RDP filter at order {basis.filter.order}: its budget, fixed before the first trial"
+        if basis.is_extended:
+            return "composition of all its trials by PLD, as if all had been fixed beforehand: some were added on earlier results"
         return "composition of all its trials by PLD"
 
     def compared(self, basis: Basis, groups: Sequence[Group], *, fits: bool) -> str:
@@ -130,6 +134,11 @@ class Pricing:
                 f"accountants: spent ε of one trial by PLD; the price is the budget of an RDP filter (order {basis.filter.order}), because "
                 "q or the steps of a trial may follow from earlier results"
             )
+        if basis.is_extended:
+            return (
+                "accountants: spent ε of one trial by PLD; the price by PLD too, as if all trials had been fixed beforehand, though some "
+                "were added on earlier results. A cap over them is held by an RDP filter"
+            )
         return "accountants: spent ε of one trial by PLD; the price by PLD too, because q, noise and steps were fixed beforehand"
 
     def cap(self, basis: Basis, cap: float, delta: float) -> str:
@@ -140,6 +149,8 @@ class Pricing:
             )
         from dpcore.privacy.composition import order_for
 
+        if basis.is_extended:
+            return f"cap: epsilon_total {cap:g}, held by an RDP filter (order {order_for(cap, delta)}), as the sweep was extended"
         alone = "RDP" if basis.law is not None and basis.law.accountant == "rdp" else "PLD"
         return (
             f"cap: epsilon_total {cap:g}, held by {alone} while this sweep is alone in its ledger, and by an RDP filter (order "
@@ -173,7 +184,13 @@ def pricing_of(accounting: str) -> Pricing:
 def basis_of(spec: SweepSpec) -> Basis:
     """The basis of a sweep that has begun."""
     opened = None if spec.privacy_filter is None else spec.privacy_filter.charge()
-    return Basis(accounting=spec.space.sweep.accounting, filter=opened, law=spec.space.sweep.selection, promise=promise_of(spec.space))
+    return Basis(
+        accounting=spec.space.sweep.accounting,
+        filter=opened,
+        law=spec.space.sweep.selection,
+        promise=promise_of(spec.space),
+        is_extended=spec.is_extended,
+    )
 
 
 def headline(basis: Basis, *, delta: float, epsilon: float | None) -> str:

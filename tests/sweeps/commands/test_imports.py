@@ -9,7 +9,7 @@ from painted import coco_of_person, painted_person
 
 from dpcore.data.shards import open_shards
 from sweeps.cli import main
-from sweeps.commands import progress
+from sweeps.terminal import progress
 
 
 @pytest.fixture
@@ -75,6 +75,8 @@ class Terminal(io.StringIO):
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
     with progress.shown_progress("people") as show:
         show(3, 7)
         show(7, 7)
@@ -89,6 +91,8 @@ def test_progress_is_a_line_now_and_then_elsewhere(monkeypatch: pytest.MonkeyPat
     with progress.shown_progress("people") as show:
         show(3, 7)
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "FIRST_S", 0.0)
+    with progress.shown_progress("people") as show:
         show(5, 7)
-    assert capsys.readouterr().err == "dpsweep: 5 of 7 people\n"
+        show(6, 7)
+    assert capsys.readouterr().err == "dpsweep: 5 of 7 people, about 0 s left\n"

@@ -1,0 +1,1 @@
+"""The first command that a person types: a space for their data."""

@@ -1,0 +1,1 @@
+"""A sweep while it runs, on the terminal of its driver."""
