@@ -37,8 +37,8 @@ from dpcore.model.network import PoseNetwork, build_network
 from dpcore.pose.metrics import METRICS, counts_of_people
 from dpcore.pose.pckh import PckhState
 from dpcore.train.evaluator import scored_of
-from sweeps.commands.progress import shown_progress
 from sweeps.models.evaluation import stderr_over_people
+from sweeps.terminal.progress import shown_progress
 
 PEOPLE_AT_ONCE = 16
 QUARTERS = (0.0, 90.0, 180.0, 270.0)
