@@ -10,6 +10,7 @@ from planned_trials import handed
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
+from dpcore.inference.movenet import MOVENET_LAYERS
 from dpcore.inference.reading import PoseReading
 from dpcore.model.network import build_network
 from dpcore.pose.skeleton import MPII_16
@@ -63,3 +64,20 @@ def test_fused_predictions_are_made_once_and_again_for_another_evaluation(
     assert heard[1] == 0 < heard[0] == heard[2]
     assert len(folders(places)) == 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders(places)} == {mode}
+
+
+def test_a_public_network_without_a_parameter_of_its_own_is_a_floor(
+    shared_data: Path, train_places: Places, make_config: Make, runtime: RuntimeFlags, tmp_path: Path
+) -> None:
+    """MoveNet as it is, in two views of two sizes, through the trainer and back as a saved model."""
+    model = {"backbone": "folded", "head": "movenet", "feature_layers": list(MOVENET_LAYERS), "feature_stride_px": 4, "freeze": "biases"}
+    weights = str(shared_data / "models" / "movenet_lightning")
+    views = {"scales": [1, 1.5], "fuse": "maps"}
+    config = make_config("public_only", stages__public__steps=0, evaluation=views, model={**model, "weights": weights})
+    report = list(run_trial(config, runtime, handed(config, places=train_places, trial_id="t", key=None, folder=tmp_path / "trial")))[-1]
+    assert 0 < report.metrics["val/pckh_50"] < 1
+    saved, dataset = load_model(tmp_path / "trial"), open_dataset("validation", train_places)
+    reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
+    places = Places(data_dir=train_places.data_dir, cache_dir=tmp_path / "cache")
+    found = cached_predictions(saved.network, dataset, reading, config=saved.config, places=places)
+    assert metrics_of(found, dataset=dataset, per_joint=False)["val/pckh_50"] == pytest.approx(report.metrics["val/pckh_50"], abs=1e-9)
