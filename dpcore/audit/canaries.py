@@ -232,11 +232,13 @@ def fitted_to_canaries(config: TrialConfig, *, canaries: int, others: int, steps
     """The config with sizes that fit `canaries` at a time beside `others` public examples, for `steps` steps.
 
     Method, C, λ, α, order of projection, unit and cap, q and nominal N stay, because they are under attack. Rank and number of public
-    examples do not affect the claim. The subspace is fitted once, because its examples are the same at each step.
+    examples do not affect the claim. The subspace is fitted once, because its examples are the same at each step, and to plain gradients:
+    public canaries have no views.
     """
     changes: dict[str, object] = {"stages.private.steps": steps}
     if config.traits.uses_views:
         changes["public_batch_size"] = max(1, (canaries + others) // 4)
     if config.traits.projects and config.subspace.rank != "full":
+        changes["subspace.gradients"] = "plain"
         changes |= {"subspace.rank": canaries + others, "subspace.examples": canaries + others, "subspace.refresh_steps": None}
     return config.changed(**changes)

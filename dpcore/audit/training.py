@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpcore.audit.canaries import AMPLITUDE, PUBLIC_AMPLITUDE, Attacked, HeldRecords, Mask, Target, fitted_to_canaries, marked
-from dpcore.config import ModelConfig, Places, TrialConfig
+from dpcore.config import ModelConfig, PckMassConfig, Places, TrialConfig
+from dpcore.config.losses import SIMCC
 from dpcore.model.network import build_network, codec_of
 from dpcore.pose.loss import simcc_loss
 from dpcore.privacy.mechanism import Direction, Mechanism
@@ -65,9 +66,9 @@ class SmallProblem:
     steps: int
 
     def config(self, config: TrialConfig) -> TrialConfig:
-        """`config` with the network, sizes and steps of this problem. q and nominal N stay."""
+        """`config` with the network, its loss, sizes and steps of this problem. q and nominal N stay."""
         fitted = fitted_to_canaries(config, canaries=self.canaries, others=ORDINARY, steps=self.steps)
-        return fitted.changed(model=self.model.model_dump(mode="json"))
+        return fitted.changed(model=self.model.model_dump(mode="json"), loss=SIMCC, pck_mass=PckMassConfig().model_dump())
 
 
 def attacked_training(problem: SmallProblem, target: Target, is_in: Mask) -> Attacked:

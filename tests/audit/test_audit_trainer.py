@@ -116,3 +116,19 @@ def test_number_of_guesses_is_fixed_by_the_claim_and_could_refute_it(claims: Any
         shown = one_run_epsilon(Guesses(made, made, 5000), delta=RARER * plan.delta, significance=1e-4)
         assert shown > epsilon_at(plan.spending, RARER * plan.delta)
     assert best_guess_count(plan, 100, significance=1e-4) == 100
+
+
+def test_heads_losses_and_subspaces_that_canaries_do_not_have_give_way_to_those_that_they_have(claims: Any) -> None:
+    folded = {
+        "backbone": "folded",
+        "weights": "x",
+        "feature_layers": ["heat.out"],
+        "head": "fpn2d",
+        "head_start": "heatmap",
+        "freeze": "none",
+    }
+    changes = {"model": folded, "loss": "pck_mass", "pck_mass.floor": 0.07, "subspace.gradients": "residual", "optimizer.scale": "relative"}
+    problem, target = problem_and_target(claims, "feature_projected", canaries=8, **changes)
+    assert (target.config.loss, target.config.subspace.gradients) == ("simcc", "plain")
+    assert target.config.model == problem.model
+    assert target.config.clip_norm == claims.config("feature_projected").clip_norm
