@@ -11,7 +11,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "clu
 PROGRAMS = (
     "dpsweep", "make", "pip", "npm", "python3?", "optuna-dashboard", "ray", "docker", "kubectl", "sbatch", "export", "source", "sh", "bash",
 )  # fmt: skip
-PROGRAM = re.compile(rf"^ {{4}}((?:\(umask|(?:\.venv/bin/)?(?:{'|'.join(PROGRAMS)})\b).*)$")
+PROGRAM = re.compile(rf"^ {{4}}((?:\(umask|(?:\.venv/bin/)?(?:{'|'.join(PROGRAMS)}))(?: .*)?)$")
 BENCHMARK = "needs the pictures of a benchmark, which has terms of use"
 
 NOT_RUN = {

@@ -55,7 +55,7 @@ class Desk:
 
     folder: Path
 
-    def run(self, command: str, *, within_s: float = 900) -> str:
+    def run(self, command: str, *, within_s: float = 1800) -> str:
         """A command as one types it there; its output. Fails with its last words."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DPSWEEP_")}
