@@ -108,6 +108,7 @@ def _head(report: SweepReport, shown: int) -> dict[str, Any]:
         "symbols": Markup(svg.symbols()),
         "warning": price.pricing.warning,
         "stand_in": STAND_IN if price.regime.reads_private and not price.protected else None,
+        "protected": price.protected and not shown,
         "private_pictures": shown,
         "headline": _headline(report),
         "stopped": report.stopped,

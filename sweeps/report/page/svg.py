@@ -153,7 +153,8 @@ def error_bar(x: float, low: float, high: float, *, colour: str) -> str:
 def figure(body: Sequence[str], *, width: float, height: float, label: str, kind: str = "") -> str:
     """A figure; `label` is its text for people who do not see it."""
     named = f' class="{kind}"' if kind else ""
-    room = f' style="max-width:{width:g}px"' if width > PANEL_WIDTH else ""
+    least = f";min-width:{min(width, 560):g}px" if kind == "parallel" else ""
+    room = "" if width == PANEL_WIDTH else f' style="max-width:{width:g}px{least}"'
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}"{named}{room}>{"".join(body)}</svg>'
 
 
