@@ -224,13 +224,13 @@ def test_the_bound_holds_for_augmented_examples(bench: Bench, method: str, unit:
     assert CLIP_NORM * (1 - SLACK) <= float((sums[0] - sums[1]).norm()) <= CLIP_NORM * (1 + SLACK)
 
 
-@pytest.mark.parametrize("unit", ["image", "video"])
+@pytest.mark.parametrize("unit", ["person", "video"])
 @pytest.mark.parametrize(("method", "order"), [("dpsgd", None), ("feature", None), ("feature_projected", "project_then_clip")])
 def test_the_bound_holds_however_many_augmented_copies_a_record_has(
     bench: Bench, method: str, order: str | None, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last unit leaves. The draws of the others are kept: a copy's draws follow those of all first copies."""
-    copies, gone = 3, {"image": "i5", "video": "v2"}[unit]
+    copies, gone = 3, {"person": "p8", "video": "v2"}[unit]
 
     def coupled(self: Examples, stream: Any, count: int) -> Any:
         every = draw_geometry(self.augmentation, copies * len(CROPS), stream)
@@ -247,14 +247,17 @@ def test_the_bound_holds_however_many_augmented_copies_a_record_has(
         assert CLIP_NORM * (1 - SLACK) <= moved <= CLIP_NORM * (1 + SLACK)
 
 
+@pytest.mark.parametrize("unit", ["person", "image"])
 @pytest.mark.parametrize(("method", "order"), METHODS)
-def test_the_bound_holds_in_the_space_of_relative_weights_where_the_noise_is_added(bench: Bench, method: str, order: str | None) -> None:
-    config = bench.config(method, order, backbone="folded", unit="image", optimizer={"scale": "relative"})
+def test_the_bound_holds_in_the_space_of_relative_weights_where_the_noise_is_added(
+    bench: Bench, method: str, order: str | None, unit: str
+) -> None:
+    config = bench.config(method, order, backbone="folded", unit=unit, optimizer={"scale": "relative"})
     scales = bench.engine(config, "fp32")[0].scales
     assert scales is not None
     assert max(scales) >= 4 * min(scales)
-    for gone in ("i0", "i5"):
-        rows = (list(range(len(CROPS))), without("image", gone))
+    for gone in {"person": ("p3", "p8"), "image": ("i0", "i5")}[unit]:
+        rows = (list(range(len(CROPS))), without(unit, gone))
         sums = [bench.private_sum(config, kept, physical=4, precision="fp32").value for kept in rows]
         moved = float((sums[0] - sums[1]).norm())
         assert moved <= CLIP_NORM * (1 + SLACK)
