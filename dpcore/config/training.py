@@ -10,7 +10,7 @@ from dpcore.config.data import AugmentationConfig
 from dpcore.config.freezing import Freeze, FreezeRule, policy_of
 from dpcore.config.parsing import Part
 
-Scale = Literal["absolute", "relative"]
+WeightScale = Literal["absolute", "relative"]
 """In which units weights are trained: as they are, or each tensor in units of its root mean square at the start."""
 
 
@@ -29,7 +29,7 @@ class PublicStage(Part):
     learning_rate: float = Field(default=1e-3, gt=0)
     freeze: Freeze = "none"
     augmentation: AugmentationConfig = AugmentationConfig()
-    scale: Scale = "absolute"
+    scale: WeightScale = "absolute"
 
     @field_validator("freeze")
     @classmethod
@@ -50,7 +50,7 @@ class PublicViewStage(Part):
     max_steps: int = Field(default=3000, ge=1)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
-    scale: Scale = "absolute"
+    scale: WeightScale = "absolute"
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -100,7 +100,7 @@ class OptimizerConfig(Part):
     learning_rate: float = Field(default=1e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd's momentum, adam's beta1")
     weight_decay: float = Field(default=0.0, ge=0)
-    scale: Scale = Field(
+    scale: WeightScale = Field(
         default="absolute", description="relative: weights, clip and noise in units of each tensor's root mean square at the public start"
     )
     schedule: Literal["constant", "cosine", "step"] = "cosine"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dpcore.config import OptimizerConfig
-from dpcore.config.training import Scale
+from dpcore.config.training import WeightScale
 from dpcore.errors import Corrupt
 from dpcore.gradients.scales import Scales, relative_scales
 
@@ -53,7 +53,7 @@ class OptimizerState:
             raise Corrupt(f"the checkpoint lacks {error}; remove it to resume from the one before") from error
 
 
-def start_scales(scale: Scale, start: nn.Module) -> Scales | None:
+def start_scales(scale: WeightScale, start: nn.Module) -> Scales | None:
     """What each trained tensor of a network at its public start is measured by; None for `absolute`.
 
     *Guarantees*: a function of the weights of `start` alone. Fixed before step 0, it is the same in a resumed trial.
