@@ -29,7 +29,7 @@ class _Frame:
     left: float
     right: float
     bottom: float
-    y: svg.Scale
+    y: svg.AxisScale
 
     @property
     def slot(self) -> float:
@@ -68,7 +68,7 @@ def draw_overview(details: ReportDetails, comparisons: Sequence[Comparison], *, 
     control and ceiling."""
     ordered = sorted(comparisons, key=lambda one: one.epsilon)
     low, high = score_range(details, comparisons)
-    y = svg.Scale(low=low, high=high, start=TALL - BOTTOM, end=TOP + 8)
+    y = svg.AxisScale(low=low, high=high, start=TALL - BOTTOM, end=TOP + 8)
     frame = _Frame(epsilons=tuple(one.epsilon for one in ordered), left=LEFT, right=WIDE - RIGHT, bottom=TALL - BOTTOM, y=y)
     methods = present_methods(details)
     labels: list[tuple[float, MarkStyle, str]] = []
@@ -92,7 +92,7 @@ def draw_panels(details: ReportDetails, comparisons: Sequence[Comparison], *, me
     ordered = sorted(comparisons, key=lambda one: one.epsilon)
     low, high = score_range(details, comparisons)
     bottom = PANEL_HEIGHT - PANEL_BOTTOM
-    y = svg.Scale(low=low, high=high, start=bottom, end=22)
+    y = svg.AxisScale(low=low, high=high, start=bottom, end=22)
     frame = _Frame(epsilons=tuple(one.epsilon for one in ordered), left=PANEL_LEFT, right=svg.PANEL_WIDTH - PANEL_RIGHT, bottom=bottom, y=y)
     found = []
     for method in present_methods(details):

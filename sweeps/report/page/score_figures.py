@@ -23,8 +23,8 @@ def draw_disclosure_figure(rows: Sequence[DisclosureRow], bars: Mapping[str, flo
         return None
     width, height, left, right, bottom = 600.0, 320.0, 42.0, 152.0, 44.0
     low, high = svg.around([*marks, *(score for score in bars.values() if score is not None)])
-    x = svg.Scale(low=0.0, high=1.0, start=left, end=width - right)
-    y = svg.Scale(low=max(0.0, low), high=min(1.0, high), start=height - bottom, end=24)
+    x = svg.AxisScale(low=0.0, high=1.0, start=left, end=width - right)
+    y = svg.AxisScale(low=max(0.0, low), high=min(1.0, high), start=height - bottom, end=24)
     body = [f'<rect class="close" x="{x(CLOSE):.1f}" y="24" width="{x(1) - x(CLOSE):.1f}" height="{height - bottom - 24:.1f}"/>']
     body += [svg.text(x(1) - 4, 36, "nearly shows the picture", kind="tick", anchor="end")]
     body += svg.percent_axis(y, left=left, right=width - right)
@@ -48,13 +48,13 @@ def draw_disclosure_figure(rows: Sequence[DisclosureRow], bars: Mapping[str, flo
     return svg.figure(body, width=width, height=height, label=f"{metric} over disclosure. {said}", kind="wide")
 
 
-def _bar(name: str, score: float, y: svg.Scale, *, left: float, right: float) -> list[str]:
+def _bar(name: str, score: float, y: svg.AxisScale, *, left: float, right: float) -> list[str]:
     look = CEILING if name.startswith("ceiling") else None
     line = svg.line(left, y(score), right, y(score), kind="reference ceiling" if look else "reference control", colour=CEILING.colour)
     return [line, svg.text(left + 4, y(score) - 4, f"{name} {percent(score)}", kind="tick halo")]
 
 
-def _column(row: DisclosureRow, value: float, epsilons: Sequence[float], x: svg.Scale, y: svg.Scale) -> list[str]:
+def _column(row: DisclosureRow, value: float, epsilons: Sequence[float], x: svg.AxisScale, y: svg.AxisScale) -> list[str]:
     found = [svg.line(x(value), y.start, x(value), y.end, kind="grid"), svg.text(x(value) + 4, y.start - 6, row.name, kind="name")]
     if row.floor is not None:
         says = f"floor of {row.name}: {percent(row.floor)} %, disclosure {value:.2f}"
@@ -83,7 +83,7 @@ def draw_joints(one: JointScores) -> str:
     height = top + row * len(one.joints) + 26
     known = [score for joint in one.joints for score in (joint.winner, joint.floor, joint.ceiling) if score is not None]
     low, high = svg.around(known)
-    x = svg.Scale(low=max(0.0, low), high=min(1.0, high), start=left, end=svg.PANEL_WIDTH - right)
+    x = svg.AxisScale(low=max(0.0, low), high=min(1.0, high), start=left, end=svg.PANEL_WIDTH - right)
     body = _joint_key(left)
     for value in x.ticks(4):
         body += [

@@ -34,7 +34,7 @@ def draw_parallel(search: SearchAt, *, metric: str) -> str | None:
     scores = [_score(one) for one in finished]
     bounds = svg.around(scores, margin=0.03)
     scales = [_Axis(one, finished, low=high, high=low) for one in settings]
-    last = svg.Scale(low=bounds[0], high=bounds[1], start=high, end=low)
+    last = svg.AxisScale(low=bounds[0], high=bounds[1], start=high, end=low)
     width = 2 * SIDE_PX + AXIS_PX * len(settings)
     body = []
     for one in finished:
@@ -63,7 +63,7 @@ class _Axis:
             self._scale = None
         else:
             self._places = {}
-            self._scale = svg.Scale(low=parameter.bounds[0], high=parameter.bounds[1], start=low, end=high, log=parameter.log)
+            self._scale = svg.AxisScale(low=parameter.bounds[0], high=parameter.bounds[1], start=low, end=high, log=parameter.log)
 
     def __call__(self, one: ShownTrial) -> float:
         value = one.drawn.get(self._path)
@@ -82,7 +82,7 @@ def _axis_parts(setting: SearchedSetting, x: float, trials: Sequence[ShownTrial]
             y = high + (number + 0.5) / len(parameter.choice) * (low - high)
             found.append(svg.text(x + 5, y - 3, _choice_name(setting, value), kind="tick halo"))
     else:
-        scale = svg.Scale(low=parameter.bounds[0], high=parameter.bounds[1], start=high, end=low, log=parameter.log)
+        scale = svg.AxisScale(low=parameter.bounds[0], high=parameter.bounds[1], start=high, end=low, log=parameter.log)
         for value in scale.ticks(4):
             found += [
                 svg.line(x - 3, scale(value), x + 3, scale(value), kind="axis"),
@@ -97,7 +97,7 @@ def _choice_name(setting: SearchedSetting, value: object) -> str:
     return look_of(str(value)).name if setting.path == "method" else text_of(value)
 
 
-def _score_axis(scale: svg.Scale, x: float, metric: str) -> list[str]:
+def _score_axis(scale: svg.AxisScale, x: float, metric: str) -> list[str]:
     found = [svg.line(x, scale.start, x, scale.end, kind="axis"), svg.text(x, 14, f"{metric}, %", kind="name", anchor="middle")]
     for value in scale.ticks(6):
         found += [
@@ -124,7 +124,7 @@ def draw_importances(found: Importances) -> str | None:
     if not found.shares:
         return None
     row, left = 24.0, 132.0
-    x = svg.Scale(low=0.0, high=max(found.shares.values()), start=left, end=svg.PANEL_WIDTH - 46)
+    x = svg.AxisScale(low=0.0, high=max(found.shares.values()), start=left, end=svg.PANEL_WIDTH - 46)
     body = []
     for number, (label, share) in enumerate(found.shares.items()):
         y = 6 + row * number
@@ -147,8 +147,8 @@ def draw_learning(search: SearchAt, one: Comparison, *, metric: str) -> str | No
     every = [point for record in (*trials, *seeds) for point in points_of(record)]
     bars = [score for score in (one.floor, one.ceiling) if score is not None]
     low, high = svg.around([score for _, score in every] + bars)
-    x = svg.Scale(low=0.0, high=float(max(step for step, _ in every)), start=left, end=width - right)
-    y = svg.Scale(low=max(0.0, low), high=min(1.0, high), start=height - bottom, end=top)
+    x = svg.AxisScale(low=0.0, high=float(max(step for step, _ in every)), start=left, end=width - right)
+    y = svg.AxisScale(low=max(0.0, low), high=min(1.0, high), start=height - bottom, end=top)
     body = svg.percent_axis(y, left=left, right=width - right)
     body += [svg.text(x(step), height - bottom + 16, f"{step:g}", kind="tick", anchor="middle") for step in x.ticks(6)]
     body += [
@@ -170,7 +170,7 @@ def draw_learning(search: SearchAt, one: Comparison, *, metric: str) -> str | No
     return svg.figure(body, width=width, height=height, label=label)
 
 
-def _learning_curve(record: TrialRecord, x: svg.Scale, y: svg.Scale, *, kind: str) -> str:
+def _learning_curve(record: TrialRecord, x: svg.AxisScale, y: svg.AxisScale, *, kind: str) -> str:
     points = points_of(record)
     stride = -(-len(points) // MOST_POINTS)
     kept = [*points[:-1:stride], points[-1]]
@@ -178,7 +178,7 @@ def _learning_curve(record: TrialRecord, x: svg.Scale, y: svg.Scale, *, kind: st
     return svg.path([(x(step), y(score)) for step, score in kept], kind=kind, colour=colour, trial=record.trial_id)
 
 
-def _spent_axis(record: TrialRecord, x: svg.Scale, top: float) -> list[str]:
+def _spent_axis(record: TrialRecord, x: svg.AxisScale, top: float) -> list[str]:
     """ε that a run has spent after so many steps, from its own reports; nothing where it spends none."""
     spent = {point.step: point.metrics[EPSILON_SPENT] for point in record.curve if EPSILON_SPENT in point.metrics}
     if not spent:

@@ -19,7 +19,7 @@ def draw_strip(one: Comparison, *, scores: tuple[float, float], metric: str) -> 
         scores: lowest and highest score of all strips, as fractions.
         metric: title of the score.
     """
-    x = svg.Scale(low=scores[0], high=scores[1], start=LEFT + 8, end=svg.PANEL_WIDTH - RIGHT - 8)
+    x = svg.AxisScale(low=scores[0], high=scores[1], start=LEFT + 8, end=svg.PANEL_WIDTH - RIGHT - 8)
     body = [svg.line(LEFT, LINE, svg.PANEL_WIDTH - RIGHT, LINE, kind="grid")]
     for value in x.ticks(6):
         body += [svg.line(x(value), LINE - 3, x(value), LINE + 3, kind="grid")]
@@ -40,7 +40,7 @@ def draw_strip(one: Comparison, *, scores: tuple[float, float], metric: str) -> 
     return svg.figure(body, width=svg.PANEL_WIDTH, height=HEIGHT, label=f"ε = {one.epsilon:g}, {metric} in percent: {shown}")
 
 
-def _winner(one: Comparison, x: svg.Scale, named: list[tuple[float, str]]) -> list[str]:
+def _winner(one: Comparison, x: svg.AxisScale, named: list[tuple[float, str]]) -> list[str]:
     if one.winner is None:
         return []
     look = look_of(one.winner.config.method)

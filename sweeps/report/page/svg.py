@@ -34,7 +34,7 @@ OTHER_MARKER = "v"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class AxisScale:
     """A straight map from values to units of a figure; `log`: straight in the logarithm.
 
     `low` is shown at `start`, `high` at `end`. Where both values are equal, everything lies in the middle.
@@ -158,7 +158,7 @@ def figure(body: Sequence[str], *, width: float, height: float, label: str, kind
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}"{named}{room}>{"".join(body)}</svg>'
 
 
-def percent_axis(scale: Scale, *, left: float, right: float, count: int = 5) -> list[str]:
+def percent_axis(scale: AxisScale, *, left: float, right: float, count: int = 5) -> list[str]:
     """Grid lines and labels of an upright scale of fractions, in percent."""
     found = []
     for value in scale.ticks(count):

@@ -20,7 +20,7 @@ from sweeps.records.results import SweepResults
 from sweeps.records.spec import SweepSpec
 from sweeps.report.page.files import PAGE, write_report
 from sweeps.report.page.page import render_page
-from sweeps.report.page.svg import MARKERS, Scale, spread
+from sweeps.report.page.svg import MARKERS, AxisScale, spread
 
 QUOTED = "maria"
 
@@ -169,8 +169,8 @@ def test_tables_lie_beside_the_page_without_settings_blobs_and_errors(spec: Swee
 def test_labels_move_apart_and_scales_have_round_ticks() -> None:
     places = spread([10.0, 10.0, 11.0], gap=5.0, low=0.0, high=30.0)
     assert min(abs(a - b) for a, b in zip(sorted(places), sorted(places)[1:], strict=False)) >= 5.0 - 1e-3
-    assert Scale(low=0.43, high=0.62, start=0, end=1).ticks(5) == pytest.approx([0.45, 0.5, 0.55, 0.6])
-    assert Scale(low=0.1, high=1.0, start=0, end=1, log=True).ticks(4) == pytest.approx([0.1, 0.2, 0.5, 1.0])
+    assert AxisScale(low=0.43, high=0.62, start=0, end=1).ticks(5) == pytest.approx([0.45, 0.5, 0.55, 0.6])
+    assert AxisScale(low=0.1, high=1.0, start=0, end=1, log=True).ticks(4) == pytest.approx([0.1, 0.2, 0.5, 1.0])
 
 
 ASKS = (
