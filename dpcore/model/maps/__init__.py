@@ -1,1 +1,1 @@
-"""Maps of several sizes in one tensor, and what is fixed about them before training: whitening, a prior of positions."""
+"""Maps of several sizes in one tensor. Beside it what is fixed before training: whitening, a prior of positions."""
