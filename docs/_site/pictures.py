@@ -148,7 +148,7 @@ def price_picture() -> str:
         parts.append(f"<polyline points='{line}' fill='none' stroke='{colour}' stroke-width='2.4' stroke-dasharray='{dash}'/>")
         parts += ["<circle cx='{:.1f}' cy='{:.1f}' r='3.4' fill='{}'/>".format(*place(*point), colour) for point in points]
         x, y = place(*points[-3])
-        parts.append(text(x, y + above, f"{name}: {points[-1][1]:.2f} at {points[-1][0]}", fill=colour, anchor="end", size=13))
+        parts.append(text(x, round(y) + above, f"{name}: {points[-1][1]:.2f} at {points[-1][0]}", fill=colour, anchor="end", size=13))
     x, y = place(0, EPSILON)
     parts.append(f"<line x1='{x}' x2='{x + width}' y1='{y:g}' y2='{y:g}' stroke='{INK}' stroke-dasharray='2 4'/>")
     parts.append(text(x + width, y + 18, "what each trial spends: 0.80", anchor="end", size=12))

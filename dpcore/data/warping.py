@@ -17,8 +17,8 @@ _FLOAT32_ERROR = 2.0**-10
 def warped(pixels: Tensor, affine: NDArray[np.float64], *, border: float) -> Tensor:
     """Images (B, 3, H, W) uint8 under their affine maps, bilinear, `border` beyond their edges. On their device.
 
-    As in Pillow, a value loses its fraction, and a pixel of the result lies beyond an edge if its centre comes from outside the image's
-    area; half a pixel inside it the edge's own pixels are repeated.
+    As in Pillow, a value loses its fraction. A pixel of the result lies beyond an edge if its centre comes from outside the image's
+    area. Half a pixel inside the edge, the edge's own pixels are repeated.
 
     Args:
         pixels: in any memory format, which the result keeps.
@@ -31,8 +31,8 @@ def warped(pixels: Tensor, affine: NDArray[np.float64], *, border: float) -> Ten
 
 
 def _sources(affine: NDArray[np.float64], pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, H, W, 2) float32: where each pixel of the result comes from, as `grid_sample` counts, with edges at -1 and 1; and (B, H, W)
-    bool: whether that is outside. Only B · (H + W) numbers for each coordinate go to the device."""
+    """(B, H, W, 2) float32: where each pixel of the result comes from, as `grid_sample` counts, with edges at -1 and 1.
+    And (B, H, W) bool: whether that is outside. Only B · (H + W) numbers for each coordinate go to the device."""
     height, width = pixels.shape[2:]
     inverse = np.linalg.inv(affine[:, :, :2])
     offset = -np.einsum("bij,bj->bi", inverse, affine[:, :, 2])

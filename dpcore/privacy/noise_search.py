@@ -6,8 +6,8 @@
 | PLD at `SEARCH_INTERVAL` | about four | the noise on the coarse grid, and how fast ε falls there |
 | PLD at `FINAL_INTERVAL` | one where ε is large, two or three where the coarse grid is off | the noise |
 
-log ε is close to a line in log noise, so secants meet the target after a few steps. Only the last stage decides: the noise that is returned
-has been evaluated on the fine grid, and keeps the target there.
+log ε is close to a line in log noise, so secants meet the target after a few steps. Only the last stage decides. The noise that is
+returned has been evaluated on the fine grid, and keeps the target there.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def search_noise(loudest: Spending, *, delta: float, epsilon: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """What a stage found, in logs of noise: the smallest point that was seen to pass, where the root is by the last secant, and how
-    log ε falls there."""
+    """What a stage found, in logs of noise: the smallest point that was seen to pass, and the root by the last secant. `slope` says
+    how log ε falls there."""
 
     passing: float
     root: float
@@ -69,11 +69,11 @@ class _Found:
 
 
 def _search(excess: Callable[[float], float], start: _Found, *, tolerance: float) -> _Found:
-    """A point with an excess of at most 0, within `tolerance` of the root of the decreasing `excess`: the log of ε over its target, which
-    is not above 0 at LARGEST_NOISE.
+    """A point with an excess of at most 0, within `tolerance` of the root of the decreasing `excess`.
 
-    Each step is a secant's, aimed a quarter of the final tolerance to the private side, and a bisection where the secant leaves the
-    bracket or ε is 0 or infinite. The slope bounds how far a point is from the root; where it can't, the bracket does.
+    `excess` is the log of ε over its target. It is not above 0 at LARGEST_NOISE. Each step is a secant's, aimed a quarter of the final
+    tolerance to the private side. It is a bisection where the secant leaves the bracket, or where ε is 0 or infinite. The slope bounds
+    how far a point is from the root. Where it can't, the bracket does.
     """
     failing, passing, slope = -math.inf, math.inf, start.slope
     point, before = start.root + NOISE_TOLERANCE / 4, (math.nan, math.nan)

@@ -74,7 +74,7 @@ def probed_batch_size(probe: Probe) -> int:
             "runtime.physical_batch_size to 1"
         ) from None
     fits = 1 + int((SHARE_OF_FREE * probe.free_bytes() - one) / max(two - one, 1))
-    return min(LARGEST_PROBED, 2 ** (max(fits, 1).bit_length() - 1))
+    return min(LARGEST_PROBED, 1 << (max(fits, 1).bit_length() - 1))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

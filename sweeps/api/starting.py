@@ -134,7 +134,7 @@ def rounded(count: int) -> int:
     >>> rounded(247), rounded(8500), rounded(12)
     (240, 8500, 12)
     """
-    unit = 10 ** max(0, len(str(count)) - 2)
+    unit: int = 10 ** max(0, len(str(count)) - 2)
     return max(1, count // unit * unit)
 
 

@@ -24,7 +24,7 @@ from search_spaces.space import SpaceFile
 from sweeps.records.trial_id import TrialId, epsilon_name
 
 if TYPE_CHECKING:
-    from sweeps.ledger.lines import LedgerLine
+    from sweeps.ledger.lines import LedgerLine, Reservation
     from sweeps.pricing.plan import Accountant, SweepPlan
     from sweeps.records.spec import SweepSpec
 
@@ -111,6 +111,6 @@ def price_after(spec: SweepSpec, plan: SweepPlan, standing: Sequence[LedgerLine]
     return after
 
 
-def _beyond_the_plan(spec: SweepSpec, own: Sequence[LedgerLine]) -> list[LedgerLine]:
+def _beyond_the_plan(spec: SweepSpec, own: Sequence[LedgerLine | Reservation]) -> list[LedgerLine | Reservation]:
     """Reservations that no planned run makes again: later attempts, and trials that were set aside."""
     return [line for line in own if line.attempt or str(TrialId.parse(line.trial_id).trial) in spec.set_aside]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from dpcore.errors import BadInput
 from sweeps.commands import arguments
@@ -15,6 +16,7 @@ from sweeps.terminal.lines import show
 from sweeps.terminal.working import working
 
 T = TypeVar("T")
+_PLACES: tuple[Literal["public"], Literal["validation"]] = ("public", "validation")
 
 
 def add_parsers(commands: Any) -> None:
@@ -102,9 +104,9 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
 
         private = open_dataset(data, places)
         names = candidates(private.manifest, places, data)
-        for place in ("public", "validation"):
+        for place in _PLACES:
             taken = found["public"] if place == "validation" else found["validation"]
-            found[place] = found[place] or _ask(f"{place} dataset", _proposed(lambda p=place, t=taken: chosen(p, names, t), names), str)
+            found[place] = found[place] or _ask(f"{place} dataset", _proposed(partial(chosen, place, names, taken), names), str)
         if found["nominal_examples"] is None:
             count = rounded(len(set(unit_ids(private, args.unit).tolist())))
             found["nominal_examples"] = _ask(f"about how many {args.unit}s, as everybody may know", [str(count)], arguments.whole_number(1))
