@@ -22,6 +22,7 @@ from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 from numpy.typing import NDArray
 
 from dpcore.config import Relation
+from dpcore.privacy.convolution import epsilon_at_delta, self_composed
 from dpcore.privacy.grid import on_fitting_grid
 from dpcore.privacy.plan import Spending
 
@@ -64,12 +65,12 @@ def _epsilon_on(runs: Sequence[Spending], delta: float, interval: float) -> floa
     losses = [loss_of_steps(run, interval) for run in spending]
     if not losses:
         return 0.0
-    return float(functools.reduce(PrivacyLossDistribution.compose, losses).get_epsilon_for_delta(delta))
+    return epsilon_at_delta(functools.reduce(PrivacyLossDistribution.compose, losses), delta)
 
 
 def loss_of_steps(run: Spending, interval: float) -> PrivacyLossDistribution:
     """The privacy loss distribution of all steps of one run, rounded to the private side."""
-    return _loss_of_a_step(run.sampling_prob, run.noise_multiplier, run.relation, interval).self_compose(run.steps)
+    return self_composed(_loss_of_a_step(run.sampling_prob, run.noise_multiplier, run.relation, interval), run.steps)
 
 
 @functools.lru_cache(maxsize=8)
