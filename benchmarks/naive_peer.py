@@ -1,11 +1,12 @@
 """What one writes from stock parts for the same sweep, beside dpsweep: seconds to the same validation score.
 
-    python benchmarks/naive_peer.py [--seeds 3] [--out FILE]
+    python benchmarks/naive_peer.py [--seeds 3] [--folder DIR] [--out FILE]
 
 The peer is Opacus' hooks, a Ray function trainable, Ray's OptunaSearch and its MLflowLoggerCallback, with people as JPEG files that each
 trial decodes for each batch. Network, loss, optimizer, average, start, settings, number of trials and slots are those of dpsweep on
-`naive_space.yaml`. Data and public start are made beforehand for both: they are in neither time. The peer buys its noise once, not in each
-trial, keeps one sampling rate, and trains the same layers on frozen ones: it is written to be fast, from what the libraries offer.
+`naive_space.yaml`. Data and public start are made beforehand for both: they are in neither time. A round has a seed. The public start and
+both searches follow from it. The peer buys its noise once, not in each trial, keeps one sampling rate, and trains the same layers on frozen
+ones: it is written to be fast, from what the libraries offer.
 
 The clock of a contender runs from its command to the end of the first trial with the target's score or more. The target of a round is the
 lower of the two best scores, so that both reach it.
@@ -39,10 +40,25 @@ Curve = list[tuple[float, float]]
 """(seconds since the command, score in percent) at the end of each trial."""
 
 
-def prepare(folder: Path) -> float:
-    """Writes what both contenders start from: datasets, the public start, people as JPEGs. Returns the score of the start, in percent."""
+def prepare(folder: Path) -> None:
+    """Writes the data that both contenders read: datasets, and people as JPEGs."""
     import numpy as np
     from PIL import Image
+
+    from dpcore.config import Places
+    from dpcore.data.catalog import open_dataset
+
+    places = Places(data_dir=folder / "data", cache_dir=folder / "cache")
+    for part in PARTS:
+        dataset = open_dataset(f"synthetic/{part}", places)
+        (folder / part).mkdir()
+        for index, image in enumerate(dataset.images(np.arange(len(dataset)))):
+            Image.fromarray(image).save(folder / part / f"{index:05d}.jpg", quality=JPEG_QUALITY)
+        np.savez(folder / part / "labels.npz", keypoints=dataset.keypoints, visible=dataset.visible)
+
+
+def prepare_start(folder: Path, seed: int) -> float:
+    """Trains the public start of a seed: into dpsweep's cache, and into a file for the peer. Returns its score, in percent."""
     from safetensors.torch import save_file
 
     from dpcore.config import Places
@@ -54,16 +70,10 @@ def prepare(folder: Path) -> float:
     from sweeps.records.references import public_start_config
 
     places = Places(data_dir=folder / "data", cache_dir=folder / "cache")
-    config = public_start_config(load_space(str(SPACE)), seed=0)
+    config = public_start_config(load_space(str(SPACE)), seed=seed)
     *_, report = run_trial(config, runtime_flags(), Handout(places=places, trial_id="start", key=None, folder=None, plan=None))
     network = public_network(config, open_dataset(config.data.public, places), places=places, runtime=runtime_flags())
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "start.safetensors")
-    for part in PARTS:
-        dataset = open_dataset(f"synthetic/{part}", places)
-        (folder / part).mkdir()
-        for index, image in enumerate(dataset.images(np.arange(len(dataset)))):
-            Image.fromarray(image).save(folder / part / f"{index:05d}.jpg", quality=JPEG_QUALITY)
-        np.savez(folder / part / "labels.npz", keypoints=dataset.keypoints, visible=dataset.visible)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / f"start-{seed}.safetensors")
     return 100 * float(report.metrics["val/pckh_50"])
 
 
@@ -74,7 +84,7 @@ def runtime_flags() -> Any:
     return RuntimeFlags(threads=1)
 
 
-def peer_trial(settings: dict[str, float], folder: Path, noise_multiplier: float) -> None:
+def peer_trial(settings: dict[str, float], folder: Path, seed: int, noise_multiplier: float) -> None:
     """One trial of the peer."""
     import warnings
 
@@ -96,7 +106,7 @@ def peer_trial(settings: dict[str, float], folder: Path, noise_multiplier: float
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    config = public_start_config(load_space(str(SPACE)), seed=0)
+    config = public_start_config(load_space(str(SPACE)), seed=seed)
     places = Places(data_dir=folder / "data", cache_dir=folder / "cache")
 
     class People(Dataset[Any]):
@@ -116,7 +126,7 @@ def peer_trial(settings: dict[str, float], folder: Path, noise_multiplier: float
         def __init__(self) -> None:
             super().__init__()
             network = build_network(config.model, places, generator=torch.Generator())
-            network.load_state_dict(load_file(folder / "start.safetensors"))
+            network.load_state_dict(load_file(folder / f"start-{seed}.safetensors"))
             split = network.split("early")
             self.stem, self.tail = split.stem.requires_grad_(False), split.tail
 
@@ -183,11 +193,12 @@ def run_peer(folder: Path, seed: int) -> None:
     kept.mkdir()
     tracker = MLflowLoggerCallback(tracking_uri=f"sqlite:///{kept / 'mlflow.db'}", experiment_name="peer")
     tune.Tuner(
-        tune.with_resources(tune.with_parameters(peer_trial, folder=folder, noise_multiplier=noise), {"cpu": 1}),
+        tune.with_resources(tune.with_parameters(peer_trial, folder=folder, seed=seed, noise_multiplier=noise), {"cpu": 1}),
         param_space={"clip_norm": tune.loguniform(0.1, 1.0), "learning_rate": tune.loguniform(4e-3, 2e-2)},
         tune_config=tune.TuneConfig(search_alg=search, num_samples=space.sweep.trials_per_epsilon or 1, metric="score", mode="max"),
         run_config=tune.RunConfig(storage_path=str(kept), name="peer", callbacks=[tracker, Said()], verbose=0),
     ).fit()
+    ray.shutdown()
 
 
 def watched(command: list[str], line: re.Pattern[str]) -> tuple[Curve, float]:
@@ -214,15 +225,21 @@ def seconds_to(curve: Curve, target: float) -> float:
 
 def one_round(folder: Path, seed: int) -> dict[str, Any]:
     """Both contenders, one after the other. Features that an earlier round of dpsweep left are removed."""
+    start = prepare_start(folder, seed)
     shutil.rmtree(folder / "cache" / "features", ignore_errors=True)
-    ours = [str(Path(sys.executable).with_name("dpsweep")), "run", str(SPACE), "--name", f"ours-{seed}", "--seed", "0"]
+    ours = [str(Path(sys.executable).with_name("dpsweep")), "run", str(SPACE), "--name", f"ours-{seed}", "--seed", str(seed)]
     ours += ["--storage", str(folder / f"ours-{seed}"), "--data-dir", str(folder / "data"), "--cache-dir", str(folder / "cache")]
+    load = [round(os.getloadavg()[0], 1)]
     curve, whole_s = watched(ours, SEARCHED)
+    load.append(round(os.getloadavg()[0], 1))
     peer_curve, peer_whole_s = watched([sys.executable, __file__, "--peer", str(seed), "--folder", str(folder)], PEER)
     target = min(max(score for _, score in one) for one in (curve, peer_curve))
     own_s, peer_s = seconds_to(curve, target), seconds_to(peer_curve, target)
     return {
+        "seed": seed,
+        "start_pckh_50": round(start, 1),
         "target_pckh_50": target,
+        "load_before_each": load,
         "dpsweep": {"to_target_s": round(own_s, 1), "whole_s": round(whole_s, 1), "trials": curve},
         "peer": {"to_target_s": round(peer_s, 1), "whole_s": round(peer_whole_s, 1), "trials": peer_curve},
         "to_target_ratio": round(peer_s / own_s, 2),
@@ -243,13 +260,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="dpsweep-peer-") as temporary:
         folder = Path(temporary)
-        started = prepare(folder)
+        prepare(folder)
         rounds = [one_round(folder, seed) for seed in range(args.seeds)]
     document = {
         "space": SPACE.name,
-        "start_pckh_50": round(started, 1),
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
         "median_to_target_ratio": statistics.median(one["to_target_ratio"] for one in rounds),
         "median_whole_ratio": statistics.median(one["whole_ratio"] for one in rounds),
         "rounds": rounds,
