@@ -142,12 +142,14 @@ def peer_trial(settings: dict[str, float], folder: Path, seed: int, noise_multip
         module=model, optimizer=optimizer, data_loader=private, noise_multiplier=noise_multiplier, max_grad_norm=settings["clip_norm"]
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema_decay or 0.0))
+    averaging: Any = torch.optim.swa_utils.get_ema_multi_avg_fn  # torch gives it no types
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=averaging(config.ema_decay or 0.0))
     step = 0
     while step < steps:
         for images, keypoints, visible in loader:
             optimizer.zero_grad()
-            simcc_loss(*module(images), keypoints, visible, codec).mean().backward()
+            along_x, along_y = module(images)
+            torch.autograd.backward(simcc_loss(along_x, along_y, keypoints, visible, codec).mean())
             optimizer.step()
             schedule.step()
             average.update_parameters(model)
