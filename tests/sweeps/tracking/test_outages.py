@@ -23,8 +23,8 @@ from dpcore.config import Places, TrialConfig
 from search_spaces.loader import load_space
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
-from sweeps.tracking import sender
 from sweeps.tracking import tracker as tracking
+from sweeps.tracking.outbox import sender
 from sweeps.tracking.tracker import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
