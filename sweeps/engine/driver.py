@@ -192,6 +192,7 @@ class _Run:
             self._tracker = around.tracker(spec)
             opened.callback(lambda: self._tracker.close(interrupted=not self._finished))
             self._tracker.sweep_started()  # before anything else is written: it may be unreachable
+            spec.log_path.parent.mkdir(mode=0o700, exist_ok=True)
             self._ledger = open_ledger(spec)
             opened.callback(self._ledger.close)
             if any(line.kind == "reserve" for line in self._ledger.lines(sweep=spec.name)):
