@@ -6,8 +6,8 @@
 | transform | complex | real |
 | ε | a loop over the losses above it | sums over arrays |
 
-Guarantees: the losses that are cut have a mass of at most `TAIL`, which is counted as the mass of an infinite loss, and so is what rounding
-may have taken away. Chernoff's bound holds at every order, so the choice of orders decides how long the transform is, and nothing else.
+Guarantees: the losses that are cut have a mass of at most `TAIL`. It is counted as the mass of an infinite loss, and so is what rounding
+may have taken away. Chernoff's bound holds at every order. So the choice of orders decides how long the transform is, and nothing else.
 """
 
 from __future__ import annotations

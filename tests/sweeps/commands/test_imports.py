@@ -74,16 +74,14 @@ class Terminal(io.StringIO):
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("CI", raising=False)
     with progress.shown_progress("people") as show:
         show(3, 7)
         show(7, 7)
-        import sys
-
-        assert isinstance(sys.stderr, Terminal)
-        written = sys.stderr.getvalue()
+        written = terminal.getvalue()
     assert "people" in written
 
 

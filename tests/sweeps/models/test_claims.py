@@ -163,7 +163,7 @@ def test_what_a_model_spent_whose_claim_was_cut_off_is_not_known(
     monkeypatch.setattr(evaluation, "load_model", lambda folder: saved)
     public = SimpleNamespace(manifest=SimpleNamespace(protected=False), as_skeleton=lambda skeleton: None)
     monkeypatch.setattr(evaluation, "open_dataset", lambda name, places: public)
-    monkeypatch.setattr(evaluation, "_scored", lambda *given: SimpleNamespace(truth=None))
+    monkeypatch.setattr(evaluation, "_scored", lambda *given, **heard: SimpleNamespace(truth=None))
     monkeypatch.setattr(evaluation, "why_not", lambda *given: None)
     monkeypatch.setattr(evaluation, "_scores", lambda scored: {})
     monkeypatch.setattr(evaluation, "counts_of_people", lambda *given: np.array([[1, 2], [2, 2]]))

@@ -26,7 +26,7 @@ def private(
     epsilon: float, score: float, *, method: str = "dpsgd", role: str = "search", number: int = 0, split: str = "weak"
 ) -> TrialRecord:
     extra = {} if method == "dpsgd" else {"split": SPLITS[split], "private_weight": 0.0 if role == "control" else 1.0}
-    config = TrialConfig(**PRIVATE, method=method, epsilon=epsilon, delta=1e-3, clip_norm=1.0, seed=number, **extra)
+    config = TrialConfig(**PRIVATE, method=method, epsilon=epsilon, delta=1e-3, clip_norm=1.0, **extra)
     return TrialRecord(
         trial_id=f"{role}-e{epsilon:g}-{method}-{number}",
         role=role,
