@@ -23,7 +23,7 @@ from dpcore.config import Places, TrialConfig
 from search_spaces.loader import load_space
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
-from sweeps.tracking import tracker as tracking
+from sweeps.tracking import door
 from sweeps.tracking.outbox import sender
 from sweeps.tracking.tracker import Tracker
 
@@ -159,7 +159,10 @@ def spec(proxy: Proxy, places: Places, tmp_path: Path, request: pytest.FixtureRe
 
 def tracker_of(spec: SweepSpec) -> Tracker:
     claim = SimpleNamespace(paragraph=lambda: "a claim", model_dump_json=lambda indent: "{}")
-    return Tracker(spec, facts=SimpleNamespace(manifests=lambda config: {}, claim=lambda config, plan: claim))
+    return Tracker(
+        spec,
+        facts=SimpleNamespace(manifests=lambda config: {}, datasets=lambda config: {}, claim=lambda config, plan: claim),
+    )
 
 
 def record_of(number: int) -> TrialRecord:
@@ -185,7 +188,7 @@ def tell(tracker: Tracker, *numbers: int) -> float:
 def wait_until_sent(tracker: Tracker) -> None:
     """However slow this machine is: how long `close` itself waits is for another test."""
     end = time.monotonic() + 500
-    while tracker._spool is not None and tracker._spool.unanswered() and time.monotonic() < end:
+    while tracker._door._spool is not None and tracker._door._spool.unanswered() and time.monotonic() < end:
         time.sleep(0.2)
 
 
@@ -226,7 +229,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once(spec: SweepSpec, 
 def test_a_server_that_never_answers_delays_neither_trials_nor_the_end_and_gets_the_rest_at_a_resume(
     spec: SweepSpec, proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracking, "DRAIN_WITHIN_S", 2.0)
+    monkeypatch.setattr(door, "DRAIN_WITHIN_S", 2.0)
     tracker = tracker_of(spec)
     tracker.sweep_started()
     proxy.fault = lambda path, body: "hang"
