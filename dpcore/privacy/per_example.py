@@ -7,6 +7,8 @@ batch (as it does in the published code).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -126,7 +128,8 @@ class GradientEngine:
         if len(batch) == 0:
             return BoundedSum.empty(self.parameter_count, clip_norm, device=self.device), torch.zeros(0, device=self.device)
         way = self._way_for(batch)[1]
-        at_once, count = way.records_at_once(batch), len(batch) // copies
+        count = len(batch) // copies
+        at_once = math.ceil(count / math.ceil(count / way.records_at_once(batch)))  # passes of equal size
         halves = [batch] if view_batch is None or len(weights) == copies else [batch, view_batch]
         entries = [half[copy * count : (copy + 1) * count] for half in halves for copy in range(copies)]
         losses = []

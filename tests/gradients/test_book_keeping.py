@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -195,6 +196,25 @@ def test_pairs_one_after_the_other_and_few_at_a_time_give_the_sum_of_pairs_side_
         found.append(bounded.value)
     for one in found:
         torch.testing.assert_close(one, clipped(oracle(module, batch) - 0.7 * oracle(module, views)), atol=3e-5 * CLIP_NORM, rtol=1e-4)
+
+
+def test_a_pass_holds_no_more_than_its_share_of_memory_however_many_records_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, shape = NETWORKS["tokens"].made()
+    batch, trained = examples(7, shape, seed=2), TrainedModule(copy.deepcopy(module), output_loss, "fp32")
+    rows = BookKeptRows(trained)
+    monkeypatch.setattr(book_keeping, "MAP_BYTES", sys.maxsize)
+    monkeypatch.setattr(book_keeping, "HELD_BYTES", 10**9)
+    of_one = 10**9 // rows.records_at_once(batch)
+    assert of_one >= 4 * sum(p.numel() for p in module.parameters())  # rows are a part of it
+    monkeypatch.setattr(book_keeping, "HELD_BYTES", 3 * of_one + of_one // 2)
+    engine = GradientEngine(module, output_loss)
+    engine.way(batch)  # the choice of a way makes sums of its own
+    given: list[int] = []
+    summed = BookKeptRows.summed
+    monkeypatch.setattr(BookKeptRows, "summed", lambda self, entries, *rest: given.append(len(entries[0])) or summed(self, entries, *rest))
+    bounded, _ = engine.clipped_sum(batch, None, 0.0, clip_norm=CLIP_NORM)
+    assert given == [3, 3, 1]
+    torch.testing.assert_close(bounded.value, clipped(oracle(module, batch)), atol=3e-5 * CLIP_NORM, rtol=1e-4)
 
 
 @pytest.mark.parametrize("share", SHARES)
