@@ -41,7 +41,9 @@ class _Parameter(Part):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    when: dict[str, tuple[Scalar, ...]] = Field(default_factory=dict)
+    when: dict[str, tuple[Scalar, ...]] = Field(
+        default_factory=dict, description="searched only where all of these match: dotted path of a setting → value, or list of values"
+    )
 
     @field_validator("when", mode="before")
     @classmethod
@@ -54,7 +56,7 @@ class _Parameter(Part):
 class Choice(_Parameter):
     """One of a finite list of values."""
 
-    choice: tuple[Scalar, ...] = Field(min_length=1)
+    choice: tuple[Scalar, ...] = Field(min_length=1, description="the values, each once")
 
     @field_validator("choice")
     @classmethod
@@ -73,7 +75,7 @@ class Choice(_Parameter):
 
 
 class _Range(_Parameter):
-    log: bool = False
+    log: bool = Field(default=False, description="draw evenly on a logarithmic scale")
 
     def _check(self, low: float, high: float, least_log: float) -> None:
         if low > high:
@@ -85,7 +87,7 @@ class _Range(_Parameter):
 class IntRange(_Range):
     """Whole numbers between two bounds, both included."""
 
-    bounds: tuple[int, int] = Field(alias="int")
+    bounds: tuple[int, int] = Field(alias="int", description="the smallest and the largest value, both included")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -107,7 +109,7 @@ class IntRange(_Range):
 class FloatRange(_Range):
     """Real numbers between two bounds, both included."""
 
-    bounds: tuple[float, float] = Field(alias="float")
+    bounds: tuple[float, float] = Field(alias="float", description="the smallest and the largest value, both included")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -140,9 +142,11 @@ class SelectionLaw(Part):
     `accountant`: what prices the selection. `rdp` is Papernot and Steinke's bound, `profile` that of Koskela, Redberg and Wang (2024),
     which is a quarter to a third lower for the first two laws."""
 
-    mean_trials: float = Field(ge=1, le=MOST_MEAN_TRIALS)
-    shape: Annotated[float, Field(ge=0)] | Literal["inf"] = 1.0
-    accountant: Literal["rdp", "profile"] = "rdp"
+    mean_trials: float = Field(ge=1, le=MOST_MEAN_TRIALS, description="how many trials run at each ε on average")
+    shape: Annotated[float, Field(ge=0)] | Literal["inf"] = Field(
+        default=1.0, description="1 geometric, 0 logarithmic, inf Poisson; a larger shape varies less and costs more"
+    )
+    accountant: Literal["rdp", "profile"] = Field(default="rdp", description="what prices the selection: Rényi DP, or the privacy profile")
 
     @property
     def shape_number(self) -> float:
@@ -173,19 +177,29 @@ class StoppingSettings(Part):
 class SweepSettings(Part):
     """How the search goes, for every ε. `accounting` has no default: what a sweep costs is somebody's decision."""
 
-    epsilons: tuple[float, ...] = Field(min_length=1)
+    epsilons: tuple[float, ...] = Field(min_length=1, description="ε that single trials spend; each has a search of its own")
     delta: float | None = Field(default=None, gt=0, lt=1, description="None: 1 / (10 data.nominal_examples)")
     trials_per_epsilon: int | None = Field(
         default=None, ge=1, description="None: the whole grid, for sampler grid; or drawn by `selection`"
     )
-    sampler: Annotated[str, AfterValidator(SAMPLERS.checked)] = "tpe"
-    stopper: Literal["none", "asha", "median", "halving"] = "none"
+    sampler: Annotated[str, AfterValidator(SAMPLERS.checked)] = Field(
+        default="tpe", description=f"what chooses the settings of trials: {', '.join(SAMPLERS.own)}"
+    )
+    stopper: Literal["none", "asha", "median", "halving"] = Field(
+        default="none", description="ends weak trials early; only halving saves privacy as well as time"
+    )
     stopping: StoppingSettings | None = Field(default=None, description="None: the stopper's defaults")
-    accounting: Annotated[str, AfterValidator(REGIMES.checked)]
+    accounting: Annotated[str, AfterValidator(REGIMES.checked)] = Field(
+        description=f"how the sweep pays for its search: {', '.join(REGIMES.own)}"
+    )
     selection: SelectionLaw | None = Field(default=None, description="private_selection: the law of the number of trials")
-    epsilon_total: float | None = Field(default=None, gt=0)
-    metric: Annotated[str, AfterValidator(METRICS.checked)] = Field(default=PCKH_50, description="what the search maximises")
-    validation: Literal["public", "private"] = "public"
+    epsilon_total: float | None = Field(default=None, gt=0, description="cap on the ε of the whole sweep. None: no cap of its own")
+    metric: Annotated[str, AfterValidator(METRICS.checked)] = Field(
+        default=PCKH_50, description=f"what the search maximises: {', '.join(METRICS.own)}"
+    )
+    validation: Literal["public", "private"] = Field(
+        default="public", description="public: nothing is promised to the people who are scored on; private: scores are noised and charged"
+    )
     validation_epsilon: float | None = Field(default=None, gt=0, description="private validation: of all its scores together")
     validation_units: int | None = Field(default=None, ge=1, description="private validation: nominal number of people, the divisor")
 
@@ -271,13 +285,13 @@ class SweepSettings(Part):
 class References(Part):
     """Runs outside `trials_per_epsilon`: what a private result is compared with."""
 
-    floor: bool = True
+    floor: bool = Field(default=True, description="train on PUBLIC people and public views alone: what costs no privacy")
     ceiling: bool | Literal["non_private"] | dict[str, Any] = Field(
         default=True,
         description="or the TrialConfig paths that the ceiling sets for itself; non_private: run on protected data, and sealed",
     )
-    control: bool = True
-    winner_seeds: int = Field(default=3, ge=0)
+    control: bool = Field(default=True, description="repeat the best feature run of each ε with its private part off")
+    winner_seeds: int = Field(default=3, ge=0, description="reruns of each winner with fresh noise, charged like trials")
     disclosure: bool | AttackSettings = Field(default=True, description="attack the public views of each split, on PUBLIC people")
 
 
@@ -289,13 +303,17 @@ def _is_a_condition(text: str) -> str:
 class SpaceFile(Part):
     """A whole, checked space file. `search_spaces.loader.load_space` makes one; it also round-trips through JSON."""
 
-    name: str
-    sweep: SweepSettings
-    references: References = References()
-    splits: dict[str, SplitConfig] = Field(default_factory=dict)
-    trial: dict[str, Any]
-    search: dict[str, Parameter] = Field(default_factory=dict)
-    search_at: dict[float, dict[str, Parameter]] = Field(default_factory=dict)
+    name: str = Field(description="the file's name without .yaml; a sweep is called so unless --name says otherwise")
+    sweep: SweepSettings = Field(description="how the search goes and what it costs")
+    references: References = Field(default=References(), description="what private results are compared with")
+    splits: dict[str, SplitConfig] = Field(
+        default_factory=dict, description="name → what of each picture counts as public: a decision of the data's owner"
+    )
+    trial: dict[str, Any] = Field(description="what is not searched: the keys of a trial")
+    search: dict[str, Parameter] = Field(default_factory=dict, description="dotted path of a setting of `trial` → choice, int or float")
+    search_at: dict[float, dict[str, Parameter]] = Field(
+        default_factory=dict, description="ε → parameters that replace those of `search` there"
+    )
     constraints: tuple[Annotated[str, AfterValidator(_is_a_condition)], ...] = Field(
         default=(), description="conditions on the settings of a trial that every draw must keep, such as clip_norm < 1 or method == dpsgd"
     )

@@ -14,9 +14,9 @@ from dpcore.config.parsing import Part
 class DataConfig(Part):
     """Which datasets a trial reads. A name is a folder below the data directory, `synthetic/...` is built in."""
 
-    private: str
-    public: str
-    validation: str
+    private: str = Field(description="the PRIVATE dataset: the people who are protected")
+    public: str = Field(description="a PUBLIC dataset: pretraining and the subspace")
+    validation: str = Field(description="the dataset that is scored on; PUBLIC unless sweep.validation is private")
     nominal_examples: int = Field(
         ge=1, description="public N, in privacy units: with the expected batch it fixes q; never the realised count"
     )
@@ -40,10 +40,10 @@ class DataConfig(Part):
 class AugmentationConfig(Part):
     """Random geometry and light of the training images. A pair of an example and its public view shares one draw."""
 
-    flip_prob: float = Field(default=0.0, ge=0, le=1)
-    scale_frac: float = Field(default=0.0, ge=0, lt=1)
-    rotate_deg: float = Field(default=0.0, ge=0, le=180)
-    rotate_prob: float = Field(default=0.0, ge=0, le=1)
+    flip_prob: float = Field(default=0.0, ge=0, le=1, description="probability of the mirror image, its left and right joints swapped")
+    scale_frac: float = Field(default=0.0, ge=0, lt=1, description="size of the person times 1 ± this")
+    rotate_deg: float = Field(default=0.0, ge=0, le=180, description="the largest rotation, either way")
+    rotate_prob: float = Field(default=0.0, ge=0, le=1, description="probability of a rotation")
     photometric_frac: float = Field(default=0.0, ge=0, le=1, description="contrast and gains in 1 ± this, clutter up to half of it")
 
     @property
@@ -72,12 +72,14 @@ class RecordAugmentation(AugmentationConfig):
 class SplitConfig(Part):
     """The sensitive-feature split: what of an image is public. A wider public part is a weaker promise."""
 
-    name: str = Field(min_length=1)
-    transform: Literal["gaussian_blur", "downsample", "pixelate"]
-    sigma_px: float | None = Field(default=None, gt=0)
-    factor: int | None = Field(default=None, ge=2)
-    cell_px: int | None = Field(default=None, ge=2)
-    region: Literal["all", "head", "person", "background"] = "all"
+    name: str = Field(min_length=1, description="as trials and reports call it; in a space file the key that it stands under")
+    transform: Literal["gaussian_blur", "downsample", "pixelate"] = Field(description="what makes the public view of a picture")
+    sigma_px: float | None = Field(default=None, gt=0, description="gaussian_blur: standard deviation of the blur, in px of the crop")
+    factor: int | None = Field(default=None, ge=2, description="downsample: px of the crop, across and down, per px of the view")
+    cell_px: int | None = Field(default=None, ge=2, description="pixelate: side of a cell, in px of the crop")
+    region: Literal["all", "head", "person", "background"] = Field(
+        default="all", description="where the transform hides; the rest of the picture is public as it is"
+    )
     sharpen: Literal["none", "wiener"] = Field(default="none", description="post-processing of the stored bytes: free")
 
     @model_validator(mode="after")

@@ -28,9 +28,9 @@ class FreezeRule(Part):
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
-    train: tuple[str, ...] = ()
-    from_: str | None = Field(default=None, alias="from")
-    lora: int | None = Field(default=None, ge=1)
+    train: tuple[str, ...] = Field(default=(), description="kinds (bias, gain, norm), layers, and patterns of layers")
+    from_: str | None = Field(default=None, alias="from", description="the first of the layers that train whole")
+    lora: int | None = Field(default=None, ge=1, description="rank of the two matrices that train in place of a layer's weights")
 
     @model_validator(mode="after")
     def _says_something(self) -> FreezeRule:

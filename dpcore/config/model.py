@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dpcore.config.freezing import Freeze, policy_of
+from dpcore.config.freezing import POLICIES, Freeze, policy_of
 from dpcore.config.networks import HEADS, TIMM, TIMM_WEIGHTS, Backbone, backbone_traits, checked_backbone
 from dpcore.config.parsing import Part
 
@@ -19,7 +19,9 @@ class ModelConfig(Part):
         {"weights_left_out", "batch_norm", "feature_stride_px", "input_whitening", "position_prior", "pyramid_channels"}
     )
 
-    backbone: Annotated[str, AfterValidator(checked_backbone)] = "small"
+    backbone: Annotated[str, AfterValidator(checked_backbone)] = Field(
+        default="small", description="the network below the head: small, folded, timm:NAME, or module:FUNCTION"
+    )
     weights: str | None = Field(
         default=None,
         description="below the data directory. folded: folder/stem, without _fp16.npz; networks from elsewhere: a file, or timm for timm's",
@@ -30,11 +32,15 @@ class ModelConfig(Part):
     batch_norm: Literal["fold", "group_norm", "frozen"] = Field(
         default="fold", description="networks from elsewhere: into the layer before it, GroupNorm in its place, or fixed statistics"
     )
-    head: Annotated[str, AfterValidator(HEADS.checked)] = "marginal"
-    head_start: Literal["random", "heatmap"] = "random"
-    freeze: Freeze = "early"
-    input_height_px: int = Field(default=64, ge=16)
-    input_width_px: int = Field(default=64, ge=16)
+    head: Annotated[str, AfterValidator(HEADS.checked)] = Field(
+        default="marginal", description=f"what makes coordinates of features: {', '.join(HEADS.own)}"
+    )
+    head_start: Literal["random", "heatmap"] = Field(
+        default="random", description="heatmap: the head starts from the heat maps of the public weights"
+    )
+    freeze: Freeze = Field(default="early", description=f"what trains after public pretraining: {', '.join(POLICIES)}, or a rule")
+    input_height_px: int = Field(default=64, ge=16, description="height of the crops")
+    input_width_px: int = Field(default=64, ge=16, description="width of the crops")
     marginal_sharpness: float = Field(
         default=1.0, gt=0, description="β of the marginal head's (1/β)·log-mean-exp(β·); of fpn2d: what its logits are multiplied by"
     )
@@ -46,8 +52,8 @@ class ModelConfig(Part):
         description="of a head that starts at random: public (labels of the PUBLIC dataset), or a pool of poses below the data directory",
     )
     pyramid_channels: int = Field(default=32, ge=1, description="F of the head fpn2d, where it makes a feature pyramid of its own")
-    split_ratio: float = Field(default=2.0, gt=0, le=8)
-    label_sigma_bins: float = Field(default=3.0, gt=0)
+    split_ratio: float = Field(default=2.0, gt=0, le=8, description="bins per px of the crop that coordinates are read on")
+    label_sigma_bins: float = Field(default=3.0, gt=0, description="standard deviation of a label's Gaussian, in bins")
 
     @model_validator(mode="after")
     def _settings_fit_backbone_and_head(self) -> Self:

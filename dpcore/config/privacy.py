@@ -20,14 +20,20 @@ class SubspaceConfig(Part):
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
-    rank: int | Literal["full"] | None = None
+    rank: int | Literal["full"] | None = Field(
+        default=None, description="R, dimensions of the subspace; full: no projection. Projected methods need one"
+    )
     examples: int = Field(default=256, ge=1, description="m: per-example public gradients that V is fitted to")
-    source: Literal["public", "public_view"] = "public"
+    source: Literal["public", "public_view"] = Field(
+        default="public", description="whose gradients V is fitted to: the PUBLIC dataset's, or those of the private dataset's public views"
+    )
     gradients: Literal["plain", "residual"] = Field(
         default="plain", description="residual: of pairs of a PUBLIC picture and its view, as the private rows of feature_projected are"
     )
     refresh_steps: int | None = Field(default=None, ge=1, description="fit again every so many steps; None: once, at the start")
-    order: Literal["clip_then_project", "project_then_clip"] = "clip_then_project"
+    order: Literal["clip_then_project", "project_then_clip"] = Field(
+        default="clip_then_project", description="whether a row is clipped before it is projected, or after"
+    )
 
     @field_validator("rank")
     @classmethod
@@ -42,6 +48,6 @@ class AttackSettings(Part):
     attacker could do."""
 
     steps: int = Field(default=300, ge=0, description="0: arithmetic alone")
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    batch_size: int = Field(default=16, ge=1, description="pictures per step")
+    learning_rate: float = Field(default=2e-3, gt=0, description="of the attacker")
     test_images: int = Field(default=256, ge=1, description="at most half of the validation people")

@@ -23,13 +23,13 @@ class PublicStage(Part):
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"scale", "until"})
 
-    steps: int = Field(default=0, ge=0)
+    steps: int = Field(default=0, ge=0, description="0: the network stays as its weights are")
     until: Literal["best"] | None = Field(default=None, description="best: keep the weights of the lowest loss on a held-out tenth")
-    batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    freeze: Freeze = "none"
-    augmentation: AugmentationConfig = AugmentationConfig()
-    scale: WeightScale = "absolute"
+    batch_size: int = Field(default=64, ge=1, description="pictures per step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="adam's, at the start")
+    freeze: Freeze = Field(default="none", description="what of the network this stage trains, as in model.freeze")
+    augmentation: AugmentationConfig = Field(default=AugmentationConfig(), description="of this stage's pictures")
+    scale: WeightScale = Field(default="absolute", description="relative: weights in units of each tensor's root mean square at the start")
 
     @field_validator("freeze")
     @classmethod
@@ -45,12 +45,12 @@ class PublicViewStage(Part):
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"scale"})
 
-    until: Literal["converged"] | None = None
-    steps: int | None = Field(default=None, ge=1)
-    max_steps: int = Field(default=3000, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    scale: WeightScale = "absolute"
+    until: Literal["converged"] | None = Field(default=None, description="converged: until the loss on held-out views stops falling")
+    steps: int | None = Field(default=None, ge=1, description="a fixed number, in place of `until`")
+    max_steps: int = Field(default=3000, ge=1, description="until converged: at most so many")
+    batch_size: int = Field(default=64, ge=1, description="pictures per step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="adam's, at the start")
+    scale: WeightScale = Field(default="absolute", description="relative: weights in units of each tensor's root mean square at the start")
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -68,9 +68,11 @@ class TeacherStage(PublicStage):
     42.6 %. At `min_confidence` 0.5 the teacher of 800 steps labels 64 % of the joints, and 63 % of those labels are hits.
     """
 
-    steps: int = Field(default=800, ge=1)
-    learning_rate: float = Field(default=3e-3, gt=0)
-    augmentation: AugmentationConfig = AugmentationConfig(flip_prob=0.5, photometric_frac=0.7)
+    steps: int = Field(default=800, ge=1, description="on views of the PUBLIC dataset")
+    learning_rate: float = Field(default=3e-3, gt=0, description="adam's, at the start")
+    augmentation: AugmentationConfig = Field(
+        default=AugmentationConfig(flip_prob=0.5, photometric_frac=0.7), description="of this stage's pictures"
+    )
     min_confidence: float = Field(
         default=0.5, ge=0, le=1, description="share of the teacher's mass about its peak, in x and in y, from which a joint is visible"
     )
@@ -79,14 +81,16 @@ class TeacherStage(PublicStage):
 class PrivateStage(Part):
     """The private steps. q = expected_batch_size / data.nominal_examples, both in privacy units."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="T, private steps; with q they decide the noise of an ε")
     expected_batch_size: int = Field(ge=1, description="B, in privacy units: how many a step draws on average, and its divisor")
 
 
 class Stages(Part):
-    public: PublicStage = PublicStage()
-    public_view: PublicViewStage | None = None
-    private: PrivateStage
+    """What a trial trains on, one after the other: PUBLIC people, public views of private people, private people."""
+
+    public: PublicStage = Field(default=PublicStage(), description="pretraining on PUBLIC people")
+    public_view: PublicViewStage | None = Field(default=None, description="training on public views; its end is the floor")
+    private: PrivateStage = Field(description="training under differential privacy")
 
 
 class OptimizerConfig(Part):
@@ -96,14 +100,16 @@ class OptimizerConfig(Part):
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"drop_at_frac", "drop_factor", "scale"})
 
-    name: Literal["sgd", "adam"] = "adam"
-    learning_rate: float = Field(default=1e-3, gt=0)
+    name: Literal["sgd", "adam"] = Field(default="adam", description="of the private steps")
+    learning_rate: float = Field(default=1e-3, gt=0, description="at the start; `schedule` says how it goes on")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd's momentum, adam's beta1")
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled: each step takes this part of learning rate times weight off")
     scale: WeightScale = Field(
         default="absolute", description="relative: weights, clip and noise in units of each tensor's root mean square at the public start"
     )
-    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    schedule: Literal["constant", "cosine", "step"] = Field(
+        default="cosine", description="of the learning rate: unchanged, a cosine down to 0, or one drop"
+    )
     drop_at_frac: float = Field(default=0.8, gt=0, lt=1, description="schedule step: the part of the steps before the learning rate drops")
     drop_factor: float = Field(default=0.1, gt=0, lt=1, description="schedule step: what the learning rate is multiplied by there")
     dp_bias_correction: bool = Field(default=False, description="adam: take the known variance of the noise off the second moment")

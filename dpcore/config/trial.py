@@ -43,29 +43,35 @@ class TrialConfig(Part):
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"evaluation", "loss", "pck_mass"})
 
-    method: Annotated[str, AfterValidator(METHODS.checked)]
-    data: DataConfig
-    model: ModelConfig = ModelConfig()
-    augmentation: RecordAugmentation = RecordAugmentation()
-    stages: Stages
-    evaluation: EvaluationConfig = EvaluationConfig()
-    start: Literal["public", "public_view"] = "public"
-    loss: Annotated[str, AfterValidator(LOSSES.checked)] = SIMCC
-    pck_mass: PckMassConfig = PckMassConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    epsilon: float | None = Field(default=None, gt=0)
-    delta: float | None = Field(default=None, gt=0, lt=1)
-    clip_norm: float | None = Field(default=None, gt=0)
-    split: SplitConfig | None = None
+    method: Annotated[str, AfterValidator(METHODS.checked)] = Field(description=f"the training method: {', '.join(METHODS.own)}")
+    data: DataConfig = Field(description="the datasets")
+    model: ModelConfig = Field(default=ModelConfig(), description="the network")
+    augmentation: RecordAugmentation = Field(default=RecordAugmentation(), description="of private pictures and their public views")
+    stages: Stages = Field(description="how long and on what is trained")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="how the model is asked for keypoints")
+    start: Literal["public", "public_view"] = Field(
+        default="public", description="the stage after which private steps begin; public_view: at the floor of the split"
+    )
+    loss: Annotated[str, AfterValidator(LOSSES.checked)] = Field(default=SIMCC, description=f"the training loss: {', '.join(LOSSES.own)}")
+    pck_mass: PckMassConfig = Field(default=PckMassConfig(), description="loss pck_mass: what counts as a hit")
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="of the private steps")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="the model is a moving average of its weights, which keeps this part each step. None: none"
+    )
+    epsilon: float | None = Field(default=None, gt=0, description="ε of this trial; a sweep sets it from sweep.epsilons")
+    delta: float | None = Field(default=None, gt=0, lt=1, description="δ of this trial; a sweep sets it from sweep.delta")
+    clip_norm: float | None = Field(default=None, gt=0, description="C: the largest norm of one unit's row in the private sum")
+    split: SplitConfig | None = Field(default=None, description="what counts as public of a picture; in a space file the name of a split")
     public_weight: float | None = Field(default=None, ge=0, le=1, description="λ; feature methods, 1 unless said")
     private_weight: float | None = Field(default=None, ge=0, description="α; feature methods, 1 unless said; 0 is the control")
     public_batch_size: int | None = Field(
         default=None, ge=1, description="feature methods: units per step whose views are behind the public term"
     )
-    subspace: SubspaceConfig = SubspaceConfig()
-    labels: Literal["public", "private"] = "public"
-    teacher: TeacherStage = TeacherStage()
+    subspace: SubspaceConfig = Field(default=SubspaceConfig(), description="the public subspace of projected methods")
+    labels: Literal["public", "private"] = Field(
+        default="public", description="private: keypoints, visibility and head sizes are protected"
+    )
+    teacher: TeacherStage = Field(default=TeacherStage(), description="labels private: the public model that stands in for labels")
     privacy_unit: PrivacyUnit = Field(default="image", description="what q, B and data.nominal_examples count and the claim protects")
     examples_per_unit: int = Field(default=1, ge=1, description="of a drawn unit at most so many examples take part in a step")
     relation: Relation = Field(

@@ -48,7 +48,7 @@ from dpcore.train.stages import started_network
 from dpcore.train.start_basis import StartBasis, start_basis
 from dpcore.train.trial_data import TrialData, needs_pairs, open_trial_data
 
-__all__ = ["Report", "run_trial"]
+__all__ = ["PreparedTrial", "Report", "prepare_trial", "run_trial", "steps_of"]
 
 
 def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> Iterator[Report]:
@@ -100,7 +100,7 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Prepared:
+class PreparedTrial:
     """A trial before its first private step."""
 
     config: TrialConfig
@@ -119,9 +119,15 @@ class _Prepared:
     terms: StepTerms
 
 
-def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _Prepared:
+def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> PreparedTrial:
+    private_validation = handout.validation is not None
+    data = open_trial_data(config, handout.places, runtime, sealed=handout.sealed, private_validation=private_validation)
+    return prepare_trial(config, runtime, handout, data)
+
+
+def prepare_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout, data: TrialData) -> PreparedTrial:
+    """Everything of a trial that comes before its first private step, on datasets that are open already. Errors as `run_trial`."""
     device, places = device_of(runtime), handout.places
-    data = open_trial_data(config, places, runtime, sealed=handout.sealed, private_validation=handout.validation is not None)
     network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
     start_digest = weights_digest(network.state_dict())
     split = network.split(config.model.freeze)
@@ -142,7 +148,7 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     basis = None
     if needs_fitted_basis(config):
         basis = start_basis(config, engine, sources=sources, data=data, builder=builder, runtime=runtime)
-    return _Prepared(
+    return PreparedTrial(
         config=config,
         runtime=runtime,
         physical_batch_size=size,
@@ -160,6 +166,11 @@ def _prepare(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> _P
     )
 
 
+def steps_of(prepared: PreparedTrial, streams: PrivateStreams | None) -> PrivateSteps:
+    """The private steps of a prepared trial alone: nothing is reported and nothing is kept."""
+    return _Trial(prepared, streams, None).private_steps()
+
+
 def _repeated(store: TrialFolder, step: int, *, reserved: PrivacyPlan | None) -> Iterator[Report]:
     """The recorded reports of at most `step` steps. A line of dpsweep 0.1.0 does not say what was spent: its two metrics do, and
     the folder's identity holds that it ran this very config."""
@@ -173,7 +184,7 @@ def _repeated(store: TrialFolder, step: int, *, reserved: PrivacyPlan | None) ->
 class _Trial:
     """The run itself, between an opened folder and a closed one."""
 
-    def __init__(self, prepared: _Prepared, streams: PrivateStreams | None, store: TrialFolder | None) -> None:
+    def __init__(self, prepared: PreparedTrial, streams: PrivateStreams | None, store: TrialFolder | None) -> None:
         self._prepared = prepared
         self._config = prepared.config
         self._engine = prepared.engine
@@ -190,7 +201,7 @@ class _Trial:
         if steps == 0:
             yield self._finished(self._report(progress, None, done=True))
             return
-        private = PrivateSteps(self._prepared.terms.config, self._engine, self._mechanism())
+        private = self.private_steps()
         checkpoint = None if self._store is None else self._store.load_checkpoint()
         if checkpoint is not None and self._store is not None:
             yield from _repeated(self._store, checkpoint.step, reserved=self._prepared.plan)
@@ -211,6 +222,10 @@ class _Trial:
                 self._store.save_checkpoint(private.checkpoint(progress))
             if report is not None:
                 yield report
+
+    def private_steps(self) -> PrivateSteps:
+        """The steps, none of them taken yet."""
+        return PrivateSteps(self._prepared.terms.config, self._engine, self._mechanism())
 
     def _advanced(self, private: PrivateSteps, progress: Progress) -> Progress:
         """The progress after one step more.

@@ -16,6 +16,7 @@ from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
 from sweeps.terminal.lines import warn
 
 if TYPE_CHECKING:
+    from sweeps.pricing.duration import Duration
     from sweeps.pricing.plan import SweepPlan
     from sweeps.records.results import SweepResults
     from sweeps.tracking.tracker import Tracker
@@ -28,10 +29,12 @@ class Plan:
     Attributes:
         spec: the sweep; `run` takes it.
         plan: its groups (one per ε, with noise multiplier, q and steps) and its price under each regime.
+        duration: as it was timed; None: nothing was timed, and what an earlier sweep took is said.
     """
 
     spec: SweepSpec
     plan: SweepPlan
+    duration: Duration | None = None
 
     @property
     def sweep_epsilon(self) -> float | None:
@@ -41,23 +44,24 @@ class Plan:
     def __str__(self) -> str:
         from sweeps.report.plan_text import plan_text
 
-        return plan_text(self.spec, self.plan)
+        return plan_text(self.spec, self.plan, self.duration)
 
     def document(self) -> dict[str, Any]:
         """What `dpsweep run --dry-run --json` prints."""
         from sweeps.report.plan_text import plan_document
 
-        return plan_document(self.spec, self.plan)
+        return plan_document(self.spec, self.plan, self.duration)
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def plan(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOptions]) -> Plan:
+def plan(space: str | Path | SpaceFile | SweepSpec, *, time: bool = False, **options: Unpack[SweepOptions]) -> Plan:
     """Plans a sweep: nothing is started, nothing is charged, nothing is written but caches.
 
     Args:
         space: a preset's name, the path of a space file, a loaded space, or a spec.
+        time: whether to time some steps of each method here, on PUBLIC people, for an estimate of the wall time. It takes seconds.
         **options: see `SweepOptions`.
 
     Raises:
@@ -73,7 +77,12 @@ def plan(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOptio
     from sweeps.engine.driver import plan_of
 
     spec = spec_of(space, options)
-    return Plan(spec=spec, plan=plan_of(spec))
+    planned = plan_of(spec)
+    if not time:
+        return Plan(spec=spec, plan=planned)
+    from sweeps.models.timing import timed_duration
+
+    return Plan(spec=spec, plan=planned, duration=timed_duration(spec, planned))
 
 
 def run(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOptions]) -> Results:

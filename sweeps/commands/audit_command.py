@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.commands import arguments
 from sweeps.report.text import number, print_json, render_table
+from sweeps.terminal.lines import warn
+from sweeps.terminal.working import working
 
 KINDS: tuple[Literal["mechanism", "trainer", "repeated"], ...] = ("mechanism", "trainer", "repeated")
 _REPORTED_SHARE = 0.1
@@ -61,7 +62,8 @@ def audit_command(args: argparse.Namespace) -> int:
         confidence=args.confidence,
         cache_dir=args.cache_dir,
     )
-    report = run_audit(request, _Progress())
+    with working("auditing"):
+        report = run_audit(request, _Progress())
     if args.json:
         print_json(report.document())
     else:
@@ -87,6 +89,6 @@ class _Progress:
         if name != before:
             shown = 0.0
         if share >= 1.0 or share >= shown + _REPORTED_SHARE:
-            print(f"audit: {name} {100 * share:.0f} %", file=sys.stderr)
+            warn(f"audit: {name} {100 * share:.0f} %")
             shown = share
         self._shown = (name, shown)

@@ -132,6 +132,7 @@ def _add_run(commands: Any, address: str | None) -> None:
     run.add_argument("--warm-start", metavar="NAME", default=None, help="begin with the best settings of an earlier sweep of this storage")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its price; start nothing, charge nothing")
     run.add_argument("--json", action="store_true", help="with --dry-run: print the plan as one JSON document")
+    run.add_argument("--time", action="store_true", help="with --dry-run: time some steps of each method here, on PUBLIC people")
     arguments.add_notify(run)
     arguments.add_places(run)
     run.set_defaults(execute=run_command)
@@ -144,10 +145,13 @@ def run_command(args: argparse.Namespace) -> int:
 
     if args.json and not args.dry_run:
         raise BadInput("--json goes with --dry-run: a sweep's results are `dpsweep status --json` and `dpsweep best --json`")
+    if args.time and not args.dry_run:
+        raise BadInput("--time goes with --dry-run: a sweep that runs shows how long it still takes")
     spec = build_spec(args)
     if args.dry_run:
-        with working("planning: calibrating the noise of each ε"):
-            planned = plan(spec)
+        doing = "planning, and timing some steps of each method" if args.time else "planning: calibrating the noise of each ε"
+        with working(doing):
+            planned = plan(spec, time=args.time)
         if args.json:
             print_json(planned.document())
         else:

@@ -1,4 +1,5 @@
-"""Estimates how long a sweep takes, from the seconds that an earlier sweep of the same space recorded. It never guesses."""
+"""How long a sweep takes: from the seconds that an earlier sweep of the same space recorded, or from steps that were timed. It never
+guesses."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dpcore.errors import Corrupt
 from sweeps.pricing.plan import SweepPlan
 from sweeps.records.results import TrialRecord, read_results
+from sweeps.terminal.lines import counted
 
 if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
@@ -31,17 +33,28 @@ class Duration:
     Attributes:
         trial_s: sum over all planned runs.
         at_a_time: how many runs run together; None if the cluster decides.
-        source: name of the earlier sweep.
-        measured: how many of its ended runs were averaged.
+        source: name of the earlier sweep; None: steps were timed.
+        measured: how many of its ended runs were averaged, or how many methods were timed.
+        once_s: what is computed once for all runs, before most of them.
     """
 
     trial_s: float
     at_a_time: int | None
-    source: str
+    source: str | None
     measured: int
+    once_s: float = 0.0
+
+    @property
+    def wall_s(self) -> float:
+        """The whole, where the runs go on together as planned."""
+        return self.once_s + self.trial_s / (self.at_a_time or 1)
 
     def text(self) -> str:
         """One line for a person."""
+        if self.source is None:
+            slots = counted(self.at_a_time or 1, "slot")
+            basis = f"some steps of {counted(self.measured, 'method')} timed here on PUBLIC people"
+            return f"wall time: about {span(self.wall_s)} on {slots} at most ({basis})"
         basis = f"from {self.measured} ended runs of sweep {self.source}"
         if self.at_a_time is None:
             return f"wall time: about {span(self.trial_s)} of trials, divided by how many the cluster runs together ({basis})"

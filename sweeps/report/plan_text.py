@@ -17,13 +17,19 @@ from sweeps.terminal.lines import counted
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
+    from sweeps.pricing.duration import Duration
     from sweeps.pricing.plan import PlannedGroup, SweepPlan
     from sweeps.pricing.regimes import RegimePrice
     from sweeps.records.spec import SweepSpec
 
 
-def plan_text(spec: SweepSpec, plan: SweepPlan) -> str:
-    """Trials, noise, steps, price and, where it is known, time of a sweep that has not begun: what `--dry-run` prints."""
+def plan_text(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = None) -> str:
+    """Trials, noise, steps, price and, where it is known, time of a sweep that has not begun: what `--dry-run` prints.
+
+    Args:
+        spec, plan: of the sweep.
+        duration: as it was timed; None: from an earlier sweep, if there is one.
+    """
     rows = []
     for group in plan.groups:
         spending = group.spending
@@ -40,7 +46,7 @@ def plan_text(spec: SweepSpec, plan: SweepPlan) -> str:
         render_table(header, rows),
         render_table(["accounting", "what it rests on", "sweep ε"], [_price_row(price, plan) for price in plan.prices]),
         "\n".join(worth_lines(spec, plan)),
-        "\n".join(plan_lines(spec, plan)),
+        "\n".join(plan_lines(spec, plan, duration)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -69,7 +75,7 @@ def steps_of(group: PlannedGroup) -> list[tuple[Spending, float]]:
     return [search, (group.spending, group.reruns)]
 
 
-def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
+def plan_lines(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = None) -> list[str]:
     """The plan's sums: steps, the price with what `unaccounted` would not say, the cap, and the time."""
     lines = []
     if all(group.spending is not None for group in plan.groups):
@@ -100,14 +106,18 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan) -> list[str]:
     if terms.stopping is not None:
         lines.append(what_stopping_saves(terms.stopping, plan.accounting))
     lines.append(terms.validation_text)
-    duration = estimate_duration(spec, plan)
-    lines.append("wall time: no earlier run to estimate from" if duration is None else duration.text())
+    duration = duration or estimate_duration(spec, plan)
+    lines.append(NO_TIME if duration is None else duration.text())
     return lines
 
 
-def plan_document(spec: SweepSpec, plan: SweepPlan) -> dict[str, Any]:
-    """The plan as JSON: `groups` (one per ε), `prices` (one per regime), and `seconds`, None where no earlier run tells it."""
-    duration = estimate_duration(spec, plan)
+NO_TIME = "wall time: no earlier run to estimate from; `dpsweep run SPACE --dry-run --time` times some steps of each method"
+
+
+def plan_document(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = None) -> dict[str, Any]:
+    """The plan as JSON: `groups` (one per ε), `prices` (one per regime), and `seconds`, None where no earlier run tells it and nothing
+    was timed. Arguments as `plan_text`."""
+    duration = duration or estimate_duration(spec, plan)
     return {
         "name": spec.name,
         "accounting": plan.accounting,
@@ -119,7 +129,7 @@ def plan_document(spec: SweepSpec, plan: SweepPlan) -> dict[str, Any]:
         "sweep_epsilon": plan.sweep_epsilon,
         "epsilon_total": plan.epsilon_total,
         "worth": None if (worth := plan_worth(spec, plan)) is None else worth.document(),
-        "seconds": None if duration is None else duration.trial_s / (duration.at_a_time or 1),
+        "seconds": None if duration is None else duration.wall_s,
     }
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpcore.errors import Refused
+from sweeps.pricing.extending import require_extensible
 from sweeps.pricing.regimes import basis_of
 from sweeps.records.spec import DEFAULT_STORAGE
 from sweeps.records.trial_id import epsilon_name
@@ -26,6 +28,7 @@ from sweeps.report.text import number, percent, render_table
 from sweeps.report.uncertainty import counts_of
 from sweeps.search.stopping import stopping_lines
 from sweeps.search.terms import terms_of
+from sweeps.terminal.lines import COMMAND_INDENT
 
 if TYPE_CHECKING:
     from sweeps.pricing.plan import SweepPlan
@@ -72,7 +75,7 @@ class SweepReport:
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
             "\n".join(self.verdicts()),
             "\n".join([*self.price.lines(), *self.stopped]),
-            "next:\n" + "\n".join(f"  {command}" for command in self.next_commands),
+            "next:\n" + "\n".join(f"{COMMAND_INDENT}{command}" for command in self.next_commands),
         ]
         return "\n\n".join(parts)
 
@@ -185,10 +188,24 @@ def _next_commands(comparisons: Sequence[Comparison], spec: SweepSpec) -> tuple[
     won = [one.epsilon for one in comparisons if one.winner is not None]
     storage = "" if spec.storage == Path(DEFAULT_STORAGE).absolute() else f" --storage {shlex.quote(str(spec.storage))}"
     name = spec.name
+    further = [f"dpsweep extend {name} --trials +{MORE_TRIALS} --dry-run{storage}"] if _can_go_on(spec) else []
     export = [f"dpsweep best {name} --epsilon {epsilon_name(won[0])} --out best.yaml{storage}", "dpsweep train best.yaml"] if won else []
     uri = spec.resolved_tracking_uri
     look = f"# MLflow: {uri}" if uri.startswith("http") else f"dpsweep ui{storage}"
-    return (*export, f"dpsweep ledger {name} --verify{storage}", look)
+    return (*export, *further, f"dpsweep ledger {name} --verify{storage}", look)
+
+
+MORE_TRIALS = 8
+"""At each ε, of the extension that a report proposes."""
+
+
+def _can_go_on(spec: SweepSpec) -> bool:
+    """Whether more trials at every ε may be added after the results were seen."""
+    try:
+        require_extensible(spec, more_trials=True)
+    except Refused:
+        return False
+    return True
 
 
 def _row(one: Comparison) -> list[str]:

@@ -117,20 +117,22 @@ def parent_metrics(comparison: Comparison, *, price: float | None) -> dict[str, 
     return {name: value for name, value in named.items() if value is not None}
 
 
-def experiment_note(*, verdicts: Sequence[str], price: Sequence[str], claims: Mapping[str, str]) -> str:
+def experiment_note(*, verdicts: Sequence[str], price: Sequence[str], claims: Mapping[str, str], pages: Sequence[str] = ()) -> str:
     """The note of an experiment, in Markdown, with links that `linked` completes. Of a folded note MLflow shows the first line: a verdict.
 
     A claim that MLflow would cut off is left out whole: the link leads to its run, whose description it is.
 
     Args:
         claims: trial id of each winner → its claim.
+        pages: names of the report's pages among the artifacts of `summary`.
     """
     lines = [line for verdict in verdicts for line in (verdict, "")]
-    lines += ["[report](run:summary/report.md)", "", "**Price**", "", *[f"- {line}" for line in price], ""]
+    links = ", ".join(f"[{name}](run:summary/{name})" for name in (*pages, "report.md"))
+    lines += [f"The report: {links}", "", "**Price**", "", *[f"- {line}" for line in price], ""]
     for trial_id, claim in claims.items():
         heading = f"**Claim of [{trial_id}](run:{trial_id})**"
         written = "\n".join([*lines, heading, "", claim])
-        room = NOTE_LENGTH - 300 * (1 + len(claims)) - len(written)
+        room = NOTE_LENGTH - 300 * (1 + len(pages) + len(claims)) - len(written)
         lines += [heading, "", claim if room > 0 else "It stands in the description of that run.", ""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -230,7 +230,8 @@ class Tracker:
             verdict = summary.verdicts[number] if number < len(summary.verdicts) else ""
             self._describe_parent(comparison, verdict, price, summary)
         claims = {record.trial_id: self._claim_of(record).paragraph() for record in winners.values() if record.fulfilled}
-        note = experiment_note(verdicts=summary.verdicts, price=summary.price, claims=claims)
+        pages = [path.name for path in summary.pages]
+        note = experiment_note(verdicts=summary.verdicts, price=summary.price, claims=claims, pages=pages)
         self._door.send(kind="note", text=note)
         self._door.send(kind="end", key="summary", status="FINISHED", tags={}, time_ms=now_ms)
 

@@ -7,9 +7,11 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from dpcore.config import TrialConfig
 from search_spaces.fitted import DataFacts, Wishes, fitted_space
 from search_spaces.presets import preset_names, preset_path
 from search_spaces.schema import MODELINE, SCHEMA_FILE, schema_text, space_schema
+from search_spaces.space import SpaceFile
 
 
 def document(name: str) -> dict[str, Any]:
@@ -20,6 +22,16 @@ def document(name: str) -> dict[str, Any]:
 
 def test_the_published_schema_is_up_to_date() -> None:
     assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "run `python -m search_spaces.schema`"
+
+
+@pytest.mark.parametrize("kind", [SpaceFile, TrialConfig])
+def test_every_key_of_a_file_says_what_it_means(kind: type[SpaceFile] | type[TrialConfig]) -> None:
+    schema = kind.model_json_schema(by_alias=True)
+    parts = {"": schema, **schema["$defs"]}
+    silent = [
+        f"{part}.{key}" for part, one in parts.items() for key, said in one.get("properties", {}).items() if "description" not in said
+    ]
+    assert silent == []
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -11,6 +11,9 @@ from sweeps.commands import arguments
 from sweeps.commands.parsing import described
 from sweeps.commands.sweep_commands import announce
 from sweeps.terminal.lines import show
+from sweeps.terminal.working import working
+
+PLANNING = "planning, and composing the new price"
 
 
 def add_parsers(commands: Any) -> None:
@@ -51,7 +54,9 @@ def extend_command(args: argparse.Namespace) -> int:
 
     given = {"trials": args.trials, "epsilons": args.epsilons, "storage": args.storage, "state": args.state}
     if args.dry_run:
-        show(str(plan_extension(args.name, **given)))
+        with working(PLANNING):
+            planned = plan_extension(args.name, **given)
+        show(str(planned))
         return 0
     with notified(args.name, args.notify) as ending:
         ending.results = results = extend(args.name, **given)
@@ -65,7 +70,9 @@ def retry_command(args: argparse.Namespace) -> int:
 
     where = {"storage": args.storage, "state": args.state}
     if args.dry_run:
-        show(str(plan_retry(args.name, **where)))
+        with working(PLANNING):
+            planned = plan_retry(args.name, **where)
+        show(str(planned))
         return 0
     with notified(args.name, args.notify) as ending:
         ending.results = results = retry(args.name, **where)

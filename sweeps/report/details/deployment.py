@@ -1,11 +1,13 @@
 """A machine-readable record of each winner for the Differential Privacy Deployments Registry.
 
-The schema is that of the registry (opendp/deployments-registry-data, `deployments-schema.yaml` of July 2026), which follows
-Nanayakkara, Ghazi and Vadhan 2025, arXiv:2509.13509. A record is a draft: what only the curator knows holds `TODO`.
+The schema is that of the registry (opendp/deployments-registry-data, `deployments-schema.yaml` of 15 July 2026), which follows
+Nanayakkara, Ghazi and Vadhan 2025, arXiv:2509.13509. A test holds records against a copy of it. A record is a draft: what only the curator
+knows holds `TODO`, so that its date is the one thing that the schema refuses.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sweeps.records.trial_id import epsilon_name
@@ -55,7 +57,9 @@ def deployment_record(sweep: str, one: WinnerClaim, price: SweepPrice) -> dict[s
             "implementation": {
                 "preprocessing_and_hyperparameter_tuning": ". ".join(price.lines()),
                 "mechanisms": " ".join(part for part in (claim.mechanism, claim.sampling, f"Randomness: {claim.randomness}.") if part)
-                + f" Not covered: {'; '.join(claim.not_covered)}.",
+                + f" Implemented by dpsweep {version('dpsweep')} on PyTorch; clipped sums and noise are float64. "
+                "Raw pictures and what was made from them are files of mode 0600 and 0700 "
+                f"of the account that trains. Not covered: {'; '.join(claim.not_covered)}.",
                 "justification": TODO,
             },
             "administrative": {"registry_authors": [TODO], "notes": claim.paragraph()},
@@ -67,6 +71,7 @@ _MODEL = {
     "model_name": "Central",
     "actors": "The curator trains and sees the raw pictures. Everybody else sees the released model and the scores, and is not trusted.",
     "release_type": "One release",
+    "release_type_details": f"{TODO}: plans for further trainings on the same data. dpsweep charges each to the same ledger beforehand.",
     "data_source_type": "Static",
     "access_type": "Non-interactive",
 }

@@ -76,11 +76,6 @@ class ReportDetails:
     statement: PrivacyStatement
     is_sealed: bool
 
-    @property
-    def importances(self) -> tuple[Importances, ...]:
-        """Of the ε that have enough trials to tell."""
-        return tuple(one.importances for one in self.searches if one.importances.shares)
-
 
 def build_details(
     results: SweepResults,

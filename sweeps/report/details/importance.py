@@ -22,11 +22,12 @@ FEWEST_TRIALS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """Of one ε. `shares` is label → share, in falling order, 1 in all; empty with too few trials."""
+    """Of one ε. `shares` is label → share, in falling order, 1 in all; empty where nothing can be told, and `missing` says why."""
 
     epsilon: float
     trials: int
     shares: dict[str, float]
+    missing: str = ""
 
 
 def importances_at(epsilon: float, finished: Sequence[TrialRecord], space: SpaceFile) -> Importances:
@@ -38,8 +39,11 @@ def importances_at(epsilon: float, finished: Sequence[TrialRecord], space: Space
         space: says what is searched, and when a setting is active.
     """
     settings = [one for one in searched_settings(space, epsilon) if not _is_single(one.choices)]
-    if len(finished) < FEWEST_TRIALS or not settings:
-        return Importances(epsilon=epsilon, trials=len(finished), shares={})
+    missing = "" if settings else "no setting had more than one value to try"
+    if settings and len(finished) < FEWEST_TRIALS:
+        missing = f"it needs {FEWEST_TRIALS} finished trials at an ε, and here are {len(finished)}"
+    if missing:
+        return Importances(epsilon=epsilon, trials=len(finished), shares={}, missing=missing)
     import optuna
 
     from sweeps.search.studies import distribution_of

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sweeps.report.comparison import Comparison
     from sweeps.report.details.clip_table import ClipCell
     from sweeps.report.details.details import ReportDetails
+    from sweeps.report.details.importance import Importances
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -34,10 +35,8 @@ def detail_sections(details: ReportDetails, comparisons: Sequence[Comparison]) -
         same = ", ".join(f"{one.label} {one.values[0]}" for one in details.differences if not one.differs)
         agreed = [f"All winners have: {same}.", ""] if same else []
         lines += ["## In what the winners differ", "", *markdown_table(["setting", *won], rows), "", *agreed]
-    for found in details.importances:
-        shares = ", ".join(f"{label} {percent(share, 0)} %" for label, share in found.shares.items())
-        lines += [f"- importance at ε = {found.epsilon:g} ({found.trials} trials): {shares}"]
-    lines += [""] if details.importances else []
+    if not details.is_sealed:
+        lines += ["## Which settings decide", "", *[_importance_line(search.importances) for search in details.searches], ""]
     if details.joints:
         names = dict.fromkeys(joint.joint for one in details.joints for joint in one.joints)
         scores = [{joint.joint: joint.winner for joint in one.joints} for one in details.joints]
@@ -52,6 +51,12 @@ def detail_sections(details: ReportDetails, comparisons: Sequence[Comparison]) -
     lines += ["## Privacy statement", "", *markdown_table(["SP 800-226", "question", "answer"], rows), ""]
     lines += [f"- ε = {one.epsilon:g}, {one.trial_id}: {one.claim.paragraph()}" for one in statement.claims]
     return [*lines, *([f"- {statement.missing}"] if statement.missing else []), ""]
+
+
+def _importance_line(found: Importances) -> str:
+    """The share of each setting, or why there is none."""
+    shares = ", ".join(f"{label} {percent(share, 0)} %" for label, share in found.shares.items())
+    return f"- importance at ε = {found.epsilon:g}{f' ({found.trials} trials)' if shares else ''}: {shares or found.missing}"
 
 
 def clip_cell(cell: ClipCell) -> str:

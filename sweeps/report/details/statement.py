@@ -1,12 +1,18 @@
 """The privacy statement of a sweep for a data-protection officer.
 
 Each row answers a question that NIST SP 800-226, *Guidelines for Evaluating Differential Privacy Guarantees* (March 2025), asks of a
-deployment: the guarantee (section 2), the algorithm (section 3) and the deployment (section 4). Questions are in our own words. What
-dpsweep cannot know, such as how the data were collected, is said to be the data owner's.
+deployment. Questions are in our own words. What dpsweep cannot know, such as how the data were collected, is said to be the data owner's.
+
+| section | what it asks about |
+|---|---|
+| 2, the guarantee | ε, its meaning, variants and δ, the unit of privacy, bounded or unbounded neighbours, other releases beside it |
+| 3, the algorithm | mechanisms, accuracy, bias, unstructured data |
+| 4, the deployment | query model, threat model, implementation and its tests, security of the raw data, exposure at their collection |
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from sweeps.report.disclosure import PolicyDisclosure
 
 OWNER = "for the data owner to say: "
+ALMOST_SURE = 0.999
 GUARANTEE, ALGORITHM, DEPLOYMENT = "The guarantee (section 2)", "The algorithm (section 3)", "The deployment (section 4)"
 
 
@@ -65,7 +72,7 @@ def privacy_statement(
 ) -> PrivacyStatement:
     """The statement of a sweep."""
     claims, missing = _claims_or_reason(spec, comparisons, policy)
-    rows = (*_guarantee(spec, claims, price), *_algorithm(claims, answers), *_deployment(spec, claims, price))
+    rows = (*_guarantee(claims, price), *_algorithm(claims, answers), *_deployment(spec, claims, price))
     return PrivacyStatement(rows=rows, claims=claims, missing=missing)
 
 
@@ -104,7 +111,7 @@ def winner_claims(spec: SweepSpec, comparisons: Sequence[Comparison], policy: Po
     return tuple(WinnerClaim(epsilon=epsilon, trial_id=winner.trial_id, claim=released(winner)) for epsilon, winner in won)
 
 
-def _guarantee(spec: SweepSpec, claims: Sequence[WinnerClaim], price: SweepPrice) -> list[StatementRow]:
+def _guarantee(claims: Sequence[WinnerClaim], price: SweepPrice) -> list[StatementRow]:
     models = "; ".join(f"{one.trial_id}: {one.claim.headline()}" for one in claims) or "no model was released"
     promise = price.basis.promise
     unit = "one unit is not known" if promise is None else f"one {promise.unit}; the price is counted {promise.counted}"
@@ -119,10 +126,18 @@ def _guarantee(spec: SweepSpec, claims: Sequence[WinnerClaim], price: SweepPrice
             question="Which ε and δ hold for everything together, the choice of settings included?",
             answer=f"{choice}. {price.pricing.accountants(price.basis)}" if price.regime.reads_private else choice,
         ),
+        StatementRow(part=GUARANTEE, question="Which variant of differential privacy is it?", answer=_variant(claims)),
+        StatementRow(part=GUARANTEE, question="What does this ε mean for one unit?", answer=_meanings(claims, price)),
         StatementRow(
             part=GUARANTEE,
             question="What is the unit of privacy, and how much can one unit contribute?",
             answer=f"{unit}; at most {capped} example{'s' * (capped > 1)} of a unit take part in a step, and their mean is clipped",
+        ),
+        StatementRow(
+            part=GUARANTEE,
+            question="Is a person protected as a whole?",
+            answer="not by this ε: it is of one unit. Somebody who is in the data k times is protected by about k times this ε. dpsweep "
+            "does not look for the same person in several units",
         ),
         StatementRow(
             part=GUARANTEE,
@@ -138,6 +153,35 @@ def _guarantee(spec: SweepSpec, claims: Sequence[WinnerClaim], price: SweepPrice
             answer=f"δ = {price.delta:.3g}; the usual bound is 1 / (10 N) for N units",
         ),
     ]
+
+
+def _variant(claims: Sequence[WinnerClaim]) -> str:
+    accountants = ", ".join(dict.fromkeys(one.claim.accountant for one in claims if one.claim.accountant))
+    counted = f", computed by {accountants}" if accountants else ""
+    return f"approximate differential privacy, (ε, δ), in the central model{counted}"
+
+
+def _meanings(claims: Sequence[WinnerClaim], price: SweepPrice) -> str:
+    """ε of each model, and of everything where that is a promise, as what somebody can become sure of."""
+    named = [(one.trial_id, one.claim.epsilon) for one in claims if one.claim.epsilon]
+    if price.regime.is_promise and price.regime.reads_private:
+        named.append(("everything together", price.composed_epsilon))
+    told = "; ".join(f"{name}: {certainty(epsilon)}" for name, epsilon in named)
+    if not told:
+        return "nothing is promised here in numbers, or nothing private was read"
+    return f"somebody who thinks it as likely as not that a unit is in the data, and then sees the release, can be so sure of it: {told}"
+
+
+def certainty(epsilon: float) -> str:
+    """The largest probability that somebody who began at one half can end with, except with a probability of about δ: e^ε / (1 + e^ε).
+
+    >>> certainty(0.8), certainty(12.0), certainty(math.inf)
+    ('69.0 %', 'above 99.9 %', 'wholly')
+    """
+    if math.isinf(epsilon):
+        return "wholly"
+    likely = 1 / (1 + math.exp(-epsilon))
+    return f"{100 * likely:.1f} %" if likely < ALMOST_SURE else f"above {100 * ALMOST_SURE:.1f} %"
 
 
 def _algorithm(claims: Sequence[WinnerClaim], answers: Sequence[EpsilonAnswer]) -> list[StatementRow]:
@@ -157,9 +201,9 @@ def _algorithm(claims: Sequence[WinnerClaim], answers: Sequence[EpsilonAnswer]) 
         ),
         StatementRow(
             part=ALGORITHM,
-            question="How can somebody else check it?",
-            answer="`dpsweep ledger NAME --verify` checks every reservation, `dpsweep train best.yaml --replay` repeats the release "
-            "bit for bit, `dpsweep audit best.yaml` tries to refute the claim",
+            question="Are the data unstructured, and what is a unit of them?",
+            answer="yes, pictures of people: the network learns from a crop per person, and the unit above says how crops are counted "
+            "together. What a crop shows of somebody else is part of that crop's unit alone",
         ),
     ]
 
@@ -186,6 +230,13 @@ def _deployment(spec: SweepSpec, claims: Sequence[WinnerClaim], price: SweepPric
             question="Where does randomness come from, and which side channels remain?",
             answer=f"{'; '.join(random) or 'none drawn for privacy'}, from a secret key in one file of mode 0600. Remaining: "
             "run times that files and logs show, and the last bits of floating-point sums and noise",
+        ),
+        StatementRow(
+            part=DEPLOYMENT,
+            question="How was the implementation tested, and how can somebody else check it?",
+            answer="tests break the code on purpose in more than a hundred places, and each break is found. `dpsweep ledger NAME --verify` "
+            "checks every reservation, `dpsweep train best.yaml --replay` repeats the release bit for bit, `dpsweep audit best.yaml` tries "
+            "to refute the claim",
         ),
         StatementRow(
             part=DEPLOYMENT,

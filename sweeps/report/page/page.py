@@ -20,7 +20,6 @@ from sweeps.records.trial_id import epsilon_name
 from sweeps.report.comparison import Comparison, best_without_views
 from sweeps.report.details.answers import EpsilonAnswer
 from sweeps.report.details.deployment import deployment_record
-from sweeps.report.details.importance import FEWEST_TRIALS
 from sweeps.report.details.price import STAND_IN
 from sweeps.report.disclosure import disclosure_table
 from sweeps.report.page import curves_figure, score_figures, search_figures, svg
@@ -215,7 +214,6 @@ def _search(report: SweepReport, details: ReportDetails) -> dict[str, Any]:
     return {
         "searches": [_search_at(one, by_epsilon[one.epsilon], report.metric, sealed=details.is_sealed) for one in details.searches],
         "sealed": details.is_sealed,
-        "fewest": FEWEST_TRIALS,
         "trials": None if details.is_sealed else run_table(report, details),
         "told": Markup(json.dumps(told_of_runs(report, details), ensure_ascii=False).replace("<", "\\u003c")),
     }
@@ -230,7 +228,7 @@ def _search_at(one: SearchAt, comparison: Comparison, metric: str, *, sealed: bo
         "learning": search_figures.draw_learning(one, comparison, metric=metric),
     }
     drawn = {name: None if figure is None else Markup(figure) for name, figure in figures.items()}
-    return {"epsilon": f"{one.epsilon:g}", "counts": counts, "finished": len(one.finished), **drawn}
+    return {"epsilon": f"{one.epsilon:g}", "counts": counts, "no_importances": one.importances.missing, **drawn}
 
 
 def _winners(report: SweepReport, details: ReportDetails) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sweeps.pricing.duration import estimate_duration, span
 from sweeps.pricing.plan import SweepPlan
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
-from sweeps.report.plan_text import plan_lines
+from sweeps.report.plan_text import NO_TIME, plan_lines
 
 SECONDS = {"search": 10.0, "seed": 20.0, "control": 5.0, "floor": 40.0, "ceiling": 100.0}
 
@@ -49,7 +49,7 @@ def leave_results(spec: SweepSpec, name: str, *, age_s: float = 0.0, factor: flo
 
 def test_without_an_earlier_sweep_there_is_no_estimate(spec: SweepSpec) -> None:
     assert estimate_duration(spec, plan_for(spec)) is None
-    assert plan_lines(spec, plan_for(spec))[-1] == "wall time: no earlier run to estimate from"
+    assert plan_lines(spec, plan_for(spec))[-1] == NO_TIME
 
 
 def test_each_planned_run_takes_what_its_kind_took(spec: SweepSpec) -> None:

@@ -116,10 +116,17 @@ def test_report_shows_scores_in_percent_the_price_and_the_next_commands(spec: Sw
     assert "accountants: spent ε of one trial by PLD; the price by PLD too" in text
     assert "composed, per image, added or removed): a model here" in build_report(results_of(*FULL), spec=spec).price.caption()
     assert STAND_IN in text
-    assert "dpsweep best shown --epsilon 0.8 --out best.yaml" in text
-    assert "dpsweep ui" in text
+    assert "\n    dpsweep best shown --epsilon 0.8 --out best.yaml" in text
+    assert "\n    dpsweep extend shown --trials +8 --dry-run" in text
+    assert "\n    dpsweep ui" in text
     assert "at a price of ε = 2.500 (composed): not clear, how it varies between validation people is not known" in text
     assert "worth its price" not in text
+
+
+def test_no_report_proposes_an_extension_that_would_be_refused(spec: SweepSpec) -> None:
+    fixed = spec.space.sweep.model_copy(update={"stopper": "halving"})
+    halving = spec.model_copy(update={"space": spec.space.model_copy(update={"sweep": fixed})})
+    assert "dpsweep extend" not in build_report(results_of(*FULL), spec=halving).text()
 
 
 def test_the_report_says_how_the_cap_of_a_sweep_was_held(spec: SweepSpec) -> None:

@@ -20,7 +20,7 @@ def test_a_name_says_epsilon_method_score_and_trial(epsilon: str, score: float |
 
 def test_a_note_that_is_too_long_leaves_whole_claims_to_their_runs() -> None:
     claims = {f"e{number}-000": "word " * 450 for number in (1, 2, 4, 8)}
-    note = experiment_note(verdicts=["ε = 1: better"], price=["ε = 3.7"], claims=claims)
+    note = experiment_note(verdicts=["ε = 1: better"], price=["ε = 3.7"], claims=claims, pages=["report.html"])
     whole = linked(note, experiment_id="123456789", run_of=lambda key: "a" * 32)
     assert len(whole) <= NOTE_LENGTH
     assert whole.startswith("ε = 1: better\n")

@@ -620,7 +620,9 @@ def browsed(spec: SweepSpec, *, protected: bool) -> tuple[MlflowClient, dict[str
         for name, score in (("floor", 0.31), ("control", 0.29), ("ceiling", 0.5))
     }
     verdicts, price = ["ε = 0.8: +10.4 points"], ["price of this sweep: ε = 3.719"]
-    given = {"comparisons": [comparison_of(record, **bars)], "verdicts": verdicts, "price": price}
+    page = spec.sweep_dir / "report.html"
+    page.write_text("<!doctype html><title>a report</title>", encoding="utf-8")
+    given = {"comparisons": [comparison_of(record, **bars)], "verdicts": verdicts, "price": price, "pages": [page]}
     return summarized(spec, record, protected=protected, **given)
 
 
@@ -652,7 +654,8 @@ def test_the_note_of_the_experiment_says_verdict_price_and_claim_and_its_links_l
     for part in ("+10.4 points", "ε = 3.719", "a claim"):
         assert part in note
     start = f"#/experiments/{experiment.experiment_id}/runs/"
-    assert f"[report]({start}{runs['summary'].info.run_id}/artifacts/report.md?workflowType=machine_learning)" in note
+    for page in ("report.html", "report.md"):
+        assert f"[{page}]({start}{runs['summary'].info.run_id}/artifacts/{page}?workflowType=machine_learning)" in note
     assert f"[e0.8-000]({start}{runs['e0.8-000'].info.run_id}?workflowType=machine_learning)" in note
     assert "(run:" not in note
 

@@ -2,47 +2,21 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import jsonschema
 import pytest
 from report.made_sweep import report_of, results_of, spec_in
+from ruamel.yaml import YAML
 
 from dpcore.config import Places
 from dpcore.privacy.claim import claim_of
 from dpcore.privacy.plan import PrivacyPlan
+from sweeps.records.export import render_yaml
 from sweeps.report.details.deployment import TODO, deployment_record
 from sweeps.report.details.price import SweepPrice
 from sweeps.report.details.statement import WinnerClaim
 
-KEYS = {
-    "basic": {
-        "name",
-        "data_curators",
-        "intended_use",
-        "data_product_type",
-        "data_product_region",
-        "description",
-        "publication_date",
-        "data_product_sector",
-    },
-    "dp_variant": {"variant_name", "data_domain", "unprotected_quantities"},
-    "privacy_loss": {"privacy_unit", "privacy_unit_details", "privacy_parameters", "privacy_parameters_details"},
-    "deployment_model": {
-        "model_name",
-        "model_name_details",
-        "actors",
-        "release_type",
-        "release_type_details",
-        "data_source_type",
-        "data_source_type_details",
-        "access_type",
-        "access_type_details",
-    },
-    "accounting": {"post_processing", "composition"},
-    "implementation": {"preprocessing_and_hyperparameter_tuning", "mechanisms", "justification"},
-    "administrative": {"sources", "notes", "registry_authors"},
-}
-"""Part → keys that the schema of July 2026 takes; it refuses others."""
+SCHEMA = YAML(typ="safe", pure=True).load(Path(__file__).with_name("deployments-schema.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -70,12 +44,23 @@ def made(tmp_path: Path, places: Places) -> tuple[WinnerClaim, SweepPrice]:
     return WinnerClaim(epsilon=0.8, trial_id="e0.8-003", claim=claim_of(config, plan, manifests)), report.price
 
 
-def test_the_record_has_the_keys_of_the_schema_and_says_what_the_curator_must(made: tuple[WinnerClaim, SweepPrice]) -> None:
-    record = deployment_record("made", *made)
-    assert record.keys() == {"url_slug", "status", "tier", "deployment"}
-    parts: dict[str, dict[str, Any]] = record["deployment"]
-    assert {name: set(part) - KEYS[name] for name, part in parts.items()} == {name: set() for name in KEYS}
-    assert [name for name, value in parts["basic"].items() if TODO in str(value)] == [
+def test_the_registrys_schema_takes_the_record_but_for_the_date_that_the_curator_fills_in(made: tuple[WinnerClaim, SweepPrice]) -> None:
+    record = YAML(typ="safe", pure=True).load(render_yaml(deployment_record("made", *made)))
+    checker = jsonschema.Draft7Validator(SCHEMA, format_checker=jsonschema.Draft7Validator.FORMAT_CHECKER)
+    assert [".".join(map(str, one.path)) for one in checker.iter_errors(record)] == ["deployment.basic.publication_date"]
+    record["deployment"]["basic"]["publication_date"] = "2026-07-15"
+    checker.validate(record)
+    with pytest.raises(jsonschema.ValidationError):
+        checker.validate({**record, "deployment": {**record["deployment"], "dp_flavor": {}}})
+
+
+def test_every_field_of_the_schema_is_filled_or_left_to_the_curator(made: tuple[WinnerClaim, SweepPrice]) -> None:
+    deployment = deployment_record("made", *made)["deployment"]
+    parts = SCHEMA["properties"]["deployment"]["properties"]
+    missing = {f"{part}.{key}" for part, one in parts.items() for key in one["properties"] if key not in deployment[part]}
+    details = {"model_name_details", "data_source_type_details", "access_type_details"}
+    assert missing == {"basic.data_product_sector", "administrative.sources", *(f"deployment_model.{one}" for one in details)}
+    assert [name for name, value in deployment["basic"].items() if TODO in str(value)] == [
         "data_curators",
         "intended_use",
         "data_product_region",

@@ -1,6 +1,7 @@
 """What a report says beyond its tables, from made-up records."""
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sweeps.report.details.clip_table import clip_table
 from sweeps.report.details.details import ReportDetails
 from sweeps.report.details.expected_best import common_size, expected_best
 from sweeps.report.details.settings import drawn_values, searched_settings
+from sweeps.report.details.statement import certainty
 
 
 @pytest.fixture
@@ -64,6 +66,8 @@ def test_few_trials_tell_nothing_about_importance(spec: SweepSpec) -> None:
     found = report_of(results_of(spec, trials=6), spec).details
     assert found is not None
     assert [one.importances.shares for one in found.searches] == [{}, {}]
+    text = report_of(results_of(spec, trials=6), spec).markdown()
+    assert "- importance at ε = 0.8: it needs 10 finished trials at an ε, and here are 5" in text
 
 
 def test_every_finished_trial_stands_in_one_bin_of_its_clip_norm(spec: SweepSpec) -> None:
@@ -97,3 +101,11 @@ def test_the_statement_answers_each_part_of_the_guideline_and_says_why_a_claim_i
     text = " ".join(row.answer for row in statement.rows)
     assert "ε = 4.372 at δ = 1e-05" in text
     assert "for the data owner to say" in text
+    # 4.372 of everything together: odds of one to one become e^4.372 to one at most.
+    assert "everything together: 98.8 %" in text
+    assert "Somebody who is in the data k times is protected by about k times this ε" in text
+
+
+def test_odds_of_one_to_one_become_e_to_the_epsilon_to_one() -> None:
+    assert certainty(math.log(3)) == "75.0 %"
+    assert certainty(math.log(2000)) == "above 99.9 %"
