@@ -76,8 +76,8 @@ def main() -> None:
     args = parser.parse_args()
     guard_own_ray()
     os.environ[MODE] = "token"  # before Ray's import: it reads both once, and a Cluster's nodes do not ask by default
-    from sweeps.engine.driver import plan_of, run_sweep
-    from sweeps.engine.preflight import default_surroundings
+    from sweeps.engine.driver import run_sweep
+    from sweeps.engine.preflight import default_surroundings, plan_of
 
     trials = args.nodes * args.waves // len(EPSILONS) * len(EPSILONS)
     with tempfile.TemporaryDirectory(prefix="bench-cluster-") as folder:

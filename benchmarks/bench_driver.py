@@ -74,8 +74,8 @@ def resident_kb() -> int:
 
 def run_dpsweep(trials: int, folder: Path, data_dir: Path) -> dict[str, float]:
     """A whole sweep. Calibrations, seconds per ε once on a machine, are made before the clock starts."""
-    from sweeps.engine.driver import plan_of, run_sweep
-    from sweeps.engine.preflight import default_surroundings
+    from sweeps.engine.driver import run_sweep
+    from sweeps.engine.preflight import default_surroundings, plan_of
 
     spec = sweep_spec(trials, folder, data_dir)
     around = replace(default_surroundings(spec.places.cache_dir), say=lambda _: None)

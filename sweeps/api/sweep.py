@@ -74,7 +74,7 @@ def plan(space: str | Path | SpaceFile | SweepSpec, *, time: bool = False, **opt
     >>> planned.sweep_epsilon > 0.8
     True
     """
-    from sweeps.engine.driver import plan_of
+    from sweeps.engine.preflight import plan_of
 
     spec = spec_of(space, options)
     planned = plan_of(spec)

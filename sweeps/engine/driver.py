@@ -25,7 +25,6 @@ from sweeps.engine.preflight import (
     check_writable,
     checked_plan,
     default_surroundings,
-    describe_for_plan,
     with_filter,
 )
 from sweeps.engine.schedule import Schedule
@@ -34,7 +33,7 @@ from sweeps.engine.stop_signals import StopSignals, stop_signals
 from sweeps.engine.tune_run import run_tune
 from sweeps.engine.watchdog import Watchdog
 from sweeps.ledger.totals import views_text
-from sweeps.pricing.plan import SweepPlan, priced, sweep_price
+from sweeps.pricing.plan import priced, sweep_price
 from sweeps.pricing.reservations import Reservations
 from sweeps.pricing.selection import Selection, check_key
 from sweeps.ray_runtime.disclosing import Disclosing
@@ -61,16 +60,6 @@ if TYPE_CHECKING:
 
 SHARE_OF_WRITING = 0.02
 """Of the driver's time: tables of many trials take longer to write, and are written less often."""
-
-
-def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepPlan:
-    """What `--dry-run` shows, refused like the run itself; nothing is written but caches.
-
-    Raises:
-        BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
-    """
-    around = surroundings or replace(default_surroundings(spec.places.cache_dir), dataset=describe_for_plan)
-    return checked_plan(spec, around).plan
 
 
 def run_sweep(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import Places, TrialConfig
 from dpcore.errors import BadInput, Refused
 from search_spaces.space import Choice
-from sweeps.engine.searcher import SweepTracker
 from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.database import file_of, shown
 from sweeps.ledger.ledger import Ledger
@@ -34,6 +33,7 @@ from sweeps.terminal.working import working
 if TYPE_CHECKING:
     from dpcore.data.shards import ShardSet
     from dpcore.pose.skeleton import Skeleton
+    from sweeps.engine.searcher import SweepTracker
 
 AMOUNTS = ("stages.public.batch_size", "stages.public_view.batch_size", "teacher.batch_size", "subspace.examples", "public_batch_size")
 """Settings that ask for so many examples of a dataset."""
@@ -80,11 +80,15 @@ class Surroundings:
 
 def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
     """dp-accounting, whose compositions are remembered in `cache_dir`, MLflow, the data catalog, stderr."""
-    from sweeps.tracking.tracker import Tracker
+
+    def tracker(spec: SweepSpec) -> SweepTracker:
+        from sweeps.tracking.tracker import Tracker
+
+        return Tracker(spec)
 
     return Surroundings(
         accountant=dp_accountant(cache_dir),
-        tracker=Tracker,
+        tracker=tracker,
         dataset=describe_dataset,
         say=warn,
         disclosure=begin_disclosing,
@@ -299,6 +303,16 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> CheckedSweep:
     if terms.validation is not None:
         check_noise(terms.validation)
     return CheckedSweep(plan=plan, facts=facts, terms=terms)
+
+
+def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepPlan:
+    """What `--dry-run` shows, refused like the run itself; nothing is written but caches, and nothing that runs trials is imported.
+
+    Raises:
+        BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
+    """
+    around = surroundings or replace(default_surroundings(spec.places.cache_dir), dataset=describe_for_plan)
+    return checked_plan(spec, around).plan
 
 
 def check_writable(spec: SweepSpec) -> None:

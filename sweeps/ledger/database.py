@@ -16,15 +16,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from typing import TypeVar
 
 from dpcore.disk import naming_full_disk
-from dpcore.errors import BadInput, Corrupt, Unavailable
+from dpcore.errors import Corrupt, Unavailable
+from sweeps.storage.urls import RESERVED
 
 BUSY_MS = 5000
 """How long SQLite waits for a lock before we say that we wait."""
@@ -34,30 +32,32 @@ NETWORK_TYPES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beeg
 T = TypeVar("T")
 
 
-def open_engine(url: str, *, must_exist: bool, read_only: bool) -> Engine:
-    """An engine at `url`; an SQLite file is there already, made whole by `dpcore.durable.made_once`.
+@dataclass(frozen=True, kw_only=True)
+class ErrorTypes:
+    """The exceptions of a library of databases: of every kind, of one that does not answer now, of one that is not sound."""
+
+    every: type[Exception]
+    operational: type[Exception]
+    database: type[Exception]
+
+
+class NumberTaken(Exception):
+    """Another process wrote a line of this number, or of this run, first."""
+
+
+def require_file(path: Path) -> None:
+    """A ledger that must be there.
 
     Raises:
-        BadInput: `url` is no SQLAlchemy URL. Unavailable: the file is not there though it must be.
+        Unavailable: it is not.
     """
-    try:
-        parsed, path = make_url(url), file_of(url)
-        if path is not None:
-            if (must_exist or read_only) and not path.is_file():
-                raise Unavailable(f"the ledger {path} is not there; bring it back, or name another on purpose with --ledger URL")
-            if read_only:
-                parsed = parsed.set(database=f"file:{_quoted(path)}", query={"mode": "ro", "uri": "true", **_untouchable(path)})
-        engine = create_engine(parsed)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise BadInput(
-            f"--ledger: {shown(url)} is no database URL that can be used here ({error}); expected one such as sqlite:///ledger.sqlite"
-        ) from None
-    if engine.dialect.name == "sqlite":
-        mode = "" if read_only or path is None else "WAL" if network_type(path) is None else "DELETE"
-        event.listen(engine, "connect", lambda connection, _: _sqlite_connected(connection, mode))
-        begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-    return engine
+    if not path.is_file():
+        raise Unavailable(f"the ledger {path} is not there; bring it back, or name another on purpose with --ledger URL")
+
+
+def read_only_options(path: Path) -> dict[str, str]:
+    """What SQLite is told in the URI of a file that is only read."""
+    return {"mode": "ro", **_untouchable(path)}
 
 
 def _untouchable(path: Path) -> dict[str, str]:
@@ -68,6 +68,11 @@ def _untouchable(path: Path) -> dict[str, str]:
 
 def file_of(url: str) -> Path | None:
     """The file of an SQLite database; None for any other, and for what is no URL."""
+    if (plain := _plain(url)) is not None:
+        return plain
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -75,10 +80,16 @@ def file_of(url: str) -> Path | None:
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:") else None
 
 
+def _plain(url: str) -> Path | None:
+    """The file of a URL that is no more than its path: what every storage of dpsweep has. No SQLAlchemy is needed to read it."""
+    scheme, _, path = url.partition(":///")
+    return Path(path) if scheme == "sqlite" and path and path != ":memory:" and not RESERVED.intersection(path) else None
+
+
 def is_blank(file: Path) -> bool:
     """Whether an SQLite file holds no table at all: what a process left that was killed while it made it."""
     try:
-        with closing(sqlite3.connect(f"file:{_quoted(file)}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{quoted(file)}?mode=ro", uri=True)) as connection:
             return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_master").fetchone()[0])
     except sqlite3.Error:
         return False  # damaged, or not for this user: said where it is opened
@@ -99,7 +110,7 @@ def network_type(path: Path) -> str | None:
     return found if is_network else None
 
 
-def patiently(ask: Callable[[], T], *, url: str, patience_s: float | None = None) -> T:
+def patiently(ask: Callable[[], T], *, url: str, errors: ErrorTypes, patience_s: float | None = None) -> T:
     """What `ask` gives; while another process holds the ledger's lock it is asked again, and a line on stderr says so.
 
     Raises:
@@ -109,9 +120,9 @@ def patiently(ask: Callable[[], T], *, url: str, patience_s: float | None = None
     began, was_said = time.monotonic(), False
     while True:
         try:
-            with naming_full_disk(file_of(url) or Path(shown(url)), others=(SQLAlchemyError,)):
+            with naming_full_disk(file_of(url) or Path(shown(url)), others=(errors.every,)):
                 return ask()
-        except OperationalError as error:
+        except errors.operational as error:
             if not _is_locked(error):
                 raise Unavailable(f"the ledger {shown(url)} does not answer: {reason(error)}") from None
             if time.monotonic() - began > limit:
@@ -123,7 +134,7 @@ def patiently(ask: Callable[[], T], *, url: str, patience_s: float | None = None
                 print(f"dpsweep: the ledger {shown(url)} is locked by another process; waiting up to {limit:.0f} s", file=sys.stderr)
             was_said = True
             time.sleep(min(1.0, limit / 10))
-        except DatabaseError as error:
+        except errors.database as error:
             if _is_damaged(error):
                 raise Corrupt(damage(url, reason(error))) from None
             raise
@@ -137,40 +148,36 @@ def damage(url: str, found: str) -> str:
     )
 
 
-def _is_locked(error: OperationalError) -> bool:
-    return "locked" in str(error.orig) or "busy" in str(error.orig)
+def _is_locked(error: Exception) -> bool:
+    text = str(getattr(error, "orig", error))
+    return "locked" in text or "busy" in text
 
 
-def _is_damaged(error: SQLAlchemyError) -> bool:
+def _is_damaged(error: Exception) -> bool:
     text = str(getattr(error, "orig", error))
     return "malformed" in text or "not a database" in text
 
 
-def _sqlite_connected(connection: Any, mode: str) -> None:
-    """A patient lock, and transactions that begin when we say (the driver's own begin too late)."""
-    connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    connection.execute("PRAGMA synchronous=FULL")
-    if mode:
-        (now,) = connection.execute("PRAGMA journal_mode").fetchone()
-        if now.upper() != mode:
-            connection.execute(f"PRAGMA journal_mode={mode}")
-
-
 def shown(url: str) -> str:
     """The URL without its password."""
+    if _plain(url) is not None:
+        return url
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return url
 
 
-def reason(error: SQLAlchemyError) -> str:
+def reason(error: Exception) -> str:
     """The database's own words, one line."""
     return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """The path as it stands in a URI of SQLite."""
     from urllib.parse import quote
 
     return quote(str(path.absolute()))

@@ -15,23 +15,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine
-from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
-
-from dpcore.disk import naming_full_disk
 from dpcore.durable import OWNER_ONLY, made_once
 from dpcore.errors import Corrupt, Refused, Unavailable
 from sweeps.ledger.charges import FilterTerms, passes_filter
-from sweeps.ledger.database import damage, file_of, is_blank, open_engine, patiently, reason, shown
+from sweeps.ledger.database import NumberTaken, damage, file_of, is_blank, shown
 from sweeps.ledger.findings import EpsilonOf, chain_findings, epsilon_findings, filter_findings, run_findings
 from sweeps.ledger.lifetime import check_lifetime, lifetime_cap
-from sweeps.ledger.lines import GENESIS, LINES, Kind, KnownLines, LedgerLine, Reservation, note, prepare_table, read_lines
+from sweeps.ledger.lines import GENESIS, Kind, KnownLines, LedgerLine, Reservation, note
 from sweeps.ledger.room import Compose, Room, total
+from sweeps.ledger.sqlite_look import SqliteLook
 from sweeps.ledger.totals import counted
 from sweeps.ledger.witness import Witness
-from sweeps.storage.urls import sqlite_url
+
+if TYPE_CHECKING:
+    from sweeps.ledger.sql_store import SqlStore
 
 __all__ = ["EpsilonOf", "Ledger", "LedgerLine", "Reservation"]
 
@@ -68,12 +67,10 @@ class Ledger:
         if file is not None and (not file.is_file() or is_blank(file)):
             refuse_loss(file, self._asked)
         if file is not None and not must_exist and not read_only:
-            made_once(file, lambda place: _build(place, file), mode=OWNER_ONLY)
-        self._engine = open_engine(url, must_exist=must_exist, read_only=read_only)
-        try:
-            patiently(lambda: prepare_table(self._engine, shown=shown(url), read_only=read_only), url=url)
-        except SQLAlchemyError as error:
-            raise Unavailable(f"the ledger {shown(url)} cannot be opened: {reason(error)}; check --ledger or --storage") from None
+            from sweeps.ledger.sql_store import build
+
+            made_once(file, lambda place: build(place, file), mode=OWNER_ONLY)
+        self._store = _opened(url, must_exist=must_exist, read_only=read_only)
         self._known = KnownLines()
         self._room = Room()
 
@@ -196,10 +193,10 @@ class Ledger:
 
     def _read(self) -> tuple[LedgerLine, ...]:
         def ask() -> tuple[LedgerLine, ...]:
-            with self._engine.connect() as connection:
-                return read_lines(connection)
+            with self._store.looking() as table:
+                return table.lines()
 
-        return patiently(ask, url=self.url)
+        return self._store.patiently(ask)
 
     def open_reservations(self, sweep: str) -> tuple[LedgerLine, ...]:
         """The reservations of a sweep that have not been settled."""
@@ -211,10 +208,10 @@ class Ledger:
         """Whether a run stands reserved and not settled."""
 
         def ask() -> None:
-            with self._engine.connect() as connection, connection.begin():
-                self._known.catch_up(connection)
+            with self._store.looking() as table:
+                self._known.catch_up(table)
 
-        patiently(ask, url=self.url)
+        self._store.patiently(ask)
         lines = self._known.of_run(reservation.run)
         return "reserve" in lines and "settle" not in lines
 
@@ -246,18 +243,11 @@ class Ledger:
 
     def _damage(self) -> tuple[str, ...]:
         """What SQLite itself finds wrong with its pages."""
-        if self._engine.dialect.name != "sqlite":
-            return ()
-        try:
-            with self._engine.connect() as connection:
-                found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
-        except DatabaseError as error:
-            found = [reason(error)]
-        return () if found == ["ok"] else tuple(f"{damage(self.url, text)}" for text in found)
+        return tuple(damage(self.url, text) for text in self._store.damage())
 
     def close(self) -> None:
         """Lets go of the database."""
-        self._engine.dispose()
+        self._store.close()
 
     def _append(
         self,
@@ -269,12 +259,13 @@ class Ledger:
         check: Callable[[KnownLines], None] | None = None,
     ) -> LedgerLine:
         plain = {f.name: getattr(reservation, f.name) for f in fields(Reservation)}
+        writer = self._writer()
 
         def write() -> LedgerLine:
             for witness in self._asked:  # before the ledger, which then has every line that they remember
                 witness.read()
-            with self._engine.connect() as connection, connection.begin():
-                self._known.catch_up(connection)
+            with writer.writing() as table:
+                self._known.catch_up(table)
                 if any(witness.disagrees(self._known) for witness in self._asked):
                     self._require_whole(self._known.all)
                 there = _standing(self._known, reservation, kind)
@@ -285,7 +276,7 @@ class Ledger:
                 for witness in self._written:
                     witness.begin()
                 line = _chained(self._known.last, kind=kind, outcome=outcome, steps_done=steps_done, **plain)
-                connection.execute(LINES.insert().values(**asdict(line)))
+                table.add(line)
             for witness in self._written:
                 earlier = witness.unwritten(self._known.all) if witness.sees_all else []
                 witness.remember(*earlier, line)
@@ -293,10 +284,20 @@ class Ledger:
 
         for _ in range(TRIES):
             try:
-                return patiently(write, url=self.url)
-            except IntegrityError:
-                continue  # another process wrote this line's number first: read again
+                return writer.patiently(write)
+            except NumberTaken:
+                continue  # read again
         raise Unavailable(f"the ledger {shown(self.url)} is written by too many processes at once; try again")
+
+    def _writer(self) -> SqlStore:
+        """The store, which writes.
+
+        Raises:
+            TypeError: the ledger was opened for a look.
+        """
+        if isinstance(self._store, SqliteLook):
+            raise TypeError(f"the ledger {shown(self.url)} was opened for a look: open it again to write")
+        return self._store
 
     def _check(
         self, reservation: Reservation, known: KnownLines, *, cap: float | None, compose: Compose | None, is_planned_whole: bool
@@ -315,16 +316,14 @@ class Ledger:
             self._room.check(reservation, own, cap=cap, compose=compose, is_planned_whole=is_planned_whole)
 
 
-def _build(place: Path, target: Path) -> None:
-    """A ledger without lines, at a place of its own: nobody ever meets one without its table."""
-    engine = create_engine(sqlite_url(place))
-    try:
-        with naming_full_disk(target, others=(SQLAlchemyError,)):
-            prepare_table(engine, shown=str(target), read_only=False)
-    except SQLAlchemyError as error:
-        raise Unavailable(f"the ledger {target} cannot be made: {reason(error)}; check --ledger or --storage") from error
-    finally:
-        engine.dispose()
+def _opened(url: str, *, must_exist: bool, read_only: bool) -> SqlStore | SqliteLook:
+    """The table: read without SQLAlchemy where an SQLite file is only looked at."""
+    file = file_of(url)
+    if read_only and file is not None:
+        return SqliteLook(url, file)
+    from sweeps.ledger.sql_store import SqlStore
+
+    return SqlStore(url, must_exist=must_exist, read_only=read_only)
 
 
 def refuse_loss(file: Path, witnesses: Sequence[Witness]) -> None:

@@ -1,4 +1,4 @@
-"""The lines of a ledger and the table that holds them.
+"""The lines of a ledger.
 
 A field of a line that has a default may be added at any time: a line's hash leaves out what is at its default, so a ledger
 from before keeps its chain, and its table gets the column when it is opened. Any other difference is refused.
@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
-
-from sqlalchemy import Column, Connection, Engine, Float, Integer, MetaData, String, Table, Text, UniqueConstraint, inspect, select
-from sqlalchemy.schema import CreateColumn
+from collections.abc import Collection, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from dpcore.config import Relation
 from dpcore.errors import Refused
@@ -142,32 +139,37 @@ class LedgerLine(Reservation):
 
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(LedgerLine) if f.default is not MISSING}
 _NAMES = tuple(f.name for f in fields(LedgerLine) if f.name != "hash")
-_TYPES: dict[str, Any] = {"int": Integer, "float": Float(53)}
+COLUMNS = tuple(f.name for f in fields(LedgerLine))
 
 
-def _column(field: Field[Any]) -> Column[Any]:
-    kind, _, optional = str(field.type).partition(" | ")
-    default = None if field.default is MISSING else str(field.default)
-    is_key = field.name == "number"
-    kind_of_column = Text() if field.name == "views" else _TYPES.get(kind, String(200))
-    return Column(field.name, kind_of_column, nullable=bool(optional), primary_key=is_key, autoincrement=False, server_default=default)
+def check_columns(there: Collection[str], *, shown: str) -> None:
+    """Refuses a table of another version.
+
+    Raises:
+        Refused: it lacks what no default can stand for, or has columns that this version does not know.
+    """
+    unknown, missing = set(there) - set(COLUMNS), [name for name in COLUMNS if name not in there]
+    if unknown or any(name not in _DEFAULTS for name in missing):
+        raise Refused(
+            f"the ledger {shown} was written by another version of dpsweep (columns it has and this one does not know: "
+            f"{', '.join(sorted(unknown)) or 'none'}; columns it lacks: {', '.join(missing) or 'none'}); "
+            "use that version with it, or start another ledger on purpose with --ledger URL and count both together"
+        )
 
 
-LINES = Table(
-    TABLE,
-    MetaData(),
-    *(_column(field) for field in fields(LedgerLine)),
-    UniqueConstraint("sweep", "trial_id", "attempt", "kind"),
-    UniqueConstraint("previous"),
-)
+def refuse_no_table(shown: str) -> NoReturn:
+    """Says to a reader that a database is no ledger."""
+    raise Refused(f"{shown} holds no ledger; name the right one with --ledger URL")
 
 
-def read_lines(connection: Connection, *, after: int = 0) -> tuple[LedgerLine, ...]:
-    """All lines in order, of those with a number above `after`. Columns that an older table lacks are at their default."""
-    there = {column["name"] for column in inspect(connection).get_columns(TABLE)} if after == 0 else None
-    columns = [column for column in LINES.c if there is None or column.name in there]
-    rows = connection.execute(select(*columns).where(LINES.c.number > after).order_by(LINES.c.number)).mappings()
-    return tuple(LedgerLine(**row) for row in rows)
+class Reader(Protocol):
+    """A look at the table of lines."""
+
+    def hash_of(self, number: int) -> str | None:
+        """Of the line of that number; None where there is none."""
+
+    def lines(self, *, after: int = 0) -> tuple[LedgerLine, ...]:
+        """All lines in order, of those with a number above `after`. Columns that an older table lacks are at their default."""
 
 
 class KnownLines:
@@ -192,13 +194,11 @@ class KnownLines:
         self._of_cohort: dict[str, list[LedgerLine]] = {}
         self._priced_by: dict[str, list[LedgerLine]] = {}
 
-    def catch_up(self, connection: Connection) -> None:
+    def catch_up(self, reader: Reader) -> None:
         """Reads what was added since; everything again where the newest line that is known is not there any more."""
-        if self.last is not None:
-            there = connection.execute(select(LINES.c.hash).where(LINES.c.number == self.last.number)).scalar()
-            if there != self.last.hash:
-                self._forget()
-        for line in read_lines(connection, after=0 if self.last is None else self.last.number):
+        if self.last is not None and reader.hash_of(self.last.number) != self.last.hash:
+            self._forget()
+        for line in reader.lines(after=0 if self.last is None else self.last.number):
             self._add(line)
 
     def of_run(self, run: tuple[str, str, int]) -> dict[Kind, LedgerLine]:
@@ -221,29 +221,3 @@ class KnownLines:
         self._of_cohort.setdefault(line.cohort, []).append(line)
         if line.kind == "reserve" and line.priced_by:
             self._priced_by.setdefault(line.priced_by, []).append(line)
-
-
-def prepare_table(engine: Engine, *, shown: str, read_only: bool) -> None:
-    """Makes the table, or brings that of an earlier version up to date by columns at their default; a reader changes nothing.
-
-    Raises:
-        Refused: the table lacks what no default can stand for, or knows columns that this version does not.
-    """
-    if not inspect(engine).has_table(TABLE):
-        if read_only:
-            raise Refused(f"{shown} holds no ledger; name the right one with --ledger URL")
-        LINES.metadata.create_all(engine)
-        return
-    there = {column["name"] for column in inspect(engine).get_columns(TABLE)}
-    unknown, missing = there - set(LINES.c.keys()), [column for column in LINES.c if column.name not in there]
-    if unknown or any(column.name not in _DEFAULTS for column in missing):
-        raise Refused(
-            f"the ledger {shown} was written by another version of dpsweep (columns it has and this one does not know: "
-            f"{', '.join(sorted(unknown)) or 'none'}; columns it lacks: {', '.join(c.name for c in missing) or 'none'}); "
-            "use that version with it, or start another ledger on purpose with --ledger URL and count both together"
-        )
-    if read_only:
-        return
-    with engine.begin() as connection:
-        for column in missing:
-            connection.exec_driver_sql(f"ALTER TABLE {TABLE} ADD COLUMN {CreateColumn(column).compile(dialect=engine.dialect)}")

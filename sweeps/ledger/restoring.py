@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-
-from sqlalchemy.exc import DatabaseError
 
 from dpcore.durable import OWNER_ONLY, write_new_file
 from dpcore.errors import BadInput, Corrupt
-from sweeps.ledger.database import file_of, open_engine, patiently, shown
+from sweeps.ledger.database import file_of, is_blank, shown
 from sweeps.ledger.findings import chain_findings
-from sweeps.ledger.lines import LINES, LedgerLine, prepare_table, read_lines
+from sweeps.ledger.lines import LedgerLine
+from sweeps.ledger.sql_store import SqlStore
+from sweeps.ledger.sqlite_look import SqliteLook
 from sweeps.ledger.witness import Witness, lost_lines
 
 DAMAGED_SUFFIX = ".damaged"
@@ -42,12 +41,11 @@ def restore(url: str, witnesses: Sequence[Path]) -> int:
         _set_aside(file)
     if not file.exists():
         write_new_file(file, b"", mode=OWNER_ONLY)
-    engine = open_engine(url, must_exist=False, read_only=False)
-    patiently(lambda: prepare_table(engine, shown=shown(url), read_only=False), url=url)
-    with engine.connect() as connection, connection.begin():
+    store = SqlStore(url)
+    with store.writing() as table:
         for line in lost:
-            connection.execute(LINES.insert().values(**asdict(line)))
-    engine.dispose()
+            table.add(line)
+    store.close()
     return len(lost)
 
 
@@ -55,16 +53,16 @@ def _sound_lines(url: str, file: Path) -> tuple[LedgerLine, ...] | None:
     """The lines of the file; none where it is not there, None where its pages are damaged."""
     if not file.is_file():
         return ()
-    engine = open_engine(url, must_exist=True, read_only=True)
+    if is_blank(file):
+        return ()
     try:
-        with engine.connect() as connection:
-            sound = [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check")] == ["ok"]
-            has_table = engine.dialect.has_table(connection, LINES.name)
-            return (read_lines(connection) if has_table else ()) if sound else None
-    except DatabaseError:  # its pages do not read at all, which is what this is for
+        store = SqliteLook(url, file)
+    except Corrupt:  # its pages do not read at all, which is what this is for
         return None
-    finally:
-        engine.dispose()
+    if store.damage():
+        return None
+    with store.looking() as table:
+        return table.lines()
 
 
 def _set_aside(file: Path) -> None:

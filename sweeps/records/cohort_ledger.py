@@ -12,9 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from dpcore.errors import BadInput, Refused
 from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.database import file_of, shown
@@ -133,6 +130,9 @@ def charged_url(dataset: ShardSet) -> str | None:
 
 
 def _url_of(given: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     if "://" not in given:
         return sqlite_url(Path(given).absolute())
     try:

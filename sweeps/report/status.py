@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpcore.durable import read_json
 from dpcore.errors import Corrupt
@@ -20,12 +20,10 @@ from sweeps.records.folder import is_unfinished
 from sweeps.records.results import title_of
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import study_of
+from sweeps.search.reading import SeenStudy, SeenTrial, Standing, read_studies
+from sweeps.search.remembered import END, record_of
 from sweeps.storage.heartbeat import Heartbeat
 from sweeps.storage.ray_folder import LOCK_FILE
-
-if TYPE_CHECKING:
-    from optuna.study import Study
-    from optuna.trial import FrozenTrial
 
 HANGS_AFTER_S = 30.0
 """More than the longest ended trial took, start of a worker included."""
@@ -52,7 +50,7 @@ driver runs them |
     | seconds_left | estimate from the trials that have ended; None if it is unknown or must stay unknown (protected data) |
     """
     is_running = driver_lives(spec)
-    studies = _studies(spec)
+    studies = read_studies(spec)
     groups = [_group(spec, studies.get(study_of(epsilon)), epsilon, is_running=is_running) for epsilon in spec.space.sweep.epsilons]
     heartbeat, facts = Heartbeat.read(spec.state_dir) if is_running else None, _facts(spec)
     reason = None if is_running or facts is None else _why_failed(spec, facts, groups, studies)
@@ -90,10 +88,8 @@ def _are_over(groups: Sequence[dict[str, Any]]) -> bool:
     return all(group["done"] + group["pruned"] + group["failed"] >= group["planned"] for group in groups)
 
 
-def _why_failed(spec: SweepSpec, facts: dict[str, Any], groups: Sequence[dict[str, Any]], studies: dict[str, Study]) -> str | None:
+def _why_failed(spec: SweepSpec, facts: dict[str, Any], groups: Sequence[dict[str, Any]], studies: dict[str, SeenStudy]) -> str | None:
     """Why a sweep whose driver has ended did not come to its plan, or came to nothing; None where neither is so."""
-    from sweeps.search.studies import END
-
     stopped_by: str | None = facts.get("stopped_by")
     if stopped_by is not None or not _are_over(groups) or any(group["best"] is not None for group in groups):
         return stopped_by
@@ -103,9 +99,9 @@ def _why_failed(spec: SweepSpec, facts: dict[str, Any], groups: Sequence[dict[st
     return "no private trial came to its end" + (f": {len(errors)} failed, the last with {errors[-1]}" if errors else "")
 
 
-def _is_complete(spec: SweepSpec, facts: dict[str, Any], studies: dict[str, Study], groups: Sequence[dict[str, Any]]) -> bool:
+def _is_complete(spec: SweepSpec, facts: dict[str, Any], studies: dict[str, SeenStudy], groups: Sequence[dict[str, Any]]) -> bool:
     """Whether every planned run has ended: the search, and what the driver planned after it."""
-    ended = sum(trial.state.is_finished() for study in studies.values() for trial in _counted(spec, study))
+    ended = sum(trial.state.is_finished for study in studies.values() for trial in _counted(spec, study))
     return ended >= facts["planned"] and _are_over(groups)
 
 
@@ -136,16 +132,12 @@ def _since(at: float | None) -> float | None:
     return None if at is None else max(0.0, time.time() - at)
 
 
-def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial], heartbeat: Heartbeat | None) -> float | None:
+def _seconds_left(spec: SweepSpec, trials: Sequence[SeenTrial], heartbeat: Heartbeat | None) -> float | None:
     """Time for the remaining runs, if each takes as long as the ended ones and as many run at a time as now. None where a trial has said
     nothing for longer than ended ones took: it may hang."""
-    from optuna.trial import TrialState
-
-    from sweeps.search.studies import END
-
-    seconds: list[float] = [trial.user_attrs[END]["seconds"] for trial in trials if trial.state.is_finished() and END in trial.user_attrs]
+    seconds: list[float] = [trial.user_attrs[END]["seconds"] for trial in trials if trial.state.is_finished and END in trial.user_attrs]
     timed = [one for one in seconds if one > 0]
-    slots = sum(trial.state == TrialState.RUNNING for trial in trials) or at_a_time(spec)
+    slots = sum(trial.state == Standing.RUNNING for trial in trials) or at_a_time(spec)
     if not timed or slots is None or spec.space.sweep.regime.is_selection:
         return None
     silences = [] if heartbeat is None else [_since(at) or 0.0 for at in heartbeat.trials.values()]
@@ -155,60 +147,38 @@ def _seconds_left(spec: SweepSpec, trials: Sequence[FrozenTrial], heartbeat: Hea
     return mean(timed) * left / slots
 
 
-def _group(spec: SweepSpec, study: Study | None, epsilon: float, *, is_running: bool) -> dict[str, Any]:
-    from optuna.trial import TrialState
-
+def _group(spec: SweepSpec, study: SeenStudy | None, epsilon: float, *, is_running: bool) -> dict[str, Any]:
     trials = [] if study is None else _counted(spec, study)
     states = Counter(trial.state for trial in trials)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    complete = [trial for trial in trials if trial.state == Standing.COMPLETE and trial.value is not None]
     best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
     return {
         "epsilon": epsilon,
         "planned": _planned(spec, study, epsilon),
-        "running": states[TrialState.RUNNING] if is_running else 0,
-        "done": states[TrialState.COMPLETE],
-        "pruned": states[TrialState.PRUNED],
-        "failed": states[TrialState.FAIL],
+        "running": states[Standing.RUNNING] if is_running else 0,
+        "done": states[Standing.COMPLETE],
+        "pruned": states[Standing.PRUNED],
+        "failed": states[Standing.FAIL],
         "best": None if best is None else best.value,
         "leader": None if best is None else _leader(best, where=spec.studies_at),
     }
 
 
-def _leader(trial: FrozenTrial, *, where: str) -> dict[str, str]:
-    from sweeps.search.studies import record_of
-
+def _leader(trial: SeenTrial, *, where: str) -> dict[str, str]:
     record = record_of(trial, where=where)
     return {"trial_id": record.trial_id, "method": record.config.method}
 
 
-def _planned(spec: SweepSpec, study: Study | None, epsilon: float) -> int:
+def _planned(spec: SweepSpec, study: SeenStudy | None, epsilon: float) -> int:
     """Number of search trials. A private selection counts only its winner, or nothing if it ended without one."""
     if not spec.space.sweep.regime.is_selection:
         return trials_at(spec.space, epsilon)
     return len(_counted(spec, study)) if study is not None and study.user_attrs.get(SELECTED) else 1
 
 
-def _counted(spec: SweepSpec, study: Study) -> list[FrozenTrial]:
+def _counted(spec: SweepSpec, study: SeenStudy) -> list[SeenTrial]:
     """The trials that count: no draws that TrialConfig refused (they have no record), and no trials that were replaced."""
-    from sweeps.search.studies import counted_trials
-
-    return counted_trials(study, set_aside=spec.set_aside, where=spec.studies_at)
-
-
-def _studies(spec: SweepSpec) -> dict[str, Study]:
-    """The studies of a sweep, by the last part of their names."""
-    import optuna
-    from optuna.samplers import RandomSampler
-
-    from sweeps.search.storage import read_storage
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = read_storage(spec)
-    if storage is None:
-        return {}
-    own = [study.study_name for study in storage.get_all_studies() if study.study_name.startswith(f"{spec.name}/")]
-    loaded = (optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler()) for name in own)
-    return {study.study_name.removeprefix(f"{spec.name}/"): study for study in loaded}
+    return study.counted(set_aside=spec.set_aside, where=spec.studies_at)
 
 
 def driver_lives(spec: SweepSpec) -> bool:

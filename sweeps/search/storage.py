@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from dpcore.errors import BadInput, Corrupt, Refused, Unavailable
-from sweeps.search.journal import SweepJournal, clear_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from sweeps.records.spec import SweepSpec
+    from sweeps.search.journal import SweepJournal
 
 Together = Callable[[], AbstractContextManager[None]]
 """A block whose entries are stored in one write, if the storage can do that."""
@@ -31,6 +31,8 @@ def open_storage(spec: SweepSpec, *, timed: bool) -> tuple[BaseStorage, Together
         Corrupt: the journal is damaged.
     """
     from optuna.storages import RDBStorage, get_storage
+
+    from sweeps.search.journal import SweepJournal, clear_journal
 
     if spec.study_url is None:
         clear_journal(spec.study_path)
@@ -48,6 +50,8 @@ def read_storage(spec: SweepSpec) -> BaseStorage | None:
         Unavailable: the database does not answer. Corrupt: the journal is damaged.
     """
     from optuna.storages import RDBStorage, get_storage
+
+    from sweeps.search.journal import SweepJournal
 
     if spec.study_url is None:
         return _storage_of(SweepJournal(spec.study_path), spec.study_path) if spec.study_path.is_file() else None

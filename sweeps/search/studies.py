@@ -13,7 +13,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -22,18 +22,17 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from dpcore.config import TrialConfig, parse_config
-from dpcore.durable import summed, without_sum
-from dpcore.errors import BadInput, Corrupt, Refused
-from dpcore.privacy.plan import PrivacyPlan
+from dpcore.durable import summed
+from dpcore.errors import BadInput, Refused
 from search_spaces.admission import admissible_grid, is_admissible
 from search_spaces.constraints import ConstraintBroken
 from search_spaces.space import Choice, Draw, FloatRange, Parameter, Scalar, value_at
 from sweeps.pricing.plan import trials_at
-from sweeps.records.results import State, TrialRecord
+from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import TrialId, epsilon_name, study_of
 from sweeps.search.dashboard import describe_study
+from sweeps.search.remembered import END, RECORD, REPLACED, is_replaced, record_of
 from sweeps.search.samplers import Request, build_sampler
 from sweeps.search.storage import open_storage
 from sweeps.search.tpe import STARTUP
@@ -44,13 +43,10 @@ FIRST_DRAWS = "first_draws"
 """Attribute of a study whose first draws are enqueued."""
 NEIGHBOUR, NEIGHBOURS_BEST = "neighbour", 2
 """Attribute of a study that has been given so many of its neighbour's best settings: the neighbour's ε."""
-END, REPLACED = "end", "replaced"
-"""Attribute of a trial that ended: its seconds, its error, and whether another took its place."""
 RETRY_OF = "retry_of"
 """Attribute of a trial that tries the settings of a failed one again: whose."""
 FIXED_PARAMS = "fixed_params"
 """Where Optuna keeps the draw that an enqueued trial is to try."""
-ENDED: dict[TrialState, State] = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 SEALED_VALUE = 0.0
 """What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
 
@@ -88,7 +84,7 @@ class Studies:
             record_of(trial, where=self._spec.studies_at).trial_id: self._place(study, trial.number)
             for study in (*self._studies.values(), self._references)
             for trial in study.get_trials(deepcopy=False)
-            if "record" in trial.user_attrs
+            if RECORD in trial.user_attrs
         }
 
     def ask(self, epsilon: float, number: int) -> TrialRecord:
@@ -178,7 +174,7 @@ class Studies:
         """
         for study in (*self._studies.values(), self._references):
             for trial in study.get_trials(deepcopy=False):
-                if "record" in trial.user_attrs:
+                if RECORD in trial.user_attrs:
                     yield record_of(trial, where=self._spec.studies_at), is_replaced(trial)
                 elif trial.state == TrialState.RUNNING:
                     study.tell(trial.number, state=TrialState.FAIL)
@@ -208,7 +204,7 @@ class Studies:
             trials = study.get_trials(deepcopy=False)
             known = {trial.user_attrs.get(RETRY_OF) for trial in trials}
             for trial in trials:
-                name = record_of(trial, where=self._spec.studies_at).trial_id if "record" in trial.user_attrs else None
+                name = record_of(trial, where=self._spec.studies_at).trial_id if RECORD in trial.user_attrs else None
                 if name in self._spec.set_aside and name not in known:
                     study.enqueue_trial(dict(trial.params), user_attrs={RETRY_OF: name})
 
@@ -300,7 +296,7 @@ class Studies:
             "plan": None if record.plan is None else asdict(record.plan),
         }
         place = self._places[record.trial_id] = self._place(study, number)
-        self._storage.set_trial_user_attr(place.storage_id, "record", json.dumps(summed(plan)))
+        self._storage.set_trial_user_attr(place.storage_id, RECORD, json.dumps(summed(plan)))
 
     def _place(self, study: Study, number: int) -> _Place:
         study_id = self._storage.get_study_id_from_name(study.study_name)
@@ -326,17 +322,6 @@ def suggest(trial: optuna.Trial, path: str, parameter: Parameter) -> Scalar:
     return trial.suggest_int(path, *parameter.bounds, log=parameter.log)
 
 
-def is_replaced(trial: FrozenTrial) -> bool:
-    """Whether another trial took its place, so that it is not counted."""
-    return bool(trial.user_attrs.get(END, {}).get(REPLACED))
-
-
-def counted_trials(study: Study, *, set_aside: Collection[str], where: str) -> list[FrozenTrial]:
-    """The trials of a study that count: those that became a record, and whose place no other one took."""
-    found = [trial for trial in study.get_trials(deepcopy=False) if "record" in trial.user_attrs and not is_replaced(trial)]
-    return [trial for trial in found if not set_aside or record_of(trial, where=where).trial_id not in set_aside]
-
-
 def _scored(study: Study) -> int:
     """How many trials have ended with a score, those that were stopped early included: TPE fits on all of them."""
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
@@ -345,28 +330,3 @@ def _scored(study: Study) -> int:
 
 def _completed(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def record_of(trial: FrozenTrial, *, where: str) -> TrialRecord:
-    """The record that a trial of a study remembers, without its curve.
-
-    Raises:
-        Corrupt: it is not what was written; `where` names the study's storage.
-    """
-    try:
-        return _record(trial)
-    except (Corrupt, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Corrupt(f"{where}: what it remembers of its trial {trial.number} is no record ({error!r}); put a copy back") from None
-
-
-def _record(trial: FrozenTrial) -> TrialRecord:
-    told = [json.loads(trial.user_attrs["record"]), trial.user_attrs.get("attempt", {})]
-    known: dict[str, Any] = {name: value for one in told for name, value in without_sum(one, where=f"trial {trial.number}").items()}
-    config, planned = parse_config(TrialConfig, known.pop("config")), known.pop("plan", None)
-    record = TrialRecord(config=config, plan=None if planned is None else PrivacyPlan(**planned), **known)
-    if trial.state == TrialState.RUNNING:
-        return replace(record, state="running")
-    end = without_sum(trial.user_attrs[END], where=f"the end of trial {trial.number}")
-    return replace(
-        record, state=ENDED[trial.state], seconds=float(end["seconds"]), error=end["error"], fulfilled=end.get("fulfilled", True)
-    )

@@ -22,11 +22,11 @@ def sqlite_url(path: Path) -> str:
     Raises:
         BadInput: SQLAlchemy (before 2.1) does not read the path back from its URL.
     """
-    from sqlalchemy import URL, make_url
-
     text = str(path.absolute())
     if not RESERVED.intersection(text):
         return f"sqlite:///{text}"
+    from sqlalchemy import URL, make_url
+
     url = URL.create("sqlite", database=text).render_as_string(hide_password=False)
     if make_url(url).database != text:
         raise BadInput(f"{path}: this SQLAlchemy cannot name the file in a URL; take a folder without ?, # and %, or SQLAlchemy 2.1")

@@ -72,10 +72,23 @@ def test_looking_at_a_sweep_imports_no_arrays_and_no_accountant() -> None:
     program = (
         "import sys\n"
         "import sweeps.api.ledgers, sweeps.api.sweep, sweeps.ledger.ledger, sweeps.ledger.summary, dpcore.privacy.composition\n"
-        "print([name for name in ('numpy', 'scipy', 'dp_accounting', 'torch', 'optuna', 'pyarrow') if name in sys.modules])"
+        "import sweeps.report.status, sweeps.report.overview.standing, sweeps.report.overview.listing\n"
+        "heavy = ('numpy', 'scipy', 'dp_accounting', 'torch', 'optuna', 'pyarrow', 'sqlalchemy', 'ray', 'mlflow')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plan_imports_nothing_that_runs_trials(tmp_path: Path) -> None:
+    program = (
+        "import sys, dpsweep\n"
+        f"print(dpsweep.plan('quick', epsilons=[0.8], trials=2, storage={str(tmp_path)!r}, cache_dir={str(tmp_path / 'cache')!r}))\n"
+        "print([name for name in ('torch', 'ray', 'mlflow', 'optuna', 'opacus', 'matplotlib', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert "plan of quick" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_ray_submit_runs_the_same_arguments_with_address_auto(monkeypatch: pytest.MonkeyPatch) -> None:

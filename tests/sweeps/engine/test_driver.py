@@ -20,7 +20,8 @@ from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
 from sweeps.engine import driver as driver_module
-from sweeps.engine.driver import Interrupted, plan_of, resume_sweep, run_sweep
+from sweeps.engine.driver import Interrupted, resume_sweep, run_sweep
+from sweeps.engine.preflight import plan_of
 from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher
 from sweeps.ledger.ledger import Ledger, Reservation
 from sweeps.records.export import export_trial

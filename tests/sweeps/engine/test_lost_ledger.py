@@ -9,7 +9,7 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import Refused
-from sweeps.engine.driver import plan_of
+from sweeps.engine.preflight import plan_of
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.restoring import restore

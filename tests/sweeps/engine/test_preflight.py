@@ -16,8 +16,7 @@ from dpcore.data.manifest import DatasetHeader
 from dpcore.data.shards import open_shards, write_shards
 from dpcore.data.synthetic import draw_record, synth
 from dpcore.errors import BadInput, Refused
-from sweeps.engine.driver import plan_of
-from sweeps.engine.preflight import describe_dataset, describe_for_plan
+from sweeps.engine.preflight import describe_dataset, describe_for_plan, plan_of
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.totals import views_text
 from sweeps.records.cohort_ledger import bind_ledger

@@ -9,7 +9,7 @@ import pytest
 from full_disk import small_disk
 
 from dpcore.errors import DiskFull
-from sweeps.ledger import ledger as ledger_module
+from sweeps.ledger import sql_store
 from sweeps.ledger.database import is_blank
 from sweeps.ledger.ledger import Ledger, Reservation
 
@@ -65,7 +65,7 @@ def test_a_kill_while_it_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger_module, "prepare_table", killed)
+        patch.setattr(sql_store, "prepare_table", killed)
         with pytest.raises(Killed):
             Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     assert not (tmp_path / "ledger.sqlite").exists()

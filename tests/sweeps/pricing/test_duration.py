@@ -11,7 +11,7 @@ import spaces
 
 from dpcore.config import Places
 from dpcore.errors import Corrupt
-from sweeps.engine.driver import plan_of
+from sweeps.engine.preflight import plan_of
 from sweeps.pricing.duration import estimate_duration, span
 from sweeps.pricing.plan import SweepPlan
 from sweeps.records.results import SweepResults, TrialRecord

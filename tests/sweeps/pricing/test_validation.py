@@ -10,8 +10,7 @@ import spaces
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import Spending, epsilon_of
-from sweeps.engine.driver import plan_of
-from sweeps.engine.preflight import DatasetFacts
+from sweeps.engine.preflight import DatasetFacts, plan_of
 from sweeps.engine.searcher import assignment
 from sweeps.ledger.ledger import Ledger
 from sweeps.pricing.plan import planned_runs, sweep_price

@@ -2,6 +2,8 @@
 
 import fcntl
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import fake_trials
@@ -11,7 +13,7 @@ import spaces
 from dpcore.config import Places
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.ledger import Ledger
-from sweeps.pricing.plan import Accountant
+from sweeps.pricing.plan import Accountant, dp_accountant
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.folder import mark_finished, mark_unfinished
 from sweeps.records.results import SweepResults, TrialRecord
@@ -67,6 +69,34 @@ def test_a_sweep_in_the_middle_has_counts_a_leader_and_the_time_and_cost_that_ar
     assert status["sweep_epsilon"] == pytest.approx(math.fsum(r.epsilon or 0.0 for r in (*ended, running)))
     assert status["sweep_epsilon_planned"] == pytest.approx(6 * 0.5 + 6 * 2.0)
     assert status["seconds_left"] == pytest.approx(10.0 * (17 - 7) / 1)  # one runs
+
+
+LOOK = """
+import contextlib, io, sys
+from sweeps.cli import main
+said = io.StringIO()
+with contextlib.redirect_stdout(said):
+    code = main(sys.argv[1:])
+heavy = ("torch", "ray", "mlflow", "optuna", "sqlalchemy", "scipy", "dp_accounting", "numpy", "pandas", "matplotlib")
+print(code, [name for name in heavy if name in sys.modules], said.getvalue())
+"""
+
+
+@pytest.mark.parametrize(("command", "says"), [("status", "sweep s: interrupted"), ("ledger", "14 lines behind this")])
+def test_looks_at_a_sweep_import_nothing_that_runs_or_prices_one(command: str, says: str, tmp_path: Path) -> None:
+    """What a first look has priced is in the cache. A second one reads spec, studies and ledger with the standard library."""
+    spec, clock = spec_of(tmp_path, references={"floor": False, "ceiling": False}), Clock()
+    accountant = dp_accountant(spec.places.cache_dir)
+    reservations = Reservations(spec, Ledger(spec.resolved_ledger_url), accountant, validation=None, cohort="dd", key_id="k")
+    schedule = Schedule(spec, accountant, reservations, terms=terms_of(spec), clock=clock)
+    schedule.restore(key_lost=False)
+    for _ in range(7):
+        finish(schedule, schedule.next(), clock)
+    spec.save()
+    arguments = [sys.executable, "-c", LOOK, command, "s", "--storage", str(spec.storage_dir)]
+    seen = [subprocess.run(arguments, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert seen[1].startswith("0 []"), seen[1]
+    assert says in seen[1]
 
 
 def test_while_a_driver_holds_the_lock_the_sweep_runs(tmp_path: Path) -> None:

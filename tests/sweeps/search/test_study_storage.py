@@ -10,10 +10,10 @@ import spaces
 from dpcore.config import Places
 from dpcore.errors import BadInput, Refused, Unavailable
 from sweeps.cli import main
-from sweeps.engine.driver import plan_of
+from sweeps.engine.preflight import plan_of
 from sweeps.records.results import CurvePoint
 from sweeps.records.spec import SweepSpec
-from sweeps.report.status import _studies
+from sweeps.search.reading import read_studies
 from sweeps.search.storage import check_new_studies, read_storage
 from sweeps.search.studies import Studies
 
@@ -65,10 +65,10 @@ def test_the_draws_are_the_journals(tmp_path: Path) -> None:
 def test_status_reads_the_database_and_makes_none(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     assert read_storage(spec) is None
-    assert _studies(spec) == {}
+    assert read_studies(spec) == {}
     studies = Studies(spec)
     search(studies, range(1))
-    assert [trial.state.name for trial in _studies(spec)["epsilon-2"].trials] == ["COMPLETE", "WAITING"]
+    assert [trial.state.name for trial in read_studies(spec)["epsilon-2"].trials] == ["COMPLETE", "WAITING"]
 
 
 def test_two_sweeps_of_one_name_never_share_studies(tmp_path: Path) -> None:
