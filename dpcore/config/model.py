@@ -6,9 +6,25 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dpcore.config.evaluation import EvaluationConfig
 from dpcore.config.freezing import POLICIES, Freeze, policy_of
 from dpcore.config.networks import HEADS, TIMM, TIMM_WEIGHTS, Backbone, backbone_traits, checked_backbone
 from dpcore.config.parsing import Part
+from dpcore.config.runtime import Precision
+
+
+class AskedConfig(EvaluationConfig):
+    """The views of a crop in which the backbone `keypoints` asks its network, and how what it says is fused."""
+
+    precision: Precision = Field(
+        default="fp32", description="of the network's forward pass; bf16 is faster where the CPU has instructions for it"
+    )
+
+    @model_validator(mode="after")
+    def _asks_of_the_crop(self) -> Self:
+        if self.inputs != "sharp":
+            raise ValueError("model.asked: the network is asked of the crop that it is given; inputs view and both belong to evaluation")
+        return self
 
 
 class ModelConfig(Part):
@@ -16,11 +32,11 @@ class ModelConfig(Part):
     everything (`none`), or what a policy or a rule names (`dpcore.config.freezing`)."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset(
-        {"weights_left_out", "batch_norm", "feature_stride_px", "input_whitening", "position_prior", "pyramid_channels"}
+        {"weights_left_out", "batch_norm", "feature_stride_px", "input_whitening", "position_prior", "pyramid_channels", "asked"}
     )
 
     backbone: Annotated[str, AfterValidator(checked_backbone)] = Field(
-        default="small", description="the network below the head: small, folded, timm:NAME, or module:FUNCTION"
+        default="small", description="the network below the head: small, folded, keypoints, timm:NAME, or module:FUNCTION"
     )
     weights: str | None = Field(
         default=None,
@@ -32,6 +48,9 @@ class ModelConfig(Part):
     batch_norm: Literal["fold", "group_norm", "frozen"] = Field(
         default="fold", description="networks from elsewhere: into the layer before it, GroupNorm in its place, or fixed statistics"
     )
+    asked: AskedConfig | None = Field(
+        default=None, description="backbone keypoints: the views of a crop in which the network is asked, and how they are fused"
+    )
     head: Annotated[str, AfterValidator(HEADS.checked)] = Field(
         default="marginal", description=f"what makes coordinates of features: {', '.join(HEADS.own)}"
     )
@@ -42,7 +61,9 @@ class ModelConfig(Part):
     input_height_px: int = Field(default=64, ge=16, description="height of the crops")
     input_width_px: int = Field(default=64, ge=16, description="width of the crops")
     marginal_sharpness: float = Field(
-        default=1.0, gt=0, description="β of the marginal head's (1/β)·log-mean-exp(β·); of fpn2d: what its logits are multiplied by"
+        default=1.0,
+        gt=0,
+        description="β of the marginal head's (1/β)·log-mean-exp(β·); of fpn2d and keypoints: what its logits are multiplied by",
     )
     input_whitening: Literal["none", "public"] = Field(
         default="none", description="public: what a head that starts at random reads is whitened by the covariance of PUBLIC features"
@@ -59,10 +80,11 @@ class ModelConfig(Part):
     def _settings_fit_backbone_and_head(self) -> Self:
         backbone, name = backbone_traits(self.backbone), self.backbone
         problem = self._foreign_problem(backbone) if backbone.is_foreign else self._own_problem(backbone)
+        problem = problem or self._keypoints_problem(backbone)
         if problem is not None:
             raise ValueError(problem)
         if not HEADS.get(self.head).has_sharpness and self.marginal_sharpness != 1.0:
-            raise ValueError(f"model.marginal_sharpness belongs to model.head marginal and fpn2d, given head {self.head}")
+            raise ValueError(f"model.marginal_sharpness belongs to model.head marginal, fpn2d and keypoints, given head {self.head}")
         if self.input_whitening != "none" and self.head_start != "random":
             raise ValueError(f"model.input_whitening is for heads that start at random: leave it out for head_start {self.head_start}")
         if self.position_prior != "none" and self.head_start != "random":
@@ -83,6 +105,16 @@ class ModelConfig(Part):
             return "model.feature_stride_px belongs to model.backbone folded"
         if self.batch_norm != "fold" or self.weights_left_out:
             return "model.batch_norm and model.weights_left_out belong to model.backbone timm:NAME and module:FUNCTION"
+        return None
+
+    def _keypoints_problem(self, backbone: Backbone) -> str | None:
+        reads = HEADS.get(self.head).reads_keypoints
+        if backbone.gives_keypoints != reads:
+            return f"model.backbone {self.backbone} and model.head {self.head}: backbone keypoints and head keypoints belong together"
+        if self.asked is not None and not reads:
+            return f"model.asked belongs to model.backbone keypoints, given {self.backbone}"
+        if reads and self.freeze != "backbone":
+            return f"model.backbone keypoints stays as it is: give model.freeze backbone, given {self.freeze}"
         return None
 
     def _foreign_problem(self, backbone: Backbone) -> str | None:

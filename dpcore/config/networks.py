@@ -41,6 +41,7 @@ class Backbone:
         has_late: whether it has a last block of its own, so that `freeze: early` means something.
         takes_weights: whether it is read from `model.weights` and gives `model.feature_layers`.
         is_foreign: whether it is a network from elsewhere: `model.batch_norm` applies, weights are optional, and its parts are its own.
+        gives_keypoints: whether it gives keypoints in place of maps, of the views that `model.asked` says.
         has_layers: of a foreign one, whether it gives `model.feature_layers`.
         any_size: whether it reads pictures of other sizes than `model.input_*_px`, in multiples of 32 px.
         checks_name: what is wrong with what stands around the colon of its name, None where nothing is.
@@ -52,6 +53,7 @@ class Backbone:
     has_late: bool = False
     takes_weights: bool = False
     is_foreign: bool = False
+    gives_keypoints: bool = False
     has_layers: bool = False
     any_size: bool = False
     checks_name: Callable[[str], str | None] = _nothing_wrong
@@ -71,6 +73,7 @@ class Head:
         any_size: whether it reads maps of any size.
         layers: what `model.feature_layers` must be for it, where it reads certain maps alone.
         reads_pyramid: whether it reads the maps of a folded network on their own grids, packed (`dpcore.model.maps.pyramid`).
+        reads_keypoints: whether it reads the keypoints of a backbone that gives them.
         for_loss: `module:name` of a function (ModelConfig, Skeleton) → function from its outputs to what `gives` says, where they are
             something else.
         gives: `marginals`, logits over x and over y, or `maps`, logits over cells: which losses fit it.
@@ -83,6 +86,7 @@ class Head:
     any_size: bool = False
     layers: tuple[str, ...] = ()
     reads_pyramid: bool = False
+    reads_keypoints: bool = False
     for_loss: str | Callable[[Any, Any], Any] | None = None
     gives: Literal["marginals", "maps"] = "marginals"
 
@@ -93,6 +97,7 @@ BACKBONES = Table(
     (
         Backbone(name="small", builder="dpcore.model.backbones:build_small", has_late=True, any_size=True),
         Backbone(name="folded", builder="dpcore.model.folded:build_folded", takes_weights=True, any_size=True),
+        Backbone(name="keypoints", builder="dpcore.inference.asked:build_asked", takes_weights=True, gives_keypoints=True),
     ),
 )
 
@@ -167,6 +172,13 @@ HEADS = Table(
             any_size=True,
             reads_pyramid=True,
             gives="maps",
+        ),
+        Head(
+            name="keypoints",
+            builder="dpcore.inference.joint_mixer:JointMixer",
+            has_sharpness=True,
+            layers=MOVENET_LAYERS,
+            reads_keypoints=True,
         ),
     ),
 )

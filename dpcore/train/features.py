@@ -26,7 +26,7 @@ FEATURES_VERSION = 2
 FEATURES_FILE = "features.npy"
 _ROWS_AT_ONCE = 64
 _STEM_FIELDS = {"backbone", "feature_layers", "input_height_px", "input_width_px"}
-_ADDED_STEM_FIELDS = {"feature_stride_px"}
+_ADDED_STEM_FIELDS = {"feature_stride_px", "asked"}
 """Named where they are not at their default, so that caches of earlier versions are found."""
 
 

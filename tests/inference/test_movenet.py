@@ -8,7 +8,7 @@ from torch import Tensor
 from dpcore.config import EvaluationConfig, ModelConfig
 from dpcore.config.parsing import parse_config
 from dpcore.errors import BadInput
-from dpcore.inference.movenet import MOVENET_LAYERS
+from dpcore.inference.movenet import MOVENET_LAYERS, movenet_readout
 from dpcore.inference.reading import PoseReading
 from dpcore.pose.skeleton import COCO_17, HAND_21, MPII_16
 from dpcore.weights.movenet_check import movenet_keypoints
@@ -80,3 +80,15 @@ def test_turned_views_are_fused_in_cocos_joints(flip: bool) -> None:
 def test_a_model_that_does_not_fit_the_head_is_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         parse_config(ModelConfig, {**MODEL.model_dump(mode="json"), **change})
+
+
+def test_a_loss_moves_no_map_through_a_joint_that_is_a_mixture() -> None:
+    """Trained on necks, shoulders move to the neck."""
+    maps = outputs(2).requires_grad_()
+    logits = movenet_readout(MODEL, MPII_16).trained_logits(maps)
+    torch.testing.assert_close(logits, movenet_readout(MODEL, MPII_16).joint_logits(maps))
+    own = [name in COCO_17.index for name in MPII_16.joints]
+    (through_mixtures,) = torch.autograd.grad(logits[:, [not one for one in own]].sum(), maps, retain_graph=True)
+    (through_own,) = torch.autograd.grad(logits[:, own].sum(), maps)
+    assert not through_mixtures.any()
+    assert through_own.any()

@@ -1,0 +1,162 @@
+"""The backbone and head `keypoints`: what a network says in views, and joints as mixtures of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpcore.config import EvaluationConfig, ModelConfig, Places
+from dpcore.config.parsing import parse_config
+from dpcore.errors import BadInput
+from dpcore.inference.joint_mixer import JointMixer
+from dpcore.inference.movenet import MOVENET_LAYERS
+from dpcore.inference.reading import PoseReading
+from dpcore.model.head import HeadShape
+from dpcore.model.head_start import coco_points
+from dpcore.model.network import build_network
+from dpcore.pose.skeleton import COCO_17, MPII_16
+from dpcore.privacy.per_example import Batch, GradientEngine
+
+SIDE_PX = 64
+
+
+def mixer(seed: int | None = None) -> JointMixer:
+    """At its start, or with arbitrary numbers."""
+    shape = HeadShape(channels=51, grid_height=2, grid_width=2, height_px=SIDE_PX, width_px=SIDE_PX, bins_x=128, bins_y=128)
+    made = JointMixer(shape)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def people(count: int = 3) -> torch.Tensor:
+    return torch.rand(count, 17, 2, generator=torch.Generator().manual_seed(5)) - 0.5
+
+
+def test_it_has_138_numbers_and_starts_at_the_public_places() -> None:
+    start = mixer()
+    assert sum(parameter.numel() for parameter in start.parameters()) == 138
+    with torch.no_grad():
+        points = start.points(people())
+    by_name = {name: points[:, index] for name, index in MPII_16.index.items()}
+    coco = {name: people()[:, index] for name, index in COCO_17.index.items()}
+    torch.testing.assert_close(by_name["l_knee"], coco["l_knee"])
+    torch.testing.assert_close(by_name["pelvis"], (coco["l_hip"] + coco["r_hip"]) / 2)
+
+
+def test_the_top_of_the_head_lies_beyond_the_face_and_the_neck_before_it() -> None:
+    """An upright person: shoulders at height 0, the face a head's half above the neck, y down."""
+    person = torch.zeros(1, 17, 2)
+    for name in ("nose", "l_eye", "r_eye", "l_ear", "r_ear"):
+        person[0, COCO_17.index[name], 1] = -0.59
+    with torch.no_grad():
+        points = mixer().points(person)[0]
+    assert float(points[MPII_16.index["head_top"], 1]) == pytest.approx(-1.0, abs=0.01)
+    assert float(points[MPII_16.index["upper_neck"], 1]) == pytest.approx(-0.18, abs=0.01)
+
+
+@pytest.mark.parametrize("angle", [0.3, 1.5, 3.0])
+def test_what_is_learned_holds_for_turned_moved_and_enlarged_people(angle: float) -> None:
+    turn = torch.tensor(
+        [
+            [torch.cos(torch.tensor(angle)), -torch.sin(torch.tensor(angle))],
+            [torch.sin(torch.tensor(angle)), torch.cos(torch.tensor(angle))],
+        ]
+    )
+    with torch.no_grad():
+        learned = mixer(seed=1)
+        moved = learned.points(1.7 * people() @ turn.T + 0.2)
+        torch.testing.assert_close(moved, 1.7 * learned.points(people()) @ turn.T + 0.2, atol=1e-5, rtol=1e-4)
+
+
+def test_a_mirrored_person_has_the_mirrored_joints_with_left_and_right_swapped() -> None:
+    mirror = torch.tensor([-1.0, 1.0])
+    with torch.no_grad():
+        learned = mixer(seed=1)
+        mirrored = learned.points(people()[:, list(COCO_17.mirrored)] * mirror)
+        torch.testing.assert_close(mirrored, learned.points(people())[:, list(MPII_16.mirrored)] * mirror, atol=1e-5, rtol=1e-4)
+
+
+def test_logits_peak_at_the_joints_and_an_uncertain_joint_has_a_wider_peak() -> None:
+    start = mixer()
+    points, certain = people(), torch.ones(3, 17)
+    with torch.no_grad():
+        x, _ = start(torch.cat([points[..., 0], points[..., 1], certain], dim=1)[:, :, None, None])
+        wide, _ = start(torch.cat([points[..., 0], points[..., 1], 0.1 * certain], dim=1)[:, :, None, None])
+    peak_px = (x.argmax(dim=-1) + 0.5) * SIDE_PX / 128
+    knee = MPII_16.index["r_knee"]
+    torch.testing.assert_close(peak_px[:, knee], (points[:, COCO_17.index["r_knee"], 0] + 1) * SIDE_PX / 2, atol=0.5, rtol=0)
+    assert bool((torch.softmax(x, -1).amax(-1) > torch.softmax(wide, -1).amax(-1)).all())
+
+
+def test_rows_are_those_of_single_examples() -> None:
+    def loss(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return torch.stack([torch.softmax(one, -1).square().sum(dim=(1, 2)) for one in module(batch.inputs)]).sum(dim=0)
+
+    engine = GradientEngine(mixer(seed=1), loss)
+    inputs = torch.cat([people()[..., 0], people()[..., 1], torch.full((3, 17), 0.7)], dim=1)[:, :, None, None]
+    batch = Batch(inputs, torch.zeros(3, 16, 2), torch.ones(3, 16, dtype=torch.bool))
+    single = torch.stack([engine.sum_gradient(batch[i : i + 1]) for i in range(3)])
+    assert float(single.norm()) > 0.01
+    torch.testing.assert_close(engine.rows(batch), single, atol=1e-5, rtol=1e-4)
+
+
+def test_shares_of_every_joint_sum_to_one() -> None:
+    assert all(sum(shares.values()) == pytest.approx(1.0) for shares in coco_points(MPII_16))
+
+
+ASKED: dict[str, Any] = {
+    "backbone": "keypoints",
+    "weights": "models/movenet_lightning",
+    "feature_layers": list(MOVENET_LAYERS),
+    "head": "keypoints",
+    "freeze": "backbone",
+    "input_height_px": 192,
+    "input_width_px": 192,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"head": "movenet"}, "backbone keypoints and head keypoints belong together"),
+        ({"backbone": "folded", "feature_stride_px": 4}, "backbone keypoints and head keypoints belong together"),
+        ({"freeze": "none"}, "give model.freeze backbone, given none"),
+        ({"asked": {"inputs": "both", "view": {"name": "b", "transform": "gaussian_blur", "sigma_px": 3}}}, "belong to evaluation"),
+        ({"asked": {}, "backbone": "folded", "head": "movenet", "feature_stride_px": 4}, "model.asked belongs to model.backbone keypoints"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any], said: str) -> None:
+    parse_config(ModelConfig, ASKED)
+    with pytest.raises(BadInput, match=said):
+        parse_config(ModelConfig, {**ASKED, **change})
+
+
+def test_it_starts_where_the_network_itself_is_decoded_in_the_same_views(shared_data: Path) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    places = Places(data_dir=shared_data, cache_dir=shared_data)
+    asked = {"rotations_deg": (0, 90), "flip": True, "fuse": "maps"}
+    images = []
+    for path in sorted((shared_data / "lspet" / "images").glob("*.jpg"))[:9]:
+        picture = np.array(image_module.open(path).convert("RGB").resize((192, 192)))
+        images.append(torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1)
+    crops = torch.stack(images)
+
+    def points_of(values: dict[str, Any], evaluation: EvaluationConfig) -> torch.Tensor:
+        model = parse_config(ModelConfig, values)
+        network = build_network(model, places, generator=torch.Generator().manual_seed(0)).eval()
+        with torch.no_grad():
+            return PoseReading.of(model, evaluation, MPII_16).points_in(crops, network)[0]
+
+    itself = points_of({**ASKED, "backbone": "folded", "head": "movenet", "feature_stride_px": 4}, EvaluationConfig(**asked))
+    headed = points_of({**ASKED, "asked": asked}, EvaluationConfig())
+    inside = ((itself > 8) & (itself < 184)).all(dim=-1)
+    assert inside.float().mean() > 0.8
+    assert float((itself - headed)[inside].abs().max()) < 0.1
