@@ -175,7 +175,7 @@ def _draw_wardrobe(look: Look, generator: np.random.Generator) -> Wardrobe:
 
 def _colour(generator: np.random.Generator, saturation: float) -> Floats:
     grey = generator.uniform(30, 230)
-    return np.clip(grey + saturation * (generator.uniform(0, 255, size=3) - 127), 5, 250)
+    return np.minimum(np.maximum(grey + saturation * (generator.uniform(0, 255, size=3) - 127), 5), 250)
 
 
 def _background(look: Look, generator: np.random.Generator, size_px: int) -> Pixels:
@@ -237,22 +237,32 @@ def _shade(pixels: Pixels, mask: NDArray[np.uint8], parts: list[BodyPart], look:
     index = mask[rows, columns].astype(np.int64) - 1
     axes = np.stack([part.end[:2] - part.start[:2] for part in parts])
     axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-6)
-    starts = np.stack([part.start[:2] for part in parts])[index]
-    x = (columns + 0.5) / SUPERSAMPLING - 0.5 - starts[:, 0]
-    y = (rows + 0.5) / SUPERSAMPLING - 0.5 - starts[:, 1]
-    ux, uy = axes[index, 0], axes[index, 1]
+    starts = np.stack([part.start[:2] for part in parts])
+    x = (columns + 0.5) / SUPERSAMPLING - 0.5 - starts[:, 0][index]
+    y = (rows + 0.5) / SUPERSAMPLING - 0.5 - starts[:, 1][index]
+    ux, uy = axes[:, 0][index], axes[:, 1][index]
     along, across = x * ux + y * uy, y * ux - x * uy
-    wave = np.array([2 * np.pi / part.paint.period_px for part in parts])[index]
-    stripes = np.sin(wave * along)
-    checks = np.where(np.array([part.paint.check for part in parts])[index], np.cos(wave * across), 1.0)
-    first, second = (np.stack([getattr(part.paint, name) for part in parts])[index] for name in ("colour", "other"))
-    colour = np.where((stripes * checks > 0)[:, None], second, first)
+    colours = np.array([part.paint.colour for part in parts] + [part.paint.other for part in parts])
+    colour = colours[index + len(parts) * _is_other(parts, index, along, across)]
     radius = np.array([_shading_radius_px(part) for part in parts])[index]
-    slope = np.clip(across / radius, -0.98, 0.98)
+    slope = np.minimum(np.maximum(across / radius, -0.98), 0.98)
     facing = slope * (ux * light[1] - uy * light[0]) + np.sqrt(1 - slope**2) * light[2]
-    lit = look.ambient + (1.15 - look.ambient) * np.clip(facing, 0, None)
-    pixels[rows, columns] = np.clip(colour * lit[:, None], 0, 255).astype(np.uint8)
+    lit = look.ambient + (1.15 - look.ambient) * np.maximum(facing, 0)
+    pixels[rows, columns] = np.minimum(np.maximum(colour * lit[:, None], 0), 255).astype(np.uint8)
     pixels[mask == OCCLUDER] = occluder.astype(np.uint8)
+
+
+def _is_other(parts: list[BodyPart], index: NDArray[np.int64], along: Floats, across: Floats) -> NDArray[np.bool_]:
+    """Which pixels (N,), of the parts `index`, have their paint's other colour: on every second stripe or check. Plain paint has none."""
+    period = np.array([part.paint.period_px for part in parts])
+    found = np.zeros(len(index), dtype=bool)
+    striped = np.flatnonzero(np.isfinite(period)[index])
+    wave = (2 * np.pi / period)[index[striped]]
+    stripes = np.sin(wave * along[striped])
+    checked = np.flatnonzero(np.array([part.paint.check for part in parts])[index[striped]])
+    stripes[checked] *= np.cos(wave[checked] * across[striped[checked]])
+    found[striped] = stripes > 0
+    return found
 
 
 def _shading_radius_px(part: BodyPart) -> float:

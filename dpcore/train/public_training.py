@@ -1,18 +1,23 @@
 """Plain training on public examples: a number of steps, or until a held-out tenth stops improving.
 
-Deterministic from public streams: equal arguments give equal weights in every process with the same runtime.
+Deterministic from public streams: equal arguments give equal weights in every process with the same runtime. A batch's gradient is the sum
+of those of its two halves, on every machine. So two cores may take a half each, where everything else waits for the result anyway, and
+the weights are the same, bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpcore.gradients.batch import Loss
+from dpcore.gradients.batch import Batch, Loss
 from dpcore.gradients.scales import Scales
 from dpcore.privacy.randomness import Indices, PublicStreams, choose_without_replacement
 from dpcore.train.evaluator import mean_loss
@@ -31,7 +36,13 @@ LEAST_GAIN_FRAC = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class PublicFit:
-    """What is trained, on what, and from which streams. `scales`: what each trained tensor moves by, as a share of the learning rate."""
+    """What is trained, on what, and from which streams.
+
+    Attributes:
+        scales: what each trained tensor moves by, as a share of the learning rate.
+        is_awaited: whether other trials wait for it, so that their cores are free: where this process has two for each of torch's
+            threads, a second one takes half of every batch. Its network may draw nothing at random.
+    """
 
     tail: nn.Module
     examples: Examples
@@ -41,6 +52,12 @@ class PublicFit:
     batch_size: int
     learning_rate: float
     scales: Scales | None = None
+    is_awaited: bool = False
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that move, in the order of `scales`."""
+        return [p for p in self.tail.parameters() if p.requires_grad]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +77,9 @@ def train_steps(fit: PublicFit, steps: int) -> FitOutcome:
     """
     optimizer = _adam(fit)
     everything = np.arange(len(fit.examples))
-    for step, loss in _losses(fit, everything, steps):
+    for step, gradients in _gradients(fit, everything, steps):
         _set_rate(optimizer, fit.learning_rate * 0.5 * (1.0 + np.cos(np.pi * step / steps)))
-        _descend(optimizer, loss)
+        _descend(optimizer, fit, gradients)
     return FitOutcome(steps=steps, holdout_loss=None, converged=False)
 
 
@@ -76,9 +93,9 @@ def train_to_best(fit: PublicFit, steps: int, *, held_out: Indices) -> FitOutcom
     """
     optimizer, every = _adam(fit), max(1, steps // LOOKS)
     best_loss, best, best_step = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss), _copy_of(fit.tail), 0
-    for step, loss in _losses(fit, np.setdiff1d(np.arange(len(fit.examples)), held_out), steps):
+    for step, gradients in _gradients(fit, np.setdiff1d(np.arange(len(fit.examples)), held_out), steps):
         _set_rate(optimizer, fit.learning_rate * 0.5 * (1.0 + np.cos(np.pi * step / steps)))
-        _descend(optimizer, loss)
+        _descend(optimizer, fit, gradients)
         if (step + 1) % every and step + 1 < steps:
             continue
         held_out_loss = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss)
@@ -97,8 +114,8 @@ def train_to_convergence(fit: PublicFit, *, held_out: Indices, max_steps: int) -
     kept = np.setdiff1d(np.arange(len(fit.examples)), held_out)
     best_loss, best = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss), _copy_of(fit.tail)
     optimizer, rate, since_best, drops = _adam(fit), fit.learning_rate, 0, 0
-    for step, loss in _losses(fit, kept, max_steps):
-        _descend(optimizer, loss)
+    for step, gradients in _gradients(fit, kept, max_steps):
+        _descend(optimizer, fit, gradients)
         if (step + 1) % EVALUATE_EVERY_STEPS:
             continue
         held_out_loss = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss)
@@ -118,22 +135,48 @@ def train_to_convergence(fit: PublicFit, *, held_out: Indices, max_steps: int) -
     return FitOutcome(steps=max_steps, holdout_loss=best_loss, converged=False)
 
 
-def _losses(fit: PublicFit, pool: Indices, steps: int) -> Iterator[tuple[int, Tensor]]:
-    """(step, mean loss of its batch) at the weights of that moment, the batch drawn without replacement from `pool`."""
-    for step in range(steps):
-        fit.tail.train()
-        generator = fit.streams.generator(f"{fit.name}.batch", step)
-        indices = pool[choose_without_replacement(generator, len(pool), fit.batch_size, what=f"batch_size of the stage {fit.name}")]
-        draw = fit.examples.draw_geometry(fit.streams.stream(f"{fit.name}.augmentation", step), len(indices))
-        yield step, fit.loss(fit.tail, fit.examples.batch(indices, draw)).mean()
+def _gradients(fit: PublicFit, pool: Indices, steps: int) -> Iterator[tuple[int, Sequence[Tensor | None]]]:
+    """(step, gradient of its batch's mean loss) at the weights of that moment, the batch drawn without replacement from `pool`."""
+    with _second_core(fit) as helper:
+        for step in range(steps):
+            fit.tail.train()
+            generator = fit.streams.generator(f"{fit.name}.batch", step)
+            indices = pool[choose_without_replacement(generator, len(pool), fit.batch_size, what=f"batch_size of the stage {fit.name}")]
+            draw = fit.examples.draw_geometry(fit.streams.stream(f"{fit.name}.augmentation", step), len(indices))
+            yield step, _gradient(fit, fit.examples.batch(indices, draw), helper)
+
+
+def _second_core(fit: PublicFit) -> AbstractContextManager[Executor | None]:
+    """A thread for half of each batch; None where there is no core for it, or somebody else needs it."""
+    threads = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    is_free = fit.is_awaited and fit.examples.device.type == "cpu" and cores >= 2 * threads
+    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) if is_free else nullcontext()
+
+
+def _gradient(fit: PublicFit, batch: Batch, helper: Executor | None) -> Sequence[Tensor | None]:
+    """The gradient of the mean loss by parameter, None where it does not depend on one: on a CPU that of the first half plus that of the
+    second. A GPU takes the batch whole: two small passes would take it twice as long."""
+    trained, middle = fit.trained, (len(batch) + 1) // 2
+
+    def of(half: Batch) -> tuple[Tensor | None, ...]:
+        total = fit.loss(fit.tail, half).sum() / len(batch)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(total, trained, allow_unused=True)
+        return found
+
+    if middle == len(batch) or fit.examples.device.type != "cpu":
+        return of(batch)
+    later = None if helper is None else helper.submit(of, batch[middle:])
+    first = of(batch[:middle])
+    second = of(batch[middle:]) if later is None else later.result()
+    return [one if other is None else other if one is None else one.add_(other) for one, other in zip(first, second, strict=True)]
 
 
 def _adam(fit: PublicFit) -> torch.optim.Adam:
     """Adam's step has the size of its rate, whatever the gradient's. So a tensor in units of its scale is one whose rate is scaled."""
-    trained = [p for p in fit.tail.parameters() if p.requires_grad]
     if fit.scales is None:
-        return torch.optim.Adam(trained, lr=fit.learning_rate)
-    groups = [{"params": [p], "scale": scale} for p, scale in zip(trained, fit.scales, strict=True)]
+        return torch.optim.Adam(fit.trained, lr=fit.learning_rate)
+    groups = [{"params": [p], "scale": scale} for p, scale in zip(fit.trained, fit.scales, strict=True)]
     optimizer = torch.optim.Adam(groups, lr=fit.learning_rate)
     _set_rate(optimizer, fit.learning_rate)
     return optimizer
@@ -144,10 +187,11 @@ def _set_rate(optimizer: torch.optim.Adam, rate: float) -> None:
         group["lr"] = rate * group.get("scale", 1.0)
 
 
-def _descend(optimizer: torch.optim.Adam, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+def _descend(optimizer: torch.optim.Adam, fit: PublicFit, gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(fit.trained, gradients, strict=True):
+        parameter.grad = gradient
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _copy_of(module: nn.Module) -> dict[str, Tensor]:

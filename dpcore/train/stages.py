@@ -42,7 +42,8 @@ from dpcore.train.rounding import rounding_of
 from dpcore.train.sources import CropSource, Examples, LabelledViews
 from dpcore.train.whitened import whiten
 
-STAGES_VERSION = 2
+STAGES_VERSION = 3
+"""3: gradients of two halves of a batch, added up."""
 WEIGHTS_FILE = "model.safetensors"
 _HELD_BY_THE_START = {"freeze", "weights", "weights_left_out", "head_start"}
 """Fields of the model that do not affect a stage's result beyond the digest of its starting weights."""
@@ -50,12 +51,13 @@ _HELD_BY_THE_START = {"freeze", "weights", "weights_left_out", "head_start"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:
-    """What one stage trains, on which examples."""
+    """What one stage trains, on which examples. `is_awaited`: every other trial of a sweep waits for it."""
 
     name: str
     freeze: str | FreezeRule
     settings: PublicStage | PublicViewStage
     examples: Callable[[InputBuilder], Examples]
+    is_awaited: bool = False
 
 
 def started_network(
@@ -86,6 +88,7 @@ def public_network(config: TrialConfig, public: ShardSet, *, places: Places, run
         freeze=settings.freeze,
         settings=settings,
         examples=lambda builder: builder.examples(public, settings.augmentation),
+        is_awaited=True,
     )
 
     def train() -> FitOutcome:
@@ -220,6 +223,7 @@ def _fit(network: PoseNetwork, stage: _Stage, config: TrialConfig, *, places: Pl
         batch_size=stage.settings.batch_size,
         learning_rate=stage.settings.learning_rate,
         scales=start_scales(stage.settings.scale, split.tail),
+        is_awaited=stage.is_awaited and not split.code,  # what somebody else wrote may draw at random, or not bear two threads
     )
 
 

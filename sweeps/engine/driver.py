@@ -279,8 +279,10 @@ class _Run:
                 tell_whole(tracker, record)
 
     def _trial_ended(self, record: TrialRecord) -> None:
-        if self._disclosing is not None and self._disclosing.is_ready:
-            self._tell_disclosed()
+        if self._disclosing is not None:
+            self._disclosing.begin()  # the public start has ended: there are cores for it no earlier
+            if self._disclosing.is_ready:
+                self._tell_disclosed()
         self._say(progress_line(self._shown(record), finished=self._schedule.finished, planned=self._schedule.planned))
         began = time.monotonic()
         if began >= self._write_again_at:
@@ -300,7 +302,7 @@ class _Run:
 
     def _view(self) -> SweepView:
         """The sweep now, for its terminal."""
-        measuring = self._disclosing is not None and not self._disclosing.is_ready
+        measuring = self._disclosing is not None and self._disclosing.is_running
         return view_of(
             self._spec,
             self._schedule.records,

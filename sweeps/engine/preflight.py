@@ -18,7 +18,7 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.totals import published_regions
 from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
 from sweeps.pricing.validation import check_noise
-from sweeps.ray_runtime.disclosing import Disclosing, begin_disclosing
+from sweeps.ray_runtime.disclosing import Disclosing, disclosing_of
 from sweeps.records.charged import beside, standing_ledger
 from sweeps.records.cohort_ledger import charged_url
 from sweeps.records.publication import is_published
@@ -63,7 +63,7 @@ class Surroundings:
         accountant: plans and composes. tracker: one for the sweep.
         dataset: checks the datasets of a config and describes the private one.
         say: takes a progress line.
-        disclosure: begins to attack the public views of the sweep's splits, beside the trials; None where it has none to attack.
+        disclosure: attacks the public views of the sweep's splits, beside the trials; None where it has none to attack.
         working: says that something goes on, for the length of a block. screen: shows the sweep while it runs. quiet: leads what
             libraries say into a file.
     """
@@ -91,7 +91,7 @@ def default_surroundings(cache_dir: Path | None = None) -> Surroundings:
         tracker=tracker,
         dataset=describe_dataset,
         say=warn,
-        disclosure=begin_disclosing,
+        disclosure=disclosing_of,
         working=working,
         screen=live_screen,
         quiet=library_noise,

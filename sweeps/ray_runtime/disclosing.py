@@ -1,7 +1,7 @@
 """Measures what a sweep's views disclose in a process beside the first trials, on the driver's own node.
 
-The attackers learn while a trial trains the public start, which only reads their pictures. It is a task of Ray that asks for no core: in
-that time the other trials wait for the public start too.
+It begins when the first trial has ended. That is the public start, which every other trial waits for and which trains on two cores. It is a
+task of Ray that asks for no core.
 """
 
 from __future__ import annotations
@@ -22,40 +22,54 @@ from sweeps.report.disclosure_sheet import DisclosureSheet, save_disclosure_shee
 
 
 class Disclosing:
-    """A measurement under way."""
+    """A measurement that is due."""
 
     def __init__(self, spec: SweepSpec, say: Callable[[str], None]) -> None:
-        """Begins it. Needs an open `ray_session`.
+        """Checks whether it can be made.
 
         Raises:
             BadInput: there are too few PUBLIC people.
         """
+        check_people(spec)
+        self._spec = spec
+        self._names = ", ".join(split.name for split in spec.space.splits_in_use)
+        self._say, self._began = say, time.monotonic()
+        self._task: Any = None
+
+    def begin(self) -> None:
+        """Begins it, once. Needs an open `ray_session`."""
+        if self._task is not None:
+            return
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        check_people(spec)
-        self._names = ", ".join(split.name for split in spec.space.splits_in_use)
-        self._say, self._began = say, time.monotonic()
-        say(f"dpsweep: measuring what {self._names} disclose, on PUBLIC people, beside the first trials")
+        self._began = time.monotonic()
+        self._say(f"dpsweep: measuring what {self._names} disclose, on PUBLIC people, beside the first trials")
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         measuring: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(measured_beside)
-        self._task = measuring.remote(spec.model_dump_json())
+        self._task = measuring.remote(self._spec.model_dump_json())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._task is not None and not self.is_ready
 
     @property
     def is_ready(self) -> bool:
         """Whether `result` does not wait."""
         import ray
 
-        return bool(ray.wait([self._task], timeout=0)[0])
+        return self._task is not None and bool(ray.wait([self._task], timeout=0)[0])
 
     def result(self) -> tuple[PolicyDisclosure, DisclosureSheet]:
-        """What the views disclose, and the sheet of pictures.
+        """What the views disclose, and the sheet of pictures. Begins it where nobody has, and waits for it.
 
         Raises:
             DpsweepError: what stopped the measurement. Unavailable: its process died.
         """
         import ray
 
+        self.begin()
         try:
             found = ray.get(self._task)
         except ray.exceptions.RayError as error:
@@ -70,8 +84,8 @@ class Disclosing:
         return policy, DisclosureSheet(path=Path(found["sheet"]), mlflow_only=found["mlflow_only"])
 
 
-def begin_disclosing(spec: SweepSpec, say: Callable[[str], None]) -> Disclosing | None:
-    """Begins to measure; None where nothing is to be measured."""
+def disclosing_of(spec: SweepSpec, say: Callable[[str], None]) -> Disclosing | None:
+    """The measurement of a sweep; None where nothing is to be measured."""
     return None if attack_settings(spec) is None else Disclosing(spec, say)
 
 

@@ -1,8 +1,10 @@
 """Public stages: cached by content, deterministic, converged on a held-out tenth."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +42,46 @@ def test_public_stage_is_trained_once_and_equal_in_another_cache(
 
     monkeypatch.setattr(stages, "train_steps", refuse)
     assert weights_digest(public_network(config, data.public, places=train_places, runtime=runtime).state_dict()) == first
+
+
+def test_the_public_stage_takes_a_second_core_and_is_the_same_bit_for_bit_without(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves: list[int] = []
+
+    class Counted(ThreadPoolExecutor):
+        def submit(self, fn: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+            halves.append(len(given[0]))
+            return super().submit(fn, *given, **named)
+
+    monkeypatch.setattr(public_training, "ThreadPoolExecutor", Counted)
+    monkeypatch.setattr(public_training.torch, "get_num_threads", lambda: 1)
+    stage = {"start": "public_view", "stages__public_view": {"steps": 3, "batch_size": 8}}
+    config = make_config("public_only", **stage, split=COARSE, stages__public__batch_size=7)
+    data, digests = open_trial_data(config, train_places, runtime), []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr(public_training.os, "sched_getaffinity", lambda process, cores=cores: cores)
+        places = _elsewhere(train_places, tmp_path / str(len(cores)))
+        network = started_network(config, public=data.public, views=data.views, places=places, runtime=runtime)
+        digests.append(weights_digest(network.state_dict()))
+    assert digests[0] == digests[1]
+    assert halves == [3] * config.stages.public.steps  # of the public stage alone: nobody waits for the other
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_gradient_of_two_halves_is_that_of_the_batch(
+    count: int, train_places: Places, make_config: Make, runtime: RuntimeFlags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[PublicFit] = []
+    monkeypatch.setattr(stages, "train_steps", lambda fit, steps: seen.append(fit) or public_training.train_steps(fit, 1))
+    config = make_config("public_only", seed=29 + count)
+    public_network(config, open_trial_data(config, train_places, runtime).public, places=train_places, runtime=runtime)
+    (fit,) = seen
+    batch = fit.examples.batch(np.arange(count), None)
+    found = public_training._gradient(fit, batch, None)
+    whole = torch.autograd.grad(fit.loss(fit.tail, batch).mean(), fit.trained)
+    for one, other in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_trials_share_a_public_stage_unless_something_that_moves_it_differs(

@@ -10,7 +10,7 @@ from dpcore.data.synthetic import synth
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.loader import load_space
 from sweeps.ray_runtime import disclosing
-from sweeps.ray_runtime.disclosing import begin_disclosing, check_people, measured_beside
+from sweeps.ray_runtime.disclosing import check_people, disclosing_of, measured_beside
 from sweeps.records.spec import SweepSpec
 
 SPACE = """
@@ -75,4 +75,12 @@ def test_too_few_people_are_found_out_before_the_first_trial(spec: SweepSpec, tm
 
 def test_nothing_is_begun_where_nothing_is_wanted(spec: SweepSpec, tmp_path: Path) -> None:
     off = load_space(tmp_path / "space.yaml", assignments=["references.disclosure=false"])
-    assert begin_disclosing(spec.model_copy(update={"space": off}), print) is None
+    assert disclosing_of(spec.model_copy(update={"space": off}), print) is None
+
+
+def test_a_measurement_waits_until_it_is_begun(spec: SweepSpec) -> None:
+    """The public start has the cores first: without Ray, nothing could have begun."""
+    said: list[str] = []
+    due = disclosing_of(spec, said.append)
+    assert due is not None
+    assert (due.is_running, due.is_ready, said) == (False, False, [])
