@@ -45,13 +45,18 @@ class GradientEngine:
         precision: bf16 runs forward and backward under autocast; weights, losses and rows are float32 either way.
         scales: of each trained tensor, from public weights (`gradients.scales`). Then flat weights, rows and sums are in their units. None:
             the weights as they are.
+        name: of everything above with the weights at birth. Engines of one name share, within a process, the proof of their way and the
+            row check of equal weights and examples (`privacy.row_check`). None: this engine proves its own.
 
     Raises:
         BadInput: a layer couples examples or draws from an unkeyed stream; nothing is trainable.
     """
 
-    def __init__(self, module: nn.Module, loss: Loss, *, precision: Precision = "fp32", scales: Scales | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, loss: Loss, *, precision: Precision = "fp32", scales: Scales | None = None, name: str | None = None
+    ) -> None:
         _refuse_unsafe(module)
+        self.name = name
         self._trained = TrainedModule(module, loss, precision, scales)
         self._named = self._trained.named
         self._buffers = Buffers()
@@ -188,7 +193,7 @@ class GradientEngine:
 
     def _way_for(self, batch: Batch) -> tuple[str, Way]:
         if self._way is None:
-            self._way = chosen_way(self._trained, batch)
+            self._way = chosen_way(self._trained, batch, name=self.name)
         return self._way
 
     def _rows(self, batch: Batch, entry_weights: tuple[float, ...]) -> RowsAndLosses:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dpcore.config import RuntimeFlags, TrialConfig, digest_of
+from dpcore.config.parsing import identity_of
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Diverged
 from dpcore.inference.reading import PoseReading
@@ -134,7 +135,8 @@ def prepare_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout, 
     require_dp_safe(split.stem, split.tail)
     builder = InputBuilder.for_split(split, model=config.model, places=places, device=device, resident=runtime.data_on_device)
     scales = start_scales(config.optimizer.scale, split.tail)
-    engine = GradientEngine(split.tail, training_loss(config, network.skeleton), precision=runtime.precision, scales=scales)
+    name = _name_of(config, network, start_digest, runtime)
+    engine = GradientEngine(split.tail, training_loss(config, network.skeleton), precision=runtime.precision, scales=scales, name=name)
     reading = PoseReading.of(config.model, config.evaluation, data.validation.skeleton)
     validation = builder.scored(data.validation, reading)
     example = validation[0].take(np.zeros(1, dtype=np.int64), None)
@@ -169,6 +171,20 @@ def prepare_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout, 
 def steps_of(prepared: PreparedTrial, streams: PrivateStreams | None) -> PrivateSteps:
     """The private steps of a prepared trial alone: nothing is reported and nothing is kept."""
     return _Trial(prepared, streams, None).private_steps()
+
+
+def _name_of(config: TrialConfig, network: PoseNetwork, start_digest: str, runtime: RuntimeFlags) -> str:
+    """Names what a trial takes gradients of: trials of a sweep that begin at one public start have one name."""
+    document = {
+        "model": identity_of(config.model),
+        "code": dict(network.code),
+        "joints": network.skeleton.joints,
+        "start": start_digest,
+        "loss": [config.loss, config.pck_mass.model_dump(mode="json")],
+        "scale": config.optimizer.scale,
+        "runtime": [runtime.device, runtime.precision, runtime.threads],
+    }
+    return digest_of(document)
 
 
 def _repeated(store: TrialFolder, step: int, *, reserved: PrivacyPlan | None) -> Iterator[Report]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpcore.errors import Refused
+from dpcore.gradients import choice
+from dpcore.privacy import row_check
 from dpcore.privacy.per_example import Batch, GradientEngine
 from dpcore.privacy.row_check import require_right_rows, row_errors
 
@@ -152,3 +154,42 @@ def test_a_network_without_gradient_has_no_error() -> None:
     module.requires_grad_(True)
     engine = GradientEngine(module, lambda network, batch: 0.0 * network(batch.inputs).sum(1))
     assert row_errors(engine, batch_of(6)).largest == 0.0
+
+
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Hears of each comparison and of each proof that is really made."""
+    made: list[str] = []
+    compared, proved = row_check.row_errors, choice._first_right_way
+    monkeypatch.setattr(row_check, "row_errors", lambda *given: made.append("rows") or compared(*given))
+    monkeypatch.setattr(choice, "_first_right_way", lambda *given: made.append("way") or proved(*given))
+    return made
+
+
+def test_engines_of_one_name_are_checked_once_and_every_other_difference_is_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, module, batch = passes(monkeypatch), nn.Linear(6, 2), batch_of(6)
+
+    def checked(name: str | None, examples: Batch = batch) -> list[str]:
+        made.clear()
+        engine = GradientEngine(module, loss, name=name)
+        require_right_rows(engine, examples, precision="fp32")
+        assert engine.way(examples) == "book-keeping"
+        engine.close()
+        return list(made)
+
+    assert checked("a trial") == ["rows", "way"]
+    assert checked("a trial") == []
+    assert checked("another loss") == ["rows", "way"]
+    assert checked("a trial", Batch(batch.inputs + 1.0, *batch.tensors[1:])) == ["rows"]  # shapes alone decide the way
+    assert checked(None) == checked(None) == ["rows", "way"]
+    with torch.no_grad():
+        module.weight[0, 0] += 1e-3
+    assert checked("a trial") == ["rows"]
+
+
+def test_an_engine_whose_rows_are_wrong_is_refused_whoever_passed_before() -> None:
+    module, batch = nn.Linear(6, 2), batch_of(6)
+    require_right_rows(GradientEngine(module, loss, name="wrong elsewhere"), batch, precision="fp32")
+    nn.init.constant_(module.weight, float("inf"))
+    for _ in range(2):  # and what was refused is refused again
+        with pytest.raises(Refused, match="weight"):
+            require_right_rows(GradientEngine(module, loss, name="wrong elsewhere"), batch, precision="fp32")

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from dpcore.config import Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
 from dpcore.data.synthetic import synth
 from dpcore.errors import BadInput, Corrupt, NotReplayable, Refused
+from dpcore.pose.skeleton import MPII_16
 from dpcore.privacy import mechanism
 from dpcore.privacy.clipping import BoundedSum
 from dpcore.privacy.noise import NoisedSum, add_noise
 from dpcore.privacy.randomness import RandomStream, SweepKey
-from dpcore.train import trial_data
+from dpcore.train import trainer, trial_data
 from dpcore.train.checkpoint import open_trial_folder
 from dpcore.train.saved import load_model
 from dpcore.train.trainer import Report, run_trial
@@ -294,3 +296,22 @@ def test_a_rehearsal_refuses_a_private_dataset_in_the_place_of_the_proxy(
     config = make_config("dpsgd", data__proxy="private", data__proxy_examples=64)
     with pytest.raises(Refused, match=r"data\.proxy: dataset private has the role PRIVATE"):
         _run(config, runtime, train_places, key=key)
+
+
+def test_trials_share_the_check_of_their_rows_exactly_where_they_take_the_same_gradients(make_config: Make) -> None:
+    def name(start: str = "a", code: dict[str, str] | None = None, runtime: RuntimeFlags | None = None, **changes: object) -> str:
+        config = make_config("dpsgd", **changes)
+        return trainer._name_of(config, SimpleNamespace(code=code or {}, skeleton=MPII_16), start, runtime or RuntimeFlags())
+
+    own = name()
+    assert own == name(clip_norm=2.5, optimizer__learning_rate=0.125)  # what comes after the rows
+    others = {
+        name(start="b"),
+        name(code={"mine": "1"}),
+        name(runtime=RuntimeFlags(precision="bf16")),
+        name(runtime=RuntimeFlags(threads=2)),
+        name(loss="pck_mass"),
+        name(optimizer__scale="relative"),
+        name(model__freeze="early"),
+    }
+    assert len(others | {own}) == 8
