@@ -5,7 +5,7 @@
 - *steps*: a clipped sum beside a plain gradient, in float32 and bf16, on the networks of `step_networks.py`: ratio of seconds, and of peak
   memory.
 - *host syncs*: how often one clipped sum makes the host wait for the device, counted by torch's sync debug mode. The numbers that are
-  sealed facts of a batch (rows clipped, loss) are read once a physical batch.
+  sealed facts of a batch (rows clipped, loss) stay there until a report asks.
 - *data*: milliseconds a batch of augmented crops, resident on the device and from the host.
 - *noise*: milliseconds for a million normals, from the CPU's Philox with the copy, and from the device's generator.
 - *trial*: one small trial, end to end, on synthetic people, with both flags of the device.

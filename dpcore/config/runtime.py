@@ -16,7 +16,9 @@ class RuntimeFlags(Part):
     a replay restores it and refuses what it cannot match."""
 
     threads: int = Field(default=1, ge=1)
-    physical_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description="auto: probed before step 0")
+    physical_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="auto: 64 on a CPU, on a GPU from the memory that a step of one and of two examples takes"
+    )
     report_every_steps: int = Field(default=50, ge=1)
     checkpoint_every_steps: int = Field(default=50, ge=1)
     device: Literal["cpu", "cuda"] = "cpu"

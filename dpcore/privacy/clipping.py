@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dpcore.errors import BadInput
-from dpcore.gradients.norms import row_norms
+from dpcore.gradients.norms import host_reads_free, row_norms
 
 ROUNDING_MARGIN = 1e-5
 """Share of the clip norm kept free for rounding: norms by `row_norms`, factors and products are off by up to 1e-6 together."""
@@ -25,8 +25,14 @@ LARGEST_CLIP_NORM = 1e12
 """Beyond these the squares in a float32 norm underflow or overflow before the clip could act."""
 
 
+_LIFT = 2.0**64
+"""Brings such a factor into the normal numbers, exactly."""
 SMALLEST_FACTOR = torch.finfo(torch.float32).tiny
 """Below it a float32 factor has few digits: a row of the single number 1.4e38 came out with a norm of 1.98 C at C = 1e-7."""
+
+
+Count = Tensor | int
+"""A number, or one that lies on the device until somebody asks for it: a step makes the host wait for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +53,8 @@ class BoundedSum:
     value: Tensor
     l2_bound: float
     rows: int = field(default=0, repr=False)
-    clipped: int = field(default=0, repr=False)
-    nonfinite: int = field(default=0, repr=False)
+    clipped: Count = field(default=0, repr=False)
+    nonfinite: Count = field(default=0, repr=False)
 
     @classmethod
     def empty(cls, size: int, l2_bound: float, *, device: torch.device | None = None) -> Self:
@@ -92,8 +98,8 @@ class ClippedRows:
             value=self.rows.sum(dim=0).to(torch.float64),
             l2_bound=self.l2_bound,
             rows=len(self.rows),
-            clipped=int(self.clipped.sum()),
-            nonfinite=int(self.nonfinite.sum()),
+            clipped=self.clipped.sum(),
+            nonfinite=self.nonfinite.sum(),
         )
 
 
@@ -182,14 +188,19 @@ def clipped_sum(summed: Callable[[Callable[[Tensor], Tensor]], Tensor], clip_nor
         value=value.to(torch.float64),
         l2_bound=clip_norm,
         rows=sum(len(one.factors) for one in asked),
-        clipped=sum(int(one.clipped.sum()) for one in asked),
-        nonfinite=sum(int(one.nonfinite.sum()) for one in asked),
+        clipped=sum(one.clipped.sum() for one in asked),
+        nonfinite=sum(one.nonfinite.sum() for one in asked),
     )
 
 
 def _scale_in_float64(rows: Tensor, factors: Tensor, chosen: Tensor) -> None:
-    """Scales the chosen rows, in place, where float32 has no normal number for the factor."""
-    if bool(chosen.any()):
+    """Scales the chosen rows, in place, where float32 has no normal number for the factor. Elsewhere than on a CPU in two steps over all
+    rows, each with a normal number: the host need not know whether there is one."""
+    if not host_reads_free(rows):
+        ones = torch.ones_like(factors)
+        rows.mul_(torch.where(chosen, factors * _LIFT, ones).to(torch.float32)[:, None])
+        rows.mul_(torch.where(chosen, ones / _LIFT, ones).to(torch.float32)[:, None])
+    elif bool(chosen.any()):
         rows[chosen] = (rows[chosen].to(torch.float64) * factors[chosen, None]).to(torch.float32)
 
 

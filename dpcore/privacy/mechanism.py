@@ -30,7 +30,7 @@ from dpcore.config import TrialConfig
 from dpcore.errors import BadInput, Refused
 from dpcore.privacy.accounting import Spending
 from dpcore.privacy.basis_fit import fit_to_public
-from dpcore.privacy.clipping import BoundedSum, clip_rows
+from dpcore.privacy.clipping import BoundedSum, Count, clip_rows
 from dpcore.privacy.directions import direction_of
 from dpcore.privacy.noise import add_noise
 from dpcore.privacy.per_example import Batch, GradientEngine, RowsAndLosses
@@ -48,19 +48,31 @@ BASIS_KEY = "subspace.directions"
 class Sealed:
     """Facts of one private batch. For protected data they leave the worker in no way: no metric, log or file.
 
+    On a GPU they stay there until somebody asks: a step waits for none of them.
+
     Args:
         batch_size: Units drawn; `drawn` (batch_size,) says which, `examples` (E,) with which rows of the dataset.
-        clipped_frac: Share of the units whose row was scaled down.
+        clipped: Units whose row was scaled down.
         nonfinite: Rows dropped because they held inf, nan or a norm beyond float32.
-        mean_loss: Over the examples.
+        loss_sum: Over the examples; nan where nobody looked.
     """
 
     batch_size: int = field(repr=False)
-    clipped_frac: float = field(repr=False)
-    nonfinite: int = field(repr=False)
-    mean_loss: float = field(repr=False)
+    clipped: Count = field(repr=False)
+    nonfinite: Count = field(repr=False)
+    loss_sum: Tensor | float = field(repr=False)
     drawn: Indices = field(repr=False)
     examples: Indices = field(repr=False)
+
+    @property
+    def clipped_frac(self) -> float:
+        """Share of the units whose row was scaled down."""
+        return int(self.clipped) / self.batch_size if self.batch_size else 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the examples; nan for none."""
+        return float(self.loss_sum) / len(self.examples) if self.batch_size else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +206,8 @@ class Mechanism:
         basis = self._basis_at(step)
         chosen = self._drawn_examples(streams, step)
         draws = self._draws(private, streams.stream("augmentation", step), chosen)
-        total, loss_sum = BoundedSum.empty(basis.rank, config.clip_norm, device=self._engine.device), 0.0
+        total = BoundedSum.empty(basis.rank, config.clip_norm, device=self._engine.device)
+        loss_sum: Tensor | float = 0.0
         merged = UnitRows(chosen)
         for some in chosen.slices(self._records_at_once):
             batch, views = self._entries(private, *draws.of(some))
@@ -204,7 +217,7 @@ class Mechanism:
                 gradients = self._record_gradients(batch, views)
                 bounded, losses = self._bounded(merged.complete(gradients.rows, some), basis, config.clip_norm), gradients.losses
             total = total.plus(bounded)
-            loss_sum += float(losses.sum())
+            loss_sum = loss_sum + losses.sum().to(torch.float64)
         self._gaussian_steps += 1
         released = add_noise(total, noise_multiplier=self._noise_multiplier, stream=streams.noise(step))
         direction = basis.lift(released.value).to(torch.float64) / config.stages.private.expected_batch_size
@@ -288,7 +301,7 @@ class Mechanism:
         draws = self._draws(private, streams.stream("augmentation", step), chosen)
         value = (self._summed(private, chosen, draws) / self._config.stages.private.expected_batch_size).to(torch.float32)
         sealed = Sealed(
-            batch_size=len(chosen.drawn), clipped_frac=0.0, nonfinite=0, mean_loss=math.nan, drawn=chosen.drawn, examples=chosen.examples
+            batch_size=len(chosen.drawn), clipped=0, nonfinite=0, loss_sum=math.nan, drawn=chosen.drawn, examples=chosen.examples
         )
         return Direction(value=value, event="non_private", public_term=None, sealed=sealed)
 
@@ -348,12 +361,12 @@ def _units_of(source: ExampleSource | None, units: Units | None) -> Units:
     return units
 
 
-def _seal(total: BoundedSum, chosen: Chosen, *, nonfinite: int, loss_sum: float) -> Sealed:
+def _seal(total: BoundedSum, chosen: Chosen, *, nonfinite: Count, loss_sum: Tensor | float) -> Sealed:
     return Sealed(
         batch_size=total.rows,
-        clipped_frac=total.clipped / total.rows if total.rows else 0.0,
+        clipped=total.clipped,
         nonfinite=total.nonfinite + nonfinite,
-        mean_loss=loss_sum / len(chosen.examples) if total.rows else math.nan,
+        loss_sum=loss_sum,
         drawn=chosen.drawn,
         examples=chosen.examples,
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpcore.errors import BadInput
+from dpcore.privacy.clipping import Count
 from dpcore.privacy.randomness import Indices, RandomStream
 
 
@@ -116,7 +117,7 @@ class UnitRows:
         self._chosen = chosen
         self._unit_of = chosen.unit_of
         self._waiting: Tensor | None = None
-        self.nonfinite = 0
+        self.nonfinite: Count = 0
 
     def complete(self, rows: Tensor, some: slice) -> Tensor:
         """The rows (u, P) of the units that end within `some`.
@@ -132,7 +133,7 @@ class UnitRows:
         if self._chosen.is_single:
             return rows
         finite = torch.isfinite(rows).all(dim=1)
-        self.nonfinite += int((~finite).sum())
+        self.nonfinite = self.nonfinite + (~finite).sum()
         rows = torch.where(finite[:, None], rows, torch.zeros((), dtype=rows.dtype, device=rows.device))
         units, counts = np.unique(self._unit_of[some], return_counts=True)
         # a loop of sums and no index_add: the order of its additions is not fixed on a GPU, and a replay must meet the same sum

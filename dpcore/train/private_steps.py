@@ -126,7 +126,7 @@ class PrivateSteps:
         """Means over the steps since the last call or checkpoint: facts of private batches, and wall times. Only for data that is not
         protected. A checkpoint does not hold them, and an undisturbed run resets them at a checkpoint too."""
         metrics = {"time/step_s": (time.monotonic() - self._since) / max(self._steps_since, 1)}
-        losses = [s.mean_loss for s in self._seen if math.isfinite(s.mean_loss)]
+        losses = [loss for loss in (s.mean_loss for s in self._seen) if math.isfinite(loss)]
         if losses:
             metrics["train/loss"] = sum(losses) / len(losses)
         if self._seen:
