@@ -10,6 +10,9 @@ ones: it is written to be fast, from what the libraries offer.
 
 The clock of a contender runs from its command to the end of the first trial with the target's score or more. The target of a round is the
 lower of the two best scores, so that both reach it.
+
+The account of a contender: `before_first_s` until its first trial begins, `trial_s` from a trial's begin to its end (mean; two run at a
+time), `tail_s` from the end of the last trial to the end of the command. A trial's begin is its end less what the contender says it took.
 """
 
 from __future__ import annotations
@@ -32,12 +35,12 @@ from typing import Any
 SPACE = Path(__file__).parent / "naive_space.yaml"
 SLOTS = 2
 JPEG_QUALITY = 95
-SEARCHED = re.compile(r"^\[\d+/\d+\]\s+e\S*\s.*?(?P<score>[\d.]+) %.*$")
-PEER = re.compile(r"^peer (?P<score>[\d.]+)$")
+SEARCHED = re.compile(r"^\[\d+/\d+\]\s+e\S*\s.*?(?P<score>[\d.]+) %.*?(?P<seconds>[\d.]+) s$")
+PEER = re.compile(r"^peer (?P<score>[\d.]+) (?P<seconds>[\d.]+)$")
 PARTS = ("private", "validation")
 
-Curve = list[tuple[float, float]]
-"""(seconds since the command, score in percent) at the end of each trial."""
+Curve = list[tuple[float, float, float]]
+"""(seconds since the command, score in percent, seconds that it took) at the end of each trial."""
 
 
 def prepare(folder: Path) -> None:
@@ -187,7 +190,8 @@ def run_peer(folder: Path, seed: int) -> None:
 
     class Said(tune.Callback):
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            print(f"peer {100 * trial.last_result['score']:.3f}", file=sys.stderr, flush=True)
+            result = trial.last_result
+            print(f"peer {100 * result['score']:.3f} {result['time_total_s']:.1f}", file=sys.stderr, flush=True)
 
     ray.init(num_cpus=SLOTS, log_to_driver=False, include_dashboard=False)
     search = ConcurrencyLimiter(OptunaSearch(metric="score", mode="max", seed=seed), max_concurrent=SLOTS)
@@ -213,7 +217,7 @@ def watched(command: list[str], line: re.Pattern[str]) -> tuple[Curve, float]:
         for one in contender.stderr or ():
             said.append(one)
             if match := line.match(one.strip()):
-                curve.append((time.monotonic() - began, float(match["score"])))
+                curve.append((time.monotonic() - began, float(match["score"]), float(match["seconds"])))
                 print(f"{curve[-1][0]:7.1f} s {curve[-1][1]:.1f} %", file=sys.stderr, flush=True)
     if contender.returncode or not curve:
         raise SystemExit(f"{command[0]} ended with {contender.returncode}:\n{''.join(said[-20:])}")
@@ -222,7 +226,19 @@ def watched(command: list[str], line: re.Pattern[str]) -> tuple[Curve, float]:
 
 def seconds_to(curve: Curve, target: float) -> float:
     """Until the first trial with the score."""
-    return next(at for at, score in curve if score >= target)
+    return next(at for at, score, _ in curve if score >= target)
+
+
+def account(curve: Curve, whole_s: float, *, to_target_s: float) -> dict[str, Any]:
+    """Where the time of a contender went."""
+    return {
+        "to_target_s": round(to_target_s, 1),
+        "whole_s": round(whole_s, 1),
+        "before_first_s": round(min(at - seconds for at, _, seconds in curve), 1),
+        "trial_s": round(statistics.mean(seconds for _, _, seconds in curve), 1),
+        "tail_s": round(whole_s - max(at for at, _, _ in curve), 1),
+        "trials": [(round(at, 1), score, seconds) for at, score, seconds in curve],
+    }
 
 
 def one_round(folder: Path, seed: int) -> dict[str, Any]:
@@ -235,15 +251,15 @@ def one_round(folder: Path, seed: int) -> dict[str, Any]:
     curve, whole_s = watched(ours, SEARCHED)
     load.append(round(os.getloadavg()[0], 1))
     peer_curve, peer_whole_s = watched([sys.executable, __file__, "--peer", str(seed), "--folder", str(folder)], PEER)
-    target = min(max(score for _, score in one) for one in (curve, peer_curve))
+    target = min(max(score for _, score, _ in one) for one in (curve, peer_curve))
     own_s, peer_s = seconds_to(curve, target), seconds_to(peer_curve, target)
     return {
         "seed": seed,
         "start_pckh_50": round(start, 1),
         "target_pckh_50": target,
         "load_before_each": load,
-        "dpsweep": {"to_target_s": round(own_s, 1), "whole_s": round(whole_s, 1), "trials": curve},
-        "peer": {"to_target_s": round(peer_s, 1), "whole_s": round(peer_whole_s, 1), "trials": peer_curve},
+        "dpsweep": account(curve, whole_s, to_target_s=own_s),
+        "peer": account(peer_curve, peer_whole_s, to_target_s=peer_s),
         "to_target_ratio": round(peer_s / own_s, 2),
         "whole_ratio": round(peer_whole_s / whole_s, 2),
     }
