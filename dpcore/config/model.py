@@ -32,7 +32,16 @@ class ModelConfig(Part):
     everything (`none`), or what a policy or a rule names (`dpcore.config.freezing`)."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset(
-        {"weights_left_out", "batch_norm", "feature_stride_px", "input_whitening", "position_prior", "pyramid_channels", "asked"}
+        {
+            "weights_left_out",
+            "batch_norm",
+            "feature_stride_px",
+            "input_whitening",
+            "position_prior",
+            "pyramid_channels",
+            "asked",
+            "asked_for_training",
+        }
     )
 
     backbone: Annotated[str, AfterValidator(checked_backbone)] = Field(
@@ -50,6 +59,9 @@ class ModelConfig(Part):
     )
     asked: AskedConfig | None = Field(
         default=None, description="backbone keypoints: the views of a crop in which the network is asked, and how they are fused"
+    )
+    asked_for_training: AskedConfig | None = Field(
+        default=None, description="backbone keypoints: fewer views for what is trained on, where asking in all of them takes too long"
     )
     head: Annotated[str, AfterValidator(HEADS.checked)] = Field(
         default="marginal", description=f"what makes coordinates of features: {', '.join(HEADS.own)}"
@@ -111,8 +123,8 @@ class ModelConfig(Part):
         reads = HEADS.get(self.head).reads_keypoints
         if backbone.gives_keypoints != reads:
             return f"model.backbone {self.backbone} and model.head {self.head}: backbone keypoints and head keypoints belong together"
-        if self.asked is not None and not reads:
-            return f"model.asked belongs to model.backbone keypoints, given {self.backbone}"
+        if (self.asked is not None or self.asked_for_training is not None) and not reads:
+            return f"model.asked and model.asked_for_training belong to model.backbone keypoints, given {self.backbone}"
         if reads and self.freeze != "backbone":
             return f"model.backbone keypoints stays as it is: give model.freeze backbone, given {self.freeze}"
         return None

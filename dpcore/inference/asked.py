@@ -63,6 +63,27 @@ def _centred(points: Tensor, images: Tensor) -> Tensor:
     return (points - middle) / (max(height, width) / 2)
 
 
+def _reading(config: ModelConfig, asked: AskedConfig) -> PoseReading:
+    decoder = MapDecoder(height_px=config.input_height_px, width_px=config.input_width_px, window_px=WINDOW_PX)
+    return PoseReading(
+        readout=MoveNetReadout(decoder=decoder, skeleton=COCO_17),
+        views=views_of(asked, grows=True),
+        fuse=asked.fuse,
+        confidence_power=asked.confidence_power,
+        temperature=asked.temperature,
+        size_px=(config.input_height_px, config.input_width_px),
+    )
+
+
+def asked_for_training(stem: nn.Module, config: ModelConfig) -> nn.Module:
+    """The frozen stem of a network with this backbone, asked in the views of `model.asked_for_training`. It shares the stem's weights."""
+    asked = config.asked_for_training
+    (network,) = [module for module in stem.modules() if isinstance(module, AskedNetwork)]
+    if asked is None:
+        return stem
+    return AskedNetwork(network.features, _reading(config, asked), precision=asked.precision).eval()
+
+
 def build_asked(config: ModelConfig, places: Places | None, document: Mapping[str, Any] | None) -> BuiltBackbone:
     """The backbone `keypoints` of a model config.
 
@@ -74,17 +95,8 @@ def build_asked(config: ModelConfig, places: Places | None, document: Mapping[st
     assert isinstance(features, FoldedFeatures)
     features.stride_px = _MAPS_STRIDE_PX
     asked = config.asked or AskedConfig()
-    decoder = MapDecoder(height_px=config.input_height_px, width_px=config.input_width_px, window_px=WINDOW_PX)
-    reading = PoseReading(
-        readout=MoveNetReadout(decoder=decoder, skeleton=COCO_17),
-        views=views_of(asked, grows=True),
-        fuse=asked.fuse,
-        confidence_power=asked.confidence_power,
-        temperature=asked.temperature,
-        size_px=(config.input_height_px, config.input_width_px),
-    )
     return BuiltBackbone(
-        parts={"early": AskedNetwork(features, reading, precision=asked.precision)},
+        parts={"early": AskedNetwork(features, _reading(config, asked), precision=asked.precision)},
         channels=KEYPOINT_NUMBERS * COCO_17.count,
         stride_px=SIZE_STEP_PX,
         ready=frozenset({"early"}),

@@ -13,9 +13,11 @@ from dpcore.config import AugmentationConfig, ModelConfig, Places, RuntimeFlags,
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import StoredViews
 from dpcore.errors import Unavailable
+from dpcore.inference.asked import asked_for_training
 from dpcore.inference.reading import PoseReading
 from dpcore.inference.views import UPRIGHT, View
 from dpcore.model.network import SplitNetwork
+from dpcore.model.safety.in_place import Chain
 from dpcore.privacy.per_example import Batch
 from dpcore.train.features import Stem, cached_features
 from dpcore.train.resident import resident_crops, resident_features
@@ -38,9 +40,14 @@ def device_of(runtime: RuntimeFlags) -> torch.device:
 @dataclass(frozen=True, kw_only=True)
 class InputBuilder:
     """Inputs for one tail. Features are cached if the stem is not empty and the images are not augmented. With augmentation each step
-    sees other images, so nothing can be cached."""
+    sees other images, so nothing can be cached.
+
+    Attributes:
+        stem: of what is trained on. scored_stem: of what is scored, the same but for `model.asked_for_training`.
+    """
 
     stem: Stem | None
+    scored_stem: Stem | None
     places: Places
     device: torch.device
     code: Mapping[str, str] = field(default_factory=dict)
@@ -53,12 +60,16 @@ class InputBuilder:
         """For the tail of `split`, which must be in its final weights below the tail; moves both to the device. `resident`: the
         examples lie there, too, but not those under photometric augmentation, which is computed on the CPU, nor turned views."""
         split.tail.to(device)
-        stem = None if split.stem_is_empty else Stem.of(split.stem, model=model, code=split.code, device=device)
-        return cls(stem=stem, places=places, device=device, code=split.code, resident=resident)
+        scored = None if split.stem_is_empty else Stem.of(split.stem, model=model, code=split.code, device=device)
+        stem = scored
+        if model.asked_for_training is not None:
+            alike = model.model_copy(update={"asked": model.asked_for_training, "asked_for_training": None})
+            stem = Stem.of(Chain([asked_for_training(split.stem, model)]), model=alike, code=split.code, device=device)
+        return cls(stem=stem, scored_stem=scored, places=places, device=device, code=split.code, resident=resident)
 
     def of_dataset(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Inputs:
         """The dataset's own pixels."""
-        return self._inputs(dataset, dataset.identity, augmentation, private=dataset.manifest.role == "PRIVATE")
+        return self._inputs(dataset, dataset.identity, augmentation, private=dataset.manifest.role == "PRIVATE", stem=self.stem)
 
     def scored(self, dataset: ShardSet, reading: PoseReading) -> tuple[Inputs, ...]:
         """The dataset's pixels as predictions are made of them: of each view of `reading`, in its order."""
@@ -67,12 +78,12 @@ class InputBuilder:
             crops, digest = shown_in(view, dataset, reading), dataset.identity
             if reading.split is not None and view.public:
                 digest = f"{digest}|{digest_of(reading.split.model_dump(mode='json', exclude={'name'}))}"
-            found.append(self._inputs(crops, digest, NO_AUGMENTATION, private=private, view=view))
+            found.append(self._inputs(crops, digest, NO_AUGMENTATION, private=private, view=view, stem=self.scored_stem))
         return tuple(found)
 
     def of_views(self, views: StoredViews, augmentation: AugmentationConfig) -> Inputs:
         """The stored public views. Their cache is protected like that of private data, because it shows who is in the dataset."""
-        return self._inputs(views, views.digest, augmentation, private=True)
+        return self._inputs(views, views.digest, augmentation, private=True, stem=self.stem)
 
     def examples(self, dataset: ShardSet, augmentation: AugmentationConfig) -> Examples:
         """Labelled examples of a PUBLIC dataset."""
@@ -87,14 +98,23 @@ class InputBuilder:
         paired = None if views is None else self.view_examples(views, augmentation)
         return Records(self.of_dataset(dataset, augmentation), labels_of(dataset), augmentation, self.device, views=paired)
 
-    def _inputs(self, crops: CropSource, digest: str, augmentation: AugmentationConfig, *, private: bool, view: View = UPRIGHT) -> Inputs:
+    def _inputs(
+        self,
+        crops: CropSource,
+        digest: str,
+        augmentation: AugmentationConfig,
+        *,
+        private: bool,
+        stem: Stem | None,
+        view: View = UPRIGHT,
+    ) -> Inputs:
         resident = self.resident and view == UPRIGHT
-        if self.stem is None or not augmentation.is_identity:
-            module: nn.Module | None = None if self.stem is None else self.stem.module
+        if stem is None or not augmentation.is_identity:
+            module: nn.Module | None = None if stem is None else stem.module
             if resident and not augmentation.photometric_frac:
                 return resident_crops(crops, module, self.device)
             return ImageInputs(crops, module, self.device, view)
-        features = cached_features(crops, self.stem, data_digest=digest, places=self.places, private=private, view=view)
+        features = cached_features(crops, stem, data_digest=digest, places=self.places, private=private, view=view)
         return resident_features(features) if resident else features
 
 

@@ -20,6 +20,7 @@ from dpcore.model.head_start import coco_points
 from dpcore.model.network import build_network
 from dpcore.pose.skeleton import COCO_17, MPII_16
 from dpcore.privacy.per_example import Batch, GradientEngine
+from dpcore.train.inputs import InputBuilder
 
 SIDE_PX = 64
 
@@ -130,13 +131,38 @@ ASKED: dict[str, Any] = {
         ({"backbone": "folded", "feature_stride_px": 4}, "backbone keypoints and head keypoints belong together"),
         ({"freeze": "none"}, "give model.freeze backbone, given none"),
         ({"asked": {"inputs": "both", "view": {"name": "b", "transform": "gaussian_blur", "sigma_px": 3}}}, "belong to evaluation"),
-        ({"asked": {}, "backbone": "folded", "head": "movenet", "feature_stride_px": 4}, "model.asked belongs to model.backbone keypoints"),
+        (
+            {"asked": {}, "backbone": "folded", "head": "movenet", "feature_stride_px": 4},
+            "belong to model.backbone keypoints, given folded",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], said: str) -> None:
     parse_config(ModelConfig, ASKED)
     with pytest.raises(BadInput, match=said):
         parse_config(ModelConfig, {**ASKED, **change})
+
+
+def test_what_is_trained_on_can_be_asked_in_fewer_views_than_what_is_scored(shared_data: Path, tmp_path: Path) -> None:
+    places = Places(data_dir=shared_data, cache_dir=tmp_path)
+
+    def builder_of(values: dict[str, Any]) -> InputBuilder:
+        model = parse_config(ModelConfig, values)
+        split = build_network(model, places, generator=torch.Generator().manual_seed(0)).split(model.freeze)
+        return InputBuilder.for_split(split, model=model, places=places, device=torch.device("cpu"))
+
+    few, many = {"scales": [1.0]}, {"flip": True, "fuse": "maps"}
+    both, few_alone, many_alone = (
+        builder_of({**ASKED, **asked}) for asked in ({"asked": many, "asked_for_training": few}, {"asked": few}, {"asked": many})
+    )
+    names = [(one.stem.name, one.scored_stem.name) for one in (both, few_alone, many_alone) if one.stem and one.scored_stem]
+    assert names == [(names[1][0], names[2][1]), (names[1][0],) * 2, (names[2][0],) * 2]
+    assert names[1][0] != names[2][0]
+    crop = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        trained, scored = (one.module(crop) for one in (both.stem, both.scored_stem) if one)
+        torch.testing.assert_close(trained, few_alone.stem.module(crop) if few_alone.stem else None)
+    assert not torch.equal(trained, scored)
 
 
 def test_it_starts_where_the_network_itself_is_decoded_in_the_same_views(shared_data: Path) -> None:
@@ -159,4 +185,4 @@ def test_it_starts_where_the_network_itself_is_decoded_in_the_same_views(shared_
     headed = points_of({**ASKED, "asked": asked}, EvaluationConfig())
     inside = ((itself > 8) & (itself < 184)).all(dim=-1)
     assert inside.float().mean() > 0.8
-    assert float((itself - headed)[inside].abs().max()) < 0.1
+    assert float((itself - headed)[inside].abs().max()) < 0.3  # of 192 px: a window of whole bins is not quite in the middle
