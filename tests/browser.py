@@ -30,6 +30,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-extensions",
+    "--disable-features=IsolateSandboxedIframes",  # a sandboxed frame can then be asked from the process of its page
     "--hide-scrollbars",
     "--remote-debugging-port=0",
 )
@@ -64,6 +65,7 @@ def visit(
     widths: Sequence[int],
     asks: Sequence[str],
     profile: Path,
+    frame_ask: str | None = None,
     pictures: bool = False,
     within_s: float = STARTS_WITHIN_S,
 ) -> list[Visit]:
@@ -74,14 +76,15 @@ def visit(
         widths: CSS px; 390 is a phone.
         asks: JavaScript expressions; a promise is waited for.
         profile: an empty folder for the browser.
+        frame_ask: an expression for the frames inside the page, asked again until one of them gives a value: the last answer.
         pictures: whether to take a picture of the whole page.
         within_s: how long a page may take at one width, answers included.
     """
-    return asyncio.run(_visit(address, widths, asks, profile, pictures=pictures, within_s=within_s))
+    return asyncio.run(_visit(address, widths, asks, profile, frame_ask=frame_ask, pictures=pictures, within_s=within_s))
 
 
 async def _visit(
-    address: str, widths: Sequence[int], asks: Sequence[str], profile: Path, *, pictures: bool, within_s: float
+    address: str, widths: Sequence[int], asks: Sequence[str], profile: Path, *, frame_ask: str | None, pictures: bool, within_s: float
 ) -> list[Visit]:
     found = []
     async with _browser(profile) as port, aiohttp.ClientSession() as session:
@@ -90,7 +93,8 @@ async def _visit(
                 target = json.loads(await answer.text())
             async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 async with asyncio.timeout(within_s):
-                    found.append(await _open(_Page(socket, Visit(width=width)), address, asks, pictures=pictures))
+                    page = _Page(socket, Visit(width=width))
+                    found.append(await _open(page, address, asks, frame_ask=frame_ask, pictures=pictures))
     return found
 
 
@@ -135,6 +139,19 @@ class _Page:
                 return dict(message["result"])
             self._hear(message)
 
+    async def ask_frames(self, expression: str) -> Any:
+        """The first true value that a frame of the page gives."""
+        while True:
+            tree = (await self.call("Page.getFrameTree"))["frameTree"]
+            for child in tree.get("childFrames", ()):
+                with contextlib.suppress(RuntimeError):  # it is being loaded
+                    world = await self.call("Page.createIsolatedWorld", frameId=child["frame"]["id"])
+                    context = world["executionContextId"]
+                    answer = await self.call("Runtime.evaluate", expression=expression, contextId=context, returnByValue=True)
+                    if answer["result"].get("value"):
+                        return answer["result"]["value"]
+            await asyncio.sleep(0.2)
+
     async def wait_until_loaded(self) -> None:
         while not self.loaded:
             self._hear(await self._socket.receive_json())
@@ -153,7 +170,7 @@ class _Page:
             self.visit.requests.append(params["request"]["url"])
 
 
-async def _open(page: _Page, address: str, asks: Sequence[str], *, pictures: bool) -> Visit:
+async def _open(page: _Page, address: str, asks: Sequence[str], *, frame_ask: str | None, pictures: bool) -> Visit:
     for domain in ("Page", "Runtime", "Log", "Network"):
         await page.call(f"{domain}.enable")
     phone = page.visit.width < 600
@@ -163,6 +180,8 @@ async def _open(page: _Page, address: str, asks: Sequence[str], *, pictures: boo
     for ask in asks:
         answer = await page.call("Runtime.evaluate", expression=ask, awaitPromise=True, returnByValue=True)
         page.visit.answers.append(answer.get("exceptionDetails") or answer["result"].get("value"))
+    if frame_ask is not None:
+        page.visit.answers.append(await page.ask_frames(frame_ask))
     if pictures:
         shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         page.visit.picture = base64.b64decode(shot["data"])

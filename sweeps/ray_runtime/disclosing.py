@@ -20,6 +20,8 @@ from sweeps.records.spec import SweepSpec
 from sweeps.report.disclosure import PolicyDisclosure, attack_settings, measure_policy
 from sweeps.report.disclosure_sheet import DisclosureSheet, save_disclosure_sheet
 
+UNREAD = "the attacker reads no pose off the originals either, so only likeness was measured"
+
 
 class Disclosing:
     """A measurement that is due."""
@@ -44,7 +46,7 @@ class Disclosing:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._began = time.monotonic()
-        self._say(f"dpsweep: measuring what {self._names} disclose, on PUBLIC people, beside the first trials")
+        self._say(f"dpsweep: measuring what public views disclose ({self._names}), on PUBLIC people, beside the first trials")
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         measuring: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(measured_beside)
         self._task = measuring.remote(self._spec.model_dump_json())
@@ -73,12 +75,16 @@ class Disclosing:
         try:
             found = ray.get(self._task)
         except ray.exceptions.RayError as error:
-            raise Unavailable(f"the process that measured what {self._names} disclose ended ({type(error).__name__})") from error
+            raise Unavailable(
+                f"the process that measured what public views disclose ({self._names}) ended ({type(error).__name__})"
+            ) from error
         if "error" in found:
             raise getattr(errors, found["kind"])(found["error"])
         policy = parse_config(PolicyDisclosure, found["policy"])
         disclosed = "; ".join(f"{name} {one.disclosure:.2f}" for name, one in policy.by_name.items() if one.disclosure is not None)
-        self._say(f"dpsweep: disclosure (0 a blind guess, 1 the original): {disclosed or '–'} ({time.monotonic() - self._began:.0f} s)")
+        scale = "0 a blind guess, 1 the original"
+        told = f"the public views disclose ({scale}): {disclosed}" if disclosed else f"what public views disclose: {UNREAD}"
+        self._say(f"dpsweep: {told} ({time.monotonic() - self._began:.0f} s)")
         for line in found["said"]:
             self._say(line)
         return policy, DisclosureSheet(path=Path(found["sheet"]), mlflow_only=found["mlflow_only"])

@@ -34,6 +34,7 @@ WIDTHS_PX = (1400, 390)
 WITHIN_S = 180.0
 TEXT, WIDTH = "document.body.innerText", "document.documentElement.scrollWidth"
 BROKEN = "[...document.images].filter(one => one.complete && !one.naturalWidth).map(one => one.src)"
+REPORT = "document.body.innerText.includes('Which method wins') && document.body.innerText"
 OF_MLFLOW = ("status of 404", "AG Grid")
 """What MLflow's own pages write to the console: the users of a server without users, and old names of a table's settings."""
 pytestmark = [
@@ -123,14 +124,42 @@ def test_the_documentation_fits_a_desk_and_a_phone(site: str, page: str, shows: 
         assert elsewhere(seen) == []
 
 
-def test_the_link_of_a_sweep_opens_its_runs_and_its_verdict_in_mlflow(cli: Cli, swept: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def mlflow_port(cli: Cli, swept: Path) -> Iterator[int]:
+    """The port of `dpsweep ui` over the sweep."""
     port = free_port()
     with serving([*cli.command, "ui", "--storage", str(swept), "--port", str(port)], f"http://127.0.0.1:{port}/health"):
-        link = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
-        (seen,) = visit(link, widths=(1400,), asks=(once_shown("references"),), profile=tmp_path, within_s=WITHIN_S)
+        yield port
+
+
+def run_named(name: str, port: int) -> str:
+    """The id of a run, from the server."""
+    asked = json.dumps({"experiment_ids": ["1"], "filter": f"attributes.run_name = '{name}'"}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", data=asked, headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        (run,) = json.load(answer)["runs"]
+    return str(run["info"]["run_id"])
+
+
+def test_the_link_of_a_sweep_opens_its_runs_and_its_verdict_in_mlflow(mlflow_port: int, tmp_path: Path) -> None:
+    link = f"http://127.0.0.1:{mlflow_port}/#/experiments/1/runs?workflowType=machine_learning"
+    (seen,) = visit(link, widths=(1400,), asks=(once_shown("references"),), profile=tmp_path, within_s=WITHIN_S)
     (text,) = seen.answers
     assert re.search(r"ε 8 · \d+\.\d % · dpsgd", text), text
     assert "ε = 8:" in text  # the verdict, first line of the note
+    assert "report.html" in text
+    assert [line for line in seen.console if not any(own in line for own in OF_MLFLOW)] == []
+    assert elsewhere(seen) == []
+
+
+def test_mlflow_shows_the_report_as_a_page_among_the_artifacts(mlflow_port: int, tmp_path: Path) -> None:
+    run_id = run_named("summary", mlflow_port)
+    link = f"http://127.0.0.1:{mlflow_port}/#/experiments/1/runs/{run_id}/artifacts/report.html?workflowType=machine_learning"
+    (seen,) = visit(link, widths=(1400,), asks=(), frame_ask=REPORT, profile=tmp_path, within_s=WITHIN_S)
+    (text,) = seen.answers
+    assert "Which method wins" in text
+    assert "Privacy statement" in text
     assert [line for line in seen.console if not any(own in line for own in OF_MLFLOW)] == []
     assert elsewhere(seen) == []
 

@@ -124,7 +124,7 @@ def _guarantee(claims: Sequence[WinnerClaim], price: SweepPrice) -> list[Stateme
         StatementRow(
             part=GUARANTEE,
             question="Which ε and δ hold for everything together, the choice of settings included?",
-            answer=f"{choice}. {price.pricing.accountants(price.basis)}" if price.regime.reads_private else choice,
+            answer=f"{choice}; {price.pricing.accountants(price.basis)}" if price.regime.reads_private else choice,
         ),
         StatementRow(part=GUARANTEE, question="Which variant of differential privacy is it?", answer=_variant(claims)),
         StatementRow(part=GUARANTEE, question="What does this ε mean for one unit?", answer=_meanings(claims, price)),

@@ -38,7 +38,7 @@ class RunningRow:
         if not self.steps:
             return "public training"
         if self.step is None:
-            return f"{self.steps} steps planned"
+            return f"{self.steps} steps planned" if self.since is None else f"before the first report, {self.steps} steps"
         return f"step {self.step} of {self.steps}"
 
 

@@ -86,7 +86,8 @@ def _environment() -> Environment:
 def _said(text: str) -> Markup:
     """A sentence of ours as HTML: its first Latin letter is capital, and what stands between backticks is code."""
     word = text.partition(" ")[0].rstrip(",:;.")
-    begun = text[:1].upper() + text[1:] if word.isascii() and word.isalpha() and word.islower() else text  # neither an ε nor a trial's name
+    is_word = word.isascii() and word.replace("-", "").isalpha() and word.islower()  # neither an ε nor a trial's name
+    begun = text[:1].upper() + text[1:] if is_word else text
     parts = begun.split("`")
     return Markup("").join(Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts))
 

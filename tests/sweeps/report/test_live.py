@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fake_trials
@@ -59,6 +60,7 @@ def test_a_running_sweep_shows_leaders_floor_steps_time_and_price_within_the_ter
     (row,) = view.running
     assert (row.step, row.steps, row.at) == (2, 3, "step 2 of 3")
     assert row.trial_id in text
+    assert replace(row, step=None).at == "before the first report, 3 steps"
     for one in view.epsilons:
         assert one.best is not None
         assert one.leader in text
