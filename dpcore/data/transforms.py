@@ -17,6 +17,7 @@ from torch import Tensor
 from dpcore.config import AugmentationConfig
 from dpcore.data.photometric import NUMBERS_PER_EXAMPLE, PhotometricDraw
 from dpcore.data.warping import warped
+from dpcore.devices import on_device
 from dpcore.errors import BadInput
 from dpcore.pose.skeleton import Skeleton
 
@@ -158,7 +159,7 @@ def scaled(images: Tensor, *, channels_first: bool) -> Tensor:
 
 def _rows(chosen: NDArray[np.bool_], like: Tensor) -> Tensor:
     """The chosen rows as an index on the device of `like`."""
-    return torch.from_numpy(np.flatnonzero(chosen)).to(like.device, non_blocking=True)
+    return on_device(torch.from_numpy(np.flatnonzero(chosen)), like.device)
 
 
 def _warp(image: NDArray[np.uint8], affine: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpcore.devices import on_device
+
 _FLOAT32_ERROR = 2.0**-10
 """Added before the fraction is dropped: without it an even area of 255 would come out as 254 here and there."""
 
@@ -49,4 +51,4 @@ def _sources(affine: NDArray[np.float64], pixels: Tensor) -> tuple[Tensor, Tenso
 
 
 def _on_device_of(pixels: Tensor, numbers: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(numbers.astype(np.float32)).to(pixels.device, non_blocking=True)
+    return on_device(torch.from_numpy(numbers.astype(np.float32)), pixels.device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dpcore.devices import on_device
 from dpcore.errors import BadInput
 from dpcore.privacy.clipping import BoundedSum
 from dpcore.privacy.randomness import NormalStream
@@ -38,5 +39,5 @@ def add_noise(bounded: BoundedSum, *, noise_multiplier: float, stream: NormalStr
     if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
         raise BadInput(f"noise_multiplier must be finite and positive, given {noise_multiplier}: calibrate it to an epsilon")
     stddev = noise_multiplier * bounded.l2_bound
-    noise = torch.as_tensor(stream.normal(bounded.value.numel()), device=bounded.value.device)
+    noise = on_device(torch.as_tensor(stream.normal(bounded.value.numel())), bounded.value.device)
     return NoisedSum(value=bounded.value + stddev * noise.view_as(bounded.value), noise_stddev=stddev)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpcore.devices import on_device
 from dpcore.errors import BadInput
 from dpcore.privacy.clipping import Count
 from dpcore.privacy.randomness import Indices, RandomStream
@@ -103,7 +104,7 @@ class Chosen:
         """(b,) float32, one over the size of each example's unit: a weighted sum is the sum of units' means. None: all are 1."""
         if self.is_single:
             return None
-        return torch.from_numpy(1.0 / self.sizes[self.unit_of[some]]).to(device, torch.float32)
+        return on_device(torch.from_numpy(1.0 / self.sizes[self.unit_of[some]]), device).to(torch.float32)
 
 
 class UnitRows:
@@ -144,4 +145,4 @@ class UnitRows:
         self._waiting = sums.pop() if goes_on else None
         if not sums:
             return rows[:0]
-        return torch.stack(sums) / torch.from_numpy(self._chosen.sizes[units[: len(sums)], None]).to(rows.device, torch.float32)
+        return torch.stack(sums) / on_device(torch.from_numpy(self._chosen.sizes[units[: len(sums)], None]), rows.device).to(torch.float32)

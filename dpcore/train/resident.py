@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpcore.data.transforms import GeometryDraw, scaled
+from dpcore.devices import on_device
 from dpcore.errors import BadInput, Unavailable
 from dpcore.privacy.randomness import Indices
 from dpcore.train.sources import CropSource, FeatureInputs, through_stem
@@ -107,4 +108,4 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _on(device: torch.device, indices: Indices) -> Tensor:
-    return torch.from_numpy(indices).to(device, non_blocking=True)
+    return on_device(torch.from_numpy(indices), device)
