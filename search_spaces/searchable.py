@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dpcore.config import TrialConfig
+from dpcore.config import Part, TrialConfig
 
 SEARCHABLE = frozenset(
     {
@@ -24,7 +24,16 @@ SEARCHABLE = frozenset(
         "public_weight",
         "private_weight",
         "public_batch_size",
+        "data.canonical_rotation",
+        "data.rotation_rule",
         "ema_decay",
+        "evaluation.flip",
+        "evaluation.rotations_deg",
+        "evaluation.scales",
+        "evaluation.fuse",
+        "evaluation.confidence_power",
+        "evaluation.temperature",
+        "evaluation.inputs",
         "loss",
         "pck_mass.radius_heads",
         "pck_mass.radius_frac",
@@ -58,6 +67,8 @@ SEARCHABLE = frozenset(
         "model.freeze",
         "model.input_height_px",
         "model.input_width_px",
+        "model.input_side_px",
+        "model.crop_zoom",
         "model.marginal_sharpness",
         "model.pyramid_channels",
         "model.input_whitening",
@@ -87,6 +98,16 @@ SEARCHABLE = frozenset(
 )
 """Dotted paths of single fields. `split` chooses among the named splits of the space, whose join every claim lists."""
 
+GEOMETRY = frozenset({"model.input_height_px", "model.input_width_px", "model.input_side_px", "model.crop_zoom"})
+"""How a crop is shown to the network."""
+
+UPRIGHT = frozenset({"data.canonical_rotation", "data.rotation_rule"})
+"""Which way up a crop is shown. Under a split it follows from the public view, so that it moves no promise."""
+
+COMPARED_ALIKE = frozenset({path for path in SEARCHABLE if path.startswith("evaluation.")} | GEOMETRY | UPRIGHT)
+"""What runs that are compared share: how they are scored, and on which pixels. Where a search moves one of these, each choice has floors
+and a ceiling of its own."""
+
 SET_BY_THE_SWEEP = {
     "epsilon": "see sweep.epsilons and sweep.delta",
     "delta": "see sweep.epsilons and sweep.delta",
@@ -100,7 +121,7 @@ FIXED = {
     "relation": "it says what every ε of the sweep is about",
     "examples_per_unit": "it says how much of a unit takes part, and every claim of the sweep names it",
     "labels": "whether labels are public is for the data's owner to say, once",
-    "evaluation": "floor, control, ceiling and private runs are compared, so they are scored alike",
+    "evaluation": "it says what of a picture the network may see when it is scored",
     "teacher": "its pseudo-labels are public in every trial of the sweep",
 }
 """Why a field, or all below it, is not for a draw to choose."""
@@ -137,6 +158,13 @@ def leaf_paths(values: Mapping[str, Any], parent: str = "") -> Iterator[str]:
             yield path
 
 
+def _unsearched(name: str, part: Any) -> Any:
+    """A part of a config without the fields that a draw may choose."""
+    if not isinstance(part, Part):
+        return part
+    return {field: value for field, value in part if f"{name}.{field}" not in SEARCHABLE}
+
+
 def foreign_part(config: TrialConfig, trial: Mapping[str, Any]) -> str | None:
     """The part of `FIXED` in which a trial's config differs from what its space fixes; None where it is the sweep's own.
 
@@ -148,6 +176,8 @@ def foreign_part(config: TrialConfig, trial: Mapping[str, Any]) -> str | None:
         field = TrialConfig.model_fields[name]
         kind: Any = field.annotation
         fixed = TypeAdapter(kind).validate_python(trial[name]) if name in trial else field.default
-        if getattr(config, name) != fixed and not (name == "examples_per_unit" and config.method == "public_only"):
+        if _unsearched(name, getattr(config, name)) != _unsearched(name, fixed) and not (
+            name == "examples_per_unit" and config.method == "public_only"
+        ):
             return name
     return None

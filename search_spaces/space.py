@@ -24,7 +24,7 @@ from dpcore.config.metrics import METRICS, PCKH_50
 from search_spaces.constraints import Constraint, check_all
 from search_spaces.regimes import REGIMES, Regime
 from search_spaces.samplers import SAMPLERS, Sampler
-from search_spaces.searchable import leaf_paths, why_not_searchable
+from search_spaces.searchable import COMPARED_ALIKE, GEOMETRY, leaf_paths, why_not_searchable
 
 Scalar = bool | int | float | str | None
 Draw = dict[str, Scalar]
@@ -32,6 +32,8 @@ Draw = dict[str, Scalar]
 
 HORIZON_PATH = "stages.private.steps"
 STRATEGY_PATH = "model.freeze"
+MOST_ALIKE = 32
+"""Combinations of searched evaluations and sizes."""
 SPENDING_PATHS = (HORIZON_PATH, "stages.private.expected_batch_size")
 """What of a draw decides, together with ε, how much a trial spends: q, the steps, and by them the noise."""
 
@@ -334,8 +336,36 @@ class SpaceFile(Part):
         for where, paths in places:
             for path in paths:
                 why = why_not_searchable(path)
+                if why is None and where == "references.ceiling" and path in COMPARED_ALIKE:
+                    why = "a ceiling is scored as the runs that it is compared with: fix or search it for all"
                 if why is not None:
                     yield f"{where}.{path}", why
+
+    @model_validator(mode="after")
+    def _what_is_compared_can_be_compared(self) -> Self:
+        """Searched evaluations and sizes are few, since each has floors and a ceiling of its own, and no public view depends on them."""
+        for where, parameters in [("search", self.search), *((f"search_at.{e:g}", one) for e, one in self.search_at.items())]:
+            for path in sorted(parameters.keys() & COMPARED_ALIKE):
+                self._check_alike(f"{where}.{path}", path, parameters[path])
+        count = len(self.alike)
+        if count > MOST_ALIKE:
+            raise ValueError(
+                f"search: {count} combinations of evaluation and input, each with floors and a ceiling of its own; {MOST_ALIKE} at most"
+            )
+        return self
+
+    def _check_alike(self, where: str, path: str, parameter: Parameter) -> None:
+        if not isinstance(parameter, Choice):
+            raise ValueError(f"{where}: each value has floors and a ceiling of its own, so give a choice, not a range")
+        if parameter.when:
+            raise ValueError(f"{where}: leave `when` out: all runs have it, floors and ceiling too")
+        if path in GEOMETRY and self.splits_in_use:
+            raise ValueError(
+                f"{where}: a split's strength is in px of what the network reads, so each size would publish another view of each record; "
+                "fix it in trial"
+            )
+        if path in GEOMETRY - {"model.crop_zoom"} and None in self._choices("model.crop_zoom"):
+            raise ValueError(f"{where}: give model.crop_zoom (1 shows whole crops), so that crops are resized to each size")
 
     @property
     def delta(self) -> float:
@@ -359,6 +389,13 @@ class SpaceFile(Part):
         """What of the network a draw may train (`model.freeze`), where a search moves it: each has a floor and a ceiling of its own."""
         is_searched = any(STRATEGY_PATH in self.parameters_at(epsilon) for epsilon in self.sweep.epsilons)
         return tuple(map(str, self._possible(STRATEGY_PATH))) if is_searched else ()
+
+    @property
+    def alike(self) -> tuple[Draw, ...]:
+        """Every combination of searched evaluations and sizes (`COMPARED_ALIKE`); one empty one where none is searched."""
+        searched = {path for epsilon in self.sweep.epsilons for path in self.parameters_at(epsilon)}
+        choices = {path: self._choices(path) for path in sorted(searched & COMPARED_ALIKE)}
+        return tuple(dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values()))
 
     @property
     def has_feature_methods(self) -> bool:
@@ -396,6 +433,12 @@ class SpaceFile(Part):
         ranges = [self.parameters_at(epsilon).get("subspace.rank") for epsilon in self.sweep.epsilons]
         ends = [parameter.bounds[1] for parameter in ranges if isinstance(parameter, IntRange)]
         return max([*ends, *(rank for rank in self._possible("subspace.rank") if type(rank) is int)], default=None)
+
+    def _choices(self, path: str) -> tuple[Scalar, ...]:
+        """The values that draws have at a path of choices; where it is not searched, the fixed one."""
+        parameters = [self.parameters_at(epsilon).get(path) for epsilon in self.sweep.epsilons]
+        values = [one.choice if isinstance(one, Choice) else (value_at(self.trial, path),) for one in parameters]
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(values)))
 
     def _possible(self, path: str) -> tuple[Scalar, ...]:
         parameters = [self.parameters_at(epsilon).get(path) for epsilon in self.sweep.epsilons]

@@ -14,6 +14,8 @@ from dpcore.config.parsing import Part
 class DataConfig(Part):
     """Which datasets a trial reads. A name is a folder below the data directory, `synthetic/...` is built in."""
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"canonical_rotation", "rotation_rule"})
+
     private: str = Field(description="the PRIVATE dataset: the people who are protected")
     public: str = Field(description="a PUBLIC dataset: pretraining and the subspace")
     validation: str = Field(description="the dataset that is scored on; PUBLIC unless sweep.validation is private")
@@ -24,11 +26,27 @@ class DataConfig(Part):
         default=None, description="a PUBLIC dataset in the private part's place: a rehearsal, nothing private is read"
     )
     proxy_examples: int | None = Field(default=None, ge=1, description="how many privacy units the proxy has")
+    canonical_rotation: str | None = Field(
+        default=None,
+        description="a folded MoveNet below the data directory, without _fp16.npz: a PUBLIC detector, by which each square crop is turned "
+        "upright. Where the trial has a split, it reads private records' public views alone",
+    )
+    rotation_rule: Literal["confidence", "axis"] = Field(
+        default="confidence", description="of canonical_rotation: the quarter of which the detector is surest, or hips below shoulders"
+    )
 
     @model_validator(mode="after")
     def _proxy_with_its_size(self) -> Self:
         if (self.proxy is None) != (self.proxy_examples is None):
             raise ValueError("data.proxy and data.proxy_examples belong together: give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _rule_of_a_detector(self) -> Self:
+        if self.canonical_rotation is None and self.rotation_rule != "confidence":
+            raise ValueError(
+                f"data.rotation_rule {self.rotation_rule} belongs to data.canonical_rotation: name a detector, or leave it out"
+            )
         return self
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dpcore.config.data import SplitConfig
 from dpcore.config.parsing import Part
@@ -18,8 +18,11 @@ class EvaluationConfig(Part):
     A prediction may rest on several views of a crop: each rotation with each scale, and with `flip` the mirror image of each. The
     network reads every view, its probability maps are turned back to the upright crop, and `fuse` makes one map of them.
 
-    It belongs to the trial, because a score is compared with other scores: of its floor, its control and its ceiling. So a space fixes
-    it in `trial`, and all runs of a sweep share it. A saved model keeps it."""
+    It belongs to the trial, because a score is compared with other scores: of its floor, its control and its ceiling. A space fixes
+    it in `trial`, and all runs of a sweep share it. Where a search moves it, each choice has floors and a ceiling of its own, and a report
+    compares runs of one evaluation alone. A saved model keeps it.
+
+    Lists may be given as text, as a choice of a search is: `rotations_deg: "0,90,180,270"`."""
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"rotations_deg", "scales", "fuse", "confidence_power", "temperature", "inputs", "view"})
 
@@ -40,6 +43,11 @@ class EvaluationConfig(Part):
         description="the picture, its public view as `view` makes it, or each view of both",
     )
     view: SplitConfig | None = Field(default=None, description="what makes the public view of a picture; for inputs view and both")
+
+    @field_validator("rotations_deg", "scales", mode="before")
+    @classmethod
+    def _text_is_a_list(cls, given: Any) -> Any:
+        return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _views_differ(self) -> Self:

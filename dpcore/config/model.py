@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -41,6 +41,8 @@ class ModelConfig(Part):
             "pyramid_channels",
             "asked",
             "asked_for_training",
+            "crop_zoom",
+            "input_side_px",
         }
     )
 
@@ -72,6 +74,9 @@ class ModelConfig(Part):
     freeze: Freeze = Field(default="early", description=f"what trains after public pretraining: {', '.join(POLICIES)}, or a rule")
     input_height_px: int = Field(default=64, ge=16, description="height of the crops")
     input_width_px: int = Field(default=64, ge=16, description="width of the crops")
+    input_side_px: int | None = Field(
+        default=None, ge=16, description="sets height and width of a square input, so that one search moves both"
+    )
     marginal_sharpness: float = Field(
         default=1.0,
         gt=0,
@@ -85,8 +90,26 @@ class ModelConfig(Part):
         description="of a head that starts at random: public (labels of the PUBLIC dataset), or a pool of poses below the data directory",
     )
     pyramid_channels: int = Field(default=32, ge=1, description="F of the head fpn2d, where it makes a feature pyramid of its own")
+    crop_zoom: float | None = Field(
+        default=None,
+        ge=0.25,
+        le=4,
+        description="resizes crops of any size to the input: 1 the whole crop, more its middle, less a black margin around it; null: crops "
+        "must have the input's size",
+    )
     split_ratio: float = Field(default=2.0, gt=0, le=8, description="bins per px of the crop that coordinates are read on")
     label_sigma_bins: float = Field(default=3.0, gt=0, description="standard deviation of a label's Gaussian, in bins")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _side_is_height_and_width(cls, values: Any) -> Any:
+        side = values.get("input_side_px") if isinstance(values, dict) else None
+        if side is None:
+            return values
+        for name in ("input_height_px", "input_width_px"):
+            if values.get(name, side) != side:
+                raise ValueError(f"model.input_side_px {side} and model.{name} {values[name]}: give one of them")
+        return {**values, "input_height_px": side, "input_width_px": side}
 
     @model_validator(mode="after")
     def _settings_fit_backbone_and_head(self) -> Self:

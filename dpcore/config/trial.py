@@ -144,6 +144,13 @@ class TrialConfig(Part):
         return self
 
     @model_validator(mode="after")
+    def _square_crops_are_turned(self) -> Self:
+        height, width = self.model.input_height_px, self.model.input_width_px
+        if self.data.canonical_rotation is not None and height != width:
+            raise ValueError(f"data.canonical_rotation turns square crops by quarters: give a square input, not {height}x{width} px")
+        return self
+
+    @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
         problem = self.traits.refusal(self)
         if problem is not None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpcore.config import Places, PrivacyUnit, TrialConfig, did_you_mean
+from dpcore.config import ModelConfig, Places, PrivacyUnit, TrialConfig, did_you_mean
 from dpcore.config.metrics import PCKH_50
 from dpcore.data.folders import locked
+from dpcore.data.framing import Resized
 from dpcore.data.manifest import SCHEMA_VERSION
 from dpcore.data.shards import ShardSet, open_shards
 from dpcore.data.synthetic import EMBEDDED, Embedded, settings_digest, synth
@@ -138,6 +139,16 @@ def _check_people_apart(private: ShardSet, rows: NDArray[np.int64]) -> None:
         raise Refused(f"{where}: the crops of {first} and {second} overlap, so each shows pixels of the other; use privacy_unit image")
 
 
+def shown_to(model: ModelConfig, dataset: ShardSet) -> ShardSet:
+    """A dataset's crops as a network reads them: in the frame that `model.crop_zoom` asks for, or as they are stored."""
+    if model.crop_zoom is None:
+        return dataset
+    stored, wanted = (dataset.manifest.height_px, dataset.manifest.width_px), (model.input_height_px, model.input_width_px)
+    if model.crop_zoom == 1 and stored == wanted:
+        return dataset
+    return dataset.shown_in(Resized(stored_px=stored, size_px=wanted, crop_zoom=model.crop_zoom))
+
+
 def check_sizes(config: TrialConfig, datasets: Iterable[ShardSet]) -> None:
     """Refuses datasets whose crops are not of the size that the model takes.
 
@@ -150,7 +161,8 @@ def check_sizes(config: TrialConfig, datasets: Iterable[ShardSet]) -> None:
         if given != wanted:
             raise BadInput(
                 f"dataset {dataset.manifest.name} has crops of {given[0]}x{given[1]} px, the model takes {wanted[0]}x{wanted[1]}: "
-                "import it again at that size, or change model.input_height_px and model.input_width_px"
+                "import it again at that size, change model.input_height_px and model.input_width_px, or set model.crop_zoom (1 shows "
+                "whole crops) to have them resized"
             )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dpcore.data.cohorts import Members, check_cohort, derived_cohort, new_cohort
 from dpcore.data.dataset_key import DatasetKey
 from dpcore.data.folders import new_folder
+from dpcore.data.framing import CropFrame
 from dpcore.data.manifest import MANIFEST_NAME, DatasetHeader, FileEntry, Manifest, Record, load_manifest
 from dpcore.data.shard_files import (
     SHARD_SUFFIX,
@@ -57,12 +58,16 @@ class ShardSet:
         person_boxes_px: (N, 4) float64, left, top, right and bottom of each person in the image, NaN where unknown.
         areas_px2: (N,) float64, the person's area in the image, NaN where unknown.
         person_ids, image_ids, video_ids, source_ids, content_hashes: (N,) arrays of str.
+        frame: how its crops are shown; None: as they are stored. `keypoints`, `head_size_px` and the manifest's crop size are of what is
+            shown. `stored`: the dataset without the frame.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, tables: list[pa.RecordBatch], *, key: DatasetKey | None = None) -> None:
         self._key = key
         self.folder = folder
         self.manifest = manifest
+        self.frame: CropFrame | None = None
+        self.stored: ShardSet = self
         self._crops = [self._crops_of(table) for table in tables]
         self._starts = np.cumsum([0, *(len(crops) for crops in self._crops)])
         self.skeleton = manifest.skeleton
@@ -87,6 +92,8 @@ class ShardSet:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a pickle holds the path, not the pixels: the other process maps the same files
+        if self.frame is not None:
+            return ShardSet.shown_in, (self.stored, self.frame)
         if self.skeleton == self.manifest.skeleton:
             return open_shards, (self.folder,)
         return _reopened, (self.folder, self.skeleton)
@@ -96,9 +103,16 @@ class ShardSet:
         """64 hex digits that identify the rows and may leave the folder: the digest, or its HMAC for protected data. Rows that were
         mapped to another skeleton are other rows."""
         own = self.manifest
+        if self.frame is not None:
+            return hashlib.sha256(f"{self.stored.identity}|{self.frame.mark}".encode()).hexdigest()
         if self.skeleton == own.skeleton:
             return self.outer_digest(own.digest)
         return hashlib.sha256(f"{own.digest}|{own.skeleton.mark}|{self.skeleton.mark}".encode()).hexdigest()
+
+    @property
+    def source(self) -> ShardSet:
+        """The dataset without any frame. Caches name it as what they derive from, and views of one person join in it."""
+        return self if self.frame is None else self.stored.source
 
     def outer_digest(self, digest: str) -> str:
         """A digest of something made from this dataset, in the form that may leave its folder."""
@@ -114,6 +128,8 @@ class ShardSet:
         own = self.skeleton
         if (own.joints, own.mirrored) == (skeleton.joints, skeleton.mirrored):
             return self
+        if self.frame is not None:
+            return self.stored.as_skeleton(skeleton).shown_in(self.frame)
         where = f"dataset {self.manifest.name} has the skeleton {own.name}, {skeleton.name} is needed"
         if self.manifest.role == "PRIVATE":
             raise Refused(f"{where}: only PUBLIC data are mapped from one skeleton to another; give data with that skeleton")
@@ -124,8 +140,21 @@ class ShardSet:
         if not visible.any():
             raise BadInput(f"{where}: none of the joints that both name is labelled in it; give other data")
         other = copy.copy(self)
-        other.skeleton = skeleton
+        other.stored, other.skeleton = other, skeleton
         other.keypoints, other.visible = _frozen(keypoints.astype(np.float32)), _frozen(visible)
+        return other
+
+    def shown_in(self, frame: CropFrame) -> ShardSet:
+        """The same people, in another frame: their pixels when they are read, and their labels. Boxes and places stay those of the stored
+        crops, and so do content hashes."""
+        other, rows, points = copy.copy(self), np.arange(len(self)), self.keypoints
+        height, width = frame.size_px
+        shown = np.where(self.visible[..., None], frame.of_points(points, rows), 0.0)
+        other.frame, other.stored = frame, self
+        margin = self.manifest.box_scale / frame.crop_zoom
+        other.manifest = self.manifest.model_copy(update={"height_px": height, "width_px": width, "box_scale": margin})
+        other.keypoints = _frozen(shown.astype(np.float32))
+        other.head_size_px = _frozen((self.head_size_px * frame.zoom).astype(np.float32))
         return other
 
     @property
@@ -143,6 +172,8 @@ class ShardSet:
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise BadInput(f"{self.manifest.name}: indices {wanted.min()} … {wanted.max()} requested, there are {len(self)} examples")
+        if self.frame is not None:
+            return self.frame.of_images(self.stored.images(wanted), wanted)
         out = np.empty((len(wanted), self.manifest.height_px, self.manifest.width_px, 3), dtype=np.uint8)
         files = np.searchsorted(self._starts, wanted, side="right") - 1
         for number in np.unique(files):

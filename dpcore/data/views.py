@@ -6,6 +6,7 @@ bytes of the record's pixels. A float blur in memory would be nearly invertible.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Set
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from dpcore.config import Places, SplitConfig, digest_of
 from dpcore.data.folders import locked, new_folder
+from dpcore.data.framing import Turned
 from dpcore.data.regions import Region, hidden_pixels
 from dpcore.data.shards import ShardSet, iterate_rows
 from dpcore.data.splitting import decode_view, encode_view, stored_size
@@ -45,15 +47,24 @@ class StoredViews:
         self._size_px = size_px
         self.digest = hashlib.sha256(f"{VIEW_VERSION}|{bytes_digest}|{split.sharpen}|{size_px}".encode()).hexdigest()
 
+        self._turned: Turned | None = None
+
     def __len__(self) -> int:
         return len(self.stored)
+
+    def turned(self, frame: Turned) -> StoredViews:
+        """The same views, each turned by quarters when it is read. The turns must be a function of what is stored."""
+        other = copy.copy(self)
+        other._turned = frame
+        other.digest = hashlib.sha256(f"{self.digest}|{frame.mark}".encode()).hexdigest()
+        return other
 
     def images(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Views at `indices` (B,) as the public side uses them: (B, H, W, 3) uint8, computed only from the stored bytes."""
         rows = np.asarray(self.stored[np.asarray(indices, dtype=np.int64)])
-        if self.split.region != "all":
-            return rows
-        return decode_view(rows, self.split, size_px=self._size_px)
+        if self.split.region == "all":
+            rows = decode_view(rows, self.split, size_px=self._size_px)
+        return rows if self._turned is None else self._turned.of_images(rows, np.asarray(indices))
 
 
 def build_views(dataset: ShardSet, split: SplitConfig, places: Places) -> StoredViews:
@@ -69,9 +80,9 @@ def build_views(dataset: ShardSet, split: SplitConfig, places: Places) -> Stored
     folder = places.cache_dir / "views" / views_key(dataset, split)
     if not folder.is_dir():
         # one lock for all views of a dataset: otherwise two region splits built at the same time would not see each other
-        with locked(folder.parent / f"dataset-{dataset.identity[:16]}"):
+        with locked(folder.parent / f"dataset-{dataset.source.identity[:16]}"):
             if not folder.is_dir():
-                check_join(dataset, {split.region, *_stored_regions(dataset, places)})
+                check_join(dataset.source, {split.region, *_stored_regions(dataset, places)})
                 _write_views(folder, dataset, split)
     return _open_views(folder, dataset, split)
 
@@ -102,7 +113,7 @@ def check_join(dataset: ShardSet, regions: Set[Region]) -> None:
 def _stored_regions(dataset: ShardSet, places: Places) -> set[Region]:
     """The regions of all views of `dataset` that this cache holds."""
     metas = [_read_meta(path.parent) for path in sorted((places.cache_dir / "views").glob(f"*/{META_NAME}"))]
-    return {meta["split"]["region"] for meta in metas if meta["datasets"] == [dataset.identity]}
+    return {meta["split"]["region"] for meta in metas if meta["datasets"] == [dataset.source.identity]}
 
 
 def views_key(dataset: ShardSet, split: SplitConfig) -> str:
@@ -121,7 +132,7 @@ def _write_views(folder: Path, dataset: ShardSet, split: SplitConfig) -> None:
             stored[rows] = _view_of_rows(dataset, rows, split)
         stored.flush()
         written = dataset.outer_digest(_sha256_of(path))
-        meta = {"datasets": [dataset.identity], "split": split.model_dump(mode="json"), "digest": written}
+        meta = {"datasets": [dataset.source.identity], "split": split.model_dump(mode="json"), "digest": written}
         (temporary / META_NAME).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 

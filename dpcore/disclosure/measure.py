@@ -33,6 +33,7 @@ from dpcore.train.inputs import device_of
 from dpcore.train.predictions import predict
 from dpcore.train.sources import ImageInputs
 from dpcore.train.stages import has_public_network, public_network
+from dpcore.train.upright import as_read
 
 DISCLOSURE_VERSION = 2
 """Increased when the same attack would give other numbers."""
@@ -131,8 +132,8 @@ class Laboratory(Attackers):
             BadInput: a dataset is missing, or has fewer than two people to test on.
         """
         torch.set_num_threads(runtime.threads)
-        public = open_dataset(config.data.public, places)
-        validation = open_dataset(config.data.validation, places).as_skeleton(public.skeleton)
+        public = as_read(open_dataset(config.data.public, places), config, places)
+        validation = as_read(open_dataset(config.data.validation, places).as_skeleton(public.skeleton), config, places)
         train, test = choose_people(public, validation, settings, PublicStreams(config.seed))
         device = device_of(runtime)
         attackers = Attackers(settings=settings, places=places, train=train, test=test, config=config, device=device)
@@ -227,7 +228,7 @@ def _measure_into(folder: Path, splits: Sequence[SplitConfig], laboratory: Labor
         "restored": pictures.pictures[readings.index(disclosure.best)][shown],
     }
     meta = {
-        "datasets": [dataset.identity for dataset in datasets],
+        "datasets": [dataset.source.identity for dataset in datasets],
         "tested_on": tested.name,
         "synthetic": tested.is_synthetic,
     }

@@ -287,6 +287,9 @@ def _public_inputs(config: TrialConfig, manifests: Mapping[str, ClaimedDataset])
     if config.model.weights is not None:
         listed.append(f"the initial weights {config.model.weights}")
     many = _NOUNS[config.privacy_unit][1]
+    if config.data.canonical_rotation is not None:
+        read = "the record's own pixels" if config.split is None else "the record's public view alone"
+        listed.append(f"the detector {config.data.canonical_rotation}, which turns each private crop upright by {read}")
     listed.append(f"the config, its seed and the nominal number of {many}")
     if config.is_rehearsal:
         listed.append(f"everything that was read: dataset {config.data.proxy} stood in the place of {config.data.private}")

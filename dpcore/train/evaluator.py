@@ -83,8 +83,11 @@ def metrics_of(predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint
 
 
 def scored_of(predicted: tuple[Tensor, Tensor], dataset: ShardSet) -> Scored:
-    """The people of a dataset with keypoints (N, K, 2) px and confidences (N, K) of a model."""
+    """The people of a dataset with keypoints (N, K, 2) px and confidences (N, K) of a model, in px of the crops as they are stored."""
     keypoints, confidence = (one.numpy() for one in predicted)
+    rows = np.arange(len(dataset))
+    while dataset.frame is not None:
+        keypoints, dataset = dataset.frame.back(keypoints, rows).astype(np.float32), dataset.stored
     return Scored(keypoints, truth_of(dataset), confidence)
 
 

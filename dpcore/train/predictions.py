@@ -113,4 +113,4 @@ def cached_predictions(
 
 def _write(folder: Path, found: PosePoints, dataset: ShardSet) -> None:
     save_file({"points": found[0].contiguous(), "confidence": found[1].contiguous()}, folder / POINTS_FILE)
-    write_json(folder / META_NAME, {"datasets": [dataset.identity]})
+    write_json(folder / META_NAME, {"datasets": [dataset.source.identity]})

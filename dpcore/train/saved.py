@@ -19,6 +19,7 @@ from dpcore.config import TrialConfig, parse_config
 from dpcore.data.folders import new_folder
 from dpcore.durable import read_json, write_json
 from dpcore.errors import BadInput, Corrupt
+from dpcore.inference.upright import UprightDetector
 from dpcore.model.built import build_backbone
 from dpcore.model.network import PoseNetwork, assemble_network, load_weights, weights_digest
 from dpcore.pose.skeleton import MPII_16, Skeleton
@@ -26,20 +27,23 @@ from dpcore.pose.skeleton import MPII_16, Skeleton
 MODEL_FOLDER = "model"
 WEIGHTS_FILE = "model.safetensors"
 DOCUMENT_FILE = "model.json"
+DETECTOR = "detector."
+"""Beginning of the names of tensors of the detector that turns crops upright."""
 BOX_SCALE = 1.25
 """The margin around a person's box that importers use, as HRNet does."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A loaded network in evaluation mode, the config that trained it, its stored result, the joints that it predicts, and the margin
-    around a person's box in the crops that it learned from."""
+    """A loaded network in evaluation mode, the config that trained it, its stored result, the joints that it predicts, the margin
+    around a person's box in the crops that it learned from, and the detector that turns crops upright, where it learned from such."""
 
     network: PoseNetwork
     config: TrialConfig
     meta: Mapping[str, Any]
     skeleton: Skeleton = MPII_16
     box_scale: float = BOX_SCALE
+    detector: UprightDetector | None = None
 
 
 def save_model(
@@ -50,20 +54,26 @@ def save_model(
     meta: Mapping[str, Any],
     skeleton: Skeleton = MPII_16,
     box_scale: float = BOX_SCALE,
+    detector: UprightDetector | None = None,
 ) -> None:
     """Writes a model as a new folder, completely or not at all. `skeleton` and `box_scale`: of the dataset that it was trained for.
+    `detector`: what turns crops upright for it. It goes along, so that the folder stands alone.
 
     Raises:
         Refused: the folder exists.
     """
     topology = None if network.document is None else dict(network.document)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = dict(network.state_dict())
+    if detector is not None:
+        tensors |= {f"{DETECTOR}{name}": tensor for name, tensor in detector.network.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     document = {
         "config": config.model_dump(mode="json"),
         "topology": topology,
         "weights_digest": weights_digest(state),
         "skeleton": skeleton.model_dump(mode="json"),
         "box_scale": box_scale,
+        **({} if detector is None else {"detector": dict(detector.network.document or {})}),
         "meta": dict(meta),
     }
     with new_folder(folder, private=False) as temporary:
@@ -90,7 +100,12 @@ def load_model(folder: Path) -> SavedModel:
         state = load_file(found / WEIGHTS_FILE)
     except (SafetensorError, FileNotFoundError) as error:
         raise Corrupt(f"{found / WEIGHTS_FILE}: {error}; restore the file from a copy") from error
-    load_weights(network, state, where=str(found / WEIGHTS_FILE))
+    own = {name: tensor for name, tensor in state.items() if not name.startswith(DETECTOR)}
+    load_weights(network, own, where=str(found / WEIGHTS_FILE))
     if weights_digest(state) != document["weights_digest"]:
         raise Corrupt(f"{found / WEIGHTS_FILE}: the weights are not those that {DOCUMENT_FILE} was written for; restore both from a copy")
-    return SavedModel(network.eval(), config, document["meta"], skeleton, float(document.get("box_scale", BOX_SCALE)))
+    margin, detector = float(document.get("box_scale", BOX_SCALE)), None
+    if config.data.canonical_rotation is not None:
+        others = {name.removeprefix(DETECTOR): tensor for name, tensor in state.items() if name.startswith(DETECTOR)}
+        detector = UprightDetector.stored(config.data, document["detector"], others, where=str(found / WEIGHTS_FILE))
+    return SavedModel(network.eval(), config, document["meta"], skeleton, margin, detector)

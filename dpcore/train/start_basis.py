@@ -90,7 +90,7 @@ def start_basis(
     def build(folder: Path) -> None:
         largest = config.changed(**{"subspace.rank": kept})
         fitted = _fitted(largest, engine, sources, physical_batch_size=_physical(runtime))
-        _write(folder, fitted, datasets=[data.public.identity] if of_public_data_alone else None)
+        _write(folder, fitted, datasets=[data.public.source.identity] if of_public_data_alone else None)
 
     cached_folder(target, build, private=not of_public_data_alone)
     shared = _open(target)

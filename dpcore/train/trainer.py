@@ -22,6 +22,7 @@ from dpcore.config.parsing import identity_of
 from dpcore.data.catalog import unit_ids
 from dpcore.errors import BadInput, Diverged
 from dpcore.inference.reading import PoseReading
+from dpcore.inference.upright import UprightDetector
 from dpcore.model.network import PoseNetwork, weights_digest
 from dpcore.model.safety.dp_safe import require_dp_safe
 from dpcore.privacy.accounting import epsilon_spent
@@ -339,8 +340,16 @@ class _Trial:
         target = self._store.folder / MODEL_FOLDER
         if not target.exists():
             private, network = self._prepared.data.private, self._prepared.network
-            margin = private.manifest.box_scale
-            save_model(target, network, config=self._config, meta=result, skeleton=private.skeleton, box_scale=margin)
+            margin, detector = private.manifest.box_scale, UprightDetector.of(self._config.data, self._prepared.handout.places)
+            save_model(
+                target,
+                network,
+                config=self._config,
+                meta=result,
+                skeleton=private.skeleton,
+                box_scale=margin,
+                detector=detector,
+            )
         self._store.finish(result)
         return report
 

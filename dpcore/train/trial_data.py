@@ -13,6 +13,7 @@ from dpcore.privacy.rehearsal import check_proxy_size
 from dpcore.train.inputs import labels_of
 from dpcore.train.pseudo_labels import pseudo_labelled
 from dpcore.train.sources import LabelledViews
+from dpcore.train.upright import as_read, private_as_read, views_as_read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +69,23 @@ def open_trial_data(
     public = open_dataset(config.data.public, places).as_skeleton(private.skeleton)
     validation = open_dataset(config.data.validation, places).as_skeleton(private.skeleton)
     check_roles(private, public, validation, private_validation=private_validation, rehearsal=config.is_rehearsal)
+    private = private_as_read(private, config, places)
+    public, validation = (as_read(one, config, places) for one in (public, validation))
     check_sizes(config, (private, public, validation))
     check_amounts(config, private=private, public=public)
     _check_guarantee(config, private, sealed=sealed)
-    views = _public_side(config, private, public=public, places=places, runtime=runtime)
+    views = public_side(config, private, public=public, places=places, runtime=runtime)
     public_views = None
     if config.subspace.gradients == "residual" and config.split is not None:
         public_views = LabelledViews(build_views(public, config.split, places), labels_of(public))
     return TrialData(private=private, public=public, validation=validation, views=views, public_views=public_views)
 
 
-def _public_side(
-    config: TrialConfig, private: ShardSet, *, public: ShardSet, places: Places, runtime: RuntimeFlags
-) -> LabelledViews | None:
+def public_side(config: TrialConfig, private: ShardSet, *, public: ShardSet, places: Places, runtime: RuntimeFlags) -> LabelledViews | None:
     """What the public side may hold of `private`; the last place at which its labels can be chosen, or left behind."""
     if config.split is None:
         return None
-    stored = build_views(private, config.split, places)
+    stored = views_as_read(private, config.split, places)
     if config.labels == "public":
         return LabelledViews(stored, labels_of(private))
     return pseudo_labelled(stored, config, public=public, places=places, runtime=runtime)

@@ -39,7 +39,7 @@ def whiten(network: PoseNetwork, public: ShardSet, *, places: Places, runtime: R
     def build(folder: Path) -> None:
         network.fit_whitening(_pictures(public))
         save_file({name: tensor.contiguous() for name, tensor in part.state_dict().items()}, folder / WHITENING_FILE)
-        write_json(folder / "meta.json", {"datasets": [public.identity]})
+        write_json(folder / "meta.json", {"datasets": [public.source.identity]})
 
     cached_folder(target, build, private=False)
     load_weights(part, load_file(target / WHITENING_FILE), where=str(target))

@@ -108,7 +108,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
         Refused: roles or overlaps are wrong, the units of privacy cannot be told apart, or labels that are to stay private placed
             the crops.
     """
-    from dpcore.data.catalog import check_crops, check_roles, check_scorable, check_sizes, check_unit, open_dataset
+    from dpcore.data.catalog import check_crops, check_roles, check_scorable, check_sizes, check_unit, open_dataset, shown_to
     from dpcore.data.cohorts import check_cohort
     from dpcore.data.shards import members_beside
 
@@ -119,7 +119,11 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     public, validation = (open_dataset(name, places).as_skeleton(private.skeleton) for name in (data.public, data.validation))
     validated = spec.space.sweep.validation == "private"
     check_roles(private, public, validation, private_validation=validated, rehearsal=config.is_rehearsal)
-    check_sizes(config, (private, public, validation))
+    check_sizes(config, [shown_to(config.model, one) for one in (private, public, validation)])
+    if data.canonical_rotation is not None:
+        from dpcore.inference.upright import UprightDetector
+
+        UprightDetector.of(data, places)  # whether its weights are there
     check_scorable(validation, spec.metric)
     _check_amounts(spec, private, public)
     if config.labels == "private" and spec.space.splits_in_use:

@@ -534,10 +534,8 @@ class Schedule:
         return None
 
     def _control_next(self, epsilon: float) -> TrialRecord | None:
-        feature = self._control_source(epsilon)
-        if feature is None:
-            return None
-        return self._reference(str(TrialId.control(epsilon)), "control", 0, epsilon, control_config(feature))
+        config = self._control_config(epsilon)
+        return None if config is None else self._reference(str(TrialId.control(epsilon)), "control", 0, epsilon, config)
 
     def _reference(self, name: str, role: Role, number: int, epsilon: float | None, config: TrialConfig) -> TrialRecord | None:
         """The record of a reference, unless it has been handed out. One that was replaced, or that follows from a winner which a better
@@ -563,6 +561,10 @@ class Schedule:
             return None
         return self._roster.best(epsilon, feature_only=True)
 
+    def _control_config(self, epsilon: float) -> TrialConfig | None:
+        feature, winner = self._control_source(epsilon), self._roster.best(epsilon)
+        return None if feature is None or winner is None else control_config(feature, winner)
+
     def _seeds_at(self, epsilon: float) -> int:
         return self._spec.space.references.winner_seeds
 
@@ -581,8 +583,8 @@ class Schedule:
 
     def _of_earlier_winners(self, epsilon: float) -> int:
         """Reruns and controls of winners that are none any more, in a sweep that was extended."""
-        best, feature = self._roster.best(epsilon), self._control_source(epsilon)
-        wanted = {"seed": None if best is None else seed_config(best), "control": None if feature is None else control_config(feature)}
+        best = self._roster.best(epsilon)
+        wanted = {"seed": None if best is None else seed_config(best), "control": self._control_config(epsilon)}
         return sum(
             record.epsilon == epsilon and record.role in wanted and record.config != wanted[record.role] and not self._roster.is_aside(name)
             for name, record in ((record.trial_id, record) for record in self._roster if self._spec.is_extended)

@@ -18,12 +18,14 @@ from dpcore.data.catalog import open_dataset
 from dpcore.data.shards import ShardSet
 from dpcore.errors import BadInput, Refused
 from dpcore.inference.reading import PoseReading
+from dpcore.inference.upright import UprightDetector
 from dpcore.pose.metrics import METRICS, Scored, counts_of_people, score_of, why_not
 from dpcore.train.evaluator import scored_of
 from dpcore.train.predictions import HearsProgress, cached_predictions, hears_nothing
 from dpcore.train.saved import SavedModel, load_model, save_model
 from dpcore.train.stages import public_network
 from dpcore.train.trial_data import open_trial_data
+from dpcore.train.upright import as_read
 from sweeps.models.claims import claim_of_training, save_claim, warning_about
 from sweeps.records.export import UNKNOWN, Price
 
@@ -112,7 +114,8 @@ def pretrain_public(
     config = parse_config(TrialConfig, {**kept, "method": PUBLIC_ONLY, "start": "public"})
     data = open_trial_data(config, places, RuntimeFlags())
     network = public_network(config, data.public, places=places, runtime=RuntimeFlags())
-    scores = _scores(_scored(SavedModel(network, config, {}, data.private.skeleton), data.validation, places))
+    reading = PoseReading.of(config.model, config.evaluation, data.private.skeleton)
+    scores = _scores(scored_of(cached_predictions(network, data.validation, reading, config=config, places=places), data.validation))
     if out is not None:
         meta = {
             "method": PUBLIC_ONLY,
@@ -122,7 +125,15 @@ def pretrain_public(
             "pckh_10": scores.get("pckh_10"),
         }
         private = data.private
-        save_model(out, network, config=config, meta=meta, skeleton=private.skeleton, box_scale=private.manifest.box_scale)
+        save_model(
+            out,
+            network,
+            config=config,
+            meta=meta,
+            skeleton=private.skeleton,
+            box_scale=private.manifest.box_scale,
+            detector=UprightDetector.of(config.data, places),
+        )
         save_claim(out, claim_of_training(config, None, places=places, runtime=RuntimeFlags()), price)
     return config, scores, network.description(config.model.freeze) if network.says else []
 
@@ -156,6 +167,7 @@ def stderr_over_people(counts: NDArray[np.int64]) -> float:
 
 def _scored(saved: SavedModel, dataset: ShardSet, places: Places, *, on_progress: HearsProgress = hears_nothing) -> Scored:
     model = saved.config.model
+    dataset = as_read(dataset, saved.config, places, saved.detector)
     given, wanted = (dataset.manifest.height_px, dataset.manifest.width_px), (model.input_height_px, model.input_width_px)
     if given != wanted:
         raise BadInput(

@@ -89,13 +89,15 @@ def export_onnx(source: Path, out: Path, made: ModelClaim) -> OnnxCheck:
         BadInput: no model there. Corrupt: its weights are not those that were written.
         Unavailable: onnx, onnxruntime or onnxscript is not installed.
         Refused: the network has an operation that ONNX lacks, keypoints differ by more than `TOLERANCE_PX`, or the evaluation reads
-            public views.
+            public views, or crops are turned upright first.
     """
     _require_libraries()
     estimator = PoseEstimator.load(source)
     reading = estimator.reading
     if reading.split is not None:
         raise Refused(f"the model asks about public views ({reading.split.name}), which are made from bytes; use the exported folder")
+    if estimator.saved.detector is not None:
+        raise Refused("the model's crops are turned upright by a detector, and a graph has one network; use the exported folder")
     module = CropsToKeypoints(estimator.saved.network, reading).eval()
     content = _graph(module, estimator, made)
     check = _checked(content, estimator)

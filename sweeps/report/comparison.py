@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from sweeps.records.references import compared_alike
 from sweeps.report.uncertainty import Counts, Gain, gain_over, mean_stderr, score_stderr
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def _compare_at(results: SweepResults, epsilon: float) -> Comparison:
         winner=winner,
         seeds=tuple(record for record in results.seeds(epsilon) if score_of(record) is not None),
         floor_run=_floor_of(results, winner),
-        ceiling_run=_highest(results.of_role("ceiling")),
-        control_run=_highest(results.of_role("control", epsilon)),
+        ceiling_run=_highest(_comparable(results.of_role("ceiling"), winner)),
+        control_run=_highest(_comparable(results.of_role("control", epsilon), winner)),
         by_method=by_method,
         searched=tuple(searched),
     )
@@ -140,7 +141,12 @@ def _floor_of(results: SweepResults, winner: TrialRecord | None) -> TrialRecord 
     split = None if winner is None else winner.config.split
     floors = results.of_role("floor")
     own = [record for record in floors if split is None or record.config.split in (split, None)]
-    return _highest(own)
+    return _highest(_comparable(own, winner))
+
+
+def _comparable(records: Sequence[TrialRecord], winner: TrialRecord | None) -> list[TrialRecord]:
+    """Those that were scored as the winner was: with the same evaluation, on the same pixels."""
+    return [record for record in records if winner is None or compared_alike(record.config, winner.config)]
 
 
 def _highest(records: Sequence[TrialRecord]) -> TrialRecord | None:

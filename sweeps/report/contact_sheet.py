@@ -99,10 +99,12 @@ def see_crops(winner: TrialRecord, epsilon: float, spec: SweepSpec, source: Shee
     Raises:
         Refused: the validation data may not be shown. BadInput: there is no model. Corrupt: its weights are not those that were written.
     """
+    from dpcore.train.upright import as_read
+
     found = choose_source(winner.config, spec.places) if source is None else source
-    rows = _spread(len(found.dataset))
-    predictions, skeleton = predict_crops(trial_at_hand(spec, winner.trial_id), found.dataset, rows)
-    dataset = found.dataset.as_skeleton(skeleton)
+    rows, shown = _spread(len(found.dataset)), as_read(found.dataset, winner.config, spec.places)
+    predictions, skeleton = predict_crops(trial_at_hand(spec, winner.trial_id), shown, rows)
+    dataset = shown.as_skeleton(skeleton)
     return SeenCrops(source=found, dataset=dataset, rows=rows, predictions=predictions, title=_title(winner, epsilon, found.name))
 
 

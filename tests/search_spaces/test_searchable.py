@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from dpcore.config import TrialConfig
 from dpcore.errors import BadInput
 from search_spaces.loader import build_space, load_space
-from search_spaces.searchable import FIXED, SEARCHABLE, SET_BY_THE_SWEEP, foreign_part, why_not_searchable
+from search_spaces.searchable import FIXED, SEARCHABLE, SET_BY_THE_SWEEP, UPRIGHT, foreign_part, why_not_searchable
 from search_spaces.space import SpaceFile
 
 WHOSE = ("data", "privacy_unit", "relation", "labels", "examples_per_unit", "teacher", "epsilon", "delta")
@@ -37,7 +37,9 @@ def test_every_searchable_path_is_a_field_and_no_other_is_drawn() -> None:
         assert path.partition(".")[0] in {*FIXED, *SET_BY_THE_SWEEP, "model"}, path
 
 
-@pytest.mark.parametrize("path", [path for path in fields_of(TrialConfig) if path.partition(".")[0] in WHOSE] + ["data", "teacher"])
+@pytest.mark.parametrize(
+    "path", [path for path in fields_of(TrialConfig) if path.partition(".")[0] in WHOSE and path not in UPRIGHT] + ["data", "teacher"]
+)
 def test_what_says_whose_data_is_refused_in_search_search_at_and_for_the_ceiling(path: str) -> None:
     parameter = {"choice": ["clinic_a", "clinic_b"]}
     search = {**spaces.DOCUMENT["search"], path: parameter}
@@ -88,3 +90,44 @@ def test_a_config_of_other_people_is_recognised_whatever_its_defaults_are() -> N
 def test_every_preset_searches_declared_fields_alone() -> None:
     for preset in ("quick", "hybrid", "lspet"):
         assert not list(load_space(preset).undeclared_paths())
+
+
+@pytest.mark.parametrize(
+    ("search", "trial", "message"),
+    [
+        ({"evaluation.temperature": {"float": [0.1, 1.0]}}, {}, r"evaluation\.temperature: each value has floors and a ceiling of its own"),
+        ({"evaluation.flip": {"choice": [True, False], "when": {"method": "dpsgd"}}}, {}, r"evaluation\.flip: leave `when` out"),
+        (
+            {"model.input_side_px": {"choice": [64, 96]}},
+            {"model": {"crop_zoom": 1}},
+            r"each size would publish another view",
+        ),
+        ({"evaluation.view": {"choice": ["a", "b"]}}, {}, r"evaluation\.view: it says what of a picture the network may see"),
+    ],
+)
+def test_what_runs_are_compared_by_is_searched_within_limits(search: dict[str, object], trial: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        spaces.space(search={**spaces.DOCUMENT["search"], **search}, trial=trial)
+
+
+def test_sizes_are_searched_where_crops_are_resized() -> None:
+    search = {"clip_norm": {"float": [0.01, 1.0]}, "model.input_side_px": {"choice": [64, 96]}}
+    with pytest.raises(BadInput, match=r"input_side_px: give model\.crop_zoom"):
+        spaces.space(search=search, splits={}, trial={"method": "dpsgd"})
+    space = spaces.space(search={**search, "model.crop_zoom": {"choice": [1.0, 1.2]}}, splits={}, trial={"method": "dpsgd"})
+    assert len(space.alike) == 4
+    config = space.trial_config(0.5, {"clip_norm": 0.1, "model.input_side_px": 96, "model.crop_zoom": 1.2})
+    assert (config.model.input_height_px, config.model.input_width_px) == (96, 96)
+    assert len({config.fingerprint(), config.changed(**{"model.crop_zoom": 1.0}).fingerprint()}) == 2
+
+
+def test_a_ceiling_is_not_scored_otherwise_than_what_it_is_compared_with() -> None:
+    with pytest.raises(BadInput, match=r"references\.ceiling\.evaluation\.flip: a ceiling is scored as the runs"):
+        spaces.space(references={"ceiling": {"evaluation.flip": True}})
+
+
+def test_a_draw_of_an_evaluation_is_the_spaces_own() -> None:
+    space = spaces.space(search={**spaces.DOCUMENT["search"], "evaluation.flip": {"choice": [False, True]}})
+    config = space.trial_config(0.5, {"method": "dpsgd", "clip_norm": 0.37, "evaluation.flip": True})
+    assert foreign_part(config, space.trial) is None
+    assert foreign_part(config.changed(**{"data.nominal_examples": 1001}), space.trial) == "data"

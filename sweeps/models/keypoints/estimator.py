@@ -16,6 +16,7 @@ from PIL import Image
 
 from dpcore.config import RuntimeFlags
 from dpcore.data.crops import CropBox
+from dpcore.data.framing import Turned
 from dpcore.errors import BadInput
 from dpcore.inference.reading import PoseReading
 from dpcore.train.inputs import device_of, shown_in
@@ -122,12 +123,22 @@ class PoseEstimator:
         if not len(crops):
             empty = np.empty((0, len(self.joints), 2))
             return Keypoints(points=empty, scores=empty[..., 0])
+        upright, turns = self._upright(crops)
         reading = self.reading
-        views = [ImageInputs(shown_in(view, _Crops(crops), reading), None, self.device, view) for view in reading.views]
+        views = [ImageInputs(shown_in(view, _Crops(upright), reading), None, self.device, view) for view in reading.views]
         points, scores = predict(self.saved.network, views, reading)
         if not bool(torch.isfinite(points).all()):
             raise BadInput("the model gives keypoints that are no numbers: its training diverged; take another one")
-        return Keypoints(points=points.numpy().astype(np.float64), scores=scores.numpy().astype(np.float64))
+        rows = np.arange(len(crops))
+        found = points.numpy().astype(np.float64) if turns is None else turns.back(points.numpy(), rows)
+        return Keypoints(points=found, scores=scores.numpy().astype(np.float64))
+
+    def _upright(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Turned | None]:
+        """The crops as the network reads them, and how they were turned."""
+        if self.saved.detector is None:
+            return crops, None
+        turns = Turned(side_px=crops.shape[1], mark="of these crops", turns=self.saved.detector.turns(crops))
+        return turns.of_images(crops, np.arange(len(crops))), turns
 
     def crop_of(self, person: PersonBox | None, size_px: tuple[int, int]) -> CropBox:
         """What is cut out for a person, by the rule of the importers; None: the whole picture, as large as it fits.

@@ -11,7 +11,7 @@ from dpcore.errors import BadInput, Refused
 from dpcore.train import timing
 from dpcore.train.timing import StepTimes
 from sweeps.cli import main
-from sweeps.engine.driver import plan_of
+from sweeps.engine.preflight import plan_of
 from sweeps.models.timing import one_of_each_method, timed_duration
 from sweeps.records.spec import SweepSpec
 from sweeps.report.plan_text import plan_lines
