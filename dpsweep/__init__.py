@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sweeps.api.results import Results, WrittenReport, best, read_results, report
     from sweeps.api.specs import SweepOptions, new_spec
     from sweeps.api.starting import Begun, init
-    from sweeps.api.sweep import Plan, cancel, plan, resume, run, status
+    from sweeps.api.sweep import Advice, Plan, advise, cancel, plan, resume, run, status
     from sweeps.api.trials import Trained, claim, evaluate, pretrain, train
     from sweeps.api.weights import import_movenet, import_onnx, list_weights
     from sweeps.ledger.ledger import Ledger
@@ -60,7 +60,7 @@ _NAMES_IN = {
     "sweeps.api.results": ("Results", "WrittenReport", "best", "read_results", "report"),
     "sweeps.api.specs": ("SweepOptions", "new_spec"),
     "sweeps.api.starting": ("Begun", "init"),
-    "sweeps.api.sweep": ("Plan", "cancel", "plan", "resume", "run", "status"),
+    "sweeps.api.sweep": ("Advice", "Plan", "advise", "cancel", "plan", "resume", "run", "status"),
     "sweeps.api.trials": ("Trained", "claim", "evaluate", "pretrain", "train"),
     "sweeps.api.weights": ("import_movenet", "import_onnx", "list_weights"),
     "sweeps.models.claims": ("ModelClaim",),
@@ -75,6 +75,7 @@ _NAMES_IN = {
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 
 __all__ = [
+    "Advice",
     "BadInput",
     "Begun",
     "Budget",
@@ -101,6 +102,7 @@ __all__ = [
     "TrialRecord",
     "Unavailable",
     "WrittenReport",
+    "advise",
     "best",
     "cancel",
     "claim",

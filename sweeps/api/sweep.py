@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -16,6 +17,7 @@ from sweeps.records.spec import DEFAULT_STORAGE, SweepSpec
 from sweeps.terminal.lines import warn
 
 if TYPE_CHECKING:
+    from sweeps.pricing.advice.found import SpaceAdvice
     from sweeps.pricing.duration import Duration
     from sweeps.pricing.plan import SweepPlan
     from sweeps.records.results import SweepResults
@@ -83,6 +85,71 @@ def plan(space: str | Path | SpaceFile | SweepSpec, *, time: bool = False, **opt
     from sweeps.models.timing import timed_duration
 
     return Plan(spec=spec, plan=planned, duration=timed_duration(spec, planned))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What can pay, from PUBLIC data alone. Printed, it is what `dpsweep advise` shows.
+
+    Attributes:
+        spec: the sweep that it is about.
+        found: by start, split and part that trains: ρ, what subspaces keep, and every method at every ε.
+    """
+
+    spec: SweepSpec
+    found: SpaceAdvice
+
+    def __str__(self) -> str:
+        from sweeps.report.overview.advice_text import advice_text
+
+        return advice_text(self.found)
+
+    def document(self) -> dict[str, Any]:
+        """What `dpsweep advise --json` prints."""
+        return self.found.document()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def advise(
+    space: str | Path | SpaceFile | SweepSpec,
+    *,
+    on: str | None = None,
+    on_scene: Callable[[str], None] = lambda what: None,
+    on_progress: Callable[[int, int], None] = lambda done, count: None,
+    **options: Unpack[SweepOptions],
+) -> Advice:
+    """Predicts which methods can pay at which ε. Nothing private is opened, nothing is charged; public stages are trained where the cache
+    has none, and kept for `run`.
+
+    Args:
+        space: a preset's name, the path of a space file, a loaded space, or a spec.
+        on: a PUBLIC dataset whose people stand for the private ones; None: the proxy, else validation people who are declared PUBLIC, else
+            the PUBLIC dataset.
+        on_scene: hears what is measured next. on_progress: how many gradients of how many are there.
+        **options: see `SweepOptions`.
+
+    Raises:
+        BadInput: a mistake in the space or an option, a PUBLIC dataset is missing or has too few people, or it is not PUBLIC.
+    """
+    from sweeps.pricing.advice.found import keep
+    from sweeps.pricing.advice.predicting import advise_on
+    from sweeps.pricing.plan import dp_accountant
+
+    spec = spec_of(space, options)
+    found = advise_on(
+        spec.space,
+        dp_accountant(spec.places.cache_dir),
+        seed=spec.seed,
+        places=spec.places,
+        runtime=spec.runtime,
+        stand_in=on,
+        on_scene=on_scene,
+        on_progress=on_progress,
+    )
+    keep(found, spec.space, places=spec.places, seed=spec.seed)
+    return Advice(spec=spec, found=found)
 
 
 def run(space: str | Path | SpaceFile | SweepSpec, **options: Unpack[SweepOptions]) -> Results:

@@ -31,6 +31,7 @@ _TABLE = (
     ("init", BEGIN, "write a commented space that fits your data", "starting.init_command"),
     ("data", BEGIN, "import, make, inspect, draw and purge datasets", "datasets"),
     ("weights", BEGIN, "make and list folded networks with public weights", "weights_command"),
+    ("advise", BEGIN, "which methods can pay at which ε, from PUBLIC data alone", "starting.advise_command"),
     ("run", RUN, "sweep a search space; --dry-run shows plan and price", "sweep_commands"),
     ("resume", RUN, "go on with a sweep that was interrupted or paused", "sweep_commands"),
     ("extend", RUN, "go on with a finished sweep: more trials, more ε, priced anew", "lifecycle.changing"),

@@ -7,13 +7,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.space import value_at
+from sweeps.pricing.advice.found import kept
 from sweeps.pricing.duration import estimate_duration
 from sweeps.pricing.regimes import pricing_of
+from sweeps.report.overview.advice_text import advice_text
 from sweeps.report.overview.worth_text import plan_worth, worth_lines
 from sweeps.report.text import number, render_table
 from sweeps.search.stopping import what_stopping_saves
 from sweeps.search.terms import terms_of
 from sweeps.terminal.lines import counted
+from sweeps.terminal.program import as_called
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
@@ -47,8 +50,17 @@ def plan_text(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = None
         render_table(["accounting", "what it rests on", "sweep ε"], [_price_row(price, plan) for price in plan.prices]),
         "\n".join(worth_lines(spec, plan)),
         "\n".join(plan_lines(spec, plan, duration)),
+        _advice_text(spec),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _advice_text(spec: SweepSpec) -> str:
+    """What can pay, where somebody has asked for this very space; else how to ask."""
+    found = kept(spec.space, places=spec.places, seed=spec.seed)
+    if found is None:
+        return as_called("what can pay here, from PUBLIC data alone: `dpsweep advise SPACE`")
+    return advice_text(found)
 
 
 def _range(spendings: Sequence[Spending], name: str) -> str:

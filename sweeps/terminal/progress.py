@@ -42,6 +42,8 @@ class _Lines:
     def show(self, done: int, total: int) -> None:
         """Is told how much is done."""
         now = time.monotonic()
+        if done == 0:
+            self._began_s = now  # what came before is no measure of what is left
         if now < self._next_s:
             return
         self._next_s = now + EVERY_S

@@ -1,0 +1,1 @@
+"""Predicts from PUBLIC data alone what private steps can gain."""

@@ -1,0 +1,1 @@
+"""What can pay, before anything is spent."""
