@@ -57,7 +57,8 @@ class MapDecoder:
         # (B,K,Hm,Wm) is read once by each product; no map of the window is made
         y = _mean_cell(torch.einsum("bkhw,bkw->bkh", maps, near_x) * near_y)
         x = _mean_cell(torch.einsum("bkhw,bkh->bkw", maps, near_y) * near_x)
-        mass = torch.einsum("bkhw,bkh,bkw->bk", maps, mass_y, mass_x) / maps.sum(dim=(2, 3))
+        # two operands at a time: of three, einsum plans by their sizes, and an exported graph then holds for one batch size alone
+        mass = (torch.einsum("bkhw,bkw->bkh", maps, mass_x) * mass_y).sum(dim=-1) / maps.sum(dim=(2, 3))
         return torch.stack([_to_px(x, width, self.width_px), _to_px(y, height, self.height_px)], dim=-1), mass
 
     def _near(self, peak: Tensor, *, cells: int, size_px: int) -> tuple[Tensor, Tensor]:
