@@ -64,7 +64,7 @@ def _faults(space: SpaceFile) -> Iterator[str]:
 
 def _refused_everywhere(space: SpaceFile) -> Iterator[str]:
     """One line per choice value whose every draw is refused, with the ε where that is so; one line in all for a space of which nothing
-    is left. A constraint may take a value out at some ε, as long as it leaves it at another."""
+    is left. A constraint may take a value out at some ε, as long as it leaves it at another; but not a method that is owed trials there."""
     found: dict[tuple[str, _Refusal], list[float]] = {}
     for epsilon in space.sweep.epsilons:
         refused = {where: _always_refused(space, epsilon, forced) for where, forced in _forced_values(space, epsilon)}
@@ -75,7 +75,8 @@ def _refused_everywhere(space: SpaceFile) -> Iterator[str]:
             if refusal is not None:
                 found.setdefault((where, refusal), []).append(epsilon)
     for (where, refusal), epsilons in found.items():
-        if where == "trial" or not refusal.by_constraint or len(epsilons) == len(space.sweep.epsilons):
+        is_owed = space.sweep.method_shares == "equal" and where.startswith("search.method ")
+        if where == "trial" or not refusal.by_constraint or is_owed or len(epsilons) == len(space.sweep.epsilons):
             named = ", ".join(f"{epsilon:g}" for epsilon in epsilons)
             yield f"{where}: no draw is admissible at epsilon {named}: {refusal.rule}"
 

@@ -121,6 +121,8 @@ def _sweep(facts: DataFacts, wishes: Wishes) -> Sequence[str]:
         f"  epsilons: [{epsilons}]".ljust(40) + "# of each trial; the sweep as a whole costs more",
         f"  trials_per_epsilon: {wishes.trials}".ljust(40) + "# fewer cost less: the plan says how much",
         "  sampler: tpe",
+        "  method_shares: equal".ljust(40) + "# each method gets as many trials as any other",
+        "  validation_search_frac: 0.5".ljust(40) + "# of the validation people; the others, whom no search saw, decide",
         f"  accounting: {accounting}".ljust(40) + f"# {why}",
         f"  metric: {facts.metric}".ljust(40) + "# what the search maximises on the validation data",
         f"  # delta: {1 / (10 * wishes.nominal_examples):.3g}".ljust(40) + "# its default: one tenth over N",
@@ -229,6 +231,7 @@ def _public_stage(facts: DataFacts) -> str:
 def _search(facts: DataFacts) -> Sequence[str]:
     examples = min(256, facts.public_rows)
     low = max(1, min(32, examples // 4))
+    ranks = ", ".join(map(str, dict.fromkeys((low, round((low * examples) ** 0.5), examples))))
     heat = facts.start is not None
     clip, rate = ("[0.5, 4.0]", "[3.0e-4, 4.0e-3]") if heat else ("[0.1, 1.0]", "[1.0e-3, 8.0e-3]")
     views = "when: {method: [feature, feature_projected]}"
@@ -238,7 +241,8 @@ def _search(facts: DataFacts) -> Sequence[str]:
         f"  split: {{choice: [{_split_name(facts)}], {views}}}",
         f"  clip_norm: {{float: {clip}, log: true}}",
         f"  optimizer.learning_rate: {{float: {rate}, log: true}}",
-        f"  subspace.rank: {{int: [{low}, {examples}], log: true, when: {{method: [projected, feature_projected]}}}}",
-        f"  public_weight: {{float: [0.0, 1.0], {views}}}",
+        f"  subspace.rank: {{choice: [{ranks}, full], when: {{method: [projected, feature_projected]}}}}".ljust(40)
+        + "  # full: no projection",
+        f"  public_weight: {{choice: [0.0, 0.25, 0.5, 0.75, 1.0], {views}}}".ljust(40) + "  # 0: the hybrid is projected DP-SGD",
         f"  public_batch_size: {{choice: [{max(1, min(64, facts.private_units))}], {views}}}",
     )

@@ -15,12 +15,13 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from dpcore.config import METHODS, AttackSettings, Method, Part, SplitConfig, TrialConfig, parse_config
 from dpcore.config.metrics import METRICS, PCKH_50
+from dpcore.config.scored_people import ScoredPeople
 from search_spaces.constraints import Constraint, check_all
 from search_spaces.regimes import REGIMES, Regime
 from search_spaces.samplers import SAMPLERS, Sampler
@@ -179,13 +180,20 @@ class StoppingSettings(Part):
 class SweepSettings(Part):
     """How the search goes, for every ε. `accounting` has no default: what a sweep costs is somebody's decision."""
 
-    epsilons: tuple[float, ...] = Field(min_length=1, description="ε that single trials spend; each has a search of its own")
+    ADDED: ClassVar[frozenset[str]] = frozenset({"validation_search_frac", "method_shares", "total_epsilon"})
+
+    epsilons: tuple[float, ...] = Field(
+        min_length=1, description="ε that single trials spend; each has a search of its own. May be left out beside total_epsilon"
+    )
     delta: float | None = Field(default=None, gt=0, lt=1, description="None: 1 / (10 data.nominal_examples)")
     trials_per_epsilon: int | None = Field(
         default=None, ge=1, description="None: the whole grid, for sampler grid; or drawn by `selection`"
     )
     sampler: Annotated[str, AfterValidator(SAMPLERS.checked)] = Field(
         default="tpe", description=f"what chooses the settings of trials: {', '.join(SAMPLERS.own)}"
+    )
+    method_shares: Literal["free", "equal"] = Field(
+        default="free", description="equal: each method gets as many trials at an ε as any other, up to one; free: the sampler decides"
     )
     stopper: Literal["none", "asha", "median", "halving"] = Field(
         default="none", description="ends weak trials early; only halving saves privacy as well as time"
@@ -196,6 +204,11 @@ class SweepSettings(Part):
     )
     selection: SelectionLaw | None = Field(default=None, description="private_selection: the law of the number of trials")
     epsilon_total: float | None = Field(default=None, gt=0, description="cap on the ε of the whole sweep. None: no cap of its own")
+    total_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        description="one budget for choosing and training: the plan finds the largest ε of a trial that keeps the sweep within it",
+    )
     metric: Annotated[str, AfterValidator(METRICS.checked)] = Field(
         default=PCKH_50, description=f"what the search maximises: {', '.join(METRICS.own)}"
     )
@@ -204,6 +217,20 @@ class SweepSettings(Part):
     )
     validation_epsilon: float | None = Field(default=None, gt=0, description="private validation: of all its scores together")
     validation_units: int | None = Field(default=None, ge=1, description="private validation: nominal number of people, the divisor")
+    validation_search_frac: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="about this share of the validation people scores the search; the others score references and fresh seeds. "
+        "They are divided by their pictures' names, the same in every sweep. None: all people serve both",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_trial_spends_all_until_planned(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("epsilons") is not None or not isinstance(values.get("total_epsilon"), (int, float)):
+            return values
+        return {**values, "epsilons": [values["total_epsilon"]]}
 
     @field_validator("epsilons")
     @classmethod
@@ -273,6 +300,27 @@ class SweepSettings(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _shares_where_a_draw_can_be_steered(self) -> Self:
+        if self.method_shares == "free":
+            return self
+        if self.regime.is_selection:
+            raise ValueError(f"method_shares equal: {self.accounting} is priced for independent draws; leave it out")
+        if self.sampler_traits.is_listed:
+            raise ValueError(f"method_shares equal: sampler {self.sampler} has each point of its list once; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_of_a_promise(self) -> Self:
+        if self.total_epsilon is not None and not self.regime.is_promise:
+            raise ValueError(f"total_epsilon: {self.accounting} promises nothing for the whole sweep; give composed, or another regime")
+        return self
+
+    @property
+    def is_to_be_divided(self) -> bool:
+        """Whether the ε of a trial is still to be found: it is left out, or is the whole budget."""
+        return self.total_epsilon is not None and self.epsilons == (self.total_epsilon,)
+
     @property
     def sampler_traits(self) -> Sampler:
         """What `sampler` names."""
@@ -283,9 +331,21 @@ class SweepSettings(Part):
         """What `accounting` names."""
         return REGIMES.get(self.accounting)
 
+    @property
+    def search_people(self) -> ScoredPeople | None:
+        """Of whom scores of the search are counted; None: of all validation people."""
+        return None if self.validation_search_frac is None else ScoredPeople(search_frac=self.validation_search_frac, part="search")
+
+    @property
+    def verdict_people(self) -> ScoredPeople | None:
+        """Of whom scores of references and fresh seeds are counted; None: of all validation people."""
+        return None if self.validation_search_frac is None else ScoredPeople(search_frac=self.validation_search_frac, part="verdict")
+
 
 class References(Part):
     """Runs outside `trials_per_epsilon`: what a private result is compared with."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"seeds_of"})
 
     floor: bool = Field(default=True, description="train on PUBLIC people and public views alone: what costs no privacy")
     ceiling: bool | Literal["non_private"] | dict[str, Any] = Field(
@@ -294,6 +354,10 @@ class References(Part):
     )
     control: bool = Field(default=True, description="repeat the best feature run of each ε with its private part off")
     winner_seeds: int = Field(default=3, ge=0, description="reruns of each winner with fresh noise, charged like trials")
+    seeds_of: Literal["winner", "each_method"] = Field(
+        default="winner",
+        description="each_method: the best trial of each private method has fresh seeds too, so that methods can be compared",
+    )
     disclosure: bool | AttackSettings = Field(default=True, description="attack the public views of each split, on PUBLIC people")
 
 
@@ -325,6 +389,12 @@ class SpaceFile(Part):
         """However the space came about: from a file, from Python, or from the spec of an earlier sweep."""
         for where, why in self.undeclared_paths():
             raise ValueError(f"{where}: {why}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_winner_of_a_selection(self) -> Self:
+        if self.references.seeds_of == "each_method" and self.sweep.regime.is_selection:
+            raise ValueError(f"references.seeds_of each_method: {self.sweep.accounting} releases one winner per ε; give winner")
         return self
 
     def undeclared_paths(self) -> Iterator[tuple[str, str]]:
@@ -378,6 +448,25 @@ class SpaceFile(Part):
     def methods(self) -> tuple[str, ...]:
         """The methods that a draw can have at some ε."""
         return tuple(map(str, self._possible("method")))
+
+    def methods_at(self, epsilon: float) -> tuple[str, ...]:
+        """The methods that a draw can have at one ε."""
+        parameter = self.parameters_at(epsilon).get("method")
+        found = parameter.choice if isinstance(parameter, Choice) else (value_at(self.trial, "method"),)
+        return tuple(str(method) for method in found if method is not None)
+
+    def shares_at(self, epsilon: float, trials: int) -> dict[str, int]:
+        """Method → its number of `trials` at an ε; the first ones of the space get what is left over. Empty where the sampler decides."""
+        methods = self.methods_at(epsilon)
+        if self.sweep.method_shares == "free" or len(methods) < 2:
+            return {}
+        each, left = divmod(trials, len(methods))
+        return {method: each + (place < left) for place, method in enumerate(methods)}
+
+    def reruns_at(self, epsilon: float) -> int:
+        """How many fresh seeds are planned at an ε."""
+        private = [method for method in self.methods_at(epsilon) if method in self.private_methods]
+        return self.references.winner_seeds * (len(private) if self.references.seeds_of == "each_method" and private else 1)
 
     @property
     def splits_in_use(self) -> tuple[SplitConfig, ...]:
@@ -525,9 +614,14 @@ class SpaceFile(Part):
         return values
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON values; `SpaceFile.model_validate` is the way back. What is hashed of a space that has no constraints is what
-        it was before there were any."""
-        return self.model_dump(mode="json", by_alias=True, exclude=None if self.constraints else {"constraints"})
+        """As plain JSON values; `SpaceFile.model_validate` is the way back. What came after version 0.1.0 is left out at its default, so
+        that what is hashed of an earlier space stays what it was."""
+        found: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude=None if self.constraints else {"constraints"})
+        for name, part in (("sweep", self.sweep), ("references", self.references)):
+            for field in part.ADDED:
+                if getattr(part, field) == type(part).model_fields[field].get_default(call_default_factory=True):
+                    del found[name][field]
+        return found
 
 
 def value_at(values: Mapping[str, Any], path: str) -> Any:

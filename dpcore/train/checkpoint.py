@@ -33,7 +33,7 @@ from dpcore.train.reports import Report
 
 STATE_FILE = "state.safetensors"
 META_FILE = "meta.json"
-FIXED_PARTS = ("config", "data", "mechanism", "trial_id")
+FIXED_PARTS = ("config", "data", "mechanism", "trial_id", "people")
 """Parts of the identity that even a new attempt cannot change, because it would be another trial. The digest of the start is not one of
 them. If these parts are equal, it can differ only by rounding, for example if another machine trained the public stage."""
 
@@ -73,7 +73,7 @@ class TrialFolder:
         newer = identity["attempt"] > known["attempt"]
         if newer and self.result() is not None:
             raise Refused(f"{self.folder} holds a finished trial: another attempt would be another release; use a new trial id")
-        self._compare(known, identity, FIXED_PARTS if newer or self.result() is not None else tuple(identity))
+        self._compare(known, identity, FIXED_PARTS if newer or self.result() is not None else dict.fromkeys((*FIXED_PARTS, *identity)))
         if self.result() is not None:
             return
         if newest_checkpoint_step(self.folder) < identity["from_step"]:
@@ -88,10 +88,10 @@ class TrialFolder:
             self._enter_attempt(begin["attempt"], begin["from_step"])
 
     def _compare(self, known: Mapping[str, Any], identity: Mapping[str, Any], parts: Iterable[str]) -> None:
-        differing = [part for part in parts if known.get(part) != identity[part]]
+        differing = [part for part in parts if known.get(part) != identity.get(part)]
         if not differing:
             return
-        told = "; ".join(f"{part}: {known.get(part)} there, {identity[part]} now" for part in differing)
+        told = "; ".join(f"{part}: {known.get(part)} there, {identity.get(part)} now" for part in differing)
         if set(differing).intersection(FIXED_PARTS):
             raise Refused(f"{self.folder} holds another trial ({told}); restore these, or use another folder")
         raise NotReplayable(

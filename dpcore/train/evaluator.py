@@ -59,7 +59,9 @@ def training_loss(config: TrialConfig, skeleton: Skeleton = MPII_16) -> Loss:
     return loss_of(codec_of(config.model), config.loss, config.pck_mass, read=read)
 
 
-def metrics_of(predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint: bool, metric: str = PCKH_50) -> dict[str, float]:
+def metrics_of(
+    predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint: bool, metric: str = PCKH_50, rows: Indices | None = None
+) -> dict[str, float]:
     """The metrics of a report on PUBLIC validation data.
 
     Metrics that nobody asked for are left out where the data cannot give them.
@@ -69,11 +71,12 @@ def metrics_of(predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint
         dataset: the people.
         per_joint: also PCKh@0.5 of each joint that is visible somewhere.
         metric: the one that the sweep maximises.
+        rows: (N,) of whom the predictions are; None: of all.
 
     Raises:
         BadInput: the data do not give `metric`, or another package's metric does not load, or gives no number.
     """
-    scored = scored_of(predicted, dataset)
+    scored = scored_of(predicted, dataset, rows)
     scores = {}
     for one in map(METRICS.get, METRICS.names()):
         if one.name == metric or not (one.asked_only or why_not(one, scored.truth)):
@@ -82,17 +85,18 @@ def metrics_of(predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, per_joint
     return found | (joint_metrics(scored.pckh) if per_joint else {})
 
 
-def scored_of(predicted: tuple[Tensor, Tensor], dataset: ShardSet) -> Scored:
-    """The people of a dataset with keypoints (N, K, 2) px and confidences (N, K) of a model, in px of the crops as they are stored."""
+def scored_of(predicted: tuple[Tensor, Tensor], dataset: ShardSet, rows: Indices | None = None) -> Scored:
+    """The people of a dataset, or of its `rows` (N,), with keypoints (N, K, 2) px and confidences (N, K) of a model, in px of the crops as
+    they are stored."""
     keypoints, confidence = (one.numpy() for one in predicted)
-    rows = np.arange(len(dataset))
+    which = np.arange(len(dataset)) if rows is None else rows
     while dataset.frame is not None:
-        keypoints, dataset = dataset.frame.back(keypoints, rows).astype(np.float32), dataset.stored
-    return Scored(keypoints, truth_of(dataset), confidence)
+        keypoints, dataset = dataset.frame.back(keypoints, which).astype(np.float32), dataset.stored
+    return Scored(keypoints, truth_of(dataset, rows), confidence)
 
 
 def unit_scores(
-    predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, units: NDArray[np.str_], metric: str = PCKH_50
+    predicted: tuple[Tensor, Tensor], *, dataset: ShardSet, units: NDArray[np.str_], metric: str = PCKH_50, rows: Indices | None = None
 ) -> NDArray[np.float64]:
     """The metric of each privacy unit, (U,) in [0, 1]: the mean over its examples. An example without any joint that counts has 0.
 
@@ -100,11 +104,12 @@ def unit_scores(
         predicted: keypoints (N, K, 2) px and confidences (N, K).
         dataset: the people. units: (N,) ids of the examples' units.
         metric: a mean over people.
+        rows: (N,) of whom the predictions are; None: of all.
 
     Raises:
         BadInput: the metric is no mean over people, so that one unit could move it by any amount.
     """
-    counts = counts_of_people(METRICS.get(metric), scored_of(predicted, dataset))
+    counts = counts_of_people(METRICS.get(metric), scored_of(predicted, dataset, rows))
     if counts is None:
         raise BadInput(f"metric {metric} is no mean over people: one of them could move it by any amount; choose a PCK for private people")
     scores = counts[:, 0] / np.maximum(counts[:, 1], 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dpcore.config import Places
 from dpcore.config.metrics import PCKH_50
+from dpcore.config.scored_people import ScoredPeople
 from dpcore.train.attempts import FIRST, Attempt
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Handout:
         validation: how the score leaves where the validation data are PRIVATE: once, in the last report, with noise that the
             caller has reserved. None: they are PUBLIC.
         metric: the score that decides, by its name in `METRICS`.
+        people: of whom scores are counted; None: of all validation people.
     """
 
     trial_id: str
@@ -44,3 +46,4 @@ class Handout:
     sealed: bool = False
     validation: ScoreRelease | None = None
     metric: str = PCKH_50
+    people: ScoredPeople | None = None

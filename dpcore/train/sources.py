@@ -102,6 +102,20 @@ class FeatureInputs:
 
 
 @dataclass(frozen=True)
+class SomeInputs:
+    """Those of some rows (M,) alone, which are numbered anew."""
+
+    inputs: Inputs
+    rows: Indices
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Indices, draw: GeometryDraw | None) -> Tensor:
+        return self.inputs.take(self.rows[indices], draw)
+
+
+@dataclass(frozen=True)
 class Labels:
     """Keypoints (N, K, 2) px and visibility (N, K) of a dataset of crops of one size, with the skeleton that names the K joints. `head_px`
     (N,): head sizes, NaN where unknown; None where none is known, as for a teacher's labels."""

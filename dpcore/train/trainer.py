@@ -20,6 +20,7 @@ from torch import Tensor
 from dpcore.config import RuntimeFlags, TrialConfig, digest_of
 from dpcore.config.parsing import identity_of
 from dpcore.data.catalog import unit_ids
+from dpcore.data.validation_parts import rows_of
 from dpcore.errors import BadInput, Diverged
 from dpcore.inference.reading import PoseReading
 from dpcore.inference.upright import UprightDetector
@@ -29,7 +30,7 @@ from dpcore.privacy.accounting import epsilon_spent
 from dpcore.privacy.mechanism import Mechanism, needs_fitted_basis
 from dpcore.privacy.per_example import GradientEngine
 from dpcore.privacy.plan import PrivacyPlan, Spent
-from dpcore.privacy.randomness import PrivateStreams, PublicStreams
+from dpcore.privacy.randomness import Indices, PrivateStreams, PublicStreams
 from dpcore.privacy.rehearsal import StepTerms, step_terms
 from dpcore.privacy.row_check import EXAMPLES, require_right_rows
 from dpcore.privacy.sources import Randomness, Sources
@@ -45,7 +46,7 @@ from dpcore.train.private_steps import PrivateSteps, Progress, end_of, sources_o
 from dpcore.train.replay import replay_document
 from dpcore.train.reports import EPSILON_SPENT, NOISE_MULTIPLIER, Report
 from dpcore.train.saved import MODEL_FOLDER, save_model
-from dpcore.train.sources import Inputs
+from dpcore.train.sources import Inputs, SomeInputs
 from dpcore.train.stages import started_network
 from dpcore.train.start_basis import StartBasis, start_basis
 from dpcore.train.trial_data import TrialData, needs_pairs, open_trial_data
@@ -85,6 +86,8 @@ def run_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout) -> I
     prepared = _prepare(config, runtime, handout)
     starts = {"start": prepared.start_digest, "subspace": None if prepared.basis is None else prepared.basis.digest}
     sums = {**replay_document(config, prepared.runtime, prepared.data.digests(), prepared.network.code), **starts}
+    people = None if handout.people is None else handout.people.model_dump(mode="json")
+    sums |= {} if people is None else {"people": people}  # a private score of other people has other noise
     tried = {"attempt": attempt.number, "from_step": attempt.from_step}
     identity = {**sums, **tried, "trial_id": handout.trial_id, "key": None if key is None else key.key_id()}
     streams = None
@@ -116,6 +119,7 @@ class PreparedTrial:
     sources: Sources
     basis: StartBasis | None
     validation: tuple[Inputs, ...]
+    scored_rows: Indices | None
     reading: PoseReading
     plan: PrivacyPlan | None
     terms: StepTerms
@@ -139,7 +143,9 @@ def prepare_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout, 
     name = _name_of(config, network, start_digest, runtime)
     engine = GradientEngine(split.tail, training_loss(config, network.skeleton), precision=runtime.precision, scales=scales, name=name)
     reading = PoseReading.of(config.model, config.evaluation, data.validation.skeleton)
+    rows = None if handout.people is None else rows_of(data.validation, handout.people)
     validation = builder.scored(data.validation, reading)
+    validation = validation if rows is None else tuple(SomeInputs(inputs, rows) for inputs in validation)
     example = validation[0].take(np.zeros(1, dtype=np.int64), None)
     probe = probe_of(engine, example, joints=data.validation.keypoints.shape[1], pairs=needs_pairs(config))
     size = settled_batch_size(runtime, handout.folder, probe)
@@ -163,6 +169,7 @@ def prepare_trial(config: TrialConfig, runtime: RuntimeFlags, handout: Handout, 
         sources=sources,
         basis=basis,
         validation=validation,
+        scored_rows=rows,
         reading=reading,
         plan=handout.plan if config.spends_privacy else None,
         terms=terms,
@@ -313,13 +320,13 @@ class _Trial:
     def _scores(self, *, done: bool) -> dict[str, float]:
         """Scores of the weights in the engine. On PRIVATE validation data one noised score, of the final weights alone: a
         score more, of a joint or another step, would be another release."""
-        data, release = self._prepared.data.validation, self._prepared.handout.validation
+        data, release, rows = self._prepared.data.validation, self._prepared.handout.validation, self._prepared.scored_rows
         if release is None:
-            return metrics_of(self._predictions(), dataset=data, per_joint=done, metric=self._prepared.handout.metric)
+            return metrics_of(self._predictions(), dataset=data, per_joint=done, metric=self._prepared.handout.metric, rows=rows)
         if not done or self._streams is None:
             return {}
         units, metric = unit_ids(data, self._config.privacy_unit), self._prepared.handout.metric
-        scores = unit_scores(self._predictions(), dataset=data, units=units, metric=metric)
+        scores = unit_scores(self._predictions(), dataset=data, units=units if rows is None else units[rows], metric=metric, rows=rows)
         return {f"val/{metric}": release.noised(scores, self._streams.stream("validation", end_of(self._config)))}
 
     def _predictions(self) -> tuple[Tensor, Tensor]:
@@ -373,4 +380,5 @@ class _Trial:
             "parameters": {"trained": self._engine.parameter_count, "all": sum(p.numel() for p in self._prepared.network.parameters())},
             "weights_digest": report.weights_digest,
             "metrics": dict(report.metrics),
+            **({} if self._prepared.handout.people is None else {"people": self._prepared.handout.people.model_dump(mode="json")}),
         }

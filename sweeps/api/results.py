@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
+    from sweeps.report.details.answers import EpsilonAnswer
     from sweeps.report.report import SweepReport
 
 HEADER = ("ε", "winner", "method", "{metric} %", "fresh seeds %", "floor %", "trials done")
@@ -128,10 +129,10 @@ class Results:
         from sweeps.report.comparison import compare  # numpy: `dpsweep status` has no need of it
 
         rows = []
-        for one in compare(self.found, self.epsilons):
+        for one in compare(self.found, self.epsilons, is_divided=self.spec.space.sweep.verdict_people is not None):
             done = sum(record.state == "done" for record in self.found.of_role("search", one.epsilon))
             winner = one.winner
-            shown = ["–", "–", "–"] if winner is None else [winner.trial_id, winner.config.method, percent(winner.score)]
+            shown = ["–", "–", "–"] if winner is None else [winner.trial_id, winner.config.method, percent(one.winner_score)]
             rows.append([f"{one.epsilon:g}", *shown, percent(one.seed_mean), percent(one.floor), f"{done}"])
         return rows
 
@@ -189,15 +190,36 @@ def _without_guarantee(found: SweepResults) -> SweepResults:
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The best trial of a sweep at an ε, and what choosing the best of each ε cost."""
+    """The best trial of a sweep at an ε, and what choosing the best of each ε cost.
+
+    Attributes:
+        record: the trial, with the score that the search saw.
+        price: of the choice.
+        answer: what was reached at the price of everything, over fresh seeds; None where that price is not known here.
+        scored_on: of whom the record's own score is counted.
+    """
 
     record: TrialRecord
     price: Price
+    answer: EpsilonAnswer | None
+    scored_on: str
+
+    @property
+    def headline(self) -> str | None:
+        """The score at the price of the whole procedure."""
+        return None if self.answer is None else self.answer.headline()
 
     def document(self) -> dict[str, Any]:
-        """What `dpsweep best --json` prints. `epsilon_spent` of a private selection's winner is that of its selection."""
-        record = self.record
+        """What `dpsweep best --json` prints. `epsilon_spent` of a private selection's winner is that of its selection. `pckh_50` and
+        `score` are the trial's own, on `scored_on`; `seeds` is over fresh seeds, on people that no search saw where the sweep has some."""
+        record, one = self.record, None if self.answer is None else self.answer.comparison
+        seeds = None
+        if one is not None and one.seed_mean is not None:
+            seeds = {"mean": one.seed_mean, "stderr": one.errors.get("seeds"), "count": len(one.seed_scores), "people": one.people}
         return {
+            "headline": self.headline,
+            "seeds": seeds,
+            "scored_on": self.scored_on,
             "epsilon_target": record.epsilon,
             "epsilon_spent": record.epsilon_spent,
             "delta": record.delta if record.delta is not None else record.config.delta,
@@ -222,9 +244,16 @@ def best_with_price(
 ) -> Best:
     """`best`, with the price of the choice."""
     from sweeps.models.claims import price_of
+    from sweeps.report.report import answer_at
 
     results = read_results(name, storage=storage, state=state)
-    found = Best(record=results.best(epsilon), price=price_of(results.spec, results.found))
+    record, people = results.best(epsilon), results.spec.space.sweep.search_people
+    found = Best(
+        record=record,
+        price=price_of(results.spec, results.found),
+        answer=None if results.found.composed_epsilon is None else answer_at(results.found, record.at_epsilon, spec=results.spec),
+        scored_on="all validation people, on whom it was chosen" if people is None else f"validation {people.text}",
+    )
     if out is not None:
         write_exported(export_trial(found.record, results.spec, found.price), Path(out))
     return found

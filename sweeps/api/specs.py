@@ -82,11 +82,12 @@ def new_spec(space: str | Path | SpaceFile, **options: Unpack[SweepOptions]) -> 
     given: dict[str, Any] = {option: value for option, value in options.items() if value is not None}
     for option in given.keys() - SweepOptions.__annotations__.keys():
         raise BadInput(f"{option}: unknown option{did_you_mean(option, list(SweepOptions.__annotations__))}")
-    loaded = _space(space, given)
+    places = Places.of(given.get("data_dir"), given.get("cache_dir"))
+    loaded = _with_its_epsilon(_space(space, given), places)
     values: dict[str, Any] = {"name": loaded.name, "storage": DEFAULT_STORAGE, "space": loaded}
     values |= {option: given[option] for option in COPIED if option in given}
     values |= {field: given[option] for option, field in FIELD_OF.items() if option in given}
-    values["places"] = Places.of(given.get("data_dir"), given.get("cache_dir"))
+    values["places"] = places
     if "tracking_uri" in given:
         from sweeps.tracking.mlflow_connection import take_credentials
 
@@ -129,6 +130,16 @@ def name_of_function(function: str | Callable[..., Iterator[Any]]) -> str:
     if not module or not name.isidentifier():
         raise BadInput(f"trial_function {name or function!r}: workers import it, so it must be a function of a module (a .py file)")
     return f"{module}:{name}"
+
+
+def _with_its_epsilon(space: SpaceFile, places: Places) -> SpaceFile:
+    """The space with the ε of its trials, where one budget for choosing and training decides it."""
+    if space.sweep.total_epsilon is None:
+        return space
+    from sweeps.pricing.one_budget import divided
+    from sweeps.pricing.plan import dp_accountant
+
+    return divided(space, dp_accountant(places.cache_dir), places.cache_dir)
 
 
 def _space(space: str | Path | SpaceFile, given: Mapping[str, Any]) -> SpaceFile:

@@ -143,6 +143,8 @@ def _print_result(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
+    if document.get("headline") is not None:
+        show(f"{document['headline']}\n")
     print(f"method       {document['method']}")
     if document["trial_id"] is not None:
         print(f"trial        {document['trial_id']}  ({document['fingerprint']})")
@@ -164,7 +166,8 @@ def _score_lines(document: dict[str, Any]) -> list[str]:
     known = {name: document[name] for name in ("pckh_50", "pckh_10") if document[name] is not None} | document.get("scores", {})
     if document.get("metric") is not None:
         known[document["metric"]] = document["score"]
-    lines = [f"{title_of(name):<12} {percent(score, 2)} %" for name, score in known.items()]
+    where = f" (this trial, on {document['scored_on']})" if "scored_on" in document else ""
+    lines = [f"{title_of(name):<12} {percent(score, 2)} %{where}" for name, score in known.items()]
     if "n" in document:
         sure = "no interval: it is no mean over people" if document["stderr"] is None else f"± {percent(document['stderr'], 2)} points"
         lines.append(f"{title_of(document['metric'])}: {sure}, {counted(document['n'], 'person', 'people')}")

@@ -16,7 +16,8 @@ from sweeps.ledger.charges import FilterTerms
 from sweeps.ledger.database import file_of, shown
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.totals import published_regions
-from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep
+from sweeps.pricing.one_budget import compared, require_within
+from sweeps.pricing.plan import Accountant, SweepPlan, check_cap, dp_accountant, plan_sweep, price_at
 from sweeps.pricing.validation import check_noise
 from sweeps.ray_runtime.disclosing import Disclosing, disclosing_of
 from sweeps.records.charged import beside, standing_ledger
@@ -111,6 +112,7 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
     from dpcore.data.catalog import check_crops, check_roles, check_scorable, check_sizes, check_unit, open_dataset, shown_to
     from dpcore.data.cohorts import check_cohort
     from dpcore.data.shards import members_beside
+    from dpcore.data.validation_parts import rows_of
 
     places: Places = spec.places
     config = any_config(spec)
@@ -125,6 +127,8 @@ def describe_dataset(spec: SweepSpec) -> DatasetFacts:
 
         UprightDetector.of(data, places)  # whether its weights are there
     check_scorable(validation, spec.metric)
+    for people in filter(None, (spec.space.sweep.search_people, spec.space.sweep.verdict_people)):
+        rows_of(validation, people)
     _check_amounts(spec, private, public)
     if config.labels == "private" and spec.space.splits_in_use:
         check_crops(private)
@@ -302,6 +306,8 @@ def checked_plan(spec: SweepSpec, around: Surroundings) -> CheckedSweep:
     standing = () if ledger is None else ledger.lines(cohort=facts.cohort)
     plan = plan_sweep(spec.space, around.accountant, standing=standing, cache_dir=spec.places.cache_dir)
     _check_name_and_key_are_fresh(spec, ledger)
+    if spec.space.sweep.total_epsilon is not None:
+        require_within(spec.space, price_at(spec.space, around.accountant, spec.places.cache_dir))
     check_cap(plan, standing, around.accountant, unit=any_config(spec).privacy_unit)
     terms = terms_of(spec)
     if terms.validation is not None:
@@ -316,7 +322,8 @@ def plan_of(spec: SweepSpec, surroundings: Surroundings | None = None) -> SweepP
         BadInput: a dataset is missing or does not fit. Refused: over `epsilon_total`, or a name that exists.
     """
     around = surroundings or replace(default_surroundings(spec.places.cache_dir), dataset=describe_for_plan)
-    return checked_plan(spec, around).plan
+    plan = checked_plan(spec, around).plan
+    return replace(plan, splits=compared(spec.space, around.accountant, spec.places.cache_dir))
 
 
 def check_writable(spec: SweepSpec) -> None:

@@ -87,6 +87,16 @@ class Roster:
             self._best[wanted] = best_of((self._records[name] for name in names), feature_only=feature_only)
         return self._best[wanted]
 
+    def bests(self, epsilon: float) -> dict[str, TrialRecord]:
+        """The best search trial of each method at an ε that counts, of methods that add noise."""
+        found: dict[str, TrialRecord] = {}
+        searched = [record for record in self.searched(epsilon) if record.config.adds_noise]
+        for method in dict.fromkeys(record.config.method for record in searched):
+            best = best_of(record for record in searched if record.config.method == method)
+            if best is not None:
+                found[method] = best
+        return found
+
     def _forget_best(self, record: TrialRecord) -> None:
         if record.role == "search" and record.epsilon is not None and record.is_finished:
             for feature_only in (True, False):

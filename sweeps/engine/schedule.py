@@ -19,7 +19,7 @@ Longer than a file here should be: hand-out, report, end, retry and resume move 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -485,7 +485,15 @@ class Schedule:
         if not wanting:
             return None
         epsilon = min(wanting, key=lambda e: self._roster.counted("search", e))
-        return self._studies.ask(epsilon, self._roster.drawn(epsilon))
+        return self._studies.ask(epsilon, self._roster.drawn(epsilon), room=self._room(epsilon))
+
+    def _room(self, epsilon: float) -> dict[str, int] | None:
+        """How many trials more each method gets at an ε, the one that waits longest first; None where the sampler decides."""
+        shares = self._spec.space.shares_at(epsilon, self._wanted[epsilon])
+        if not shares:
+            return None
+        had = Counter(record.config.method for record in self._roster.searched(epsilon))
+        return {method: share - had[method] for method, share in sorted(shares.items(), key=lambda one: had[one[0]])}
 
     def _hidden_next(self, hidden: HiddenSearch) -> TrialRecord | None:
         """The next trial of a private selection, after every selection stands in the ledger."""
@@ -524,14 +532,20 @@ class Schedule:
         return None
 
     def _rerun_next(self, epsilon: float) -> TrialRecord | None:
-        winner = None if self.stopped_by is not None else self._roster.best(epsilon)
-        if winner is None:
-            return None
-        for rerun in range(1, self._seeds_at(epsilon) + 1):
-            record = self._reference(str(TrialId.seed(epsilon, rerun)), "seed", rerun, epsilon, seed_config(winner))
-            if record is not None:
-                return record
+        for method, source in self._rerun_sources(epsilon) if self.stopped_by is None else ():
+            for rerun in range(1, self._spec.space.references.winner_seeds + 1):
+                name = str(TrialId.seed(epsilon, rerun, method=method))
+                record = self._reference(name, "seed", rerun, epsilon, seed_config(source))
+                if record is not None:
+                    return record
         return None
+
+    def _rerun_sources(self, epsilon: float) -> list[tuple[str | None, TrialRecord]]:
+        """Whose settings run again: those of the winner, or of the best trial of each method, which is then named."""
+        if self._spec.space.references.seeds_of == "each_method":
+            return list(self._roster.bests(epsilon).items())
+        best = self._roster.best(epsilon)
+        return [] if best is None else [(None, best)]
 
     def _control_next(self, epsilon: float) -> TrialRecord | None:
         config = self._control_config(epsilon)
@@ -565,28 +579,31 @@ class Schedule:
         feature, winner = self._control_source(epsilon), self._roster.best(epsilon)
         return None if feature is None or winner is None else control_config(feature, winner)
 
-    def _seeds_at(self, epsilon: float) -> int:
-        return self._spec.space.references.winner_seeds
-
     def _planned_at(self, epsilon: float) -> int:
         """Search (of a private selection: its winner), control and seeds of an ε; what turned out to be impossible is left out once
         the search is over."""
         space, earlier = self._spec.space, self._of_earlier_winners(epsilon)
         if not self._search_over(epsilon):
-            return self._wanted[epsilon] + self._seeds_at(epsilon) + int(space.references.control and space.has_feature_methods) + earlier
+            return self._wanted[epsilon] + space.reruns_at(epsilon) + int(space.references.control and space.has_feature_methods) + earlier
         control = int(self._control_source(epsilon) is not None)
         if self.stopped_by is not None:
             seeds = self._roster.counted("seed", epsilon)
         else:
-            seeds = (self._seeds_at(epsilon) if self._roster.best(epsilon) is not None else 0) + earlier
+            seeds = space.references.winner_seeds * len(self._rerun_sources(epsilon)) + earlier
         return self._roster.counted("search", epsilon) + seeds + control
 
     def _of_earlier_winners(self, epsilon: float) -> int:
         """Reruns and controls of winners that are none any more, in a sweep that was extended."""
-        best = self._roster.best(epsilon)
-        wanted = {"seed": None if best is None else seed_config(best), "control": self._control_config(epsilon)}
+        control = self._control_config(epsilon)
+        wanted: dict[str, list[TrialConfig]] = {
+            "seed": [seed_config(source) for _, source in self._rerun_sources(epsilon)],
+            "control": [] if control is None else [control],
+        }
         return sum(
-            record.epsilon == epsilon and record.role in wanted and record.config != wanted[record.role] and not self._roster.is_aside(name)
+            record.epsilon == epsilon
+            and record.role in wanted
+            and record.config not in wanted[record.role]
+            and not self._roster.is_aside(name)
             for name, record in ((record.trial_id, record) for record in self._roster if self._spec.is_extended)
         )
 

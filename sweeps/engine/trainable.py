@@ -173,6 +173,7 @@ class TrialTrainable(tune.Trainable):
             sealed=trial.sealed,
             validation=trial.validation,
             metric=trial.metric,
+            people=trial.people,
         )
         return function(trial.config, self._runtime, handout)
 

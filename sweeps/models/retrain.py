@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dpcore.config import Places, TrialConfig, parse_config
+from dpcore.config.scored_people import ScoredPeople
 from dpcore.data.folders import PRIVATE_MODE, new_folder
 from dpcore.disk import naming_full_disk
 from dpcore.durable import read_json, write_json
@@ -111,11 +112,12 @@ def origin_spec(exported: ExportedConfig, *, needed: bool) -> SweepSpec | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """A training that begins or continues: the names behind its noise."""
+    """A training that begins or continues: the names behind its noise, and of whom its scores are counted."""
 
     trial_id: str
     key: SweepKey
     plan: PrivacyPlan | None
+    people: ScoredPeople | None
     attempt: Attempt = FIRST
 
 
@@ -130,7 +132,9 @@ def train_fresh(request: TrainRequest) -> dict[str, Any]:
     Raises:
         Refused: the folder exists, or the cap on ε would be exceeded. Unavailable: the ledger can't be reached.
     """
-    training = _Training(trial_id=f"{COMMAND}-{uuid.uuid4().hex[:12]}", key=SweepKey.fresh(), plan=_plan(request, FIRST))
+    training = _Training(
+        trial_id=f"{COMMAND}-{uuid.uuid4().hex[:12]}", key=SweepKey.fresh(), plan=_plan(request, FIRST), people=request.exported.people
+    )
     if request.out.exists():
         raise Refused(f"{request.out} already exists: --resume continues it, or give --out another folder")
     return _train(request, training, begin=lambda: _begin(request, training))
@@ -153,12 +157,14 @@ def train_resumed(request: TrainRequest, *, new_attempt: bool) -> dict[str, Any]
         recorded = read_json(request.out / RESULT_FILE)
         recorded = {"metric": "pckh_50", "score": recorded["pckh_50"], **recorded}  # 0.2.0 wrote neither: it maximised PCKh@0.5
         return {name: recorded[name] for name in RESULT_KEYS}
-    known = parse_config(Attempt, identity["attempt"], where="attempt")
+    known, people = parse_config(Attempt, identity["attempt"], where="attempt"), request.exported.people
     if not new_attempt:
-        training = _Training(trial_id=identity["trial_id"], key=_known_key(request), plan=_plan(request, known), attempt=known)
+        key, plan = _known_key(request), _plan(request, known)
+        training = _Training(trial_id=identity["trial_id"], key=key, plan=plan, people=people, attempt=known)
         return _train(request, training, begin=lambda: None)
     attempt = known.next_in(request.out)
-    training = _Training(trial_id=identity["trial_id"], key=_known_or_new_key(request), plan=_plan(request, attempt), attempt=attempt)
+    key, plan = _known_or_new_key(request), _plan(request, attempt)
+    training = _Training(trial_id=identity["trial_id"], key=key, plan=plan, people=people, attempt=attempt)
     document = _identity(request, training)
     return _train(request, training, begin=lambda: write_json(request.out / IDENTITY_FILE, document))
 
@@ -360,7 +366,8 @@ def train_replay(request: TrainRequest, *, keep: bool) -> dict[str, Any]:
             "one on another machine or under another key; no single run repeats both. Without --replay a new private run is charged"
         )
     attempt = Attempt(number=record.attempt)
-    training = _Training(trial_id=record.trial_id, key=SweepKey.load(spec.key_path), plan=_plan(request, attempt), attempt=attempt)
+    key, plan, people = SweepKey.load(spec.key_path), _plan(request, attempt), spec.people_of(record.role)
+    training = _Training(trial_id=record.trial_id, key=key, plan=plan, people=people, attempt=attempt)
     parent = request.out.absolute().parent if keep else None
     if parent is not None:
         parent.mkdir(parents=True, exist_ok=True)
@@ -408,8 +415,9 @@ def _run(request: TrainRequest, training: _Training, *, folder: Path, expected: 
         folder=folder,
         plan=training.plan,
         attempt=training.attempt,
-        validation=None if scored is None else scored.release,
+        validation=None if scored is None else scored.release_to(training.people),
         metric=request.exported.metric,
+        people=training.people,
     )
     for last in run_trial(request.config, request.exported.runtime, handout):
         check_spent(

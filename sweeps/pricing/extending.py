@@ -108,6 +108,12 @@ def price_after(spec: SweepSpec, plan: SweepPlan, standing: Sequence[LedgerLine]
                 f"sweep.epsilon_total is {cap:g}, and the extended sweep would bring its people to {capped:.4g} at delta {plan.delta:g}, "
                 "by an RDP filter, because what is added was chosen on earlier results; add fewer trials"
             )
+    total = spec.space.sweep.total_epsilon
+    if total is not None and after > total:
+        raise Refused(
+            f"sweep.total_epsilon of {spec.name} is {total:g}, and the extended sweep would cost {after:.4g} at delta {plan.delta:g}; "
+            "begin a sweep of another --name with another budget"
+        )
     return after
 
 

@@ -21,8 +21,9 @@ from sweeps.ledger.ledger import Ledger, LedgerLine
 from sweeps.ledger.lifetime import check_planned, lifetime_cap
 from sweeps.ledger.room import Compose, fixed_order, total
 from sweeps.ledger.totals import counted, seen_per
+from sweeps.pricing.budget_split import BudgetSplit
 from sweeps.pricing.halving import ladder_of
-from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, promise_of, regime_prices
+from sweeps.pricing.regimes import Basis, RegimePrice, charges_under, headline, pricing_of, promise_of, regime_prices
 from sweeps.records.references import free_references
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class PlannedGroup:
 
     Attributes:
         trials: number of search trials (under private_selection the mean). They are priced.
-        reruns: number of reruns of the winner. They are priced.
+        reruns: number of reruns of the winner, or of the best trial of each method. They are priced.
         control: 0 or 1; it is free.
         spendings: what a priced trial may spend. One entry if q and the steps are fixed, else the corners of the searched ranges. Empty
             if no method spends.
@@ -106,6 +107,7 @@ class SweepPlan:
         prices: the price under each regime.
         finals: per ε, what `dpsweep train` charges for a model of the winner's settings.
         epsilon_total: the sweep's own cap. lifetime: the filter that caps the people of its dataset for all time.
+        splits: where the sweep has one budget for choosing and training, what it gives a model under each procedure.
     """
 
     groups: tuple[PlannedGroup, ...]
@@ -116,6 +118,7 @@ class SweepPlan:
     finals: tuple[float, ...]
     epsilon_total: float | None
     lifetime: FilterTerms | None = None
+    splits: tuple[BudgetSplit, ...] = ()
 
     @property
     def accounting(self) -> str:
@@ -228,8 +231,9 @@ def priced(results: SweepResults, ledger: Ledger, accountant: Accountant) -> Swe
 
 def planned_runs(space: SpaceFile) -> int:
     """Number of all runs of a sweep, references included."""
-    per_epsilon = space.references.winner_seeds + int(space.references.control and space.has_feature_methods)
-    return len(free_references(space, seed=0)) + sum(trials_at(space, epsilon) + per_epsilon for epsilon in space.sweep.epsilons)
+    control = int(space.references.control and space.has_feature_methods)
+    at_epsilons = (trials_at(space, epsilon) + space.reruns_at(epsilon) + control for epsilon in space.sweep.epsilons)
+    return len(free_references(space, seed=0)) + sum(at_epsilons)
 
 
 def trials_at(space: SpaceFile, epsilon: float) -> int:
@@ -243,9 +247,9 @@ def _group(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: 
     return PlannedGroup(
         epsilon=epsilon,
         trials=trials_at(space, epsilon) if law is None else law.mean_trials,
-        reruns=space.references.winner_seeds,
+        reruns=space.reruns_at(epsilon),
         control=int(space.references.control and space.has_feature_methods),
-        spendings=_spendings_at(space, epsilon, accountant, cache_dir),
+        spendings=spendings_at(space, epsilon, accountant, cache_dir),
         ladder=() if law is not None else ladder_of(space, trials_at(space, epsilon)),
     )
 
@@ -253,6 +257,26 @@ def _group(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: 
 def _priced(group: PlannedGroup, basis: Basis, accountant: Accountant, delta: float) -> PlannedGroup:
     charges = None if basis.filter is not None else charges_under(basis, [group])
     return replace(group, price=accountant.compose(charges, delta) if charges else None if charges is None else 0.0)
+
+
+def price_at(space: SpaceFile, accountant: Accountant, cache_dir: Path | None) -> float:
+    """ε of the whole procedure of a space whose q and steps are fixed: all trials and fresh seeds under its regime; where choosing reads no
+    private data, the final training.
+
+    Raises:
+        Refused: the regime cannot price it.
+    """
+    groups = [_group(space, epsilon, accountant, cache_dir) for epsilon in space.sweep.epsilons]
+    spending = [group for group in groups if group.spendings]
+    if not space.sweep.regime.reads_private:
+        return max((accountant.compose([(one, 1)], space.delta) for group in spending for one in group.spendings), default=0.0)
+    basis = Basis(accounting=space.sweep.accounting, law=space.sweep.selection, promise=promise_of(space))
+    charges = charges_under(basis, spending)
+    if charges is None:
+        raise Refused(
+            f"{space.sweep.accounting} cannot price this sweep: {pricing_of(space.sweep.accounting).compared(basis, groups, fits=False)}"
+        )
+    return accountant.compose(charges, space.delta) if charges else 0.0
 
 
 def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence[LedgerLine]) -> Filtered | None:
@@ -269,7 +293,7 @@ def _filter(space: SpaceFile, groups: Sequence[PlannedGroup], standing: Sequence
     return open_filter(spending, space.delta, cap=space.sweep.epsilon_total, standing=charges_of(counted(standing)))
 
 
-def _spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> tuple[Spending, ...]:
+def spendings_at(space: SpaceFile, epsilon: float, accountant: Accountant, cache_dir: Path | None) -> tuple[Spending, ...]:
     """What a private trial at `epsilon` may spend. One entry if the space fixes q and the steps, else one per corner of their ranges and
     value of their choices."""
     config = private_config(space, epsilon)

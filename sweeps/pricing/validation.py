@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpcore.config import TrialConfig
+from dpcore.config.scored_people import ScoredPeople
 from dpcore.errors import BadInput, Refused
 from sweeps.ledger.ledger import Reservation
 from sweeps.pricing.plan import planned_runs
@@ -31,23 +32,42 @@ class ValidationPlan:
     """The scores of a sweep on private validation data.
 
     Attributes:
-        releases: number of planned scores, one per run.
-        release: noise of each score.
+        releases: number of planned scores, one per run. With `search_frac` each reads a part of the people; the price holds as if each
+            read all of them.
+        release: noise of each score, over the nominal number of all people.
         epsilon, delta: guarantee of all scores together.
+        search_frac: about this share of the people scores the search; None: all score every run.
     """
 
     releases: int
     release: ScoreRelease
     epsilon: float
     delta: float
+    search_frac: float | None = None
+
+    def release_to(self, people: ScoredPeople | None) -> ScoreRelease:
+        """How a score of these people leaves: the same noise, over their nominal number."""
+        if people is None:
+            return self.release
+        share = people.search_frac if people.part == "search" else 1 - people.search_frac
+        return self.release.model_copy(update={"nominal_units": max(1, round(share * self.release.nominal_units))})
+
+    @property
+    def loudest(self) -> ScoreRelease:
+        """The release with the most noise: of the smaller part of the people."""
+        if self.search_frac is None:
+            return self.release
+        parts = [ScoredPeople(search_frac=self.search_frac, part=part) for part in ("search", "verdict")]
+        return max(map(self.release_to, parts), key=lambda one: one.noise_stddev)
 
     @property
     def text(self) -> str:
         """One line for plan and report."""
-        people, noise = self.release.nominal_units, 100 * self.release.noise_stddev
+        people, noise = self.loudest.nominal_units, 100 * self.loudest.noise_stddev
+        most = "" if self.search_frac is None else "at most "
         return (
             f"validation is private: {self.releases} scores, one per run, at epsilon {self.epsilon:g} together (delta {self.delta:.3g}), "
-            f"each under noise with a standard deviation of {noise:.2g} PCKh points on {people} people"
+            f"each under noise with a standard deviation of {most}{noise:.2g} PCKh points on {people} people"
         )
 
 
@@ -68,7 +88,13 @@ def plan_validation(space: SpaceFile, cache_dir: Path | None) -> ValidationPlan 
     release = calibrate_release(
         releases, epsilon=settings.validation_epsilon, delta=space.delta, nominal_units=settings.validation_units, cache_dir=cache_dir
     )
-    return ValidationPlan(releases=releases, release=release, epsilon=settings.validation_epsilon, delta=space.delta)
+    return ValidationPlan(
+        releases=releases,
+        release=release,
+        epsilon=settings.validation_epsilon,
+        delta=space.delta,
+        search_frac=settings.validation_search_frac,
+    )
 
 
 def check_noise(plan: ValidationPlan) -> None:
@@ -77,7 +103,7 @@ def check_noise(plan: ValidationPlan) -> None:
     Raises:
         Refused: the noise is larger than one PCKh point.
     """
-    if plan.release.noise_stddev > MOST_NOISE_FRAC:
+    if plan.loudest.noise_stddev > MOST_NOISE_FRAC:
         raise Refused(
             f"{plan.text}: more than {100 * MOST_NOISE_FRAC:g} point, so the search would follow noise; plan fewer runs, raise "
             "sweep.validation_epsilon, or validate on more people"

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, field_validator
 
 from dpcore.config import Part, RuntimeFlags, TrialConfig, parse_config
 from dpcore.config.metrics import METRICS, PCKH_50
+from dpcore.config.scored_people import ScoredPeople
 from dpcore.durable import OWNER_ONLY, replace_file
 from dpcore.errors import BadInput, Refused
 from sweeps.records.results import SweepResults, TrialRecord
@@ -69,7 +70,8 @@ class ExportedConfig(Part):
     """The content of best.yaml. `origin` is None in a file that a person wrote; then `train` needs `--ledger`.
 
     `release` is for the reader, and for a training whose sweep is not at hand: `config.epsilon` is the target of one run, which is no
-    promise about the choice. `metric` is what the sweep maximised, and what a training reports.
+    promise about the choice. `metric` is what the sweep maximised, and what a training reports. `people`: of whom a training's scores are
+    counted, those that no search saw; None: all validation people.
     """
 
     config: TrialConfig
@@ -77,6 +79,7 @@ class ExportedConfig(Part):
     origin: Origin | None = None
     release: Release | None = None
     metric: Annotated[str, AfterValidator(METRICS.checked)] = PCKH_50
+    people: ScoredPeople | None = None
 
 
 def best_trial(results: SweepResults, epsilon: float) -> TrialRecord:
@@ -98,7 +101,14 @@ def export_trial(record: TrialRecord, spec: SweepSpec, price: Price = UNKNOWN) -
     """The exported config of a trial. For a rehearsal it is the config of the private run."""
     origin = Origin(storage=spec.storage, sweep=spec.name, trial_id=record.trial_id, fingerprint=record.fingerprint)
     release = Release(epsilon_spent=record.epsilon_spent, delta=record.delta or record.config.delta, price=price)
-    return ExportedConfig(config=record.config.without_proxy(), runtime=spec.runtime, origin=origin, release=release, metric=record.metric)
+    return ExportedConfig(
+        config=record.config.without_proxy(),
+        runtime=spec.runtime,
+        origin=origin,
+        release=release,
+        metric=record.metric,
+        people=spec.space.sweep.verdict_people,
+    )
 
 
 def write_exported(exported: ExportedConfig, out: Path) -> None:

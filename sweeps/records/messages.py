@@ -17,6 +17,7 @@ from pydantic import Field
 
 from dpcore.config import Part, Places, TrialConfig, parse_config
 from dpcore.config.metrics import PCKH_50
+from dpcore.config.scored_people import ScoredPeople
 from dpcore.privacy.plan import PrivacyPlan
 from dpcore.privacy.score_release import ScoreRelease
 from dpcore.train.attempts import Attempt
@@ -46,6 +47,7 @@ class Assignment(Part):
         plan: what was reserved for it; None where it adds no noise.
         validation: how its score leaves; None where validation is public.
         metric: the score that decides.
+        people: of whom scores are counted; None: of all validation people.
         function: the trial function, as module:function.
         expected: step → digest of the weights that earlier reports of this very attempt had; a replay must reach them again.
     """
@@ -59,6 +61,7 @@ class Assignment(Part):
     plan: PrivacyPlan | None = None
     validation: ScoreRelease | None = None
     metric: str = PCKH_50
+    people: ScoredPeople | None = None
     places: Places
     function: str
     expected: dict[int, str] = Field(default_factory=dict)

@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from dpcore.config import Part, Places, RuntimeFlags, parse_config
+from dpcore.config.scored_people import ScoredPeople
 from dpcore.durable import OWNER_ONLY, replace_file, summed, without_sum
 from dpcore.errors import BadInput, Corrupt
 from search_spaces.space import HORIZON_PATH, Draw, SpaceFile, value_at
@@ -136,6 +137,10 @@ class SweepSpec(Part):
     def metric(self) -> str:
         """What the search maximises, by its name in `METRICS`."""
         return self.space.sweep.metric
+
+    def people_of(self, role: str) -> ScoredPeople | None:
+        """Of whom the scores of a trial are counted, by its role: `search`, or what the verdict rests on; None: of all."""
+        return self.space.sweep.search_people if role == "search" else self.space.sweep.verdict_people
 
     @field_validator("name")
     @classmethod

@@ -3,7 +3,7 @@
 | text | kind | what it names |
 |---|---|---|
 | `e0.8-003`, `e0.8-5f09c1a2b3` | search | a trial of the search: its number, or in a private selection a random label |
-| `seed-e0.8-1` | seed | a rerun of the winner |
+| `seed-e0.8-1`, `seed-e0.8-dpsgd-1` | seed | a rerun of the winner, or of the best trial of a method |
 | `control-e0.8` | control | the best feature run without its private part |
 | `selection-e0.8` | selection | a whole private selection, in the ledger |
 | `public-start`, `floor-blur_10`, `ceiling` | plain | anything else |
@@ -100,9 +100,9 @@ class TrialId:
         return cls(kind="search", epsilon=epsilon, label=label if isinstance(label, str) else f"{label:03d}")
 
     @classmethod
-    def seed(cls, epsilon: float, rerun: int) -> Self:
-        """The winner's `rerun`-th rerun, from 1."""
-        return cls(kind="seed", epsilon=epsilon, label=str(rerun))
+    def seed(cls, epsilon: float, rerun: int, *, method: str | None = None) -> Self:
+        """The `rerun`-th rerun, from 1, of the winner or of the best trial of a method."""
+        return cls(kind="seed", epsilon=epsilon, label=str(rerun) if method is None else f"{method}-{rerun}")
 
     @classmethod
     def control(cls, epsilon: float) -> Self:

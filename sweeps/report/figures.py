@@ -59,10 +59,10 @@ def _draw_methods(axes: Axes, ordered: Sequence[Comparison]) -> None:
         own = [(place, [one.score for one in found.searched if one.config.method == method.name]) for place, found in enumerate(ordered)]
         points = [(place + shift, 100 * score) for place, scores in own for score in scores if score is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], ms=4, alpha=0.45, mew=0, **style)
-        best = [(place + shift, one.by_method[method.name], one) for place, one in enumerate(ordered) if method.name in one.by_method]
+        best = [(place + shift, found, one) for place, one in enumerate(ordered) if (found := one.method_score(method.name)) is not None]
         axes.errorbar(
             [x for x, _, _ in best],
-            [100 * (record.score or 0.0) for _, record, _ in best],
+            [100 * score for _, score, _ in best],
             yerr=[100 * one.method_errors.get(method.name, 0.0) for _, _, one in best],
             ms=6,
             mec="black",

@@ -20,6 +20,7 @@ from sweeps.terminal.program import as_called
 
 if TYPE_CHECKING:
     from dpcore.privacy.accounting import Spending
+    from sweeps.pricing.budget_split import BudgetSplit
     from sweeps.pricing.duration import Duration
     from sweeps.pricing.plan import PlannedGroup, SweepPlan
     from sweeps.pricing.regimes import RegimePrice
@@ -48,6 +49,7 @@ def plan_text(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = None
         f"plan of {spec.name}: {counted(plan.trials, 'run')}{mean}, {', '.join(plan.references) or 'no references'} once",
         render_table(header, rows),
         render_table(["accounting", "what it rests on", "sweep ε"], [_price_row(price, plan) for price in plan.prices]),
+        _budget_text(spec, plan),
         "\n".join(worth_lines(spec, plan)),
         "\n".join(plan_lines(spec, plan, duration)),
         _advice_text(spec),
@@ -61,6 +63,44 @@ def _advice_text(spec: SweepSpec) -> str:
     if found is None:
         return as_called("what can pay here, from PUBLIC data alone: `dpsweep advise SPACE`")
     return advice_text(found)
+
+
+def _budget_text(spec: SweepSpec, plan: SweepPlan) -> str:
+    """What one budget for choosing and training gives a model under each procedure, and which one is best. Empty without a budget."""
+    if not plan.splits:
+        return ""
+    header = [
+        f"total ε {spec.space.sweep.total_epsilon:g}",
+        "trials",
+        "fresh seeds",
+        "ε of a model",
+        "noise multiplier",
+        "price of all",
+        "set",
+    ]
+    rows = [
+        [
+            f"{'→ ' if one.is_own else '  '}{one.procedure}",
+            f"{one.trials:g}",
+            str(one.reruns),
+            "–" if one.epsilon is None else f"{one.epsilon:g}",
+            number(one.noise_multiplier),
+            number(one.price),
+            one.why or one.needs,
+        ]
+        for one in plan.splits
+    ]
+    best = next((one for one in plan.splits if one.is_best), None)
+    said = "no procedure keeps within it" if best is None else _about_best(best)
+    return f"{render_table(header, rows)}\n{said}"
+
+
+def _about_best(best: BudgetSplit) -> str:
+    asked = "this sweep does that" if best.is_own else f"set {best.needs}"
+    return (
+        f"best for as many trials on these data: {best.procedure}, whose model has the least noise (ε = {best.epsilon:g}); {asked}. Fewer "
+        "trials leave more for the model and choose among less; a model that `dpsweep train` makes later is charged beside this"
+    )
 
 
 def _range(spendings: Sequence[Spending], name: str) -> str:
@@ -118,12 +158,31 @@ def plan_lines(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = Non
     if terms.stopping is not None:
         lines.append(what_stopping_saves(terms.stopping, plan.accounting))
     lines.append(terms.validation_text)
+    lines += shares_lines(spec)
     duration = duration or estimate_duration(spec, plan)
     lines.append(NO_TIME if duration is None else duration.text())
     return lines
 
 
 NO_TIME = "wall time: no earlier run to estimate from; `dpsweep run SPACE --dry-run --time` times some steps of each method"
+
+
+def shares_lines(spec: SweepSpec) -> list[str]:
+    """How the trials are divided among the methods, where there are several."""
+    space, trials = spec.space, spec.space.sweep.trials_per_epsilon
+    several = [epsilon for epsilon in space.sweep.epsilons if len(space.methods_at(epsilon)) > 1]
+    if not several or trials is None:
+        return []
+    shares = space.shares_at(several[0], trials)
+    if not shares:
+        return [
+            "trials per method: the sampler decides, so methods may get unequal searches (sweep.method_shares equal gives each as many); "
+            "the report says how many each had"
+        ]
+    if len(set(shares.values())) == 1:
+        return [f"trials per method: {next(iter(shares.values()))} of each at every ε"]
+    told = ", ".join(f"{method} {share}" for method, share in shares.items())
+    return [f"trials per method are unequal: {told}; a number of trials that {len(shares)} divides makes them equal"]
 
 
 def plan_document(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = None) -> dict[str, Any]:
@@ -140,6 +199,8 @@ def plan_document(spec: SweepSpec, plan: SweepPlan, duration: Duration | None = 
         "prices": [asdict(price) for price in plan.prices],
         "sweep_epsilon": plan.sweep_epsilon,
         "epsilon_total": plan.epsilon_total,
+        "total_epsilon": spec.space.sweep.total_epsilon,
+        "splits": [asdict(one) for one in plan.splits],
         "worth": None if (worth := plan_worth(spec, plan)) is None else worth.document(),
         "seconds": None if duration is None else duration.wall_s,
     }

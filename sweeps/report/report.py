@@ -27,7 +27,7 @@ from sweeps.report.published.grid_table import GridTable, grid_table
 from sweeps.report.text import number, percent, render_table
 from sweeps.report.uncertainty import counts_of
 from sweeps.search.stopping import stopping_lines
-from sweeps.search.terms import terms_of
+from sweeps.search.terms import SweepTerms, terms_of
 from sweeps.terminal.lines import COMMAND_INDENT
 
 if TYPE_CHECKING:
@@ -55,10 +55,21 @@ class SweepReport:
     @property
     def answers(self) -> tuple[EpsilonAnswer, ...]:
         """One per ε."""
-        return tuple(EpsilonAnswer(comparison=one, price=self.price.short(), metric=self.metric) for one in self.comparisons)
+        return tuple(
+            EpsilonAnswer(comparison=one, price=self.price.short(), total=self.price.total(one.epsilon), metric=self.metric)
+            for one in self.comparisons
+        )
 
     def _header(self) -> list[str]:
         return [title.format(metric=self.metric) for title in HEADER]
+
+    def headlines(self) -> tuple[str, ...]:
+        """One line per ε: the score at the price of everything."""
+        return tuple(one.headline() for one in self.answers)
+
+    def method_lines(self) -> tuple[str, ...]:
+        """One line per ε and pair of methods: which one is better, where that is clear."""
+        return tuple(line for one in self.answers for line in one.method_lines())
 
     def verdicts(self) -> tuple[str, ...]:
         """One sentence per ε: what the private winner gains, and whether that is worth its price."""
@@ -69,11 +80,12 @@ class SweepReport:
         warning = self.price.pricing.warning
         parts = [
             f"sweep {self.name}" + ("" if warning is None else f": {warning}"),
+            "\n".join(self.headlines()),
             render_table(self._header(), [_row(one) for one in self.comparisons]),
             render_table(*_methods_table(self.comparisons)),
             *([] if self.grid is None else [render_table(*self.grid.scores), render_table(*self.grid.bars), "\n".join(self.grid.notes)]),
             *([render_table(*disclosure_table(self.disclosures)), *self._warnings()] if self.disclosures else []),
-            "\n".join(self.verdicts()),
+            "\n".join([*self.verdicts(), *self.method_lines()]),
             "\n".join([*self.price.lines(), *self.stopped]),
             "next:\n" + "\n".join(f"{COMMAND_INDENT}{command}" for command in self.next_commands),
         ]
@@ -84,6 +96,7 @@ class SweepReport:
         methods_header, methods_rows = _methods_table(self.comparisons)
         warning = self.price.pricing.warning
         headline = [] if warning is None else [f"**{warning}**", ""]
+        headline += [*[f"- {line}" for line in self.headlines()], ""]
         lines = [f"# Sweep {self.name}", "", *headline, *markdown_table(self._header(), [_row(one) for one in self.comparisons]), ""]
         lines += [f"![{self.metric} over ε](pckh_over_epsilon.svg)", "", f"*{self.price.caption()}*", ""]
         lines += ["## Best trial of each method", "", *markdown_table(methods_header, methods_rows), ""]
@@ -93,7 +106,7 @@ class SweepReport:
         lines += [
             "## What it means",
             "",
-            *[f"- {line}" for line in self.verdicts()],
+            *[f"- {line}" for line in (*self.verdicts(), *self.method_lines())],
             *[f"- {line}" for line in (*self.price.lines(), *self.stopped)],
             "",
         ]
@@ -119,13 +132,13 @@ class SweepReport:
 
 
 NOTES = (
-    "- *winner*: the best private trial. Its score is the best of many and so a little too high. *fresh seeds*: mean score of the "
-    "same settings, trained again with fresh noise. *spread*: highest minus lowest of these scores. *±*: one standard error over "
-    "validation people and, of the fresh seeds, over seeds.",
-    "- *floor*: public data only, at no privacy cost: the higher of the public start and training on the winner's public "
-    "views. *control*: the best feature-type run with its private part off. A private method is useful if "
+    "- *winner*: the best private trial. Where it was chosen on the people that are shown, its score is the best of many and so a little "
+    "too high. *fresh seeds*: mean score of the same settings, trained again with fresh noise. *spread*: highest minus lowest of these. "
+    "*±*: one standard error over validation people and, of the fresh seeds, over seeds.",
+    "- *floor*: public data only, at no privacy cost: the highest of all public recipes that the sweep tried (the public start, training "
+    "on the public views of each split). *control*: the best feature-type run with its private part off. A private method is useful if "
     "it exceeds both. *ceiling*: no privacy. The verdict rests on a paired bootstrap over validation people and on the variance between "
-    "seeds; it is not clear where the 95 % interval holds 0.",
+    "seeds; a difference is within noise where its 95 % interval holds 0.",
     "- *spent ε* belongs to one trial, of a private selection's winner to the selection. The price belongs to the whole sweep. Never use "
     "one in place of the other. *What it means* names the accountant of each.",
 )
@@ -133,21 +146,9 @@ NOTES = (
 
 def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
     """Builds the report from the current results, which must be priced (`sweeps.pricing.plan.priced`)."""
-    if results.composed_epsilon is None:
-        raise RuntimeError(f"the results of {results.name} have no price yet")
     terms = terms_of(spec)
-    price = SweepPrice(
-        basis=replace(basis_of(spec), accounting=results.accounting),
-        composed_epsilon=results.composed_epsilon,
-        private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
-        delta=results.delta,
-        protected=results.protected,
-        validation=terms.validation_text,
-        sealed=bool(results.of_role("sealed_ceiling")),
-        warm_start=None if spec.warm_start is None else spec.warm_start.text(spec.name),
-        epsilon_total=spec.space.sweep.epsilon_total,
-    )
-    comparisons = compare(results, spec.space.sweep.epsilons)
+    price = _price_of(results, spec, terms)
+    comparisons = compare(results, spec.space.sweep.epsilons, is_divided=spec.space.sweep.verdict_people is not None)
     counts = counts_of(spec, shown_runs(comparisons))
     comparisons = tuple(with_errors(one, counts) for one in comparisons)
     policy, stopping = read_policy(spec.sweep_dir), terms.stopping
@@ -160,6 +161,32 @@ def build_report(results: SweepResults, *, spec: SweepSpec) -> SweepReport:
         disclosures=() if policy is None else disclosure_rows(policy, results, spec.space.sweep.epsilons),
         grid=grid_table(results, spec),
         metric=results.metric_title,
+    )
+
+
+def answer_at(results: SweepResults, epsilon: float, *, spec: SweepSpec) -> EpsilonAnswer:
+    """The answer at one ε, without a bar to hold it against: only winner and fresh seeds are asked. Results must be priced."""
+    is_divided = spec.space.sweep.verdict_people is not None
+    (one,) = compare(results, [epsilon], is_divided=is_divided)
+    own = [record for record in (*one.seeds, one.winner) if record is not None]
+    price = _price_of(results, spec, terms_of(spec))
+    found = with_errors(one, counts_of(spec, own))
+    return EpsilonAnswer(comparison=found, price=price.short(), total=price.total(epsilon), metric=results.metric_title)
+
+
+def _price_of(results: SweepResults, spec: SweepSpec, terms: SweepTerms) -> SweepPrice:
+    if results.composed_epsilon is None:
+        raise RuntimeError(f"the results of {results.name} have no price yet")
+    return SweepPrice(
+        basis=replace(basis_of(spec), accounting=results.accounting),
+        composed_epsilon=results.composed_epsilon,
+        private_trials=sum(record.config.spends_privacy and record.state != "planned" for record in results.records),
+        delta=results.delta,
+        protected=results.protected,
+        validation=terms.validation_text,
+        sealed=bool(results.of_role("sealed_ceiling")),
+        warm_start=None if spec.warm_start is None else spec.warm_start.text(spec.name),
+        epsilon_total=spec.space.sweep.epsilon_total,
     )
 
 
@@ -213,7 +240,7 @@ def _row(one: Comparison) -> list[str]:
     return [
         f"{one.epsilon:g}",
         "–" if winner is None else winner.config.method,
-        _with_error(None if winner is None else winner.score, one.errors.get("winner")),
+        _with_error(one.winner_score, one.errors.get("winner")),
         _with_error(one.seed_mean, one.errors.get("seeds")),
         percent(one.seed_spread),
         number(None if winner is None else winner.epsilon_spent),
@@ -228,10 +255,16 @@ def _with_error(score: float | None, error: float | None) -> str:
 
 
 def _methods_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """Method × ε: the mean of fresh seeds where the sweep has two of that method, else its best trial; and the number of its trials."""
     methods = list(dict.fromkeys(method for one in comparisons for method in one.by_method))
-    header = ["best trial of", "", *[f"ε = {one.epsilon:g}" for one in comparisons]]
-    rows = [
-        [method, "", *[percent(one.by_method[method].score if method in one.by_method else None) for one in comparisons]]
-        for method in sorted(methods)
-    ]
+    header = ["best of each method % (trials)", "", *[f"ε = {one.epsilon:g}" for one in comparisons]]
+    rows = [[method, "", *[_method_cell(one, method) for one in comparisons]] for method in sorted(methods)]
     return header, rows
+
+
+def _method_cell(one: Comparison, method: str) -> str:
+    if method not in one.by_method:
+        return percent(None)
+    seeds = len(one.seeds_of(method))
+    counted = f"{one.trials_of(method)}" + (f", mean of {seeds} fresh seeds" if seeds > 1 else "")
+    return f"{_with_error(one.method_score(method), one.method_errors.get(method))} ({counted})"

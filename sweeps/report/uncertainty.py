@@ -5,10 +5,11 @@ Scores of single people exist only where validation data are PUBLIC: they are co
 | part | estimate |
 |---|---|
 | people | bootstrap: people are drawn with replacement, the same ones for every model, so that what they have in common cancels |
-| seeds | the sample variance of the winner's reruns. Few seeds, drawn with replacement, would understate it: three by a third |
+| seeds | the sample variance of reruns. Few seeds, drawn with replacement, would understate it: three by a third |
 
 The interval is Student's, with the degrees of freedom of Welch and Satterthwaite, so that two or three seeds count for what they are.
-Floor and control are trained once; how they vary with their seed is not in it.
+Floor and control are trained once; how they vary with their seed is not in it. Where a sweep divides its validation people
+(`sweep.validation_search_frac`), all of this is over those that no search saw.
 """
 
 from __future__ import annotations
@@ -37,17 +38,26 @@ _read: dict[tuple[str, str, str], Counts] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What the winner gains over the bar, as a fraction: mean, standard error, and the two ends of the 95 % interval."""
+    """What one gains over another on the same people, as a fraction: mean, standard error, and the two ends of the 95 % interval."""
 
     mean: float
     stderr: float
     low: float
     high: float
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves 0 out; else the difference is within noise."""
+        return self.low > 0 or self.high < 0
+
+    def text(self) -> str:
+        """In percent points."""
+        return f"{100 * self.mean:+.1f} ± {100 * self.stderr:.1f} points (95 %: {100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
 
 def counts_of(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, Counts]:
-    """The people's scores under the saved model of each trial that has one; empty where validation data are not PUBLIC, and where the
-    sweep's metric is no mean over people (OKS-AP): then scores have no interval.
+    """The people's scores under the saved model of each trial that has one: of all people, or of those that no search saw. Empty where
+    validation data are not PUBLIC, and where the sweep's metric is no mean over people (OKS-AP): then scores have no interval.
 
     A model that is gone or damaged is left out: a report is made without its errors.
     """
@@ -55,6 +65,7 @@ def counts_of(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, Coun
     if spec.trial_function != RUN_TRIAL or not records or metric is None or metric.people is None:
         return {}
     from dpcore.data.catalog import open_dataset
+    from dpcore.data.validation_parts import rows_of
     from sweeps.models.evaluation import person_counts
 
     found: dict[str, Counts] = {}
@@ -64,6 +75,8 @@ def counts_of(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, Coun
         return {}
     if dataset.manifest.role != "PUBLIC":
         return {}
+    people = spec.space.sweep.verdict_people
+    rows = slice(None) if people is None else rows_of(dataset, people)
     for record in records:
         key = (str(spec.sweep_dir), record.trial_id, record.curve[-1].weights_digest if record.curve else "")
         try:
@@ -71,7 +84,7 @@ def counts_of(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, Coun
                 _read[key] = person_counts(trial_at_hand(spec, record.trial_id), dataset, spec.places, metric=spec.metric)
         except DpsweepError:
             continue
-        found[record.trial_id] = _read[key]
+        found[record.trial_id] = _read[key][rows]
     return found
 
 
@@ -80,26 +93,27 @@ def score_stderr(counts: Counts) -> float:
     return float(_resampled([counts]).std(ddof=1))
 
 
-def gain_over(bar: Counts, seeds: Sequence[Counts]) -> Gain | None:
-    """What reruns of the winner gain over one run that is held against them. None with fewer than two reruns.
+def gain_over(bar: Counts | Sequence[Counts], seeds: Sequence[Counts]) -> Gain | None:
+    """What reruns gain over one run, or over the reruns of something else. None with fewer than two reruns on a side that has several.
 
     Args:
-        bar: (N, 2) of floor or control.
+        bar: (N, 2) of a run that is held against them, such as floor or control; or of each rerun of another method.
         seeds: (N, 2) each, of the same people in the same order.
     """
-    if len(seeds) < 2:
+    bars = [bar] if isinstance(bar, np.ndarray) else list(bar)
+    if len(seeds) < 2 or (not isinstance(bar, np.ndarray) and len(bars) < 2):
         return None
     from scipy import stats
 
-    scores = [_score(one) for one in seeds]
-    mean = float(np.mean(scores)) - _score(bar)
-    resampled = _resampled([bar, *seeds])
-    people = float((resampled[:, 1:].mean(axis=1) - resampled[:, 0]).var(ddof=1))
-    reruns = float(np.var(scores, ddof=1)) / len(seeds)
-    variance = people + reruns
+    sides = ([score(one) for one in bars], [score(one) for one in seeds])
+    mean = float(np.mean(sides[1]) - np.mean(sides[0]))
+    resampled = _resampled([*bars, *seeds])
+    people = float((resampled[:, len(bars) :].mean(axis=1) - resampled[:, : len(bars)].mean(axis=1)).var(ddof=1))
+    reruns = [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides if len(side) > 1]
+    variance = people + sum(part for part, _ in reruns)
     if variance == 0:
         return Gain(mean=mean, stderr=0.0, low=mean, high=mean)
-    freedom = variance**2 / (reruns**2 / (len(seeds) - 1) + people**2 / max(1, len(bar) - 1))
+    freedom = variance**2 / (sum(part**2 / count for part, count in reruns) + people**2 / max(1, len(bars[0]) - 1))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
     return Gain(mean=mean, stderr=math.sqrt(variance), low=mean - half, high=mean + half)
 
@@ -109,10 +123,11 @@ def mean_stderr(seeds: Sequence[Counts]) -> float | None:
     if len(seeds) < 2:
         return None
     people = float(_resampled(seeds).mean(axis=1).var(ddof=1))
-    return math.sqrt(people + float(np.var([_score(one) for one in seeds], ddof=1)) / len(seeds))
+    return math.sqrt(people + float(np.var([score(one) for one in seeds], ddof=1)) / len(seeds))
 
 
-def _score(counts: Counts) -> float:
+def score(counts: Counts) -> float:
+    """The score of a model over people, as a fraction."""
     hits, counted = counts.sum(axis=0)
     return float(hits) / max(1, int(counted))
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,8 +87,14 @@ class Studies:
             if RECORD in trial.user_attrs
         }
 
-    def ask(self, epsilon: float, number: int) -> TrialRecord:
+    def ask(self, epsilon: float, number: int, *, room: Mapping[str, int] | None = None) -> TrialRecord:
         """A new draw at `epsilon` as a planned record.
+
+        Args:
+            epsilon: of the study.
+            number: of the trial.
+            room: how many trials more each method gets, the next one's first; None: the sampler chooses the method. Settings that wait, of
+                a neighbour or an earlier sweep, go first; those of a method without room are left out.
 
         Raises:
             BadInput: 50 draws in a row were refused by TrialConfig or the constraints; the message is the last rule.
@@ -97,8 +103,15 @@ class Studies:
         for _ in range(REDRAWS):
             with self._together():
                 self._ask_the_neighbour(epsilon)
+                if room is not None and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                    study.enqueue_trial({"method": next(method for method, left in room.items() if left > 0)})
                 trial = study.ask()
                 draw = self._suggest(trial, epsilon)
+                if room is not None and room.get(str(draw.get("method")), 0) <= 0:
+                    rule = f"method {draw.get('method')} has had its share of the trials"
+                    trial.set_user_attr("refused", rule)
+                    study.tell(trial, state=TrialState.PRUNED)
+                    continue
                 try:
                     config = self._spec.space.trial_config(epsilon, draw, overrides=self._seed())
                 except BadInput as refusal:

@@ -95,9 +95,10 @@ def parent_name(comparison: Comparison) -> str:
     """The name of the parent run of an ε once the sweep is over."""
     name = f"ε {epsilon_name(comparison.epsilon)}"
     winner = comparison.winner
-    if winner is None or winner.score is None:
+    score = comparison.seed_mean if comparison.winner_score is None else comparison.winner_score
+    if winner is None or score is None:
         return f"{name} · no winner"
-    return f"{name} · {100 * winner.score:.1f} % · {winner.config.method}"
+    return f"{name} · {100 * score:.1f} % · {winner.config.method}"
 
 
 def parent_metrics(comparison: Comparison, *, price: float | None) -> dict[str, float]:
@@ -106,7 +107,7 @@ def parent_metrics(comparison: Comparison, *, price: float | None) -> dict[str, 
     if winner is None:
         return {}
     scores = {
-        "best": winner.score,
+        "best": comparison.winner_score,
         "seeds": comparison.seed_mean,
         "floor": comparison.floor,
         "control": comparison.control,

@@ -64,6 +64,19 @@ def test_sum_moves_at_most_the_clip_norm_when_one_record_is_removed(toy: Any, me
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_hybrid_without_projection_keeps_the_bound_at_both_ends_of_its_public_weight(toy: Any, weight: float, order: str) -> None:
+    changes = {"subspace.rank": "full", "subspace.order": order, "public_weight": weight, "clip_norm": 0.7}
+    config, inputs, views = toy.config("feature_projected", **changes), records(), records(seed=1)
+    whole = private_sum(toy, config, inputs, views)
+    moved = []
+    for gone in range(len(inputs)):
+        left = [i for i in range(len(inputs)) if i != gone]
+        moved.append(float((whole - private_sum(toy, config, inputs[left], views[left], public_views=views)).double().norm()))
+    assert 0.7 - 1e-3 <= min(moved) <= max(moved) <= 0.7 + 1e-4
+
+
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_physical_batch_size_changes_nothing(toy: Any, method: str, order: str) -> None:
     config = toy.config(method, **with_order(method, order))

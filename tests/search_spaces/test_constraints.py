@@ -279,3 +279,11 @@ def test_a_flag_sets_the_constraints_of_a_preset() -> None:
     space = load_space("quick", assignments=["constraints=[clip_norm < 0.5 or method == dpsgd]"])
     assert space.constraints == ("clip_norm < 0.5 or method == dpsgd",)
     assert load_space("quick", assignments={"constraints": []}).constraints == ()
+
+
+def test_a_method_that_is_owed_trials_at_an_epsilon_must_have_draws_there() -> None:
+    """Else a search with equal shares would break off after it has spent."""
+    rule = "method != feature or epsilon > 1"
+    assert constrained(rule).methods == ("dpsgd", "projected", "feature")
+    (line,) = mistakes(rule, sweep={"method_shares": "equal"})
+    assert line.startswith("search.method feature: no draw is admissible at epsilon 0.5: ")

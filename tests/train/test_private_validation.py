@@ -9,6 +9,7 @@ import torch
 from planned_trials import handed
 
 from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.config.scored_people import ScoredPeople
 from dpcore.data.catalog import open_dataset
 from dpcore.data.synthetic import synth
 from dpcore.errors import BadInput, Refused
@@ -70,6 +71,16 @@ def test_the_score_has_a_stream_that_nothing_else_draws_from(run: Callable[..., 
     run(LOUD)
     assert asked[-1] == ("validation", 6)
     assert len(set(asked)) == len(asked) > 6
+
+
+def test_scores_of_different_people_have_different_noise(run: Callable[..., list[Report]]) -> None:
+    """The same trial under the same key, scored on either part: equal noise would reveal the difference of two sums."""
+    noise = []
+    for part in ("search", "verdict"):
+        given = {"method": "public_only", "people": ScoredPeople(search_frac=0.5, part=part)}
+        loud, quiet = (run(release, **given)[-1].metrics["val/pckh_50"] for release in (LOUD, QUIET))
+        noise.append(loud - quiet)
+    assert abs(noise[0] - noise[1]) > 1e-3
 
 
 def test_private_people_are_not_scored_on_for_free(run: Callable[..., list[Report]]) -> None:

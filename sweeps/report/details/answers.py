@@ -11,10 +11,11 @@ from sweeps.report.text import percent
 if TYPE_CHECKING:
     from sweeps.report.comparison import Comparison
 
-Verdict = Literal["worth it", "not worth it", "not clear", "nothing done"]
+Verdict = Literal["worth it", "not worth it", "within noise", "not clear", "nothing done"]
 WORDS: dict[Verdict, str] = {
     "worth it": "worth its price",
     "not worth it": "not worth its price",
+    "within noise": "within noise, so not clear whether worth its price",
     "not clear": "not clear whether worth its price",
     "nothing done": "nothing done",
 }
@@ -28,22 +29,26 @@ class EpsilonAnswer:
     Attributes:
         comparison: the winner, its fresh seeds and what they are held against.
         price: what choosing cost, for the middle of a sentence.
+        total: ε of the whole procedure, choosing included, after "at".
         metric: title of the score.
     """
 
     comparison: Comparison
     price: str
+    total: str
     metric: str
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the winner is worth its price: by the 95 % interval of its gain over the bar."""
+        """Whether the winner is worth its price: by the 95 % intervals of its gain over the bar, over the floor and over the control."""
         one = self.comparison
         if one.winner is None:
             return "nothing done"
         if one.interval is None:
             return "not clear"
-        return "worth it" if one.interval.low > 0 else "not worth it" if one.interval.high < 0 else "not clear"
+        if one.interval.high < 0:
+            return "not worth it"
+        return "worth it" if min(gain.low for gain in (one.interval, *one.gains.values())) > 0 else "within noise"
 
     @property
     def method(self) -> str:
@@ -60,8 +65,27 @@ class EpsilonAnswer:
             count = len(one.seed_scores)
             seeds = f"mean of {count} fresh seeds" if count > 1 else "one fresh seed"
             return f"{_with_error(one.seed_mean, one.errors.get('seeds'))} % ({seeds})"
-        score = None if one.winner is None else one.winner.score
-        return f"{_with_error(score, one.errors.get('winner'))} % (best trial, a little too high; no fresh seeds)"
+        about = "best trial, one run" if one.is_divided else "best trial, a little too high"
+        return f"{_with_error(one.winner_score, one.errors.get('winner'))} % ({about}; no fresh seeds)"
+
+    def headline(self) -> str:
+        """What was reached at the price of everything: the line that a report begins with."""
+        one = self.comparison
+        if one.winner is None:
+            return f"trials of ε = {one.epsilon:g}: no private trial is done"
+        counted = "" if one.people is None else f", {one.people} people that no search saw" if one.is_divided else f", {one.people} people"
+        return f"{self.metric} {self.reached}{counted} at {self.total}: {self.method}; one trial alone has ε = {one.epsilon:g}"
+
+    def method_lines(self) -> list[str]:
+        """The best method against each other one."""
+        found = []
+        for one in self.comparison.method_gains:
+            pair = f"ε = {self.comparison.epsilon:g}: {one.method} against {one.other}"
+            if one.gain is None:
+                found.append(f"{pair}: not clear, it takes two fresh seeds of both (references.seeds_of: each_method)")
+            else:
+                found.append(f"{pair}: {one.gain.text()}: {'clear' if one.gain.is_clear else 'within noise'}")
+        return found
 
     @property
     def gained(self) -> str:
@@ -98,7 +122,8 @@ class EpsilonAnswer:
         found = one.interval
         points = f"{100 * found.mean:+.1f} ± {100 * found.stderr:.1f} points against {BAR}"
         sure = f"(95 %: {100 * found.low:+.1f} to {100 * found.high:+.1f})"
-        return f"{where} {points} {sure} at a price of {self.price}: {WORDS[self.verdict]}"
+        each = "" if len(one.gains) < 2 else "; " + ", ".join(f"against {name} {gain.text()}" for name, gain in one.gains.items())
+        return f"{where} {points} {sure}{each} at a price of {self.price}: {WORDS[self.verdict]}"
 
     def _why_unclear(self) -> str:
         if self.comparison.seed_spread is None:

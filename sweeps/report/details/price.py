@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from search_spaces.regimes import REGIMES, Regime
-from sweeps.pricing.regimes import Basis, Pricing, pricing_of
+from sweeps.pricing.regimes import NO_GUARANTEE, Basis, Pricing, pricing_of
 from sweeps.report.text import number
 
 STAND_IN = "stand-in data: ε as it would be"
@@ -69,6 +69,15 @@ class SweepPrice:
         """The price for the middle of a sentence."""
         warning = self.pricing.warning
         return f"ε = {number(self.composed_epsilon)} ({self.basis.accounting})" if warning is None else warning
+
+    def total(self, trial_epsilon: float) -> str:
+        """ε of the whole procedure that ends in one model, after "at". `trial_epsilon`: of one training."""
+        at = f"at δ = {self.delta:.3g}"
+        if not self.regime.is_promise or math.isinf(self.composed_epsilon):
+            return f"{self.pricing.warning or NO_GUARANTEE} (all runs together: ε = {number(self.composed_epsilon)} {at})"
+        if not self.regime.reads_private:
+            return f"ε = {number(trial_epsilon)} in all {at} (a rehearsal: choosing reads PUBLIC data alone, the final training is charged)"
+        return f"ε = {number(self.composed_epsilon)} in all {at} (choosing and fresh seeds included)"
 
     def caption(self) -> str:
         """The caption that every curve over ε must have."""

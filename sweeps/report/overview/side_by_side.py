@@ -91,7 +91,7 @@ def put_side_by_side(first: tuple[SweepSpec, SweepResults], second: tuple[SweepS
     both = (first, second)
     epsilons = sorted({epsilon for spec, _ in both for epsilon in spec.space.sweep.epsilons})
     outcomes = [
-        _outcome(spec.name, compare(found, [epsilon])[0])
+        _outcome(spec.name, compare(found, [epsilon], is_divided=spec.space.sweep.verdict_people is not None)[0])
         for epsilon in epsilons
         for spec, found in both
         if epsilon in spec.space.sweep.epsilons
@@ -115,7 +115,7 @@ def _outcome(sweep: str, found: Comparison) -> Outcome:
         epsilon=found.epsilon,
         trial_id=None if winner is None else winner.trial_id,
         method=None if winner is None else winner.config.method,
-        score=None if winner is None else winner.score,
+        score=found.winner_score,
         seed_mean=found.seed_mean,
         floor=found.floor,
     )

@@ -139,13 +139,13 @@ def _expected(frame: _Frame, details: ReportDetails, method: str, *, shift: floa
 
 
 def _best(frame: _Frame, one: Comparison, method: str, look: MarkStyle) -> list[str]:
-    best = one.by_method.get(method)
-    if best is None or best.score is None:
+    best, score = one.by_method.get(method), one.method_score(method)
+    if best is None or score is None:
         return []
     x, error = frame.x(one.epsilon, 0.44), one.method_errors.get(method)
-    bar = [] if error is None else [svg.error_bar(x, frame.y(best.score - error), frame.y(best.score + error), colour=INK)]
-    says = f"best {look.name} trial at ε = {one.epsilon:g}\n{percent(best.score)} %" + ("" if error is None else f" ± {percent(error)}")
-    return [*bar, svg.mark(look.marker, x, frame.y(best.score), colour=look.colour, kind="dot best", trial=best.trial_id, says=says)]
+    bar = [] if error is None else [svg.error_bar(x, frame.y(score - error), frame.y(score + error), colour=INK)]
+    says = f"best {look.name} trial at ε = {one.epsilon:g}\n{percent(score)} %" + ("" if error is None else f" ± {percent(error)}")
+    return [*bar, svg.mark(look.marker, x, frame.y(score), colour=look.colour, kind="dot best", trial=best.trial_id, says=says)]
 
 
 def _references(frame: _Frame, ordered: Sequence[Comparison], labels: list[tuple[float, MarkStyle, str]]) -> list[str]:

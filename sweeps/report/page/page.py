@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from sweeps.report.page.pictures import CropSheet
     from sweeps.report.report import SweepReport
 
-VERDICTS = {"worth it": ("worth", "✓"), "not worth it": ("not", "✗"), "not clear": ("unclear", "?"), "nothing done": ("nothing", "–")}
+VERDICTS = {
+    "worth it": ("worth", "✓"),
+    "not worth it": ("not", "✗"),
+    "within noise": ("unclear", "≈"),
+    "not clear": ("unclear", "?"),
+    "nothing done": ("nothing", "–"),
+}
 
 
 def render_page(report: SweepReport, *, pictures: Sequence[CropSheet] = (), private_pictures: bool = False) -> str:
@@ -159,6 +165,8 @@ def _answer(one: EpsilonAnswer, scores: tuple[float, float]) -> dict[str, Any]:
         "kind": kind,
         "sign": sign,
         "verdict": one.verdict,
+        "headline": one.headline(),
+        "methods": one.method_lines(),
         "sentence": one.sentence(),
         "strip": Markup(draw_strip(one.comparison, scores=scores, metric=one.metric)),
     }

@@ -45,7 +45,9 @@ def _winner(one: Comparison, x: svg.AxisScale, named: list[tuple[float, str]]) -
         return []
     look = look_of(one.winner.config.method)
     if one.seed_mean is None:
-        score = one.winner.score or 0.0
+        score = one.winner_score
+        if score is None:
+            return []
         named.append((x(score), f"best trial {percent(score)}"))
         return [svg.mark(look.marker, x(score), LINE, colour=look.colour, kind="dot", trial=one.winner.trial_id)]
     error = one.errors.get("seeds")

@@ -1,6 +1,7 @@
 """The schedule alone, without Ray: what runs next, once, in which order, and after a crash."""
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from dpcore.errors import BadInput, Corrupt
 from dpcore.train.attempts import Attempt
 from sweeps.engine.schedule import Schedule
 from sweeps.ledger.ledger import Ledger, LedgerLine
-from sweeps.pricing.plan import Accountant
+from sweeps.pricing.plan import Accountant, planned_runs
 from sweeps.pricing.reservations import Reservations
 from sweeps.records.references import free_references
 from sweeps.records.results import TrialRecord
@@ -112,6 +113,38 @@ def test_tpe_tries_each_method_once_before_it_searches(tmp_path: Path) -> None:
     for epsilon in (0.5, 2.0):
         first = [r.config.method for r in schedule.records if r.role == "search" and r.epsilon == epsilon][:2]
         assert sorted(first) == ["dpsgd", "feature"]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_equal_shares_give_each_method_as_many_trials_also_after_a_resume(tmp_path: Path, sampler: str) -> None:
+    spec = spec_of(tmp_path, sweep={"sampler": sampler, "method_shares": "equal", "trials_per_epsilon": 7})
+    schedule = schedule_of(spec)
+    for _ in range(6):
+        record = schedule.next()
+        assert record is not None
+        finish(schedule, record)
+    schedule = schedule_of(spec)
+    run_all(schedule)
+    searched = [record for record in schedule.records if record.role == "search"]
+    for epsilon in (0.5, 2.0):
+        had = Counter(record.config.method for record in searched if record.epsilon == epsilon)
+        assert had == {"dpsgd": 4, "feature": 3}
+
+
+def test_each_method_has_fresh_seeds_where_methods_are_to_be_compared(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, sweep={"method_shares": "equal"}, references={"seeds_of": "each_method"})
+    schedule = schedule_of(spec)
+    planned = schedule.planned
+    assert planned == planned_runs(spec.space) == 21
+    handed = run_all(schedule)
+    assert len(handed) == planned == schedule.planned
+    seeds = [record for record in schedule.records if record.role == "seed" and record.epsilon == 2.0]
+    assert [record.trial_id for record in seeds] == ["seed-e2-dpsgd-1", "seed-e2-dpsgd-2", "seed-e2-feature-1", "seed-e2-feature-2"]
+    for method in ("dpsgd", "feature"):
+        own = [r for r in schedule.records if r.role == "search" and r.epsilon == 2.0 and r.config.method == method]
+        assert {record.config for record in seeds if record.config.method == method} == {max(own, key=lambda r: r.pckh_50 or 0.0).config}
+    reserved = {line.trial_id for line in reserved_in(spec)}
+    assert {record.trial_id for record in seeds} <= reserved
 
 
 def test_every_private_trial_is_reserved_before_it_is_handed_out(tmp_path: Path) -> None:

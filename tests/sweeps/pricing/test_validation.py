@@ -50,7 +50,7 @@ def test_every_run_releases_one_score_and_the_plan_says_what_that_takes(spec: Sw
     line = terms_of(spec).validation_text
     assert line.startswith("validation is private: 17 scores, one per run, at epsilon 2 together")
     assert "PCKh points on 3000 people" in line
-    assert terms_of(spec.model_copy(update={"space": spaces.space()})).validation_text == PUBLIC_VALIDATION
+    assert terms_of(spec.model_copy(update={"space": spaces.space()})).validation_text.startswith(PUBLIC_VALIDATION)
 
 
 def around() -> object:
@@ -125,3 +125,29 @@ def test_a_worker_is_told_how_its_score_leaves(spec: SweepSpec, tmp_path: Path) 
 def test_settings_that_do_not_fit_are_refused(sweep: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         spaces.space(sweep=sweep)
+
+
+def test_a_part_of_the_people_has_the_same_noise_over_their_own_number_and_the_same_price(spec: SweepSpec, tmp_path: Path) -> None:
+    """Every score is priced as if all people were in it: a person may lie in either part."""
+    whole = terms_of(spec).validation
+    divided = spec.model_copy(update={"space": spaces.space(sweep={**PRIVATE, "validation_search_frac": 0.3})})
+    plan = terms_of(divided).validation
+    assert whole is not None
+    assert plan is not None
+    assert (plan.releases, plan.release) == (whole.releases, whole.release)
+    told = {
+        role: assignment(divided, replace(record(0), role=role), folder=tmp_path, validation=plan) for role in ("search", "seed", "floor")
+    }
+    assert {role: one.people.part for role, one in told.items()} == {"search": "search", "seed": "verdict", "floor": "verdict"}
+    assert {role: one.validation.nominal_units for role, one in told.items()} == {"search": 900, "seed": 2100, "floor": 2100}
+    assert {one.validation.noise_multiplier for one in told.values()} == {whole.release.noise_multiplier}
+    ledger = Ledger(divided.resolved_ledger_url)
+    reservations(divided, ledger).reserve(record(0))
+    assert ledger.lines(cohort="others")[0].noise_multiplier == whole.release.noise_multiplier
+
+
+def test_the_noise_on_the_smaller_part_decides_whether_a_search_would_follow_it(spec: SweepSpec) -> None:
+    small = spec.model_copy(update={"space": spaces.space(sweep={**PRIVATE, "validation_search_frac": 0.1})})
+    plan_of(spec, around())
+    with pytest.raises(Refused, match=r"at most .* on 300 people"):
+        plan_of(small, around())

@@ -88,17 +88,23 @@ def test_winner_seeds_floor_ceiling_and_control_of_each_epsilon() -> None:
     assert {method: record.pckh_50 for method, record in low.by_method.items()} == {"dpsgd": 0.60, "feature": 0.66}
 
 
-def test_the_floor_is_that_of_the_winners_own_split() -> None:
+def test_the_floor_is_the_highest_of_all_public_recipes_whatever_the_winner_reads() -> None:
     strong = private(0.8, 0.66, method="feature", split="strong")
-    (one,) = compare(results_of(strong, reference("floor", 0.62, split="weak"), reference("floor", 0.58, split="strong")), (0.8,))
-    assert one.floor == 0.58
+    floors = reference("floor", 0.62, split="weak"), reference("floor", 0.58, split="strong")
+    assert compare(results_of(strong, *floors), (0.8,))[0].floor == 0.62
+    free = replace(reference("floor", 0.64, split="weak"), trial_id="e0.8-009", role="search", epsilon=0.8)
+    assert compare(results_of(strong, *floors, free), (0.8,))[0].floor == 0.64
+    other = replace(private(8.0, 0.65, method="feature", role="control"), epsilon_spent=0.0)
+    bar = compare(results_of(strong, *floors, other), (0.8,))[0].bar
+    assert bar is not None
+    assert bar.pckh_50 == 0.65
 
 
-def test_a_winner_without_a_split_is_held_against_the_highest_floor() -> None:
-    (one,) = compare(
-        results_of(private(0.8, 0.6), reference("floor", 0.62, split="weak"), reference("floor", 0.58, split="strong")), (0.8,)
-    )
-    assert one.floor == 0.62
+def test_where_people_are_divided_the_winners_own_score_is_not_shown_beside_scores_of_others() -> None:
+    (one,) = compare(results_of(*FULL), (0.8,), is_divided=True)
+    assert one.winner is not None
+    assert (one.winner_score, one.method_score("dpsgd")) == (None, None)
+    assert one.seed_mean == pytest.approx(0.65)
 
 
 def test_failed_trials_have_no_part_in_it() -> None:
@@ -111,6 +117,10 @@ def test_report_shows_scores_in_percent_the_price_and_the_next_commands(spec: Sw
     text = build_report(results_of(*FULL), spec=spec).text()
     row = next(line for line in text.splitlines() if line.startswith("0.8"))
     assert row.split() == ["0.8", "feature", "66.0", "65.0", "2.0", "0.799", "62.0", "61.0", "75.0"]
+    assert text.splitlines()[2].startswith("PCKh@0.5 65.0 % (mean of 2 fresh seeds) at ε = 2.500 in all at δ = 1e-05 (choosing and fresh")
+    assert text.splitlines()[2].endswith("one trial alone has ε = 0.8")
+    assert "65.0 (1, mean of 2 fresh seeds)" in text
+    assert "60.0 (1)" in text
     assert "price of this sweep (composed): ε = 2.500 at δ = 1e-05 for 7 private trials" in text
     assert "counted per image, added or removed; public: the views of every image under" in text
     assert "accountants: spent ε of one trial by PLD; the price by PLD too" in text

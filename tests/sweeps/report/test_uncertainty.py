@@ -1,6 +1,7 @@
 """A verdict holds against the luck of people and seeds: what a bootstrap over both says, and when it says nothing."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def verdict(bar: Counts, *seeds: Counts) -> str:
         control_run=None,
         by_method={},
     )
-    return EpsilonAnswer(comparison=with_errors(one, counts), price=PRICE, metric="PCKh@0.5").line()
+    return EpsilonAnswer(comparison=with_errors(one, counts), price=PRICE, total="ε = 4.370 in all", metric="PCKh@0.5").line()
 
 
 def raised(counts: Counts, joints: int) -> Counts:
@@ -92,7 +93,7 @@ def test_three_tenths_of_a_point_within_their_error_are_not_worth_a_price() -> N
     bar = people(0.6, skill=np.random.default_rng(7).normal(0, 0.2, PEOPLE))
     said = verdict(bar, *(raised(bar, joints) for joints in (24, 4, 4)))
     assert said.startswith("ε = 0.8: +0.3 ± 0.2 points against the higher of floor and control (95 %: -0.")
-    assert said.endswith(f"at a price of {PRICE}: not clear whether worth its price")
+    assert said.endswith(f"at a price of {PRICE}: within noise, so not clear whether worth its price")
 
 
 @pytest.mark.parametrize(("gain", "worth"), [(0.10, ": worth its price"), (-0.10, ": not worth its price")])
@@ -105,3 +106,50 @@ def test_the_gain_is_that_of_the_scores() -> None:
     gain = gain_over(of_score(0.6), [of_score(0.7), of_score(0.8)])
     assert gain is not None
     assert gain.mean == pytest.approx(0.15, abs=1e-3)
+
+
+def test_two_methods_are_held_against_each_other_over_people_and_both_their_seeds() -> None:
+    skill = np.random.default_rng(7).normal(0, 0.2, PEOPLE)
+    first, second = ([people(score, skill=skill, seed=seed + place) for seed in (1, 2, 3)] for place, score in ((0, 0.6), (10, 0.6)))
+    alone, both = gain_over(second[0], first), gain_over(second, first)
+    assert alone is not None
+    assert both is not None
+    assert not both.is_clear
+    assert both.mean == pytest.approx(
+        np.mean([one[:, 0].sum() for one in first]) / (14 * PEOPLE) - np.mean([one[:, 0].sum() for one in second]) / (14 * PEOPLE)
+    )
+    better = [raised(raised(one, PEOPLE // 2), PEOPLE // 2) for one in first]
+    clear = gain_over(second, better)
+    assert clear is not None
+    assert clear.is_clear
+    assert gain_over(second[:1], first) is None
+
+
+def test_a_method_table_says_how_many_trials_each_method_had_and_when_a_difference_is_noise() -> None:
+    def run(name: str, method: str, role: str = "search") -> TrialRecord:
+        return replace(record(name, role), config=SimpleNamespace(method=method))
+
+    skill = np.random.default_rng(7).normal(0, 0.2, PEOPLE)
+    names = {"a": 0.62, "b": 0.6, "sa1": 0.62, "sa2": 0.62, "sb1": 0.6, "sb2": 0.6}
+    counts = {name: people(score, skill=skill, seed=place) for place, (name, score) in enumerate(names.items())}
+    searched = (run("a", "dpsgd"), run("b", "feature"), run("c", "feature"))
+    one = Comparison(
+        epsilon=0.8,
+        winner=searched[0],
+        seeds=(run("sa1", "dpsgd", "seed"), run("sa2", "dpsgd", "seed")),
+        floor_run=None,
+        ceiling_run=None,
+        control_run=None,
+        by_method={"dpsgd": searched[0], "feature": searched[1]},
+        searched=searched,
+        method_seeds={
+            method: tuple(run(f"s{key}{n}", method, "seed") for n in (1, 2)) for method, key in (("dpsgd", "a"), ("feature", "b"))
+        },
+        is_divided=True,
+    )
+    found = with_errors(one, counts)
+    assert (found.trials_of("dpsgd"), found.trials_of("feature")) == (1, 2)
+    assert set(found.method_errors) == {"dpsgd", "feature"}
+    (pair,) = found.method_gains
+    assert pair.gain is not None
+    assert found.winner_score == pytest.approx(counts["a"][:, 0].sum() / (JOINTS * PEOPLE))
