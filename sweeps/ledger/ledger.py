@@ -25,12 +25,12 @@ from sweeps.ledger.findings import EpsilonOf, chain_findings, epsilon_findings, 
 from sweeps.ledger.lifetime import check_lifetime, lifetime_cap
 from sweeps.ledger.lines import GENESIS, Kind, KnownLines, LedgerLine, Reservation, note
 from sweeps.ledger.room import Compose, Room, total
-from sweeps.ledger.sqlite_look import SqliteLook
+from sweeps.ledger.stores.sqlite_look import SqliteLook
 from sweeps.ledger.totals import counted
 from sweeps.ledger.witness import Witness
 
 if TYPE_CHECKING:
-    from sweeps.ledger.sql_store import SqlStore
+    from sweeps.ledger.stores.sql_store import SqlStore
 
 __all__ = ["EpsilonOf", "Ledger", "LedgerLine", "Reservation"]
 
@@ -67,7 +67,7 @@ class Ledger:
         if file is not None and (not file.is_file() or is_blank(file)):
             refuse_loss(file, self._asked)
         if file is not None and not must_exist and not read_only:
-            from sweeps.ledger.sql_store import build
+            from sweeps.ledger.stores.sql_store import build
 
             made_once(file, lambda place: build(place, file), mode=OWNER_ONLY)
         self._store = _opened(url, must_exist=must_exist, read_only=read_only)
@@ -321,7 +321,7 @@ def _opened(url: str, *, must_exist: bool, read_only: bool) -> SqlStore | Sqlite
     file = file_of(url)
     if read_only and file is not None:
         return SqliteLook(url, file)
-    from sweeps.ledger.sql_store import SqlStore
+    from sweeps.ledger.stores.sql_store import SqlStore
 
     return SqlStore(url, must_exist=must_exist, read_only=read_only)
 

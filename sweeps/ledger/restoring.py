@@ -11,8 +11,8 @@ from dpcore.errors import BadInput, Corrupt
 from sweeps.ledger.database import file_of, is_blank, shown
 from sweeps.ledger.findings import chain_findings
 from sweeps.ledger.lines import LedgerLine
-from sweeps.ledger.sql_store import SqlStore
-from sweeps.ledger.sqlite_look import SqliteLook
+from sweeps.ledger.stores.sql_store import SqlStore
+from sweeps.ledger.stores.sqlite_look import SqliteLook
 from sweeps.ledger.witness import Witness, lost_lines
 
 DAMAGED_SUFFIX = ".damaged"

@@ -20,7 +20,7 @@ from sweeps.records.folder import is_unfinished
 from sweeps.records.results import title_of
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import study_of
-from sweeps.search.reading import SeenStudy, SeenTrial, Standing, read_studies
+from sweeps.search.reading import SeenState, SeenStudy, SeenTrial, read_studies
 from sweeps.search.remembered import END, record_of
 from sweeps.storage.heartbeat import Heartbeat
 from sweeps.storage.ray_folder import LOCK_FILE
@@ -137,7 +137,7 @@ def _seconds_left(spec: SweepSpec, trials: Sequence[SeenTrial], heartbeat: Heart
     nothing for longer than ended ones took: it may hang."""
     seconds: list[float] = [trial.user_attrs[END]["seconds"] for trial in trials if trial.state.is_finished and END in trial.user_attrs]
     timed = [one for one in seconds if one > 0]
-    slots = sum(trial.state == Standing.RUNNING for trial in trials) or at_a_time(spec)
+    slots = sum(trial.state == SeenState.RUNNING for trial in trials) or at_a_time(spec)
     if not timed or slots is None or spec.space.sweep.regime.is_selection:
         return None
     silences = [] if heartbeat is None else [_since(at) or 0.0 for at in heartbeat.trials.values()]
@@ -150,15 +150,15 @@ def _seconds_left(spec: SweepSpec, trials: Sequence[SeenTrial], heartbeat: Heart
 def _group(spec: SweepSpec, study: SeenStudy | None, epsilon: float, *, is_running: bool) -> dict[str, Any]:
     trials = [] if study is None else _counted(spec, study)
     states = Counter(trial.state for trial in trials)
-    complete = [trial for trial in trials if trial.state == Standing.COMPLETE and trial.value is not None]
+    complete = [trial for trial in trials if trial.state == SeenState.COMPLETE and trial.value is not None]
     best = max(complete, key=lambda trial: trial.value or 0.0, default=None)
     return {
         "epsilon": epsilon,
         "planned": _planned(spec, study, epsilon),
-        "running": states[Standing.RUNNING] if is_running else 0,
-        "done": states[Standing.COMPLETE],
-        "pruned": states[Standing.PRUNED],
-        "failed": states[Standing.FAIL],
+        "running": states[SeenState.RUNNING] if is_running else 0,
+        "done": states[SeenState.COMPLETE],
+        "pruned": states[SeenState.PRUNED],
+        "failed": states[SeenState.FAIL],
         "best": None if best is None else best.value,
         "leader": None if best is None else _leader(best, where=spec.studies_at),
     }

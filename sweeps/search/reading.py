@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
 
 
-class Standing(IntEnum):
+class SeenState(IntEnum):
     """The state of a trial, by Optuna's numbers and names."""
 
     RUNNING = 0
@@ -34,7 +34,7 @@ class Standing(IntEnum):
     @property
     def is_finished(self) -> bool:
         """Whether it will not change any more."""
-        return self not in (Standing.RUNNING, Standing.WAITING)
+        return self not in (SeenState.RUNNING, SeenState.WAITING)
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class SeenTrial:
     """A trial of a study as it was last told. `value`: what it was told to have ended with."""
 
     number: int
-    state: Standing
+    state: SeenState
     value: float | None
     user_attrs: dict[str, Any] = field(default_factory=dict)
 
@@ -137,7 +137,7 @@ class _Journal:
         values = entry.get("values")
         trial = SeenTrial(
             number=len(study.trials),
-            state=Standing(entry.get("state", Standing.RUNNING)),
+            state=SeenState(entry.get("state", SeenState.RUNNING)),
             value=values[0] if values else entry.get("value"),
             user_attrs=dict(entry.get("user_attrs", {})),
         )
@@ -146,7 +146,7 @@ class _Journal:
 
     def _trial_ended(self, entry: Mapping[str, Any]) -> None:
         if (trial := self._open_trial(entry)) is not None:
-            trial.state = Standing(entry["state"])
+            trial.state = SeenState(entry["state"])
             if entry["values"] is not None:
                 (trial.value,) = entry["values"]
 
@@ -175,7 +175,7 @@ def _through_optuna(spec: SweepSpec) -> list[SeenStudy]:
 
 def _seen(storage: Any, study: Any) -> SeenStudy:
     trials = [
-        SeenTrial(number=one.number, state=Standing(one.state), value=one.value, user_attrs=dict(one.user_attrs))
+        SeenTrial(number=one.number, state=SeenState(one.state), value=one.value, user_attrs=dict(one.user_attrs))
         for one in storage.get_all_trials(study._study_id, deepcopy=False)
     ]
     return SeenStudy(name=study.study_name, user_attrs=dict(study.user_attrs), trials=trials)

@@ -21,7 +21,7 @@ ENDED: dict[str, State] = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "fail
 """Optuna's name of the state of a trial that ended, and ours."""
 
 
-class Named(Protocol):
+class StateName(Protocol):
     """A state by Optuna's name for it."""
 
     @property
@@ -29,7 +29,7 @@ class Named(Protocol):
         """RUNNING, COMPLETE, PRUNED, FAIL or WAITING."""
 
 
-class Remembered(Protocol):
+class AnyTrial(Protocol):
     """A trial of a study: Optuna's own, or one that was read without Optuna."""
 
     @property
@@ -37,7 +37,7 @@ class Remembered(Protocol):
         """Within its study."""
 
     @property
-    def state(self) -> Named:
+    def state(self) -> StateName:
         """As it was last told."""
 
     @property
@@ -45,12 +45,12 @@ class Remembered(Protocol):
         """What the search keeps with it."""
 
 
-def is_replaced(trial: Remembered) -> bool:
+def is_replaced(trial: AnyTrial) -> bool:
     """Whether another trial took its place, so that it is not counted."""
     return bool(trial.user_attrs.get(END, {}).get(REPLACED))
 
 
-def record_of(trial: Remembered, *, where: str) -> TrialRecord:
+def record_of(trial: AnyTrial, *, where: str) -> TrialRecord:
     """The record that a trial of a study remembers, without its curve.
 
     Raises:
@@ -62,7 +62,7 @@ def record_of(trial: Remembered, *, where: str) -> TrialRecord:
         raise Corrupt(f"{where}: what it remembers of its trial {trial.number} is no record ({error!r}); put a copy back") from None
 
 
-def _record(trial: Remembered) -> TrialRecord:
+def _record(trial: AnyTrial) -> TrialRecord:
     told = [json.loads(trial.user_attrs[RECORD]), trial.user_attrs.get("attempt", {})]
     known: dict[str, Any] = {name: value for one in told for name, value in without_sum(one, where=f"trial {trial.number}").items()}
     config, planned = parse_config(TrialConfig, known.pop("config")), known.pop("plan", None)

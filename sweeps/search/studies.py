@@ -12,12 +12,14 @@ import itertools
 import json
 import math
 import random
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -31,7 +33,6 @@ from sweeps.pricing.plan import trials_at
 from sweeps.records.results import TrialRecord
 from sweeps.records.spec import SELECTED, SweepSpec
 from sweeps.records.trial_id import TrialId, epsilon_name, study_of
-from sweeps.search.dashboard import describe_study
 from sweeps.search.remembered import END, RECORD, REPLACED, is_replaced, record_of
 from sweeps.search.samplers import Request, build_sampler
 from sweeps.search.storage import open_storage
@@ -49,6 +50,8 @@ FIXED_PARAMS = "fixed_params"
 """Where Optuna keeps the draw that an enqueued trial is to try."""
 SEALED_VALUE = 0.0
 """What a study holds of a sealed run: Optuna has no COMPLETE without a value."""
+REPORT, RUNS, SWEEP = "report", "MLflow", "sweep"
+"""Attributes of a study, under which optuna-dashboard lists where the sweep can be looked at."""
 
 
 Planned = Callable[[TrialRecord], TrialRecord]
@@ -203,7 +206,7 @@ class Studies:
         if not there:
             optuna.create_study(study_name=name, storage=self._storage, direction=StudyDirection.MAXIMIZE)
         study = optuna.load_study(study_name=name, storage=self._storage, sampler=RandomSampler())
-        describe_study(study, self._spec)
+        _describe(study, self._spec)
         study.sampler = self._sampler(study, epsilon)
         if epsilon is not None and FIRST_DRAWS not in study.user_attrs:
             for draw in self._first_draws(epsilon):
@@ -343,3 +346,18 @@ def _scored(study: Study) -> int:
 
 def _completed(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _describe(study: Study, spec: SweepSpec) -> None:
+    """Names the objective, and says where report and runs are; once per study.
+
+    Nothing of it tells of a person: it is said before the first trial.
+    """
+    if study.metric_names is not None:
+        return
+    study.set_user_attr(SWEEP, spec.name)
+    study.set_user_attr(REPORT, f"dpsweep report {spec.name} --storage {spec.storage}")
+    study.set_user_attr(RUNS, spec.tracking_uri or f"dpsweep ui --storage {spec.storage}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # experimental since optuna 3.2
+        study.set_metric_names([spec.metric])

@@ -9,7 +9,7 @@ import pytest
 from full_disk import small_disk
 
 from dpcore.errors import DiskFull
-from sweeps.ledger import sql_store
+from sweeps.ledger.stores import sql_store
 from sweeps.ledger.database import is_blank
 from sweeps.ledger.ledger import Ledger, Reservation
 

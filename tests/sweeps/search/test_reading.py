@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from dpcore.errors import Corrupt
 from sweeps.search.journal import SweepJournal
-from sweeps.search.reading import SeenStudy, SeenTrial, Standing, read_journal
+from sweeps.search.reading import SeenState, SeenStudy, SeenTrial, read_journal
 
 
 def as_optuna_reads(path: Path) -> list[SeenStudy]:
@@ -21,7 +21,7 @@ def as_optuna_reads(path: Path) -> list[SeenStudy]:
             name=study.study_name,
             user_attrs=study.user_attrs,
             trials=[
-                SeenTrial(number=one.number, state=Standing[one.state.name], value=one.value, user_attrs=one.user_attrs)
+                SeenTrial(number=one.number, state=SeenState[one.state.name], value=one.value, user_attrs=one.user_attrs)
                 for one in storage.get_all_trials(study._study_id)
             ],
         )
@@ -64,7 +64,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_journal_is_read_as_optuna_reads_it(journal: Path) -> None:
     found = read_journal(journal)
     assert found == as_optuna_reads(journal)
-    assert {trial.state for study in found for trial in study.trials} == set(Standing) - {Standing.WAITING}
+    assert {trial.state for study in found for trial in study.trials} == set(SeenState) - {SeenState.WAITING}
     assert found[0].user_attrs == {"selected": [1, 2]}
 
 
