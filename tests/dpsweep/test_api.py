@@ -56,7 +56,7 @@ FLAGS: dict[str, tuple[list[str], object]] = {
     "cache_dir": (["--cache-dir", "scratch"], "scratch"),
 }  # fmt: skip
 """Each flag of `dpsweep run` with awkward values, on the command line and from Python."""
-BEFORE_THE_SPEC = ("help", "space", "dry_run", "json", "notify", "warm_start")
+BEFORE_THE_SPEC = ("help", "space", "dry_run", "time", "json", "notify", "warm_start")
 """Not part of what is compared here: a warm start reads an earlier sweep (tests/sweeps/search/test_warm_start.py)."""
 
 
