@@ -9,9 +9,9 @@ import pytest
 from full_disk import small_disk
 
 from dpcore.errors import DiskFull
-from sweeps.ledger.stores import sql_store
 from sweeps.ledger.database import is_blank
 from sweeps.ledger.ledger import Ledger, Reservation
+from sweeps.ledger.stores import sql_store
 
 ONE = Reservation(
     sweep="s", trial_id="e1-000", dataset="d", cohort="dd", sampling_prob=0.137, noise_multiplier=2.1875, steps=5, epsilon=0.5, delta=1e-5
