@@ -108,5 +108,6 @@ def _epsilon(sparse_or_dense: pld_pmf.PLDPmf, delta: float) -> float:
         return float(losses[np.argmax(without)])
     known = np.flatnonzero((upper > delta) & (lower > 0.0))
     found = np.log((upper[known] - delta) / lower[known])
-    between = np.flatnonzero(found >= losses[known] - pmf._discretization)
+    below = np.where(known == len(losses) - 1, -math.inf, losses[known] - pmf._discretization)  # nothing lies below the lowest loss
+    between = np.flatnonzero(found >= below)
     return max(0.0, float(found[between[0]])) if len(between) else 0.0

@@ -193,7 +193,13 @@ def test_a_strangers_metric_stands_beside_our_own(site: Path) -> None:
     from dpcore.train.evaluator import metrics_of
 
     truth = np.zeros((2, 16, 2))
-    dataset = SimpleNamespace(
+
+    class TwoPeople(SimpleNamespace):
+        def __len__(self) -> int:
+            return 2
+
+    dataset = TwoPeople(
+        frame=None,
         skeleton=MPII_16,
         keypoints=truth,
         visible=np.arange(16)[None] < np.array([[9], [4]]),

@@ -66,6 +66,13 @@ def test_epsilon_is_what_dp_accounting_reads(masses: list[float], lowest: int, i
     assert epsilon_at_delta(loss, delta) == pytest.approx(loss.get_epsilon_for_delta(delta), rel=1e-12, abs=1e-12)
 
 
+def test_epsilon_may_lie_below_every_loss() -> None:
+    """All mass at a loss of 5: δ = 1 - e^(ε - 5) down to an ε of 0."""
+    loss = PrivacyLossDistribution(DensePLDPmf(1.0, 2, np.array([0.0, 0.0, 0.0, 1.0]), 0.0, True))
+    assert epsilon_at_delta(loss, 0.99) == pytest.approx(5 + math.log(0.01)) == pytest.approx(loss.get_epsilon_for_delta(0.99))
+    assert epsilon_at_delta(loss, 0.994) == 0.0
+
+
 def test_both_neighbours_count() -> None:
     """A unit that is removed and one that is added have unlike losses: the larger ε is promised."""
     few, many = (DensePLDPmf(1.0, 0, np.array(probs), 0.0, True) for probs in ([0.97, 0.03], [0.2, 0.8]))

@@ -20,6 +20,7 @@ from dpcore.errors import BadInput, Refused, Unavailable
 from dpcore.privacy.randomness import SweepKey
 from dpcore.train.handout import Handout
 from sweeps.engine import driver as driver_module
+from sweeps.engine import preflight
 from sweeps.engine.driver import Interrupted, resume_sweep, run_sweep
 from sweeps.engine.preflight import plan_of
 from sweeps.engine.searcher import ScheduleCallback, ScheduleSearcher
@@ -446,7 +447,7 @@ def test_a_sweep_that_searches_its_steps_is_priced_by_its_filter(
 
 def test_a_plan_generates_no_embedded_data(spec: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     around = fake_trials.surroundings()
-    monkeypatch.setattr(driver_module, "default_surroundings", lambda cache_dir: around)
+    monkeypatch.setattr(preflight, "default_surroundings", lambda cache_dir: around)
     assert plan_of(spec).composed_epsilon == pytest.approx(6 * 0.5 + 6 * 2.0)
     assert not list(spec.places.cache_dir.glob("datasets/*"))
     assert not spec.storage.exists()

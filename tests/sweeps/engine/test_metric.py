@@ -89,7 +89,7 @@ def test_tables_and_best_carry_the_metric_beside_pckh_which_is_null(swept: Swept
     row = read.trial_table().to_pylist()[-1]
     assert (row["metric"], row["pckh_50"]) == (spec.metric, None)
     assert row["score"] == read.records[-1].score
-    document = Best(record=best_trial(read, 6.0), price=UNKNOWN).document()
+    document = Best(record=best_trial(read, 6.0), price=UNKNOWN, answer=None, scored_on="all").document()
     assert (document["metric"], document["pckh_50"], document["pckh_10"]) == (spec.metric, None, None)
     assert document["score"] == results.best(6.0).score
     assert export_trial(best_trial(read, 6.0), spec).metric == spec.metric
