@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml $(PINS)
 	$(BIN)/python -m pip install --quiet -c $(PINS) --editable '.[dev]'
 	@touch $(STAMP)
 
-sweep: $(STAMP) ## set everything up and run the quick sweep (NAME=quick; eight minutes on two cores)
+sweep: $(STAMP) ## set everything up and run the quick sweep (NAME=quick; five minutes on two cores)
 	$(BIN)/dpsweep run quick --name $(NAME)
 
 ui: $(STAMP) ## MLflow's pages over the sweeps in ./sweep_results, on this machine alone

@@ -35,6 +35,7 @@ def test_the_score_is_that_of_the_saved_model_on_these_people_alone(
     reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
     found = cached_predictions(saved.network, dataset, reading, config=saved.config, places=train_places)
     counts = counts_of_people(METRICS.get("pckh_50"), scored_of(found, dataset))
+    assert counts is not None
     rows = np.arange(len(dataset)) if people is None else rows_of(dataset, people)
     hits, counted = counts[rows].sum(axis=0)
     assert last.metrics["val/pckh_50"] == pytest.approx(hits / counted, abs=1e-12)

@@ -1,5 +1,6 @@
 """One budget for choosing and training: the ε of a trial that keeps the whole sweep within it, by the price that the ledger will hold."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,14 @@ def test_a_budget_that_no_trial_fits_is_refused(accountant: Accountant, cache: P
 
 def test_the_search_over_epsilon_stays_on_the_private_side_of_any_price() -> None:
     """Prices that rise in leaps, hardly or steeply: whatever the interpolation hits, the answer costs no more than the budget."""
-    for price in (lambda e: 3 * e, lambda e: e**3, lambda e: 50 * e if e > 0.4 else e, lambda e: 1e-3 + e / 7, lambda e: 200 * e):
+    prices: tuple[Callable[[float], float], ...] = (
+        lambda e: 3 * e,
+        lambda e: float(e**3),
+        lambda e: 50 * e if e > 0.4 else e,
+        lambda e: 1e-3 + e / 7,
+        lambda e: 200 * e,
+    )
+    for price in prices:
         for total in (0.05, 0.731, 1.0, 9.99, 10.0):
             found = largest_epsilon(price, total)
             assert found is not None
@@ -115,7 +123,7 @@ def test_procedures_are_compared_at_one_budget_and_the_best_one_is_named(account
     assert plain.epsilon < by_name["composed", 1].epsilon
     assert [row.procedure for row in rows if row.is_own] == ["composed, halving"]
     fair = [row for row in rows if row.trials == 9 and row.procedure != "public proxy"]
-    assert [row for row in rows if row.is_best] == [max(fair, key=lambda row: row.epsilon)]
+    assert [row for row in rows if row.is_best] == [max(fair, key=lambda row: row.epsilon or 0.0)]
 
 
 def test_a_space_without_a_budget_is_as_it_was(accountant: Accountant, cache: Path) -> None:
