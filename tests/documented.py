@@ -20,7 +20,7 @@ NOT_RUN = {
     r"source \.venv/bin/activate": "changes the shell; the commands below it are run as they are printed",
     r"pip install": "changes the environment that runs this test; tests/cluster/test_pins.py holds the extras",
     r"npm pack": "fetches from a registry",
-    r"dpsweep (data import|pretrain|run|report) .*(lspet|mpii|coco/|paper_grid)": BENCHMARK,
+    r"dpsweep (data import|pretrain|run|report) .*(lspet|mpii|coco/|paper_grid)|python benchmarks/advice_order": BENCHMARK,
     r"dpsweep weights (import|list)": "needs the files of another project; tests/weights runs it on some that it makes",
     r"dpsweep (pretrain|run) own\.yaml": "tests/e2e/test_networks_e2e.py runs it",
     r"dpsweep export .*--onnx": "tests/sweeps/models runs it; a registered model is exported like a folder",

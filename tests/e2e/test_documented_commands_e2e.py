@@ -39,6 +39,7 @@ MINE = """
 sweep: {epsilons: [8], delta: 1.0e-3, trials_per_epsilon: 1, sampler: random, accounting: composed}
 references: {floor: false, ceiling: false, control: false, winner_seeds: 0}
 trial:
+  method: dpsgd
   data: {private: tiny/private, public: tiny/public, validation: tiny/validation, nominal_examples: 200}
   stages: {private: {steps: 4, expected_batch_size: 40}}
 search: {clip_norm: {float: [0.1, 1.0], log: true}}
@@ -113,11 +114,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     made = Desk(folder)
     make_pictures(folder)
-    for name, domain, count, role in (
-        ("private", "private", 200, "PRIVATE"),
-        ("public", "public", 100, "PUBLIC"),
-        ("validation", "private", 40, "PUBLIC"),
-    ):
+    for name, (domain, count, role) in PEOPLE.items():
         made.run(f"dpsweep data synth --domain {domain} --count {count} --seed {count} --role {role} --out data/tiny/{name}")
     smaller = " ".join(f"--set {shlex.quote(f'{path}={json.dumps(value)}')}" for path, value in SMALLER.items())
     made.run(f"dpsweep run quick --trials 2 --max-concurrent 2 {smaller}")
