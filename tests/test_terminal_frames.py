@@ -60,3 +60,12 @@ def test_a_moment_that_does_not_come_and_a_command_that_fails_are_said(
 )
 def test_lines_of_libraries_are_found(terminal_frames: ModuleType, line: str) -> None:
     assert terminal_frames.foreign_lines(f"dpsweep: 1 of 4 runs have ended\n{line}") == [line]
+
+
+@pytest.mark.parametrize("name", ["at_120_columns", "at_80_columns", "without_a_terminal"])
+def test_the_committed_frames_hold_no_line_of_a_library_and_no_line_beyond_the_width(terminal_frames: ModuleType, name: str) -> None:
+    text = (ROOT / "docs" / "frames" / f"{name}.txt").read_text(encoding="utf-8")
+    assert "[15/15]" in text
+    assert terminal_frames.foreign_lines(text) == []
+    if name.endswith("_columns"):
+        assert max(map(len, text.splitlines())) <= int(name.split("_")[1])
