@@ -78,9 +78,8 @@ def _reading(config: ModelConfig, asked: AskedConfig) -> PoseReading:
 def asked_for_training(stem: nn.Module, config: ModelConfig) -> nn.Module:
     """The frozen stem of a network with this backbone, asked in the views of `model.asked_for_training`. It shares the stem's weights."""
     asked = config.asked_for_training
+    assert asked is not None  # the caller has looked
     (network,) = [module for module in stem.modules() if isinstance(module, AskedNetwork)]
-    if asked is None:
-        return stem
     return AskedNetwork(network.features, _reading(config, asked), precision=asked.precision).eval()
 
 

@@ -33,6 +33,7 @@ class JointMixer(nn.Module):
     """
 
     start: Tensor
+    order: Tensor
     certainty: Tensor
     sided_keypoints: Tensor
     middle_keypoints: Tensor
@@ -46,7 +47,8 @@ class JointMixer(nn.Module):
         self.register_buffer("start", shares, persistent=False)
         self.register_buffer("certainty", shares.abs() / shares.abs().sum(dim=1, keepdim=True), persistent=False)
         pairs, alone = _pairs_and_others(skeleton)
-        self._pairs, self._alone = pairs, alone
+        places = [joint for pair in pairs for joint in pair] + alone
+        self.register_buffer("order", torch.tensor(places).argsort(), persistent=False)
         self.register_buffer("sided_keypoints", _of_sides(), persistent=False)
         self.register_buffer("middle_keypoints", _of_the_middle(), persistent=False)
         self.sided = nn.Parameter(torch.zeros(len(pairs), 2 * len(_PARTS) - 1))
@@ -73,20 +75,14 @@ class JointMixer(nn.Module):
 
     def points(self, keypoints: Tensor) -> Tensor:
         """(B, K, 2) of COCO's keypoints (B, 17, 2), in any units."""
-        start = torch.einsum("kj,bjc->bkc", self.start, keypoints)
-        moved: dict[int, Tensor] = {}
-        for pair, weights in zip(self._pairs, self.sided, strict=True):
-            for joint, sources in zip(pair, self.sided_keypoints, strict=True):
-                moved[joint] = _mixed(weights, sources, keypoints, start[:, joint])
-        for joint, weights in zip(self._alone, self.middle, strict=True):
-            moved[joint] = _mixed(weights, self.middle_keypoints, keypoints, start[:, joint])
-        return torch.stack([moved[joint] for joint in range(len(moved))], dim=1)
+        return torch.einsum("kj,bjc->bkc", self.shares(), keypoints)
 
-
-def _mixed(weights: Tensor, sources: Tensor, keypoints: Tensor, start: Tensor) -> Tensor:
-    """(B, 2): a start (B, 2) moved by weights (c,) of the distances to sources (c, 17) of keypoints (B, 17, 2)."""
-    towards = torch.einsum("cj,bjd->bcd", sources, keypoints) - start.unsqueeze(1)
-    return start + torch.einsum("c,bcd->bd", weights, towards)
+    def shares(self) -> Tensor:
+        """(K, 17): the share of each keypoint in each joint, start + Σ_c w_c (keypoint c - start)."""
+        weights = torch.cat([self.sided.repeat_interleave(2, dim=0).sum(dim=1), self.middle.sum(dim=1)])[self.order]
+        sides = torch.einsum("gc,scj->gsj", self.sided, self.sided_keypoints).flatten(0, 1)
+        towards = torch.cat([sides, self.middle @ self.middle_keypoints])[self.order]
+        return self.start + towards - weights[:, None] * self.start
 
 
 def _pairs_and_others(skeleton: Skeleton) -> tuple[list[tuple[int, int]], list[int]]:
