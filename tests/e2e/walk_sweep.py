@@ -44,7 +44,7 @@ SELECTION: dict[str, Any] = {
         "delta": 1e-5,
         "sampler": "random",
         "accounting": "private_selection",
-        "selection": {"mean_trials": 5, "shape": "inf"},
+        "selection": {"mean_trials": 15, "shape": "inf"},  # fewer than two trials, so no loser: once in 200,000 sweeps
     },
     "references": {"floor": False, "ceiling": False, "control": False, "winner_seeds": 0, "disclosure": False},
     "trial": {
