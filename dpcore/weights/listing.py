@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,15 @@ def find_weights(data_dir: Path) -> list[FoundWeights]:
 
 
 def _paths(data_dir: Path) -> Iterator[Path]:
-    for ending in ARCHIVE_ENDINGS:
-        for path in data_dir.rglob(f"*{ending}"):
-            yield path.with_name(path.name.removesuffix(ending))
+    """Linked folders are walked too, each once, as datasets in them are found: `rglob` would pass them by."""
+    walked: set[str] = set()
+    for folder, within, files in os.walk(data_dir, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in walked:
+            within.clear()
+            continue
+        walked.add(real)
+        yield from (Path(folder) / file.removesuffix(ending) for ending in ARCHIVE_ENDINGS for file in files if file.endswith(ending))
 
 
 def _found(path: Path, data_dir: Path) -> FoundWeights:

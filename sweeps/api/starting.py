@@ -32,8 +32,9 @@ class Usual:
     reruns: int
 
 
-USUAL = {True: Usual(epsilons=(2.0,), trials=6, reruns=1), False: Usual(epsilons=(2.0, 8.0), trials=12, reruns=2)}
-"""Whether the people are protected → a first sweep: real people are charged for every trial, so theirs is small."""
+USUAL = {True: Usual(epsilons=(2.0,), trials=8, reruns=1), False: Usual(epsilons=(2.0, 8.0), trials=12, reruns=2)}
+"""Whether the people are protected → a first sweep: real people are charged for every trial, so theirs is small, two
+trials of each method."""
 LEAST_FOLDED_PX = 96
 """MoveNet's coarsest maps have a cell for 32 px: below three of them they say little."""
 

@@ -79,6 +79,15 @@ def test_damaged_weights_are_listed_with_their_problem(tmp_path: Path) -> None:
     assert layers_by_stride(stored.topology) == {"2 px": ["stem 4"], "whole picture": ["pool 4"]}
 
 
+def test_weights_in_a_linked_folder_are_found_once(tmp_path: Path) -> None:
+    write_folded(network(), tmp_path / "elsewhere", "tiny")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "models").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (data / "models" / "back").symlink_to(data, target_is_directory=True)
+    assert [one.name for one in find_weights(data)] == ["models/tiny"]
+
+
 def test_the_list_says_how_the_known_weights_are_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folded(network(), tmp_path / "models", "tiny")
     assert main(["weights", "list", "--data-dir", str(tmp_path)]) == 0

@@ -41,7 +41,7 @@ def add_parsers(commands: Any) -> None:
         help="of the trials (default: 2 for protected people, else 2,8)",
     )
     init.add_argument(
-        "--trials", metavar="N", type=arguments.whole_number(1), default=None, help="per ε (default: 6 for protected people, else 12)"
+        "--trials", metavar="N", type=arguments.whole_number(1), default=None, help="per ε (default: 8 for protected people, else 12)"
     )
     init.add_argument("--labels", choices=("public", "private"), default="public", help="whether keypoints may be known (default public)")
     init.add_argument("--unit", choices=("person", "image", "video"), default="image", help="what is protected (default image)")

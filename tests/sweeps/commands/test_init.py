@@ -58,7 +58,7 @@ def test_240_protected_drawings_get_a_space_that_is_accepted_without_a_ceiling(p
     assert space.trial["stages"]["private"]["expected_batch_size"] == 120
     assert space.trial["subspace"]["examples"] == 9  # as many PUBLIC people as there are
     assert space.search["public_batch_size"].choice == (12,)
-    assert (space.sweep.epsilons, space.sweep.trials_per_epsilon, space.sweep.metric) == ((2.0,), 6, "pckh_50")
+    assert (space.sweep.epsilons, space.sweep.trials_per_epsilon, space.sweep.metric) == ((2.0,), 8, "pckh_50")
     text = (tmp_path / "ours.yaml").read_text(encoding="utf-8")
     assert "real people, protected" in text
     assert all(len(line) <= 140 for line in text.splitlines())
