@@ -110,15 +110,15 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     except DpsweepError as error:
         warn(f"dpsweep: {error}")
         return error.exit_code
+    except BrokenPipeError:
+        # `dpsweep status NAME | head`: the reader has closed the pipe. Without this, Python prints another error at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in WITHHELD or error.filename is None:
             raise
         warn(f"dpsweep: {error.filename}: {(error.strerror or '').lower()}; {WITHHELD[error.errno]}")
         return 1
-    except BrokenPipeError:
-        # `dpsweep status NAME | head`: the reader has closed the pipe. Without this, Python prints another error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt as interrupt:
         warn(f"dpsweep: {interrupt or 'interrupted'}")
         return 130 if interrupt.args else 1

@@ -25,7 +25,7 @@ from dpcore.model.network import PoseNetwork, weights_digest
 from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.sources import Inputs
 
-PREDICTIONS_VERSION = 1
+PREDICTIONS_VERSION = 2
 """Raised when the same network, people and evaluation would give other keypoints."""
 POINTS_FILE = "points.safetensors"
 

@@ -52,15 +52,16 @@ def test_it_has_138_numbers_and_starts_at_the_public_places() -> None:
     torch.testing.assert_close(by_name["pelvis"], (coco["l_hip"] + coco["r_hip"]) / 2)
 
 
-def test_the_top_of_the_head_lies_beyond_the_face_and_the_neck_before_it() -> None:
-    """An upright person: shoulders at height 0, the face a head's half above the neck, y down."""
+def test_the_crown_lies_half_a_head_above_the_face_and_the_neck_below_it() -> None:
+    """A person of stature 1, upright, y down, by the body segments of Drillis and Contini."""
     person = torch.zeros(1, 17, 2)
-    for name in ("nose", "l_eye", "r_eye", "l_ear", "r_ear"):
-        person[0, COCO_17.index[name], 1] = -0.59
+    heights = {"nose": 0.935, "eye": 0.935, "ear": 0.935, "shoulder": 0.818, "hip": 0.530}
+    for name, joint in COCO_17.index.items():
+        person[0, joint, 1] = -heights.get(name.removeprefix("l_").removeprefix("r_"), 0.0)
     with torch.no_grad():
         points = mixer().points(person)[0]
-    assert float(points[MPII_16.index["head_top"], 1]) == pytest.approx(-1.0, abs=0.01)
-    assert float(points[MPII_16.index["upper_neck"], 1]) == pytest.approx(-0.18, abs=0.01)
+    assert float(points[MPII_16.index["head_top"], 1]) == pytest.approx(-1.0, abs=1e-4)
+    assert float(points[MPII_16.index["upper_neck"], 1]) == pytest.approx(-0.853, abs=1e-3)
 
 
 @pytest.mark.parametrize("angle", [0.3, 1.5, 3.0])

@@ -91,6 +91,23 @@ def test_a_plan_imports_nothing_that_runs_trials(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_reader_that_has_read_enough_ends_a_command_without_a_word() -> None:
+    """`dpsweep ... | head -1`."""
+    program = "import os, sys, time; sys.stdin.readline(); from sweeps.cli import main; sys.exit(main(['completion', 'bash']))"
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=REPOSITORY,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate("begin\n", timeout=60)
+    assert (process.returncode, said) == (0, "")
+
+
 def test_ray_submit_runs_the_same_arguments_with_address_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeps import run
 
