@@ -20,6 +20,7 @@ from dpcore.data.folders import cached_folder
 from dpcore.errors import BadInput
 from dpcore.inference.views import UPRIGHT, View
 from dpcore.model.network import weights_digest
+from dpcore.train.hearing import tell
 from dpcore.train.sources import CropSource, FeatureInputs, ImageInputs
 
 FEATURES_VERSION = 2
@@ -95,6 +96,7 @@ def _write_features(inputs: ImageInputs, path: str, *, saturate: bool) -> None:
         if array is None:
             array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(inputs), *features.shape[1:]))
         array[rows] = features.numpy()
+        tell("features of frozen layers, picture", int(rows[-1]) + 1, len(inputs))
     if array is None:
         raise BadInput("there is no crop to compute features of: the dataset is empty")
     array.flush()

@@ -22,6 +22,7 @@ from dpcore.data.views import META_NAME
 from dpcore.durable import write_json
 from dpcore.inference.reading import PosePoints, PoseReading
 from dpcore.model.network import PoseNetwork, weights_digest
+from dpcore.train.hearing import tell
 from dpcore.train.inputs import InputBuilder, device_of
 from dpcore.train.sources import Inputs
 
@@ -55,7 +56,9 @@ def predict(tail: nn.Module, views: Sequence[Inputs], reading: PoseReading, *, o
     for outputs in zip(*(outputs_of(tail, inputs, at_once=size) for inputs in views), strict=True):
         points, confidence = reading.points(outputs)
         found.append((points.cpu(), confidence.cpu()))
-        on_progress(min(len(found) * size, count), count)
+        done = min(len(found) * size, count)
+        on_progress(done, count)
+        tell("scoring, person", done, count)
     return torch.cat([points for points, _ in found]), torch.cat([confidence for _, confidence in found])
 
 

@@ -21,6 +21,7 @@ from dpcore.gradients.batch import Batch, Loss
 from dpcore.gradients.scales import Scales
 from dpcore.privacy.randomness import Indices, PublicStreams, choose_without_replacement
 from dpcore.train.evaluator import mean_loss
+from dpcore.train.hearing import tell
 from dpcore.train.sources import Examples
 
 EVALUATE_EVERY_STEPS = 50
@@ -144,6 +145,7 @@ def _gradients(fit: PublicFit, pool: Indices, steps: int) -> Iterator[tuple[int,
             indices = pool[choose_without_replacement(generator, len(pool), fit.batch_size, what=f"batch_size of the stage {fit.name}")]
             draw = fit.examples.draw_geometry(fit.streams.stream(f"{fit.name}.augmentation", step), len(indices))
             yield step, _gradient(fit, fit.examples.batch(indices, draw), helper)
+            tell("public training, step", step + 1, steps)
 
 
 def _second_core(fit: PublicFit) -> AbstractContextManager[Executor | None]:

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -49,6 +50,7 @@ from sweeps.report.live.screen import NoScreen, Screen
 from sweeps.report.live.view import SweepView, view_of
 from sweeps.report.progress import progress_line
 from sweeps.search.terms import SweepTerms, terms_of
+from sweeps.storage import doing
 from sweeps.storage.heartbeat import clear
 from sweeps.storage.ray_folder import FOLDER, clear_leftovers
 from sweeps.tracking.allow_list import allowed_error
@@ -243,7 +245,12 @@ class _Run:
             if (self._spec.sweep_dir / RESULTS).is_dir():
                 self._write(self._results())  # a price that an earlier driver wrote there would soon be too low
             self._tell_again(tracker)
-            with _heartbeat(self._spec), stop.waiting(), self._around.screen(self._view) as self._screen:
+            with (
+                _heartbeat(self._spec),
+                _listening(self._spec, self._schedule),
+                stop.waiting(),
+                self._around.screen(self._view) as self._screen,
+            ):
                 run_tune(self._spec, key=self._key, searcher=searcher, callback=callback)
             with self._around.working("measuring what the public views disclose"):
                 self._tell_disclosed()
@@ -314,6 +321,7 @@ class _Run:
             reserved=self._reserved,
             price=self.price,
             notes=("beside the trials: measuring what the public views disclose",) if measuring else (),
+            doing=partial(doing.doing_of, self._spec.state_dir),
         )
 
     def _write_priced(self) -> SweepResults:
@@ -358,6 +366,19 @@ def _started(spec: SweepSpec, around: Surroundings, facts: DatasetFacts) -> Iter
 def _naming_faults(spec: SweepSpec) -> contextlib.AbstractContextManager[None]:
     """Study, reports, ledger, spool and tables are written by libraries, each with its own words for a full disk."""
     return naming_full_disk(spec.state_dir, others=(SQLAlchemyError,))
+
+
+@contextlib.contextmanager
+def _listening(spec: SweepSpec, schedule: Schedule) -> Iterator[None]:
+    """A folder where trials say what they are at, if they may be followed."""
+    if not schedule.may_be_followed:
+        yield
+        return
+    doing.listen(spec.state_dir)
+    try:
+        yield
+    finally:
+        doing.stop_listening(spec.state_dir)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,8 @@ class Schedule:
         self._planner = Planner(accountant, spec.places.cache_dir, rungs=rung_steps(spec.space))
         self._reservations = reservations
         self._clock = clock or _no_time
+        self.may_be_followed = clock is not None and selection is None
+        """Whether a trial may say what it is at: nobody times protected data, and of a private selection no file names a trial."""
         self.terms = terms
         self._studies = Studies(spec, timed=clock is not None, planned=self._planner.planned)
         self._reports = ReportsFile(spec.reports_path)

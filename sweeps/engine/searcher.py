@@ -22,6 +22,7 @@ from sweeps.pricing.validation import ValidationPlan
 from sweeps.records.messages import Answer, Assignment, BucketPlace, trial_id_in, words_of_crash
 from sweeps.records.results import CurvePoint, TrialRecord
 from sweeps.records.spec import SweepSpec
+from sweeps.storage.doing import file_of
 from sweeps.storage.envelope import Envelope
 from sweeps.storage.heartbeat import PAUSE, WHOLE_SWEEP
 
@@ -98,7 +99,8 @@ class ScheduleSearcher(Searcher):
         record = self._schedule.next()
         if record is not None:
             given = assignment(self._spec, record, folder=self._schedule.folder(record), validation=self._schedule.terms.validation)
-            return given.encode(self.envelope)
+            doing = file_of(self._spec.state_dir, record.trial_id) if self._schedule.may_be_followed else None
+            return given.model_copy(update={"doing": doing}).encode(self.envelope)
         return str(Searcher.FINISHED) if self._schedule.is_over else None
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:

@@ -24,11 +24,13 @@ from dpcore.config import RuntimeFlags, TrialConfig, parse_config
 from dpcore.disk import naming_full_disk
 from dpcore.errors import BadInput, DiskFull, DpsweepError, NotAsPlanned, NotReplayable, OutOfMemory, Unavailable
 from dpcore.train.handout import Handout
+from dpcore.train.hearing import heard_by
 from dpcore.train.reports import Report
 from sweeps.pricing.sealed import make_sealed_folder, seal
 from sweeps.ray_runtime.gpu_memory import CudaMemory, make_room
 from sweeps.records.messages import Answer, Assignment, Fault, TrialCrashed
 from sweeps.storage.bucket_trial import BucketTrial, open_bucket_trial
+from sweeps.storage.doing import DoingFile
 from sweeps.storage.envelope import Envelope
 from sweeps.tracking.allow_list import allowed_error
 
@@ -103,7 +105,8 @@ class TrialTrainable(tune.Trainable):
                     self._reports = self._start()
                 if self._copy is not None and self._copy.keep():
                     return Answer(done=True)
-                report = next(self._reports, None)
+                with heard_by(self._hears):
+                    report = next(self._reports, None)
             if report is not None:
                 self._check_kind(report)
                 self._hold_against_earlier(report)
@@ -154,6 +157,7 @@ class TrialTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial = Assignment.decode(config, self._envelope)
         self._reports = None
+        self._hears = None if self._trial.doing is None else DoingFile(self._trial.doing).hear
 
     def _start(self) -> Iterator[Report]:
         trial = self._trial

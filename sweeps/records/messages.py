@@ -49,6 +49,7 @@ class Assignment(Part):
         metric: the score that decides.
         people: of whom scores are counted; None: of all validation people.
         function: the trial function, as module:function.
+        doing: where the trial says what it is at before its first report; None where nobody may time it.
         expected: step → digest of the weights that earlier reports of this very attempt had; a replay must reach them again.
     """
 
@@ -64,6 +65,7 @@ class Assignment(Part):
     people: ScoredPeople | None = None
     places: Places
     function: str
+    doing: Path | None = None
     expected: dict[int, str] = Field(default_factory=dict)
 
     def encode(self, envelope: Envelope) -> dict[str, str]:

@@ -15,9 +15,12 @@ from dpcore.model.network import codec_of, weights_digest
 from dpcore.privacy.randomness import PublicStreams
 from dpcore.train import public_training, stages
 from dpcore.train.evaluator import loss_of, mean_loss, training_loss
+from dpcore.train.handout import Handout
+from dpcore.train.hearing import heard_by
 from dpcore.train.inputs import NO_AUGMENTATION, InputBuilder
 from dpcore.train.public_training import PublicFit, train_to_convergence
 from dpcore.train.stages import held_out_tenth, public_network, started_network
+from dpcore.train.trainer import run_trial
 from dpcore.train.trial_data import open_trial_data
 
 Make = Callable[..., TrialConfig]
@@ -42,6 +45,21 @@ def test_public_stage_is_trained_once_and_equal_in_another_cache(
 
     monkeypatch.setattr(stages, "train_steps", refuse)
     assert weights_digest(public_network(config, data.public, places=train_places, runtime=runtime).state_dict()) == first
+
+
+def test_a_public_trial_tells_how_far_its_stage_and_its_scores_are(
+    train_places: Places, make_config: Make, runtime: RuntimeFlags, tmp_path: Path
+) -> None:
+    config, told = make_config("public_only"), []
+    with heard_by(lambda *heard: told.append(heard)):
+        list(run_trial(config, runtime, Handout(places=_elsewhere(train_places, tmp_path), trial_id="f", key=None, folder=None)))
+    steps = config.stages.public.steps
+    assert [heard for heard in told if heard[0] == "public training, step"] == [
+        ("public training, step", step, steps) for step in range(1, steps + 1)
+    ]
+    for what in ("features of frozen layers, picture", "scoring, person"):
+        *_, (_, done, total) = [heard for heard in told if heard[0] == what]
+        assert done == total > 0
 
 
 def test_the_public_stage_takes_a_second_core_and_is_the_same_bit_for_bit_without(

@@ -6,15 +6,17 @@ neither trials nor counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from sweeps.pricing.duration import span
 from sweeps.records.results import TrialRecord, best_of, title_of
 
 if TYPE_CHECKING:
     from sweeps.records.spec import SweepSpec
+    from sweeps.storage.doing import Doing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class RunningRow:
     Attributes:
         step: private steps of its last report; None before one, and on protected data.
         steps: planned, 0 where none is private. since: on the driver's clock; None on protected data.
+        doing: what it said that it is at, before its first report.
     """
 
     trial_id: str
@@ -31,10 +34,14 @@ class RunningRow:
     step: int | None
     steps: int
     since: float | None
+    doing: Doing | None = None
 
     @property
     def at(self) -> str:
         """Where it is, in words."""
+        if self.doing is not None and self.step is None:
+            left = self.doing.seconds_left
+            return f"{self.doing.what} {self.doing.done:,} of {self.doing.total:,}" + ("" if left is None else f", about {span(left)} left")
         if not self.steps:
             return "public training"
         if self.step is None:
@@ -91,6 +98,7 @@ def view_of(
     reserved: float | None,
     price: float | None,
     notes: tuple[str, ...] = (),
+    doing: Callable[[str], Doing | None] = lambda trial_id: None,
 ) -> SweepView:
     """The view of a sweep.
 
@@ -102,6 +110,7 @@ def view_of(
         timed: False on protected data.
         slots: how many run at once.
         reserved, price, notes: as in the view.
+        doing: what a running trial said that it is at.
     """
     secret = spec.space.sweep.regime.is_selection
     left = _seconds_left(records, planned - finished, slots) if timed and not secret else None
@@ -112,7 +121,7 @@ def view_of(
         finished=finished,
         planned=planned,
         epsilons=tuple(_at(spec, records, epsilon, secret=secret) for epsilon in spec.space.sweep.epsilons),
-        running=tuple(_running(record, since, timed=timed) for record, since in running),
+        running=tuple(_running(record, since, timed=timed, doing=doing(record.trial_id) if timed else None) for record, since in running),
         floor=max((record.score for record in records if record.role == "floor" and record.score is not None), default=None),
         reserved=reserved,
         price=price,
@@ -135,7 +144,7 @@ def _at(spec: SweepSpec, records: Iterable[TrialRecord], epsilon: float, *, secr
     )
 
 
-def _running(record: TrialRecord, since: float, *, timed: bool) -> RunningRow:
+def _running(record: TrialRecord, since: float, *, timed: bool, doing: Doing | None) -> RunningRow:
     steps = record.config.stages.private.steps if record.config.traits.private_sum != "none" else 0
     return RunningRow(
         trial_id=record.trial_id,
@@ -143,6 +152,7 @@ def _running(record: TrialRecord, since: float, *, timed: bool) -> RunningRow:
         step=(record.steps or None) if timed else None,
         steps=steps,
         since=since if timed else None,
+        doing=doing,
     )
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_trials
 import pytest
@@ -16,16 +17,17 @@ from sweeps.engine.schedule import Schedule
 from sweeps.records.spec import SweepSpec
 from sweeps.report.live.screen import live_screen, rendered, standing_line
 from sweeps.report.live.view import SweepView, view_of
+from sweeps.storage.doing import Doing
 from sweeps.terminal import noise
 from sweeps.terminal.lines import printed_above, warn
 from sweeps.terminal.noise import library_noise, shown_on
 from sweeps.terminal.working import working
 
 
-def view_now(spec: SweepSpec, schedule: Schedule, *, timed: bool = True) -> SweepView:
+def view_now(spec: SweepSpec, schedule: Schedule, *, timed: bool = True, **more: Any) -> SweepView:
     return view_of(
         spec, schedule.records, schedule.running, finished=schedule.finished, planned=schedule.planned, timed=timed, slots=2,
-        reserved=1.5, price=15.0,
+        reserved=1.5, price=15.0, **more,
     )  # fmt: skip
 
 
@@ -61,6 +63,9 @@ def test_a_running_sweep_shows_leaders_floor_steps_time_and_price_within_the_ter
     assert (row.step, row.steps, row.at) == (2, 3, "step 2 of 3")
     assert row.trial_id in text
     assert replace(row, step=None).at == "before the first report, 3 steps"
+    doing = Doing(what="public training, step", first=0, done=200, total=1800, seconds=30.0)
+    assert replace(row, step=None, doing=doing).at == "public training, step 200 of 1,800, about 4 min left"
+    assert replace(row, doing=doing).at == "step 2 of 3"
     for one in view.epsilons:
         assert one.best is not None
         assert one.leader in text
@@ -71,7 +76,8 @@ def test_a_running_sweep_shows_leaders_floor_steps_time_and_price_within_the_ter
 
 def test_on_protected_data_no_step_is_followed_and_nothing_is_timed(running: tuple[SweepSpec, Schedule]) -> None:
     spec, schedule = running
-    view = view_now(spec, schedule, timed=False)
+    seen = Doing(what="features of frozen layers, picture", first=0, done=64, total=128, seconds=2.0)
+    view = view_now(spec, schedule, timed=False, doing=lambda trial_id: seen)
     (row,) = view.running
     assert (row.step, row.since, row.at) == (None, None, "3 steps planned")
     assert view.seconds_left is None
