@@ -80,7 +80,7 @@ class ModelConfig(Part):
     marginal_sharpness: float = Field(
         default=1.0,
         gt=0,
-        description="β of the marginal head's (1/β)·log-mean-exp(β·); of fpn2d and keypoints: what its logits are multiplied by",
+        description="β of the marginal head's (1/β)·log-mean-exp(β·); of fpn2d, linear2d and keypoints: what its logits are multiplied by",
     )
     input_whitening: Literal["none", "public"] = Field(
         default="none", description="public: what a head that starts at random reads is whitened by the covariance of PUBLIC features"
@@ -119,7 +119,9 @@ class ModelConfig(Part):
         if problem is not None:
             raise ValueError(problem)
         if not HEADS.get(self.head).has_sharpness and self.marginal_sharpness != 1.0:
-            raise ValueError(f"model.marginal_sharpness belongs to model.head marginal, fpn2d and keypoints, given head {self.head}")
+            raise ValueError(
+                f"model.marginal_sharpness belongs to model.head marginal, fpn2d, linear2d and keypoints, given head {self.head}"
+            )
         if self.input_whitening != "none" and self.head_start != "random":
             raise ValueError(f"model.input_whitening is for heads that start at random: leave it out for head_start {self.head_start}")
         if self.position_prior != "none" and self.head_start != "random":

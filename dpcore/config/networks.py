@@ -174,6 +174,15 @@ HEADS = Table(
             gives="maps",
         ),
         Head(
+            name="linear2d",
+            builder="dpcore.model.fpn:LinearMaps",
+            has_sharpness=True,
+            readout="dpcore.inference.readouts:heat_map_readout",
+            any_size=True,
+            reads_pyramid=True,
+            gives="maps",
+        ),
+        Head(
             name="keypoints",
             builder="dpcore.inference.joint_mixer:JointMixer",
             has_sharpness=True,

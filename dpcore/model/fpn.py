@@ -1,6 +1,6 @@
 """Heads that give maps: one map of logits per joint, from the maps of a pyramid.
 
-Both read maps of any size. `sharpness` β multiplies the logits: the higher, the more of the softmax's mass lies at the peak.
+All read maps of any size. `sharpness` β multiplies the logits: the higher, the more of the softmax's mass lies at the peak.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FreshPyramid(nn.Module):
 
     def __init__(self, shape: HeadShape) -> None:
         super().__init__()
-        pyramid = shape.pyramid or Pyramid(channels=(shape.channels,), strides_px=(shape.height_px // shape.grid_height,))
+        pyramid = _pyramid_of(shape)
         width = shape.pyramid_channels
         self.pyramid = pyramid
         self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in pyramid.channels)
@@ -62,6 +62,41 @@ class FreshPyramid(nn.Module):
 
     def _laterals(self, packed: Tensor) -> list[Tensor]:
         return [lateral(maps) for lateral, maps in zip(self.laterals, self.pyramid.unpack(packed), strict=True)]
+
+
+class LinearMaps(nn.Module):
+    """A linear probe of every level: a 1x1 convolution to K maps at its own stride, enlarged to the finest one and added up, packed
+    (B,·,H/t,W/t) -> (B,K,H/s,W/s).
+
+    It starts at zero, so before any training a position prior alone speaks. On whitened inputs its first gradients are the differences
+    between what lies at a joint and what lies elsewhere: each step moves all K maps, and nothing has to be drawn at random first.
+    """
+
+    def __init__(self, shape: HeadShape) -> None:
+        super().__init__()
+        self.pyramid = _pyramid_of(shape)
+        self.levels = nn.ModuleList(nn.Conv2d(channels, shape.joints, 1, bias=False) for channels in self.pyramid.channels)
+        self.sharpness = shape.sharpness
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Zeros: nothing is drawn."""
+        for weight in self.levels.parameters():
+            nn.init.zeros_(weight)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        found = [level(maps) for level, maps in zip(self.levels, self.pyramid.unpack(packed), strict=True)]
+        finest = min(range(len(found)), key=self.pyramid.strides_px.__getitem__)
+        total: Tensor = found[finest]
+        for index, maps in enumerate(found):
+            if index != finest:
+                total = total + (maps if maps.shape[2:] == total.shape[2:] else _as_large(maps, total))
+        maps_of_joints: Tensor = self.sharpness * total
+        return maps_of_joints
+
+
+def _pyramid_of(shape: HeadShape) -> Pyramid:
+    """That of the backbone; of one map on one grid a pyramid of one level."""
+    return shape.pyramid or Pyramid(channels=(shape.channels,), strides_px=(shape.height_px // shape.grid_height,))
 
 
 def _as_large(maps: Tensor, as_maps: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from dpcore.config import ModelConfig, Places, parse_config
 from dpcore.errors import BadInput
 from dpcore.model.folded import FoldedFeatures
-from dpcore.model.fpn import FreshPyramid, MixedMaps
+from dpcore.model.fpn import FreshPyramid, LinearMaps, MixedMaps
 from dpcore.model.maps.pyramid import Pyramid
 from dpcore.model.network import PoseNetwork, assemble_network, build_backbone, build_network
 
@@ -152,6 +152,24 @@ def test_fpn2d_makes_a_pyramid_of_its_own_where_the_network_brings_none(made: Pl
         assert split.stem(images()).shape == (3, 4 * (1 + 16 + 4), 4, 4)
         assert whole(images()).shape == (3, 16, 16, 16)
         assert whole(images(64, 32)).shape == (3, 16, 32, 16)
+
+
+def test_linear2d_starts_at_zero_and_adds_up_a_linear_map_of_every_level(made: Places) -> None:
+    whole, config = network(made, head="linear2d", feature_layers=["b1.dw", "stem", "b0.dw"], marginal_sharpness=2.0)
+    backbone, head, split = whole.parts["early"], whole.parts["head"], whole.split(config.freeze)
+    assert isinstance(backbone, FoldedFeatures)
+    assert isinstance(head, LinearMaps)
+    assert trained(split.tail) == {f"0.levels.{level}.weight" for level in range(3)}
+    assert sum(p.numel() for p in split.tail.parameters()) == 3 * 4 * 16
+    generator, shown = torch.Generator().manual_seed(2), images(64, 32)
+    with torch.no_grad():
+        assert torch.equal(whole(shown), torch.zeros(3, 16, 32, 16))
+        expected = torch.zeros(3, 16, 32, 16)
+        for weight, maps in zip(head.levels.parameters(), backbone.maps(shown).values(), strict=True):
+            weight.normal_(generator=generator)
+            part = torch.einsum("kc,bchw->bkhw", weight[..., 0, 0], maps)
+            expected += torch.nn.functional.interpolate(part, size=(32, 16), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(whole(shown), 2.0 * expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_pyramid_is_packed_and_unpacked_bit_for_bit() -> None:
