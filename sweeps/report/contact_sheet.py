@@ -103,7 +103,9 @@ def see_crops(winner: TrialRecord, epsilon: float, spec: SweepSpec, source: Shee
 
     found = choose_source(winner.config, spec.places) if source is None else source
     rows, shown = _spread(len(found.dataset)), as_read(found.dataset, winner.config, spec.places)
-    predictions, skeleton = predict_crops(trial_at_hand(spec, winner.trial_id), shown, rows)
+    were_scored = found.name == winner.config.data.validation
+    model = trial_at_hand(spec, winner.trial_id)
+    predictions, skeleton = predict_crops(model, shown, rows, features_in=spec.places if were_scored else None)
     dataset = shown.as_skeleton(skeleton)
     return SeenCrops(source=found, dataset=dataset, rows=rows, predictions=predictions, title=_title(winner, epsilon, found.name))
 
@@ -188,8 +190,17 @@ def _title(winner: TrialRecord, epsilon: float, crops: str) -> str:
     )
 
 
-def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], Skeleton]:
+def predict_crops(
+    model: Path, dataset: ShardSet, rows: NDArray[np.int64], *, features_in: Places | None = None
+) -> tuple[NDArray[np.float32], Skeleton]:
     """Predicts keypoints (N, K, 2) px on some crops with a saved model, and says which joints they are.
+
+    Args:
+        model: its folder.
+        dataset: the crops.
+        rows: which of them.
+        features_in: where the cache has what the network's frozen layers make of this dataset, as of people whom a sweep was scored on: a
+            large network that is asked in 24 views takes 15 seconds for a sheet. None: the crops go through the whole network.
 
     Raises:
         BadInput: there is no model. Corrupt: the weights differ from those that were written.
@@ -198,14 +209,19 @@ def predict_crops(model: Path, dataset: ShardSet, rows: NDArray[np.int64]) -> tu
 
     from dpcore.data.transforms import to_tensor
     from dpcore.inference.reading import PoseReading
-    from dpcore.train.inputs import shown_in
+    from dpcore.train.inputs import InputBuilder, shown_in
     from dpcore.train.saved import load_model
 
     saved = load_model(model)
     reading = PoseReading.of(saved.config.model, saved.config.evaluation, saved.skeleton)
-    views = [shown_in(view, dataset, reading) for view in reading.views]
     with torch.no_grad():
-        outputs = [saved.network(view.of_images(to_tensor(crops.images(rows)))) for view, crops in zip(reading.views, views, strict=True)]
+        if features_in is None:
+            crops = [(view, shown_in(view, dataset, reading)) for view in reading.views]
+            outputs = [saved.network(view.of_images(to_tensor(of_view.images(rows)))) for view, of_view in crops]
+        else:
+            split = saved.network.split(saved.config.model.freeze)
+            builder = InputBuilder.for_split(split, model=saved.config.model, places=features_in, device=torch.device("cpu"))
+            outputs = [split.tail(inputs.take(rows, None)) for inputs in builder.scored(dataset, reading)]
         keypoints: NDArray[np.float32] = reading.points(outputs)[0].numpy()
     return keypoints, saved.skeleton
 

@@ -147,3 +147,12 @@ def test_predictions_are_those_of_the_saved_weights(spec: SweepSpec, stand_in: s
     all_rows, _ = predict_crops(folder, source.dataset, np.arange(4))
     np.testing.assert_allclose(predict_crops(folder, source.dataset, np.array([2]))[0][0], all_rows[2], atol=1e-3)
     assert np.isfinite(all_rows).all()
+
+
+def test_predictions_of_scored_people_are_those_of_their_cached_features(spec: SweepSpec, stand_in: str) -> None:
+    results_of(spec, config_of(stand_in))
+    source = choose_source(config_of(stand_in), spec.places)
+    folder, rows = spec.checkpoint_dir("e0.8-000"), np.array([1, 3])
+    cached, _ = predict_crops(folder, source.dataset, rows, features_in=spec.places)
+    np.testing.assert_allclose(cached, predict_crops(folder, source.dataset, rows)[0], atol=0.3)
+    assert list((spec.places.cache_dir / "features").iterdir())
