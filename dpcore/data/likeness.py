@@ -6,6 +6,7 @@ errors in both directions, so a match is no reason to refuse the data.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ def _cached_hashes(dataset: ShardSet, places: Places) -> NDArray[np.uint64]:
     return hashes
 
 
+@functools.lru_cache(maxsize=64)
 def _cells(size_px: int, count: int) -> NDArray[np.float32]:
     """Means of `count` equal strips of an axis, (count, size_px)."""
     edges = np.linspace(0, size_px, count + 1).round().astype(int)

@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from dpcore.gradients.batch import Batch, Loss
 from dpcore.gradients.scales import Scales
@@ -76,11 +77,11 @@ def train_steps(fit: PublicFit, steps: int) -> FitOutcome:
     Raises:
         BadInput: the batch is larger than the set.
     """
-    optimizer = _adam(fit)
+    optimizer = _Adam(fit)
     everything = np.arange(len(fit.examples))
     for step, gradients in _gradients(fit, everything, steps):
-        _set_rate(optimizer, fit.learning_rate * 0.5 * (1.0 + np.cos(np.pi * step / steps)))
-        _descend(optimizer, fit, gradients)
+        optimizer.rate = fit.learning_rate * 0.5 * (1.0 + np.cos(np.pi * step / steps))
+        optimizer.descend(gradients)
     return FitOutcome(steps=steps, holdout_loss=None, converged=False)
 
 
@@ -92,11 +93,11 @@ def train_to_best(fit: PublicFit, steps: int, *, held_out: Indices) -> FitOutcom
     Raises:
         BadInput: the batch is larger than what is left of the set.
     """
-    optimizer, every = _adam(fit), max(1, steps // LOOKS)
+    optimizer, every = _Adam(fit), max(1, steps // LOOKS)
     best_loss, best, best_step = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss), _copy_of(fit.tail), 0
     for step, gradients in _gradients(fit, np.setdiff1d(np.arange(len(fit.examples)), held_out), steps):
-        _set_rate(optimizer, fit.learning_rate * 0.5 * (1.0 + np.cos(np.pi * step / steps)))
-        _descend(optimizer, fit, gradients)
+        optimizer.rate = fit.learning_rate * 0.5 * (1.0 + np.cos(np.pi * step / steps))
+        optimizer.descend(gradients)
         if (step + 1) % every and step + 1 < steps:
             continue
         held_out_loss = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss)
@@ -114,9 +115,9 @@ def train_to_convergence(fit: PublicFit, *, held_out: Indices, max_steps: int) -
     """
     kept = np.setdiff1d(np.arange(len(fit.examples)), held_out)
     best_loss, best = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss), _copy_of(fit.tail)
-    optimizer, rate, since_best, drops = _adam(fit), fit.learning_rate, 0, 0
+    optimizer, rate, since_best, drops = _Adam(fit), fit.learning_rate, 0, 0
     for step, gradients in _gradients(fit, kept, max_steps):
-        _descend(optimizer, fit, gradients)
+        optimizer.descend(gradients)
         if (step + 1) % EVALUATE_EVERY_STEPS:
             continue
         held_out_loss = mean_loss(fit.tail, fit.examples, indices=held_out, loss=fit.loss)
@@ -130,8 +131,8 @@ def train_to_convergence(fit: PublicFit, *, held_out: Indices, max_steps: int) -
         if drops == RATE_DROPS:
             return FitOutcome(steps=step + 1, holdout_loss=best_loss, converged=True)
         drops, since_best, rate = drops + 1, 0, rate * RATE_DROP_FACTOR
-        optimizer = _adam(fit)
-        _set_rate(optimizer, rate)
+        optimizer = _Adam(fit)
+        optimizer.rate = rate
     fit.tail.load_state_dict(best)
     return FitOutcome(steps=max_steps, holdout_loss=best_loss, converged=False)
 
@@ -174,26 +175,51 @@ def _gradient(fit: PublicFit, batch: Batch, helper: Executor | None) -> Sequence
     return [one if other is None else other if one is None else one.add_(other) for one, other in zip(first, second, strict=True)]
 
 
-def _adam(fit: PublicFit) -> torch.optim.Adam:
-    """Adam's step has the size of its rate, whatever the gradient's. So a tensor in units of its scale is one whose rate is scaled."""
-    if fit.scales is None:
-        return torch.optim.Adam(fit.trained, lr=fit.learning_rate)
-    groups = [{"params": [p], "scale": scale} for p, scale in zip(fit.trained, fit.scales, strict=True)]
-    optimizer = torch.optim.Adam(groups, lr=fit.learning_rate)
-    _set_rate(optimizer, fit.learning_rate)
-    return optimizer
+class _Adam:
+    """Adam on a fit's parameters (Kingma and Ba 2015), by torch's own function and with its defaults.
+
+    The class `torch.optim.Adam` does the same to the bit, but its constructor imports torch's compiler: more than a second of every worker.
+    A tensor without a gradient stays. A tensor in units of its scale is one whose rate is scaled, because a step has the size of its rate.
+    """
+
+    def __init__(self, fit: PublicFit) -> None:
+        self.rate = fit.learning_rate
+        trained = fit.trained
+        scales = [1.0] * len(trained) if fit.scales is None else list(fit.scales)
+        self._states = [_AdamState(p, scale, torch.zeros_like(p), torch.zeros_like(p)) for p, scale in zip(trained, scales, strict=True)]
+
+    @torch.no_grad()
+    def descend(self, gradients: Sequence[Tensor | None]) -> None:
+        """One step along the gradients of the fit's parameters, in their order."""
+        moved = [(state, gradient) for state, gradient in zip(self._states, gradients, strict=True) if gradient is not None]
+        for scale in dict.fromkeys(state.scale for state, _ in moved):
+            states = [(state, gradient) for state, gradient in moved if state.scale == scale]
+            adam(
+                [state.parameter for state, _ in states],
+                [gradient for _, gradient in states],
+                [state.mean for state, _ in states],
+                [state.square for state, _ in states],
+                [],
+                [state.steps for state, _ in states],
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self.rate * scale,
+                weight_decay=0.0,
+                eps=1e-8,
+                maximize=False,
+            )
 
 
-def _set_rate(optimizer: torch.optim.Adam, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("scale", 1.0)
+@dataclass(frozen=True, eq=False)
+class _AdamState:
+    """A parameter, the share of the rate that it moves by, and its moving averages."""
 
-
-def _descend(optimizer: torch.optim.Adam, fit: PublicFit, gradients: Sequence[Tensor | None]) -> None:
-    for parameter, gradient in zip(fit.trained, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    parameter: nn.Parameter
+    scale: float
+    mean: Tensor
+    square: Tensor
+    steps: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
 def _copy_of(module: nn.Module) -> dict[str, Tensor]:

@@ -197,6 +197,39 @@ def test_training_to_convergence_returns_the_best_weights_and_stops_by_itself(
     assert outcome.holdout_loss <= before
 
 
+def test_public_steps_are_those_of_torchs_adam_to_the_bit(train_places: Places, make_config: Make, runtime: RuntimeFlags) -> None:
+    """With a tensor that has no gradient, tensors of unlike scales and a rate that changes."""
+    config = make_config("public_only")
+    data = open_trial_data(config, train_places, runtime)
+    network = public_network(config, data.public, places=train_places, runtime=runtime)
+    split = network.split("none")
+    builder = InputBuilder.for_split(split, model=config.model, places=train_places, device=torch.device("cpu"))
+    fit = PublicFit(
+        tail=split.tail,
+        examples=builder.examples(data.public, NO_AUGMENTATION),
+        loss=training_loss(config, network.skeleton),
+        streams=PublicStreams(0),
+        name="test",
+        batch_size=8,
+        learning_rate=0.01,
+    )
+    fit = replace(fit, scales=tuple((1.0, 0.03)[index % 2] for index in range(len(fit.trained))))
+    theirs = [parameter.detach().clone().requires_grad_() for parameter in fit.trained]
+    groups = [{"params": [parameter], "lr": 0.01 * scale} for parameter, scale in zip(theirs, fit.scales or (), strict=True)]
+    reference, ours, generator = torch.optim.Adam(groups), public_training._Adam(fit), torch.Generator().manual_seed(0)
+    for step in range(4):
+        gradients: list[torch.Tensor | None] = [torch.randn(one.shape, generator=generator) for one in theirs]
+        gradients[step] = None
+        ours.rate = 0.01 / (1 + step)
+        for group, scale in zip(reference.param_groups, fit.scales or (), strict=True):
+            group["lr"] = ours.rate * scale
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = gradient
+        reference.step()
+        ours.descend(gradients)
+    assert all(torch.equal(one, other) for one, other in zip(fit.trained, theirs, strict=True))
+
+
 def test_other_labels_of_the_same_views_are_another_stage(train_places: Places, make_config: Make, runtime: RuntimeFlags) -> None:
     config = make_config("public_only", start="public_view", stages__public_view={"steps": 3, "batch_size": 8}, split=COARSE)
     data = open_trial_data(config, train_places, runtime)
