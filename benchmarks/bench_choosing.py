@@ -2,7 +2,7 @@
 
     python benchmarks/bench_choosing.py [--seeds 400] [--trials 24] [--out benchmarks/results/choosing.json]
 
-The price is that of the search for one ε at q and T of the quick preset (.064, 60 steps, δ 1e-5), without reruns and final training.
+The price is that of the search for one ε at q .064, 60 steps and δ 1e-5, without reruns and final training.
 What it finds is the score of the winner's settings at the full horizon without noise, on simulated surfaces (`sweeps.engine.surfaces`):
 the mean over seeds, each another surface. Settings are drawn at random for all contenders, since halving and private selection allow
 nothing else. The learning curves are those of `bench_stopping.py`, of both kinds. A proxy has an optimum of its own: its clip norm and
@@ -43,7 +43,7 @@ BY: tuple[SelectionAccountant, ...] = ("rdp", "profile")
 
 
 def space_of(trials: int) -> SpaceFile:
-    """The simulated space at the horizon of the quick preset."""
+    """The simulated space at this horizon."""
     stages = {"private": {"steps": STEPS, "expected_batch_size": 256}}
     sweep = {"epsilons": list(EPSILONS), "delta": DELTA, "trials_per_epsilon": trials, "sampler": "random"}
     document = {**DOCUMENT, "trial": {**DOCUMENT["trial"], "stages": stages}}

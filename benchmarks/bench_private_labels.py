@@ -32,7 +32,8 @@ RUNTIME = RuntimeFlags(report_every_steps=1000, checkpoint_every_steps=1000)
 def config_of(labels: str, epsilon: float, **overrides: Any) -> TrialConfig:
     """A feature trial of the preset."""
     space = load_space("quick")
-    return space.trial_config(epsilon, {"method": "feature", **SETTINGS}, overrides={"labels": labels, **overrides})
+    teacher: dict[str, Any] = {} if labels == "private" else {"teacher": {}}
+    return space.trial_config(epsilon, {"method": "feature", **SETTINGS}, overrides={"labels": labels, **teacher, **overrides})
 
 
 def floor_of(config: TrialConfig) -> TrialConfig:

@@ -31,7 +31,7 @@ FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
 SPLIT = SplitConfig(name="blur_3", transform="gaussian_blur", sigma_px=3)
 TRIALS = (1, 2, 4, 8, 12, 16, 20, 24)
 EPSILON, SAMPLING_PROB, STEPS, DELTA = 0.8, 0.064, 60, 1e-5
-"""The preset quick at ε = 0.8."""
+"""Of the priced trials: q and ε are those of the preset quick."""
 
 
 def text(x: float, y: float, words: str, *, size: int = 14, anchor: str = "middle", fill: str = INK, bold: bool = False) -> str:
@@ -116,7 +116,7 @@ def split_picture() -> str:
 
 
 def prices() -> dict[str, list[tuple[int, float]]]:
-    """Line → (trials, ε of the sweep): the preset quick at ε = 0.8, by the accountant of the regime."""
+    """Line → (trials, ε of the sweep): by the accountant of the regime."""
     asked = {"sampling_prob": SAMPLING_PROB, "steps": STEPS, "delta": DELTA, "target_epsilon": EPSILON}
     composed = [(count, epsilon(**asked, composed=count).sweep_epsilon) for count in TRIALS]
     selected = [

@@ -27,6 +27,7 @@ SPINE_CM, NECK_CM, HEAD_CM = 45.0, 8.0, 33.0
 SHOULDER_CM, HIP_CM = 18.0, 10.0
 UPPER_ARM_CM, FOREARM_CM, THIGH_CM, SHIN_CM = 27.0, 25.0, 38.0, 37.0
 HEAD_WIDTH_CM = 25.0
+FOOT_CM: Final = 14.0
 HEAD_SIZE_CM: Final = 0.6 * float(np.hypot(HEAD_CM, HEAD_WIDTH_CM))
 """0.6 · diagonal of the upright head box: the denominator of PCKh, as for MPII."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dpcore.data.people import HEAD_CM, HEAD_WIDTH_CM, JOINTS, Person
+from dpcore.data.people import FOOT_CM, HEAD_CM, HEAD_WIDTH_CM, JOINTS, Person
 
 SUPERSAMPLING: Final = 3
 OCCLUDER: Final = 255
@@ -79,21 +79,24 @@ class Wardrobe:
     shin: Paint
 
 
-def render_person(person: Person, look: Look, generator: np.random.Generator, *, size_px: int) -> tuple[Pixels, NDArray[np.bool_]]:
-    """The crop, (size, size, 3) uint8, and which joints (16,) a foreground object hides."""
+def render_person(
+    person: Person, look: Look, generator: np.random.Generator, *, size_px: int, labels_px: Floats
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """The crop, (size, size, 3) uint8, and which of the labels (16, 2) a foreground object hides (16,)."""
     canvas = Image.fromarray(_background(look, generator, size_px))
     _draw_clutter(canvas, look, generator)
     parts = sorted(_parts_of(person, _draw_wardrobe(look, generator)), key=lambda part: float(part.start[2] + part.end[2]))
     mask_image = Image.new("L", canvas.size, 0)
+    on_mask = ImageDraw.Draw(mask_image)
     for index, part in enumerate(parts, start=1):
-        _draw_part(ImageDraw.Draw(mask_image), part, index)
+        _draw_part(on_mask, part, index)
     if generator.random() < look.occluder_prob:
         _draw_occluder(mask_image, person, generator)
     mask = np.asarray(mask_image)
     pixels = np.array(canvas)
     _shade(pixels, mask, parts, look, generator)
     small = np.asarray(Image.fromarray(pixels).reduce(SUPERSAMPLING), dtype=np.float64)
-    return _expose(small, look, generator), _hidden_joints(person, mask, size_px)
+    return _expose(small, look, generator), _hidden_labels(labels_px, mask, size_px)
 
 
 def _parts_of(person: Person, wear: Wardrobe) -> list[BodyPart]:
@@ -118,7 +121,7 @@ def _parts_of(person: Person, wear: Wardrobe) -> list[BodyPart]:
             part(wrist, hand, (3.6, 4.0), wear.skin),
             part(at[f"{side}_hip"], at[f"{side}_knee"], (8.5, 6.2), wear.trousers),
             part(at[f"{side}_knee"], ankle, (6.0, 4.2), wear.shin),
-            part(ankle, ankle + 14 * cm * person.toes[number], (4.6, 3.8), wear.shoes),
+            part(ankle, ankle + FOOT_CM * cm * person.toes[number], (4.6, 3.8), wear.shoes),
         ]
     return parts + _head_parts(person, wear)
 
@@ -233,30 +236,34 @@ def _shade(pixels: Pixels, mask: NDArray[np.uint8], parts: list[BodyPart], look:
     occluder = _colour(generator, 0.5)
     light = np.array([look.light_side * generator.choice([-1.0, 1.0]) + generator.normal(0, 0.3), -0.7, 0.8])
     light /= np.linalg.norm(light)
-    rows, columns = np.nonzero((mask > 0) & (mask < OCCLUDER))
-    index = mask[rows, columns].astype(np.int64) - 1
+    flat = np.flatnonzero((mask > 0) & (mask < OCCLUDER))
+    rows, columns = np.divmod(flat.astype(np.int32), mask.shape[1])
+    index = mask.ravel()[flat].astype(np.intp) - 1
     axes = np.stack([part.end[:2] - part.start[:2] for part in parts])
     axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-6)
     starts = np.stack([part.start[:2] for part in parts])
-    x = (columns + 0.5) / SUPERSAMPLING - 0.5 - starts[:, 0][index]
-    y = (rows + 0.5) / SUPERSAMPLING - 0.5 - starts[:, 1][index]
+    centres = (np.arange(max(mask.shape)) + 0.5) / SUPERSAMPLING - 0.5
+    x, y = centres[columns] - starts[:, 0][index], centres[rows] - starts[:, 1][index]
     ux, uy = axes[:, 0][index], axes[:, 1][index]
-    along, across = x * ux + y * uy, y * ux - x * uy
+    across = y * ux - x * uy
     colours = np.array([part.paint.colour for part in parts] + [part.paint.other for part in parts])
-    colour = colours[index + len(parts) * _is_other(parts, index, along, across)]
-    radius = np.array([_shading_radius_px(part) for part in parts])[index]
-    slope = np.minimum(np.maximum(across / radius, -0.98), 0.98)
-    facing = slope * (ux * light[1] - uy * light[0]) + np.sqrt(1 - slope**2) * light[2]
+    colour = colours[index + len(parts) * _is_other(parts, index, x * ux + y * uy, across)]
+    across /= np.array([_shading_radius_px(part) for part in parts])[index]
+    slope = np.minimum(np.maximum(across, -0.98, out=across), 0.98, out=across)
+    facing = slope * (axes[:, 0] * light[1] - axes[:, 1] * light[0])[index] + np.sqrt(1 - slope**2) * light[2]
     lit = look.ambient + (1.15 - look.ambient) * np.maximum(facing, 0)
-    pixels[rows, columns] = np.minimum(np.maximum(colour * lit[:, None], 0), 255).astype(np.uint8)
+    colour *= lit[:, None]
+    pixels.reshape(-1, 3)[flat] = np.minimum(np.maximum(colour, 0, out=colour), 255, out=colour).astype(np.uint8)
     pixels[mask == OCCLUDER] = occluder.astype(np.uint8)
 
 
-def _is_other(parts: list[BodyPart], index: NDArray[np.int64], along: Floats, across: Floats) -> NDArray[np.bool_]:
+def _is_other(parts: list[BodyPart], index: NDArray[np.intp], along: Floats, across: Floats) -> NDArray[np.bool_]:
     """Which pixels (N,), of the parts `index`, have their paint's other colour: on every second stripe or check. Plain paint has none."""
     period = np.array([part.paint.period_px for part in parts])
     found = np.zeros(len(index), dtype=bool)
     striped = np.flatnonzero(np.isfinite(period)[index])
+    if not striped.size:
+        return found
     wave = (2 * np.pi / period)[index[striped]]
     stripes = np.sin(wave * along[striped])
     checked = np.flatnonzero(np.array([part.paint.check for part in parts])[index[striped]])
@@ -274,11 +281,13 @@ def _shading_radius_px(part: BodyPart) -> float:
 def _expose(image: Floats, look: Look, generator: np.random.Generator) -> Pixels:
     """Light colour, exposure and sensor noise."""
     cast = np.array(look.cast) * generator.uniform(*look.exposure)
-    noisy = image * cast + look.noise_stddev * generator.standard_normal(image.shape)
-    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    noise = generator.standard_normal(image.shape)
+    noise *= look.noise_stddev
+    noise += image * cast
+    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
 
 
-def _hidden_joints(person: Person, mask: NDArray[np.uint8], size_px: int) -> NDArray[np.bool_]:
-    inside = np.clip(np.rint(person.joints[:, :2]).astype(np.int64), 0, size_px - 1) * SUPERSAMPLING + SUPERSAMPLING // 2
+def _hidden_labels(labels_px: Floats, mask: NDArray[np.uint8], size_px: int) -> NDArray[np.bool_]:
+    inside = np.clip(np.rint(labels_px).astype(np.int64), 0, size_px - 1) * SUPERSAMPLING + SUPERSAMPLING // 2
     hidden: NDArray[np.bool_] = mask[inside[:, 1], inside[:, 0]] == OCCLUDER
     return hidden

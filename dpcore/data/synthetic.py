@@ -5,7 +5,12 @@ is a stand-in for protected data: striped and checked cloth, hard coloured side 
 bend, kick and lie. A model of the public domain transfers in part. It lacks the poses and textures of the private domain. A blurred
 or pixelated view loses the fine texture.
 
-The settings below were fixed before anything was trained on them and are part of `GENERATOR_VERSION`.
+The domains also differ in their labels, as datasets do: the public one marks the centres of joints, the private one where a
+motion-capture suit has its markers (`dpcore.data.labelling`). Public data say nothing of that, however they look. So with `labels: private`
+it can be learned from private labels alone.
+
+The settings below were fixed before anything was trained on them and are part of `GENERATOR_VERSION`. Version 2 gave the private domain
+its labels. People and pictures are those of version 1.
 """
 
 from __future__ import annotations
@@ -25,13 +30,16 @@ from numpy.typing import NDArray
 
 from dpcore.config import did_you_mean, digest_of
 from dpcore.data.crops import CropBox
+from dpcore.data.labelling import JOINT_CENTRES, SURFACE_MARKERS, LabelConvention, labels_of
 from dpcore.data.manifest import Crops, DatasetHeader, DatasetRole, Manifest, Record
 from dpcore.data.people import PoseLaw, draw_person
 from dpcore.data.rendering import Look, render_person
 from dpcore.data.shards import write_shards
 from dpcore.errors import BadInput
 
-GENERATOR_VERSION: Final = 1
+GENERATOR_VERSION: Final = 2
+PEOPLE_VERSION: Final = 1
+"""The first word of each person's random stream: what a version of the generator leaves alone stays bit for bit."""
 CROPS: Final[Crops] = "whole_image"
 """A synthetic picture is drawn whole, and nothing is cut from it. Other annotations of the same scene would change no pixel. But the camera
 aims at the person like a photographer: at the joints' box, within a twelfth of its size and a fortieth of the picture. So every
@@ -46,10 +54,11 @@ DRAWN: Final = ("image", "keypoints", "visible", "head_size_px", "hull")
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """A distribution of poses and a look. `stream` gives two domains with the same seed different people."""
+    """A distribution of poses, a look and how joints are labelled. `stream` gives two domains with the same seed different people."""
 
     pose: PoseLaw
     look: Look
+    labels: LabelConvention
     stream: int
 
 
@@ -88,6 +97,7 @@ DOMAINS: Final[dict[str, Domain]] = {
             occluder_prob=0.1,
             noise_stddev=3.0,
         ),
+        labels=JOINT_CENTRES,
     ),
     "private": Domain(
         stream=2,
@@ -123,6 +133,7 @@ DOMAINS: Final[dict[str, Domain]] = {
             occluder_prob=0.2,
             noise_stddev=7.0,
         ),
+        labels=SURFACE_MARKERS,
     ),
 }
 
@@ -156,10 +167,11 @@ def draw_record(domain: str, *, seed: int, index: int) -> Record:
     if domain not in DOMAINS:
         raise BadInput(f"no synthetic domain {domain!r}{did_you_mean(domain, list(DOMAINS))}")
     settings = DOMAINS[domain]
-    generator = np.random.default_rng([GENERATOR_VERSION, settings.stream, seed, index])
+    generator = np.random.default_rng([PEOPLE_VERSION, settings.stream, seed, index])
     person = draw_person(settings.pose, generator, size_px=SIZE_PX)
-    image, hidden = render_person(person, settings.look, generator, size_px=SIZE_PX)
-    keypoints = person.joints[:, :2].astype(np.float32)
+    labels_px = labels_of(person, settings.labels)
+    image, hidden = render_person(person, settings.look, generator, size_px=SIZE_PX, labels_px=labels_px)
+    keypoints = labels_px.astype(np.float32)
     inside = ((keypoints >= -0.5) & (keypoints <= SIZE_PX - 0.5)).all(axis=-1)
     drawn = (image, keypoints, inside & ~hidden, np.float64(person.head_size_px), np.array(_hull(person.joints[:, :2])))
     return _record(domain, seed, index, *drawn)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from dpcore.data import synthetic
+from dpcore.data.labelling import labels_of
+from dpcore.data.people import Person, draw_person
+from dpcore.data.rendering import render_person
 from dpcore.data.shards import open_shards
-from dpcore.data.synthetic import DOMAINS, draw_record, synth
+from dpcore.data.synthetic import DOMAINS, PEOPLE_VERSION, SIZE_PX, draw_record, synth
 from dpcore.errors import BadInput
 from dpcore.pose.skeleton import MPII_16
 
@@ -42,10 +45,42 @@ def test_limbs_are_foreshortened_and_never_longer_than_in_space(domain: str) -> 
     shares = []
     for index in range(60):
         person = draw_record(domain, seed=0, index=index)
-        shin = np.linalg.norm(person.keypoints[JOINTS["l_knee"]] - person.keypoints[JOINTS["l_ankle"]])
-        shares.append(shin / (person.head_size_px / 24.84 * 37.0))
+        upper_arm = np.linalg.norm(person.keypoints[JOINTS["l_shoulder"]] - person.keypoints[JOINTS["l_elbow"]])
+        shares.append(upper_arm / (person.head_size_px / 24.84 * 27.0))
     assert max(shares) <= 1.001
     assert np.std(shares) > 0.05
+
+
+def test_the_private_domain_marks_other_points_of_a_body_than_the_public_one() -> None:
+    """A body that stands upright and faces the camera, its arms down, 1 px a cm: worked out by hand."""
+    joints = np.zeros((16, 3))
+    for name, (x, y) in {
+        "upper_neck": (50, 40), "head_top": (50, 7), "thorax": (50, 48), "pelvis": (50, 93),
+        "r_shoulder": (32, 48), "r_elbow": (32, 75), "r_wrist": (32, 100), "r_hip": (40, 93), "r_knee": (40, 131), "r_ankle": (40, 168),
+        "l_shoulder": (68, 48), "l_elbow": (68, 75), "l_wrist": (68, 100), "l_hip": (60, 93), "l_knee": (60, 131), "l_ankle": (60, 168),
+    }.items():  # fmt: skip
+        joints[JOINTS[name], :2] = x, y
+    toes = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # the right foot points aside, the left one to the camera
+    person = Person(joints=joints, forward=np.array([0.0, 0.0, 1.0]), toes=toes, px_per_cm=1.0)
+    np.testing.assert_array_equal(labels_of(person, DOMAINS["public"].labels), joints[:, :2])
+    marked = labels_of(person, DOMAINS["private"].labels)
+    moved = {
+        "r_hip": (40 - 0.35 * 8, 93 - 0.35 * 45), "l_hip": (60 + 0.35 * 8, 93 - 0.35 * 45), "pelvis": (50, 93 - 0.35 * 45),
+        "head_top": (50, 23.5), "r_wrist": (32, 111.25), "l_wrist": (68, 111.25), "r_ankle": (26, 168),
+    }  # fmt: skip
+    for name, index in JOINTS.items():
+        np.testing.assert_allclose(marked[index], moved.get(name, joints[index, :2]), err_msg=name)
+
+
+def test_a_label_is_hidden_where_it_is_marked_and_not_where_the_joint_is() -> None:
+    """Whatever stands in front of the private domain's labels was drawn before them: the visible ones lie on no occluder."""
+    for index in range(60):
+        generator = np.random.default_rng([PEOPLE_VERSION, DOMAINS["private"].stream, 0, index])
+        person = draw_person(DOMAINS["private"].pose, generator, size_px=SIZE_PX)
+        label = labels_of(person, DOMAINS["private"].labels)
+        _, hidden = render_person(person, DOMAINS["private"].look, generator, size_px=SIZE_PX, labels_px=label)
+        inside = ((label >= -0.5) & (label <= SIZE_PX - 0.5)).all(axis=1)
+        np.testing.assert_array_equal(draw_record("private", seed=0, index=index).visible, inside & ~hidden)
 
 
 def test_joints_outside_the_crop_are_not_visible() -> None:
@@ -70,7 +105,7 @@ def test_the_domains_differ_in_brightness_texture_and_pose() -> None:
     images = {d: np.stack([draw_record(d, seed=0, index=i).image for i in range(60)]).astype(float) for d in DOMAINS}
     poses = {d: np.stack([draw_record(d, seed=0, index=i).keypoints for i in range(60)]) for d in DOMAINS}
     gradient = {d: np.abs(np.diff(images[d], axis=2)).mean() for d in DOMAINS}
-    tilt = {d: np.abs(poses[d][:, 7, 0] - poses[d][:, 6, 0]).mean() for d in DOMAINS}
+    tilt = {d: np.abs(poses[d][:, 7, 0] - poses[d][:, [1, 4], 0].mean(axis=1)).mean() for d in DOMAINS}  # thorax above the knees
     assert images["public"].mean() > images["private"].mean() + 20
     assert gradient["private"] > 1.3 * gradient["public"]
     assert tilt["private"] > 1.2 * tilt["public"]

@@ -97,7 +97,7 @@ def test_all_flags_together_give_the_same_spec_and_the_same_fingerprints() -> No
     assert told.model_dump_json() == made.model_dump_json()
     draws = [spec.space.trial_config(0.35, _draw(spec)).fingerprint() for spec in (told, made)]
     assert draws[0] == draws[1]
-    assert (made.runtime.device, made.runtime.threads, made.runtime.report_every_steps) == ("cuda", 2, 6)
+    assert (made.runtime.device, made.runtime.threads, made.runtime.report_every_steps) == ("cuda", 2, 4)
     assert "cret" not in made.model_dump_json()
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "se%2Fcret"
 
@@ -109,7 +109,7 @@ def _draw(spec: SweepSpec) -> dict[str, object]:
 def test_a_spec_that_is_built_by_hand_has_the_runtime_that_its_cpus_gpus_and_stopper_ask_for(places: Places, tmp_path: Path) -> None:
     space = load_space("quick", assignments=["sweep.stopper=asha"])
     spec = SweepSpec(name="s", space=space, places=places, storage=tmp_path, gpus_per_trial=1, cpus_per_trial=3)
-    assert spec.runtime == RuntimeFlags(device="cuda", threads=3, report_every_steps=6, checkpoint_every_steps=6)
+    assert spec.runtime == RuntimeFlags(device="cuda", threads=3, report_every_steps=4, checkpoint_every_steps=4)
     assert SweepSpec.parse(spec.model_dump_json(by_alias=True).encode(), where="spec.json") == spec
 
 
@@ -196,7 +196,7 @@ def test_doctests_of_the_api_run(module: str, tmp_path: Path, monkeypatch: pytes
 @pytest.fixture
 def results(places: Places, tmp_path: Path) -> dpsweep.Results:
     """Two trials at ε 0.8, the second better, a third failed; a name that HTML must escape in an error."""
-    space = load_space("quick", epsilons=[0.8])
+    space = load_space("quick", epsilons=[0.8], assignments=["sweep.validation_search_frac=null"])
     config = space.trial_config(0.8, dict(space.draw(0.8, random.Random(3))))
     points = (CurvePoint(10, {"val/pckh_50": 0.3}), CurvePoint(20, {"val/pckh_50": 0.4}))
     base = {"role": "search", "config": config, "epsilon": 0.8, "delta": 1e-5}

@@ -28,6 +28,7 @@ SMALLER = {
     "stages.private": {"steps": 6, "expected_batch_size": 40},
     "stages.public": {"steps": 20, "batch_size": 16},
     "stages.public_view": {"steps": 5, "batch_size": 16},
+    "teacher": {"steps": 5, "batch_size": 16},
     "subspace.examples": 32,
     "subspace.rank": 8,
     "references": {"floor": False, "ceiling": False, "control": False, "winner_seeds": 0, "disclosure": False},

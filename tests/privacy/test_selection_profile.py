@@ -105,9 +105,7 @@ def test_two_winners_together_leak_no_more_than_both_are_priced() -> None:
     ("epsilon", "noise", "shape", "profile", "rdp"),
     [(0.8, 2.5642, 1.0, 1.482, 2.094), (0.8, 2.5642, 0.0, 1.347, 1.709), (2.0, 1.36782, 1.0, 3.510, 4.857)],
 )
-def test_24_trials_at_the_quick_presets_q_and_t_cost_less_than_by_rdp(
-    epsilon: float, noise: float, shape: float, profile: float, rdp: float
-) -> None:
+def test_24_trials_of_60_steps_cost_less_than_by_rdp(epsilon: float, noise: float, shape: float, profile: float, rdp: float) -> None:
     run = Spending(0.064, noise, 60)
     assert epsilon_of(run, DELTA) == pytest.approx(epsilon, abs=1e-3)
     assert price([(Selected(run, 24.0, shape, "profile"), 1)], DELTA) == pytest.approx(profile, abs=2e-3)

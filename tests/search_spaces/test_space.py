@@ -51,22 +51,29 @@ def test_the_default_delta_is_a_tenth_of_one_over_n() -> None:
 
 
 def test_a_grid_of_choices_has_each_admissible_draw_once() -> None:
-    grid = ["sweep.sampler=grid", "sweep.trials_per_epsilon=null", "clip_norm=0.1", "optimizer.learning_rate=0.001", "public_weight=1.0"]
+    grid = [
+        "sweep.sampler=grid",
+        "sweep.trials_per_epsilon=null",
+        "sweep.method_shares=free",
+        "clip_norm=0.1",
+        "optimizer.learning_rate=0.001",
+        "public_weight=1.0",
+    ]
     space = load_space("quick", assignments=[*grid, "subspace.rank=16"])
     draws = list(space.grid(0.8))
     assert len(draws) == len({tuple(sorted(draw.items(), key=str)) for draw in draws}) == 4
     with pytest.raises(BadInput, match="sampler grid needs choices"):
-        load_space("quick", assignments=["sweep.sampler=grid"])
+        load_space("quick", assignments=["sweep.sampler=grid", "sweep.method_shares=free"])
     with pytest.raises(BadInput, match="admissible points"):
         load_space("quick", assignments=[*grid, "subspace.rank=16"], trials=100)
 
 
 def test_the_largest_rank_of_a_space_bounds_every_draw_and_is_reached() -> None:
     ranks = {name: space.largest_rank for name, space in SPACES.items()}
-    assert (ranks["quick"], ranks["hybrid"], ranks["dpsgd"]) == (256, 256, None)
+    assert (ranks["quick"], ranks["hybrid"], ranks["dpsgd"]) == (128, 256, None)
     quick = SPACES["quick"]
     at_one = quick.model_copy(update={"search_at": {8.0: {"subspace.rank": IntRange(bounds=(1, 300))}}})
     assert at_one.largest_rank == 300
-    assert at_one.model_copy(update={"sweep": quick.sweep.model_copy(update={"epsilons": (0.8,)})}).largest_rank == 256
+    assert at_one.model_copy(update={"sweep": quick.sweep.model_copy(update={"epsilons": (0.8,)})}).largest_rank == 128
     fixed = quick.model_copy(update={"search": {}, "search_at": {}, "trial": {**quick.trial, "subspace": {"rank": 12}}})
     assert fixed.largest_rank == 12

@@ -72,7 +72,9 @@ FULL = (
 
 @pytest.fixture
 def spec(tmp_path: Path, places: Places) -> SweepSpec:
-    return SweepSpec(name="shown", space=load_space("quick"), places=places, storage=tmp_path)
+    return SweepSpec(
+        name="shown", space=load_space("quick", assignments=["sweep.validation_search_frac=null"]), places=places, storage=tmp_path
+    )
 
 
 def test_winner_seeds_floor_ceiling_and_control_of_each_epsilon() -> None:

@@ -91,7 +91,7 @@ def test_winners_are_compared_in_what_was_searched_and_in_what_they_spend(detail
     labels = {one.label: one for one in details.differences}
     assert labels["clip norm"].differs
     assert not labels["noise multiplier"].differs
-    assert labels["private steps"].values == ("60", "60")
+    assert labels["private steps"].values == ("40", "40")
 
 
 def test_the_statement_answers_each_part_of_the_guideline_and_says_why_a_claim_is_missing(details: ReportDetails) -> None:

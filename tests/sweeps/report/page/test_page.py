@@ -117,7 +117,13 @@ def test_nothing_of_a_worker_is_shown_that_the_door_keeps(spec: SweepSpec) -> No
 
 
 def test_a_private_selection_shows_its_winners_and_no_number_of_trials(spec: SweepSpec) -> None:
-    law = {"accounting": "private_selection", "selection": {"mean_trials": 6}, "trials_per_epsilon": None, "sampler": "random"}
+    law = {
+        "accounting": "private_selection",
+        "selection": {"mean_trials": 6},
+        "trials_per_epsilon": None,
+        "sampler": "random",
+        "method_shares": "free",
+    }
     space = spec.space.model_validate({**spec.space.document(), "sweep": {**spec.space.document()["sweep"], **law}})
     sealed = spec.model_copy(update={"space": space})
     found = results_of(sealed, trials=2, accounting="private_selection")
