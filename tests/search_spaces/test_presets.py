@@ -10,7 +10,7 @@ from search_spaces.loader import load_space
 from search_spaces.presets import preset_names, preset_path
 from sweeps.cli import build_parser
 
-BENCHMARKS = ("coco", "humanart", "lspet", "mpii", "paper_grid")
+BENCHMARKS = ("coco", "humanart", "lspet", "lspet_imagenet", "mpii", "paper_grid")
 
 
 def header_of(preset: str) -> str:
@@ -44,3 +44,16 @@ def test_the_published_grid_has_its_axes_and_recipe() -> None:
     assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.drop_at_frac) == ("adam", "step", 20 / 25)
     assert config.evaluation.flip
     assert config.augmentation.rotate_prob == 0.6
+
+
+def test_the_imagenet_start_trains_one_linear_map_a_level_from_public_knowledge_alone() -> None:
+    config = load_space("lspet_imagenet").trial_config(0.8, {"method": "dpsgd", "clip_norm": 1.0, "optimizer.learning_rate": 0.8})
+    assert (config.labels, config.model.head, config.model.freeze, config.model.weights) == (
+        "private",
+        "linear2d",
+        "backbone",
+        "models/efficientnet_lite0_imagenet",
+    )
+    assert (config.model.input_whitening, config.model.position_prior) == ("public", "mpii/mpii_pose_pool.npz")
+    assert config.stages.public.until == "best"
+    assert config.sampling_prob == 1024 / 8500
