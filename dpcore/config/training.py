@@ -63,9 +63,9 @@ class TeacherStage(PublicStage):
     """The public model that stands in for private labels: from the end of `stages.public` it trains on the views of the PUBLIC
     dataset, under the trial's split and with that dataset's own labels, and then reads the private dataset's views.
 
-    On embedded data under a blur of 3 px, hits at PCKh@0.5 over all joints: 36.9 % by the end of `stages.public`, 45.5 % after 400
-    steps, 48.0 % after 800, 47.7 % after 1,500; without augmentation 43.2 % after 400, with the early block frozen
-    42.6 %. At `min_confidence` 0.5 the teacher of 800 steps labels 64 % of the joints, and 63 % of those labels are hits.
+    On embedded data of generator 1 under a blur of 3 px, hits at PCKh@0.5 over all joints: 36.9 % by the end of `stages.public`, 45.5 %
+    after 400 steps, 48.0 % after 800, 47.7 % after 1,500; without augmentation 43.2 % after 400, with the early block frozen 42.6 %. At
+    `min_confidence` 0.5 the teacher of 800 steps labels 64 % of the joints, and 63 % of those labels are hits.
     """
 
     steps: int = Field(default=800, ge=1, description="on views of the PUBLIC dataset")

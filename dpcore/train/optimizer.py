@@ -92,7 +92,7 @@ def updated(
     (Loshchilov and Hutter 2019). With `noise_variance` the second moment estimates that of the gradient without its noise
     (DP-AdamBC: Tang and Lécuyer 2023, arXiv:2312.14334); here the variance goes off each square, so that a subspace may change
     on the way, and the floor of the estimate is a share of the variance, so that it follows the scale of the gradients.
-    Off by default, because it won nothing sure: DP-SGD on the synthetic data of the preset quick at ε 8, the better of two
+    Off by default, because it won nothing sure: DP-SGD on embedded data of generator 1 at ε 8, the better of two
     learning rates, two runs each: PCKh@0.5 57.2 and 57.8 % without, 57.5 and 58.0 % with.
 
     Args:
