@@ -70,7 +70,7 @@ class Comparison:
     @property
     def winner_score(self) -> float | None:
         """Score of the winner on the people of the verdict."""
-        return self._shown(self.winner)
+        return self.shown(self.winner)
 
     @property
     def seed_scores(self) -> tuple[float, ...]:
@@ -120,13 +120,14 @@ class Comparison:
     def method_score(self, method: str) -> float | None:
         """Of a method: the mean of its fresh seeds where it has at least two, else its best trial."""
         seeds = [found for record in self.seeds_of(method) if (found := score_of(record)) is not None]
-        return sum(seeds) / len(seeds) if len(seeds) > 1 else self._shown(self.by_method.get(method))
+        return sum(seeds) / len(seeds) if len(seeds) > 1 else self.shown(self.by_method.get(method))
 
     def trials_of(self, method: str) -> int:
         """How many trials of the search a method had that came to their end."""
         return sum(record.config.method == method for record in self.searched)
 
-    def _shown(self, record: TrialRecord | None) -> float | None:
+    def shown(self, record: TrialRecord | None) -> float | None:
+        """A run's score on the people of the verdict, on whom floor, ceiling and fresh seeds are scored; None where it is not known."""
         if record is None:
             return None
         return self.rescored.get(record.trial_id) if self.is_divided else score_of(record)

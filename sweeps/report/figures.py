@@ -56,7 +56,9 @@ def _draw_methods(axes: Axes, ordered: Sequence[Comparison]) -> None:
     for number, method in enumerate(methods):
         shift = 0.0 if len(methods) == 1 else 0.56 * (number / (len(methods) - 1) - 0.5)
         style: dict[str, Any] = {"color": method.colour, "marker": method.marker, "ls": ""}
-        own = [(place, [one.score for one in found.searched if one.config.method == method.name]) for place, found in enumerate(ordered)]
+        own = [
+            (place, [found.shown(one) for one in found.searched if one.config.method == method.name]) for place, found in enumerate(ordered)
+        ]
         points = [(place + shift, 100 * score) for place, scores in own for score in scores if score is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], ms=4, alpha=0.45, mew=0, **style)
         best = [(place + shift, found, one) for place, one in enumerate(ordered) if (found := one.method_score(method.name)) is not None]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dpcore.config import METHODS
-from sweeps.report.comparison import Comparison, score_of
-from sweeps.report.details.details import ReportDetails, SearchAt, ShownTrial
+from sweeps.report.comparison import Comparison
+from sweeps.report.details.details import ReportDetails, SearchAt
 from sweeps.report.details.expected_best import expected_best
 from sweeps.report.page import svg
 from sweeps.report.page.looks import CEILING, CONTROL, FLOOR, INK, MarkStyle, look_of
@@ -54,9 +54,9 @@ def present_methods(details: ReportDetails) -> tuple[str, ...]:
     return tuple(name for name in (*METHODS.names(), *sorted(found - set(METHODS.names()))) if name in found)
 
 
-def score_range(details: ReportDetails, comparisons: Sequence[Comparison]) -> tuple[float, float]:
+def score_range(comparisons: Sequence[Comparison]) -> tuple[float, float]:
     """Of everything that the figures show, so that all panels share one scale."""
-    scores = [score_of(one.record) for search in details.searches for one in search.finished]
+    scores: list[float | None] = list(_shown_scores(comparisons).values())
     for one in comparisons:
         scores += [one.floor, one.control, one.ceiling, *one.seed_scores]
     low, high = svg.around([score for score in scores if score is not None])
@@ -67,16 +67,16 @@ def draw_overview(details: ReportDetails, comparisons: Sequence[Comparison], *, 
     """All methods over ε: every trial as a dot, the expected best of equally many trials as a line, the winners' fresh seeds, and floor,
     control and ceiling."""
     ordered = sorted(comparisons, key=lambda one: one.epsilon)
-    low, high = score_range(details, comparisons)
+    low, high = score_range(comparisons)
     y = svg.AxisScale(low=low, high=high, start=TALL - BOTTOM, end=TOP + 8)
     frame = _Frame(epsilons=tuple(one.epsilon for one in ordered), left=LEFT, right=WIDE - RIGHT, bottom=TALL - BOTTOM, y=y)
-    methods = present_methods(details)
+    methods, scores = present_methods(details), _shown_scores(comparisons)
     labels: list[tuple[float, MarkStyle, str]] = []
     body = [*frame.axes(metric), *_references(frame, ordered, labels)]
     for place, method in enumerate(methods):
         look, shift = look_of(method), _shift(place, len(methods))
-        body += _dots(frame, details.searches, method, look, shift=shift, jitter=0.5 / (len(methods) + 1), kind="dot faint")
-        points = _expected(frame, details, method, shift=0.0)
+        body += _dots(frame, details.searches, method, scores, shift=shift, jitter=0.5 / (len(methods) + 1), kind="dot faint")
+        points = _expected(frame, details, method, scores)
         if len(points) > 1:
             body.append(svg.path(points, kind="curve", colour=look.colour))
         if points:
@@ -90,19 +90,19 @@ def draw_overview(details: ReportDetails, comparisons: Sequence[Comparison], *, 
 def draw_panels(details: ReportDetails, comparisons: Sequence[Comparison], *, metric: str) -> list[tuple[MarkStyle, str]]:
     """One panel per method: every trial as a dot, the best with its error bar, the expected best as a line, floor, control, ceiling."""
     ordered = sorted(comparisons, key=lambda one: one.epsilon)
-    low, high = score_range(details, comparisons)
+    low, high = score_range(comparisons)
     bottom = PANEL_HEIGHT - PANEL_BOTTOM
     y = svg.AxisScale(low=low, high=high, start=bottom, end=22)
     frame = _Frame(epsilons=tuple(one.epsilon for one in ordered), left=PANEL_LEFT, right=svg.PANEL_WIDTH - PANEL_RIGHT, bottom=bottom, y=y)
-    found = []
+    found, shown = [], _shown_scores(comparisons)
     for method in present_methods(details):
         look = look_of(method)
         body = [*frame.axes(metric, ticks=4), *_references(frame, ordered, [])]
-        points = _expected(frame, details, method, shift=0.0)
+        points = _expected(frame, details, method, shown)
         body += [svg.path(points, kind="curve", colour=look.colour)] if len(points) > 1 else []
-        body += _dots(frame, details.searches, method, look, shift=0.0, jitter=0.55, kind="dot")
+        body += _dots(frame, details.searches, method, shown, shift=0.0, jitter=0.55, kind="dot")
         body += [part for one in ordered for part in _best(frame, one, method, look)]
-        scores = [percent(best.score) for one in ordered if (best := one.by_method.get(method)) is not None]
+        scores = [percent(one.shown(best)) for one in ordered if (best := one.by_method.get(method)) is not None]
         label = f"{look.name}: {metric} of every trial over ε; best at each ε {', '.join(scores)} percent"
         found.append((look, svg.figure(body, width=svg.PANEL_WIDTH, height=PANEL_HEIGHT, label=label)))
     return found
@@ -114,27 +114,28 @@ def _shift(place: int, count: int) -> float:
 
 
 def _dots(
-    frame: _Frame, searches: Sequence[SearchAt], method: str, look: MarkStyle, *, shift: float, jitter: float, kind: str
+    frame: _Frame, searches: Sequence[SearchAt], method: str, scores: Mapping[str, float], *, shift: float, jitter: float, kind: str
 ) -> list[str]:
-    found = []
+    look, found = look_of(method), []
     for search in searches:
-        own = [one for one in search.finished if one.record.config.method == method]
+        own = [one for one in search.finished if one.record.config.method == method and one.record.trial_id in scores]
         for number, one in enumerate(own):
             aside = shift + jitter * ((0.618034 * number) % 1.0 - 0.5)  # an even spread that repeats bit for bit
-            x, y = frame.x(search.epsilon, aside), frame.y(_score(one))
+            x, y = frame.x(search.epsilon, aside), frame.y(scores[one.record.trial_id])
             found.append(svg.mark(look.marker, x, y, colour=look.colour, kind=kind, trial=one.record.trial_id))
     return found
 
 
-def _expected(frame: _Frame, details: ReportDetails, method: str, *, shift: float) -> list[tuple[float, float]]:
+def _expected(frame: _Frame, details: ReportDetails, method: str, scores: Mapping[str, float]) -> list[tuple[float, float]]:
     """The expected best of equally many trials at each ε; empty where numbers are secret."""
     if details.is_sealed or details.common_trials < 1:
         return []
     points = []
     for search in sorted(details.searches, key=lambda one: one.epsilon):
-        scores = [_score(one) for one in search.finished if one.record.config.method == method]
-        if scores:
-            points.append((frame.x(search.epsilon, shift), frame.y(expected_best(scores, details.common_trials))))
+        own = [one.record for one in search.finished if one.record.config.method == method]
+        found = [scores[record.trial_id] for record in own if record.trial_id in scores]
+        if found:
+            points.append((frame.x(search.epsilon), frame.y(expected_best(found, details.common_trials))))
     return points
 
 
@@ -187,5 +188,6 @@ def _labels(labels: Sequence[tuple[float, MarkStyle, str]], frame: _Frame) -> li
     return found
 
 
-def _score(one: ShownTrial) -> float:
-    return score_of(one.record) or 0.0
+def _shown_scores(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """Trial id → score of every finished trial of the search, on the people whom floor and ceiling are scored on."""
+    return {record.trial_id: score for one in comparisons for record in one.searched if (score := one.shown(record)) is not None}

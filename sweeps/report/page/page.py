@@ -136,7 +136,7 @@ def _headline(report: SweepReport) -> list[tuple[str, str]]:
 
 
 def _answers(report: SweepReport, details: ReportDetails) -> dict[str, Any]:
-    scores = curves_figure.score_range(details, report.comparisons)
+    scores = curves_figure.score_range(report.comparisons)
     return {
         "answers": [_answer(one, scores) for one in report.answers],
         "price_lines": report.price.lines(),

@@ -16,7 +16,13 @@ JOINTS = ("head", "r_wrist", "l_wrist")
 
 def spec_in(folder: Path, places: Places) -> SweepSpec:
     """Its trials are no real ones: nobody asks for their models, datasets or claims."""
-    return SweepSpec(name="made", space=load_space("quick"), places=places, storage=folder, trial_function="made_sweep:none")
+    return SweepSpec(
+        name="made",
+        space=load_space("quick", assignments=["sweep.validation_search_frac=null"]),
+        places=places,
+        storage=folder,
+        trial_function="made_sweep:none",
+    )
 
 
 def results_of(spec: SweepSpec, *, trials: int = 12, protected: bool = False, accounting: str = "composed") -> SweepResults:

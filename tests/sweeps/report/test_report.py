@@ -13,6 +13,8 @@ from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.comparison import compare
 from sweeps.report.details.price import STAND_IN
+from sweeps.report.figures import draw_comparison
+from sweeps.report.page.curves_figure import score_range
 from sweeps.report.page.files import write_report
 from sweeps.report.report import build_report
 
@@ -107,6 +109,17 @@ def test_where_people_are_divided_the_winners_own_score_is_not_shown_beside_scor
     assert one.winner is not None
     assert (one.winner_score, one.method_score("dpsgd")) == (None, None)
     assert one.seed_mean == pytest.approx(0.65)
+
+
+def test_dots_of_a_divided_sweep_stand_where_floor_and_seeds_were_scored() -> None:
+    (one,) = compare(results_of(*FULL), (0.8,), is_divided=True)
+    alone = replace(one, seeds=(), floor_run=None, control_run=None, ceiling_run=None)
+    seen = replace(alone, rescored={record.trial_id: 0.3 + 0.01 * place for place, record in enumerate(alone.searched)})
+    low, high = score_range([seen])
+    assert 0.2 < low < 0.3 < high < 0.4  # on the people of the search they had 60 to 66 %
+    figure = draw_comparison([seen], title="t", caption="")
+    dots = [line for line in figure.axes[0].lines if line.get_alpha() == 0.45]
+    assert sorted(round(float(y), 1) for line in dots for y in line.get_ydata()) == [30.0 + place for place in range(len(alone.searched))]
 
 
 def test_failed_trials_have_no_part_in_it() -> None:
