@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sweeps.records.results import SweepResults, TrialRecord
 
 
+MOST_RESCORED = 100
+"""Trials of a search that a report scores again on other people: each takes a good part of a second."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodGain:
     """What fresh seeds of one method gain over those of another at the same ε. `gain` None: one of the two has fewer than two."""
@@ -225,10 +229,14 @@ def _method_gains(comparison: Comparison, counts: Mapping[str, Counts]) -> tuple
 
 
 def shown_runs(comparisons: Sequence[Comparison]) -> tuple[TrialRecord, ...]:
-    """The trials whose scores a report shows with an error, each once."""
+    """The trials whose scores a report shows with an error, each once. Where the search was scored on other people, all of its trials are
+    among them, so that their dots stand beside floor and ceiling; of more than `MOST_RESCORED` the best of each method alone."""
     bars = (run for one in comparisons for run in (*one.seeds, one.winner, one.floor_run, one.control_run, one.ceiling_run, one.bar))
     shown = (*bars, *(run for one in comparisons for run in one.by_method.values()))
-    again = (run for one in comparisons for seeds in one.method_seeds.values() for run in seeds)
+    again = [run for one in comparisons for seeds in one.method_seeds.values() for run in seeds]
+    searched = [run for one in comparisons if one.is_divided for run in one.searched]
+    if len(searched) <= MOST_RESCORED:
+        again += searched
     return tuple({run.trial_id: run for run in (*shown, *again) if run is not None}.values())
 
 

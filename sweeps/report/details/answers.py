@@ -9,6 +9,7 @@ from dpcore.config import METHODS
 from sweeps.report.text import percent
 
 if TYPE_CHECKING:
+    from dpcore.config import TrialConfig
     from sweeps.report.comparison import Comparison
 
 Verdict = Literal["worth it", "not worth it", "within noise", "not clear", "nothing done"]
@@ -20,6 +21,23 @@ WORDS: dict[Verdict, str] = {
     "nothing done": "nothing done",
 }
 BAR = "the higher of floor and control"
+
+
+def _label(method: str) -> str:
+    found = METHODS.find(method)
+    return method if found is None or not found.label else found.label
+
+
+def _in_effect(config: TrialConfig) -> str:
+    """The own method that takes the same steps: a subspace of full rank projects nothing, and λ = 0 leaves views out of the gradients."""
+    leaves_out = (config.subspace.rank == "full", config.public_weight == 0)
+    same = {
+        "projected": ("dpsgd", "projected", "dpsgd"),
+        "feature": ("feature", "dpsgd", "dpsgd"),
+        "feature_projected": ("feature", "projected", "dpsgd"),
+    }
+    of_rank, of_weight, of_both = same.get(config.method, (config.method,) * 3)
+    return {(True, False): of_rank, (False, True): of_weight, (True, True): of_both}.get(leaves_out, config.method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +70,12 @@ class EpsilonAnswer:
 
     @property
     def method(self) -> str:
-        """The winner's method for people."""
-        name = "–" if self.comparison.winner is None else self.comparison.winner.config.method
-        found = METHODS.find(name)
-        return name if found is None or not found.label else found.label
+        """The winner's method for people. Where its settings leave a part of it out, it says which method that makes of it."""
+        if self.comparison.winner is None:
+            return "–"
+        config = self.comparison.winner.config
+        name, part = _label(config.method), _in_effect(config)
+        return name if part == config.method else f"{name}, which with these settings is {_label(part)}"
 
     @property
     def reached(self) -> str:

@@ -134,7 +134,7 @@ def _expected(frame: _Frame, details: ReportDetails, method: str, scores: Mappin
     for search in sorted(details.searches, key=lambda one: one.epsilon):
         own = [one.record for one in search.finished if one.record.config.method == method]
         found = [scores[record.trial_id] for record in own if record.trial_id in scores]
-        if found:
+        if found and len(found) == len(own):
             points.append((frame.x(search.epsilon), frame.y(expected_best(found, details.common_trials))))
     return points
 

@@ -12,6 +12,7 @@ from sweeps.pricing.regimes import NO_GUARANTEE
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
 from sweeps.report.comparison import compare
+from sweeps.report.details.answers import EpsilonAnswer
 from sweeps.report.details.price import STAND_IN
 from sweeps.report.figures import draw_comparison
 from sweeps.report.page.curves_figure import score_range
@@ -120,6 +121,30 @@ def test_dots_of_a_divided_sweep_stand_where_floor_and_seeds_were_scored() -> No
     figure = draw_comparison([seen], title="t", caption="")
     dots = [line for line in figure.axes[0].lines if line.get_alpha() == 0.45]
     assert sorted(round(float(y), 1) for line in dots for y in line.get_ydata()) == [30.0 + place for place in range(len(alone.searched))]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "said"),
+    [
+        ("projected", {"subspace": {"rank": 8}}, "projected"),
+        ("projected", {"subspace": {"rank": "full"}}, "projected, which with these settings is DP-SGD"),
+        ("feature", {"split": SPLITS["weak"], "public_weight": 0.0}, "feature, which with these settings is DP-SGD"),
+        (
+            "feature_projected",
+            {"split": SPLITS["weak"], "public_weight": 0.0, "subspace": {"rank": 8}},
+            "feature projected, which with these settings is projected",
+        ),
+        (
+            "feature_projected",
+            {"split": SPLITS["weak"], "public_weight": 0.5, "subspace": {"rank": "full"}},
+            "feature projected, which with these settings is feature",
+        ),
+    ],
+)
+def test_a_method_whose_settings_leave_a_part_out_is_called_by_what_it_does(method: str, settings: dict[str, Any], said: str) -> None:
+    config = TrialConfig(**PRIVATE, method=method, epsilon=0.8, delta=1e-3, clip_norm=1.0, **settings)
+    (one,) = compare(results_of(replace(private(0.8, 0.6), config=config)), (0.8,))
+    assert EpsilonAnswer(comparison=one, price="–", total="–", metric="PCKh@0.5").method == said
 
 
 def test_failed_trials_have_no_part_in_it() -> None:
