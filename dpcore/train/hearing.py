@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Listener = Callable[[str, int, int], None]
+PartListener = Callable[[str, int, int], None]
 """Hears what is counted, how many are done, and of how many."""
 
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_listener: ContextVar[PartListener | None] = ContextVar("listener", default=None)
 
 
 def tell(what: str, done: int, total: int) -> None:
@@ -24,7 +24,7 @@ def tell(what: str, done: int, total: int) -> None:
 
 
 @contextmanager
-def heard_by(listener: Listener | None) -> Iterator[None]:
+def heard_by(listener: PartListener | None) -> Iterator[None]:
     """Lets a listener hear what is told in the block; None: nobody."""
     token = _listener.set(listener)
     try:

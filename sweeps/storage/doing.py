@@ -45,7 +45,7 @@ class DoingFile:
         self._began = self._next = 0.0
 
     def hear(self, what: str, done: int, total: int) -> None:
-        """A `dpcore.train.hearing.Listener`. What came before the first call of a part is no measure of its speed."""
+        """A `dpcore.train.hearing.PartListener`. What came before the first call of a part is no measure of its speed."""
         now = time.monotonic()
         if self._now is None or what != self._now.what or done < self._now.done:
             self._began, self._now = now, Doing(what=what, first=done, done=done, total=total, seconds=0.0)
