@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from sweeps.records.results import SweepResults, TrialRecord
 
 
-MOST_RESCORED = 100
-"""Trials of a search that a report scores again on other people: each takes a good part of a second."""
+MOST_RESCORED = 40
+"""Trials of a search that a report scores again on other people: each takes a second, and several where views are fused."""
+
+DOTS_DIFFER = "Dots: on the people of the search; all else: on people that no search saw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,15 @@ class Comparison:
     def trials_of(self, method: str) -> int:
         """How many trials of the search a method had that came to their end."""
         return sum(record.config.method == method for record in self.searched)
+
+    @property
+    def dots_differ(self) -> bool:
+        """Whether the dots of the search stand on its own people, as more trials than `MOST_RESCORED` are not scored again."""
+        return self.is_divided and any(record.trial_id not in self.rescored for record in self.searched)
+
+    def dot(self, record: TrialRecord) -> float | None:
+        """Where a trial of the search has its dot."""
+        return score_of(record) if self.dots_differ else self.shown(record)
 
     def shown(self, record: TrialRecord | None) -> float | None:
         """A run's score on the people of the verdict, on whom floor, ceiling and fresh seeds are scored; None where it is not known."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpcore.config import METHODS
 from dpcore.privacy.disclosure import CLOSE
-from sweeps.report.comparison import Comparison
+from sweeps.report.comparison import DOTS_DIFFER, Comparison
 from sweeps.report.disclosure import DisclosureRow
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def draw_comparison(comparisons: Sequence[Comparison], *, title: str, caption: s
     axes.grid(axis="y", alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+    if any(one.dots_differ for one in ordered):
+        caption = f"{DOTS_DIFFER}. {caption}"
     figure.supxlabel(caption, fontsize="x-small", x=0.02, ha="left", wrap=True)
     return figure
 
@@ -57,7 +59,7 @@ def _draw_methods(axes: Axes, ordered: Sequence[Comparison]) -> None:
         shift = 0.0 if len(methods) == 1 else 0.56 * (number / (len(methods) - 1) - 0.5)
         style: dict[str, Any] = {"color": method.colour, "marker": method.marker, "ls": ""}
         own = [
-            (place, [found.shown(one) for one in found.searched if one.config.method == method.name]) for place, found in enumerate(ordered)
+            (place, [found.dot(one) for one in found.searched if one.config.method == method.name]) for place, found in enumerate(ordered)
         ]
         points = [(place + shift, 100 * score) for place, scores in own for score in scores if score is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], ms=4, alpha=0.45, mew=0, **style)

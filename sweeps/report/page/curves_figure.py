@@ -189,5 +189,5 @@ def _labels(labels: Sequence[tuple[float, MarkStyle, str]], frame: _Frame) -> li
 
 
 def _shown_scores(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    """Trial id → score of every finished trial of the search, on the people whom floor and ceiling are scored on."""
-    return {record.trial_id: score for one in comparisons for record in one.searched if (score := one.shown(record)) is not None}
+    """Trial id → where its dot stands, of every finished trial of the search."""
+    return {record.trial_id: score for one in comparisons for record in one.searched if (score := one.dot(record)) is not None}

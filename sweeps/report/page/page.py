@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from sweeps.records.export import render_yaml
 from sweeps.records.trial_id import epsilon_name
-from sweeps.report.comparison import Comparison, best_without_views
+from sweeps.report.comparison import DOTS_DIFFER, Comparison, best_without_views
 from sweeps.report.details.answers import EpsilonAnswer
 from sweeps.report.details.deployment import deployment_record
 from sweeps.report.details.price import STAND_IN
@@ -186,6 +186,8 @@ def _curves(report: SweepReport, details: ReportDetails) -> dict[str, Any]:
         f"Lines join {joined}: of equally many trials everywhere, because the best of many is higher than the best of few. Stars are the "
         "winners' fresh seeds with one standard error. Every dot is a trial; dots of one ε lie beside each other to be told apart."
     )
+    if any(one.dots_differ for one in report.comparisons):
+        note += f" {DOTS_DIFFER}."
     return {
         "overview": Markup(curves_figure.draw_overview(details, report.comparisons, metric=report.metric)),
         "overview_note": "" if details.is_sealed or k < 1 else note,

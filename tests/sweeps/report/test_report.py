@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from dpcore.config import Places, TrialConfig
 from search_spaces.loader import load_space
 from sweeps.pricing.regimes import NO_GUARANTEE
 from sweeps.records.results import SweepResults, TrialRecord
 from sweeps.records.spec import SweepSpec
-from sweeps.report.comparison import compare
+from sweeps.report.comparison import DOTS_DIFFER, compare
 from sweeps.report.details.answers import EpsilonAnswer
 from sweeps.report.details.price import STAND_IN
 from sweeps.report.figures import draw_comparison
@@ -145,6 +146,14 @@ def test_a_method_whose_settings_leave_a_part_out_is_called_by_what_it_does(meth
     config = TrialConfig(**PRIVATE, method=method, epsilon=0.8, delta=1e-3, clip_norm=1.0, **settings)
     (one,) = compare(results_of(replace(private(0.8, 0.6), config=config)), (0.8,))
     assert EpsilonAnswer(comparison=one, price="–", total="–", metric="PCKh@0.5").method == said
+
+
+def test_of_more_trials_than_are_scored_again_dots_stay_on_the_people_of_the_search_and_the_figure_says_so() -> None:
+    (one,) = compare(results_of(*FULL), (0.8,), is_divided=True)
+    seen = replace(one, rescored={one.searched[0].trial_id: 0.3})
+    assert seen.dots_differ
+    assert [seen.dot(record) for record in one.searched] == [record.pckh_50 for record in one.searched]
+    assert DOTS_DIFFER in " ".join(text.get_text() for text in draw_comparison([seen], title="t", caption="c").findobj(Text))
 
 
 def test_failed_trials_have_no_part_in_it() -> None:
