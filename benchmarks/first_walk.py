@@ -61,7 +61,7 @@ def step(command: str, folder: Path, *, shown: str | None = None) -> Step:
     if done.returncode != 0:
         raise SystemExit(f"{command} gave {done.returncode} after {seconds:.0f} s:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    made = Step(command=shown or command, seconds=round(seconds, 1), last_line=lines[-1] if lines else "")
+    made = Step(command=shown or command, seconds=round(seconds, 1), last_line=lines[-1].replace(str(folder), ".") if lines else "")
     print(f"{made.seconds:8.1f} s  {made.command}", flush=True)
     return made
 
