@@ -98,9 +98,9 @@ class ScheduleSearcher(Searcher):
             return None
         record = self._schedule.next()
         if record is not None:
-            given = assignment(self._spec, record, folder=self._schedule.folder(record), validation=self._schedule.terms.validation)
+            folder, validation = self._schedule.folder(record), self._schedule.terms.validation
             doing = file_of(self._spec.state_dir, record.trial_id) if self._schedule.may_be_followed else None
-            return given.model_copy(update={"doing": doing}).encode(self.envelope)
+            return assignment(self._spec, record, folder=folder, validation=validation, doing=doing).encode(self.envelope)
         return str(Searcher.FINISHED) if self._schedule.is_over else None
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -135,8 +135,11 @@ class EarlyStopper(FIFOScheduler):
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
-def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path, validation: ValidationPlan | None) -> Assignment:
-    """What a worker must know of a trial. `validation`: how the sweep's scores on private validation data leave."""
+def assignment(
+    spec: SweepSpec, record: TrialRecord, *, folder: Path, validation: ValidationPlan | None, doing: Path | None = None
+) -> Assignment:
+    """What a worker must know of a trial. `validation`: how the sweep's scores on private validation data leave. `doing`: where it says
+    what it is at; None: nowhere."""
     bucket = None if spec.bucket_uri is None else BucketPlace(uri=spec.bucket_uri, trial=spec.trial_in_bucket(record.trial_id))
     return Assignment(
         trial_id=record.trial_id,
@@ -151,6 +154,7 @@ def assignment(spec: SweepSpec, record: TrialRecord, *, folder: Path, validation
         people=spec.people_of(record.role),
         places=spec.places,
         function=spec.trial_function,
+        doing=doing,
         expected={point.step: point.weights_digest for point in record.curve},
     )
 

@@ -6,6 +6,7 @@ writes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -45,14 +46,18 @@ class DoingFile:
         self._began = self._next = 0.0
 
     def hear(self, what: str, done: int, total: int) -> None:
-        """A `dpcore.train.hearing.PartListener`. What came before the first call of a part is no measure of its speed."""
+        """A `dpcore.train.hearing.PartListener`. What came before the first call of a part is no measure of its speed.
+
+        A file that cannot be written, on a full disk or in a folder that its driver has just removed, ends no trial: nothing rests on it.
+        """
         now = time.monotonic()
         if self._now is None or what != self._now.what or done < self._now.done:
             self._began, self._now = now, Doing(what=what, first=done, done=done, total=total, seconds=0.0)
         self._now = Doing(what=what, first=self._now.first, done=done, total=total, seconds=now - self._began)
         if now >= self._next and self._path.parent.is_dir():
             self._next = now + EVERY_S
-            replace_file(self._path, json.dumps(asdict(self._now)).encode())
+            with contextlib.suppress(OSError):
+                replace_file(self._path, json.dumps(asdict(self._now)).encode())
 
 
 def file_of(state_dir: Path, trial_id: str) -> Path:

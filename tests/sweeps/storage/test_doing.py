@@ -45,6 +45,16 @@ def test_the_time_left_follows_from_what_was_counted_since_the_part_began(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_ends_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    doing.listen(tmp_path)
+    monkeypatch.setattr(doing, "replace_file", full)
+    DoingFile(file_of(tmp_path, "e0.5-000")).hear("public training, step", 1, 2)
+    assert doing_of(tmp_path, "e0.5-000") is None
+
+
 def test_a_worker_on_another_machine_writes_nothing(tmp_path: Path) -> None:
     DoingFile(file_of(tmp_path / "state", "e0.5-000")).hear("public training, step", 1, 2)
     assert list(tmp_path.iterdir()) == []
