@@ -56,7 +56,7 @@ def present_methods(details: ReportDetails) -> tuple[str, ...]:
 
 def score_range(comparisons: Sequence[Comparison]) -> tuple[float, float]:
     """Of everything that the figures show, so that all panels share one scale."""
-    scores: list[float | None] = list(_shown_scores(comparisons).values())
+    scores: list[float | None] = list(_dot_scores(comparisons).values())
     for one in comparisons:
         scores += [one.floor, one.control, one.ceiling, *one.seed_scores]
     low, high = svg.around([score for score in scores if score is not None])
@@ -70,7 +70,7 @@ def draw_overview(details: ReportDetails, comparisons: Sequence[Comparison], *, 
     low, high = score_range(comparisons)
     y = svg.AxisScale(low=low, high=high, start=TALL - BOTTOM, end=TOP + 8)
     frame = _Frame(epsilons=tuple(one.epsilon for one in ordered), left=LEFT, right=WIDE - RIGHT, bottom=TALL - BOTTOM, y=y)
-    methods, scores = present_methods(details), _shown_scores(comparisons)
+    methods, scores = present_methods(details), _dot_scores(comparisons)
     labels: list[tuple[float, MarkStyle, str]] = []
     body = [*frame.axes(metric), *_references(frame, ordered, labels)]
     for place, method in enumerate(methods):
@@ -94,13 +94,13 @@ def draw_panels(details: ReportDetails, comparisons: Sequence[Comparison], *, me
     bottom = PANEL_HEIGHT - PANEL_BOTTOM
     y = svg.AxisScale(low=low, high=high, start=bottom, end=22)
     frame = _Frame(epsilons=tuple(one.epsilon for one in ordered), left=PANEL_LEFT, right=svg.PANEL_WIDTH - PANEL_RIGHT, bottom=bottom, y=y)
-    found, shown = [], _shown_scores(comparisons)
+    found, dots = [], _dot_scores(comparisons)
     for method in present_methods(details):
         look = look_of(method)
         body = [*frame.axes(metric, ticks=4), *_references(frame, ordered, [])]
-        points = _expected(frame, details, method, shown)
+        points = _expected(frame, details, method, dots)
         body += [svg.path(points, kind="curve", colour=look.colour)] if len(points) > 1 else []
-        body += _dots(frame, details.searches, method, shown, shift=0.0, jitter=0.55, kind="dot")
+        body += _dots(frame, details.searches, method, dots, shift=0.0, jitter=0.55, kind="dot")
         body += [part for one in ordered for part in _best(frame, one, method, look)]
         scores = [percent(one.shown(best)) for one in ordered if (best := one.by_method.get(method)) is not None]
         label = f"{look.name}: {metric} of every trial over ε; best at each ε {', '.join(scores)} percent"
@@ -188,6 +188,6 @@ def _labels(labels: Sequence[tuple[float, MarkStyle, str]], frame: _Frame) -> li
     return found
 
 
-def _shown_scores(comparisons: Sequence[Comparison]) -> dict[str, float]:
+def _dot_scores(comparisons: Sequence[Comparison]) -> dict[str, float]:
     """Trial id → where its dot stands, of every finished trial of the search."""
     return {record.trial_id: score for one in comparisons for record in one.searched if (score := one.dot(record)) is not None}
