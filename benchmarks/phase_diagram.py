@@ -6,8 +6,8 @@
 Each space is a grid over method, split and `model.freeze` at several ε, and is swept once per seed: initialisation and public stages are
 the same in all sweeps, and only the noise and the drawn people differ. A cell holds the methods that have the same freezing, split and ε;
 a method without views stands in the cells of all splits where its space gives it none. Gains are paired over the same validation people,
-with their standard error over people and seeds. The hybrid wins a cell where it lies above DP-SGD, projected DP-SGD, feature DP and the
-floor by two of them.
+with their standard error over people and seeds. The control is feature DP without its private part (`private_weight: 0`): what views alone
+give. The hybrid wins a cell where it lies above DP-SGD, projected DP-SGD, feature DP, control and floor by two of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dpcore.durable import write_json
 from sweeps.report.uncertainty import Counts, Gain, counts_of, gain_over, mean_stderr, score
 
 METHODS = ("dpsgd", "projected", "feature", "feature_projected")
-HYBRID = "feature_projected"
+HYBRID, CONTROL, FLOOR = "feature_projected", "control", "floor"
 CLEAR = 2.0
 """Standard errors that make a gain a win."""
 
@@ -48,13 +48,13 @@ class Cell:
 
     def gain(self, other: str) -> Gain | None:
         """What the hybrid gains over another method, or over the floor."""
-        if other == "floor":
+        if other == FLOOR:
             return None if self.floor is None else gain_over(self.floor, self.runs[HYBRID])
         return gain_over(self.runs[other], self.runs[HYBRID])
 
     def hybrid_wins(self) -> bool:
-        """Whether the hybrid lies above each of its parts and above the floor by two standard errors."""
-        gains = [self.gain(other) for other in ("dpsgd", "projected", "feature", "floor")]
+        """Whether the hybrid lies above each of its parts, above control and above floor by two standard errors."""
+        gains = [self.gain(other) for other in (*(one for one in METHODS if one != HYBRID), CONTROL, FLOOR)]
         return all(gain is not None and gain.mean > CLEAR * gain.stderr for gain in gains)
 
 
@@ -68,17 +68,18 @@ def add(cells: dict[Place, Cell], results: dpsweep.Results, space: str) -> None:
         freeze = str(one.config.model.freeze)
         own = [one.config.split.name] if one.config.split is not None else splits
         for split in own:
-            for epsilon in results.epsilons if one.role == "floor" else [float(one.epsilon or 0.0)]:
+            for epsilon in results.epsilons if one.role == FLOOR else [float(one.epsilon or 0.0)]:
                 cell = cells.setdefault(Place(space=space, freeze=freeze, split=split, epsilon=epsilon), Cell())
                 if one.role == "search":
-                    cell.runs.setdefault(one.method, []).append(counts[one.trial_id])
-                elif one.role == "floor" and (cell.floor is None or score(counts[one.trial_id]) > score(cell.floor)):
+                    method = CONTROL if one.config.private_weight == 0 else one.config.method
+                    cell.runs.setdefault(method, []).append(counts[one.trial_id])
+                elif one.role == FLOOR and (cell.floor is None or score(counts[one.trial_id]) > score(cell.floor)):
                     cell.floor = counts[one.trial_id]
 
 
 def table(cells: Mapping[Place, Cell]) -> str:
     """A row per cell, in percent."""
-    head = ("start", "trained", "view", "ε", "floor", *METHODS, "hybrid − projected", "hybrid − best other", "hybrid wins")
+    head = ("start", "trained", "view", "ε", FLOOR, CONTROL, *METHODS, "hybrid − projected", "hybrid − best other", "hybrid wins")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for place, cell in cells.items():
         if not cell.runs:
@@ -86,10 +87,16 @@ def table(cells: Mapping[Place, Cell]) -> str:
         best = max((method for method in METHODS if method != HYBRID), key=lambda method: mean(cell.runs[method]))
         shown = [place.space, place.freeze, place.split, f"{place.epsilon:g}"]
         shown.append("" if cell.floor is None else f"{100 * score(cell.floor):.1f}")
-        shown += [f"{100 * mean(cell.runs[method]):.1f} ± {100 * (mean_stderr(cell.runs[method]) or 0.0):.1f}" for method in METHODS]
+        shown += [scored(cell.runs[method]) for method in (CONTROL, *METHODS)]
         shown += [said(cell.gain("projected")), f"{said(cell.gain(best))} ({best})", "yes" if cell.hybrid_wins() else "no"]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
+
+
+def scored(runs: Sequence[Counts]) -> str:
+    """The mean score of several runs, in percent, with its standard error where there is more than one."""
+    error = mean_stderr(runs)
+    return f"{100 * mean(runs):.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def said(gain: Gain | None) -> str:
@@ -112,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=None, metavar="DIR")
     arguments = parser.parse_args(argv)
     cells: dict[Place, Cell] = {}
+    text = ""
     with tempfile.TemporaryDirectory() as storage:
         for seed in range(arguments.seeds):
             for space in arguments.spaces:
@@ -119,17 +127,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name = f"{space.stem}-{seed}"
                 results = dpsweep.run(space, name=name, storage=storage, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
                 add(cells, results, space.stem)
-    text = table(cells)
+            text = table(cells)
+            if arguments.out is not None:
+                (arguments.out / "table.md").write_text(text, encoding="utf-8")
+                write_json(arguments.out / "cells.json", [document(place, cell) for place, cell in cells.items() if cell.runs])
     print(text)
-    if arguments.out is not None:
-        (arguments.out / "table.md").write_text(text, encoding="utf-8")
-        write_json(arguments.out / "cells.json", [document(place, cell) for place, cell in cells.items() if cell.runs])
     return 0
 
 
 def document(place: Place, cell: Cell) -> dict[str, object]:
     """A cell as JSON: scores of every run, as fractions."""
-    runs = {method: [round(score(one), 5) for one in cell.runs[method]] for method in METHODS}
+    runs = {method: [round(score(one), 5) for one in cell.runs[method]] for method in (CONTROL, *METHODS)}
     return {**vars(place), "floor": None if cell.floor is None else round(score(cell.floor), 5), "runs": runs, "wins": cell.hybrid_wins()}
 
 

@@ -126,7 +126,9 @@ class MoveNetReadout:
         cells = towards.reshape(-1, 17, 2, height * width)
         there = cells.gather(3, person[:, None, None, None].expand(-1, 17, 2, 1)).squeeze(-1)
         row, column = (there[..., 0] + (person // width)[:, None], there[..., 1] + (person % width)[:, None])
-        distance = torch.hypot(rows - row[..., None, None], columns - column[..., None, None]) + NEAR_CELLS
+        grid = torch.stack([rows.expand(height, width), columns.expand(height, width)], dim=-1)
+        # at an expected place that is a cell exactly, the gradient of a norm is 0, that of hypot would be NaN
+        distance = torch.linalg.vector_norm(grid - torch.stack([row, column], dim=-1)[..., None, None, :], dim=-1) + NEAR_CELLS
         return torch.sigmoid(heat), distance
 
 
