@@ -1,7 +1,7 @@
 """What each lever of a recipe is worth: one setting changed at a time, the same people, the same seeds, one run.
 
     python benchmarks/lever_ablation.py benchmarks/results/lspet_keypoints/levers.yaml --data-dir data \\
-        [--out benchmarks/results/lspet_keypoints/levers.md]
+        [--out benchmarks/results/lspet_keypoints/levers.md] [--storage DIR]
 
 The file names a space without a search (each choice has one value), and levers: a name and the settings that it changes. Space and
 each lever are swept by `dpsweep.run`: one trial and `references.winner_seeds` fresh seeds at each ε. A gain is that of its runs over
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from kept_sweeps import storage_of, swept
 
 import dpsweep
 from sweeps.report.uncertainty import Counts, Gain, counts_of, gain_over, mean_stderr, score
@@ -49,11 +49,11 @@ def table(document: dict[str, Any], space: Path, places: dict[str, Path | None])
     lines: list[str] = []
     base: dict[float, list[Counts]] = {}
     rows: dict[float, list[str]] = {}
-    with tempfile.TemporaryDirectory() as storage:
+    with storage_of(places["storage"]) as storage:
         for name, settings in {"the recipe": {}, **document["levers"]}.items():
             print(f"== {name}", file=sys.stderr)
             label = "".join(letter if letter.isalnum() else "-" for letter in name)
-            results = dpsweep.run(space, name=label, storage=storage, set=settings, data_dir=places["data"], cache_dir=places["cache"])
+            results = swept(space, name=label, storage=storage, set=settings, data_dir=places["data"], cache_dir=places["cache"])
             runs, floor = runs_of(results)
             base = base or runs
             for epsilon, found in runs.items():
@@ -72,11 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("levers", type=Path, metavar="LEVERS.yaml")
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--cache-dir", type=Path, default=None)
+    parser.add_argument("--storage", type=Path, default=None, metavar="DIR", help="keeps the sweeps, and goes on with them")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args(argv)
     document = yaml.safe_load(arguments.levers.read_text(encoding="utf-8"))
     space = arguments.levers.parent / document["space"]
-    text = table(document, space, {"data": arguments.data_dir, "cache": arguments.cache_dir})
+    text = table(document, space, {"data": arguments.data_dir, "cache": arguments.cache_dir, "storage": arguments.storage})
     print(text)
     if arguments.out is not None:
         arguments.out.write_text(text, encoding="utf-8")

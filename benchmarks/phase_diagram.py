@@ -1,7 +1,7 @@
 """Where the hybrid wins: every method in every cell of a grid of ε, trained parameters, public view and start, at equal settings.
 
     python benchmarks/phase_diagram.py benchmarks/results/phase_diagram/from_floor.yaml [MORE.yaml ...] [--seeds 3]
-        [--out benchmarks/results/phase_diagram]
+        [--out benchmarks/results/phase_diagram] [--storage DIR]
 
 Each space is a grid over method, split and `model.freeze` at several ε, and is swept once per seed: initialisation and public stages are
 the same in all sweeps, and only the noise and the drawn people differ. A cell holds the methods that have the same freezing, split and ε;
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from kept_sweeps import storage_of, swept
 
 import dpsweep
 from dpcore.durable import write_json
@@ -116,16 +117,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--cache-dir", type=Path, default=None)
+    parser.add_argument("--storage", type=Path, default=None, metavar="DIR", help="keeps the sweeps, and goes on with them")
     parser.add_argument("--out", type=Path, default=None, metavar="DIR")
     arguments = parser.parse_args(argv)
     cells: dict[Place, Cell] = {}
     text = ""
-    with tempfile.TemporaryDirectory() as storage:
+    with storage_of(arguments.storage) as storage:
         for seed in range(arguments.seeds):
             for space in arguments.spaces:
                 print(f"== {space.stem}, seed {seed + 1}", file=sys.stderr)
                 name = f"{space.stem}-{seed}"
-                results = dpsweep.run(space, name=name, storage=storage, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
+                results = swept(space, name=name, storage=storage, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
                 add(cells, results, space.stem)
             text = table(cells)
             if arguments.out is not None:
