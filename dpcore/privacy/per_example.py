@@ -17,7 +17,7 @@ from dpcore.errors import BadInput
 from dpcore.gradients.batch import Batch, Loss, RowsAndLosses
 from dpcore.gradients.buffers import Buffers
 from dpcore.gradients.choice import chosen_way
-from dpcore.gradients.functional import flat_gradient
+from dpcore.gradients.plain import PlainSums
 from dpcore.gradients.scales import Scales
 from dpcore.gradients.way import FactorsOf, TrainedModule, Way
 from dpcore.privacy.clipping import BoundedSum, clipped_sum
@@ -60,6 +60,7 @@ class GradientEngine:
         self._trained = TrainedModule(module, loss, precision, scales)
         self._named = self._trained.named
         self._buffers = Buffers()
+        self._plain = PlainSums(self._trained)
         self._way: tuple[str, Way] | None = None
 
     @property
@@ -151,11 +152,10 @@ class GradientEngine:
         return bounded, torch.cat(losses)
 
     def sum_gradient(self, batch: Batch, weights: Tensor | None = None) -> Tensor:
-        """Σ_i w_i ∇ℓ(x_i): (P,) float32, one plain backward pass. Zeros for an empty batch; no weights are ones."""
+        """Σ_i w_i ∇ℓ(x_i): (P,) float32, by plain backward passes. Zeros for an empty batch; no weights are ones."""
         if len(batch) == 0:
             return torch.zeros(self.parameter_count, dtype=torch.float32, device=self.device)
-        losses = self._trained.losses(batch)
-        return flat_gradient(losses.sum() if weights is None else (losses * weights).sum(), self._trained)
+        return self._plain.summed(batch, weights)
 
     def flat_weights(self) -> Tensor:
         """A copy of the trainable weights in units of their scales: (P,) in the order of the rows."""

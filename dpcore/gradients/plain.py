@@ -1,0 +1,63 @@
+"""Plain gradients of a weighted sum of losses, without rows: of public terms and of training without privacy.
+
+On a CPU a pass holds about `HELD_BYTES` of maps at most, as the passes behind clipped sums do. 64 images of 256 px through all of MoveNet
+Thunder would hold 11 GB at once. Shapes: B examples, P trainable parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dpcore.gradients.batch import Batch
+from dpcore.gradients.book_keeping import HELD_BYTES
+from dpcore.gradients.functional import flat_gradient
+from dpcore.gradients.way import TrainedModule
+
+
+class PlainSums:
+    """Sums of gradients of a module in training. How many examples share a pass follows from the shapes of the first batch alone."""
+
+    def __init__(self, trained: TrainedModule) -> None:
+        self._trained = trained
+        self._example_bytes: int | None = None
+
+    def summed(self, batch: Batch, weights: Tensor | None) -> Tensor:
+        """Σ_i w_i ∇ℓ(x_i): (P,) float32; no weights are ones. B is at least 1."""
+        count = len(batch)
+        at_once = math.ceil(count / math.ceil(count / self._at_once(batch)))  # passes of equal size
+        total: Tensor | None = None
+        for start in range(0, count, at_once):
+            some = slice(start, start + at_once)
+            losses = self._trained.losses(batch[some])
+            found = flat_gradient(losses.sum() if weights is None else (losses * weights[some]).sum(), self._trained)
+            total = found if total is None else total.add_(found)
+        assert total is not None
+        return total
+
+    def _at_once(self, batch: Batch) -> int:
+        if self._trained.device.type != "cpu":
+            return len(batch)
+        if self._example_bytes is None:
+            two, losses = batch[:1].followed_by(batch[:1]), self._trained.losses
+            three = two.followed_by(batch[:1])
+            self._example_bytes = held_bytes(lambda: losses(three)) - held_bytes(lambda: losses(two))
+        return max(1, HELD_BYTES // max(1, self._example_bytes))
+
+
+def held_bytes(forward: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps after `forward` for the way back, weights included, each storage once."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = forward()  # alive until all is counted: an address that was freed could come again
+    del kept
+    return sum(sizes.values())
