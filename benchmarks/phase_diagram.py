@@ -129,10 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name = f"{space.stem}-{seed}"
                 results = swept(space, name=name, storage=storage, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
                 add(cells, results, space.stem)
-            text = table(cells)
-            if arguments.out is not None:
-                (arguments.out / "table.md").write_text(text, encoding="utf-8")
-                write_json(arguments.out / "cells.json", [document(place, cell) for place, cell in cells.items() if cell.runs])
+                text = table(cells)
+                if arguments.out is not None:
+                    (arguments.out / "table.md").write_text(text, encoding="utf-8")
+                    write_json(arguments.out / "cells.json", [document(place, cell) for place, cell in cells.items() if cell.runs])
     print(text)
     return 0
 

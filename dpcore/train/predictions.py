@@ -33,6 +33,8 @@ POINTS_FILE = "points.safetensors"
 ROWS_AT_ONCE = 256
 FUSED_ROWS_AT_ONCE = 32
 """Where maps are fused: 32 people with 16 maps of 128² cells are 32 MiB a view."""
+FUSED_VIEWS_AT_ONCE = 128
+"""Of all people together: the maps of all views lie in memory until they are fused. MoveNet's heads say 2 MiB about a view of 320 px."""
 
 HearsProgress = Callable[[int, int], None]
 """Hears how many of how many examples are done."""
@@ -52,7 +54,7 @@ def predict(tail: nn.Module, views: Sequence[Inputs], reading: PoseReading, *, o
         on_progress: hears how many examples are done.
     """
     count, found = len(views[0]), []
-    size = ROWS_AT_ONCE if reading.is_direct else FUSED_ROWS_AT_ONCE
+    size = ROWS_AT_ONCE if reading.is_direct else max(1, min(FUSED_ROWS_AT_ONCE, FUSED_VIEWS_AT_ONCE // len(views)))
     for outputs in zip(*(outputs_of(tail, inputs, at_once=size) for inputs in views), strict=True):
         points, confidence = reading.points(outputs)
         found.append((points.cpu(), confidence.cpu()))

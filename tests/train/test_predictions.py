@@ -15,6 +15,7 @@ from dpcore.inference.reading import PoseReading
 from dpcore.model.network import build_network
 from dpcore.pose.skeleton import MPII_16
 from dpcore.privacy.randomness import SweepKey
+from dpcore.train import predictions
 from dpcore.train.evaluator import metrics_of
 from dpcore.train.predictions import cached_predictions
 from dpcore.train.saved import load_model
@@ -46,8 +47,9 @@ def test_a_trials_score_over_views_is_that_of_its_saved_model(
 
 @pytest.mark.parametrize(("name", "mode"), [("validation", 0o755), ("private", 0o700)])
 def test_fused_predictions_are_made_once_and_again_for_another_evaluation(
-    name: str, mode: int, train_places: Places, make_config: Make, tmp_path: Path
+    name: str, mode: int, train_places: Places, make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(predictions, "FUSED_VIEWS_AT_ONCE", 47)  # five people with eight views
     places = Places(data_dir=train_places.data_dir, cache_dir=tmp_path / "cache")
     network = build_network(make_config().model, places, generator=torch.Generator().manual_seed(1))
     dataset, found = open_dataset(name, places), []
@@ -62,6 +64,7 @@ def test_fused_predictions_are_made_once_and_again_for_another_evaluation(
     assert torch.equal(found[0][0], found[1][0])
     assert not torch.equal(found[0][0], found[2][0])
     assert heard[1] == 0 < heard[0] == heard[2]
+    assert [done for done, _ in calls[:2]] == [5, 10]
     assert len(folders(places)) == 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders(places)} == {mode}
 
