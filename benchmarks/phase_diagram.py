@@ -30,7 +30,7 @@ CLEAR = 2.0
 """Standard errors that make a gain a win."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, order=True)
 class Place:
     """Where a cell stands in the diagram."""
 
@@ -82,7 +82,8 @@ def table(cells: Mapping[Place, Cell]) -> str:
     """A row per cell, in percent."""
     head = ("start", "trained", "view", "ε", FLOOR, CONTROL, *METHODS, "hybrid − projected", "hybrid − best other", "hybrid wins")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for place, cell in cells.items():
+    for place in sorted(cells):
+        cell = cells[place]
         if not cell.runs:
             continue
         best = max((method for method in METHODS if method != HYBRID), key=lambda method: mean(cell.runs[method]))
@@ -132,9 +133,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 text = table(cells)
                 if arguments.out is not None:
                     (arguments.out / "table.md").write_text(text, encoding="utf-8")
-                    write_json(arguments.out / "cells.json", [document(place, cell) for place, cell in cells.items() if cell.runs])
+                    write_json(arguments.out / "cells.json", documents(cells))
     print(text)
     return 0
+
+
+def documents(cells: Mapping[Place, Cell]) -> list[dict[str, object]]:
+    """The cells as JSON."""
+    return [document(place, cells[place]) for place in sorted(cells) if cells[place].runs]
 
 
 def document(place: Place, cell: Cell) -> dict[str, object]:
