@@ -1,7 +1,7 @@
 """Plain gradients of a weighted sum of losses, without rows: of public terms and of training without privacy.
 
-On a CPU a pass holds about `HELD_BYTES` of maps at most, as the passes behind clipped sums do. 64 images of 256 px through all of MoveNet
-Thunder would hold 11 GB at once. Shapes: B examples, P trainable parameters.
+On a CPU a pass of more than `FEW` examples holds about `HELD_BYTES` of maps at most, as those behind clipped sums do. 64 images of 256 px
+through all of MoveNet Thunder would hold 11 GB at once. Shapes: B examples, P trainable parameters.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from dpcore.gradients.batch import Batch
 from dpcore.gradients.book_keeping import HELD_BYTES
 from dpcore.gradients.functional import flat_gradient
 from dpcore.gradients.way import TrainedModule
+
+FEW = 8
+"""So many examples share a pass in any case, and nothing is measured for them."""
 
 
 class PlainSums:
@@ -39,7 +42,7 @@ class PlainSums:
         return total
 
     def _at_once(self, batch: Batch) -> int:
-        if self._trained.device.type != "cpu":
+        if self._trained.device.type != "cpu" or len(batch) <= FEW:
             return len(batch)
         if self._example_bytes is None:
             two, losses = batch[:1].followed_by(batch[:1]), self._trained.losses

@@ -26,6 +26,7 @@ def test_examples_go_through_in_passes_that_hold_their_share_of_memory(weighed: 
     held = [plain.held_bytes(partial(output_loss, module, some)) for some in (copied(batch, 2), copied(batch, 6))]
     of_one = (held[1] - held[0]) // 4
     assert of_one > 0
+    monkeypatch.setattr(plain, "FEW", 0)
     monkeypatch.setattr(plain, "HELD_BYTES", 3 * of_one + of_one // 2)
     sums = PlainSums(TrainedModule(module, lambda m, some: given.append(len(some)) or output_loss(m, some), "fp32"))
     weights = torch.arange(7.0) if weighed else None
