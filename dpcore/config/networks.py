@@ -157,6 +157,15 @@ HEADS = Table(
             gives="maps",
         ),
         Head(
+            name="movenet_mixed",
+            builder="dpcore.inference.movenet_mixed:MixedHead",
+            readout="dpcore.inference.movenet_mixed:mixed_readout",
+            any_size=True,
+            layers=MOVENET_LAYERS,
+            for_loss="dpcore.inference.movenet_mixed:logits_for_loss",
+            gives="maps",
+        ),
+        Head(
             name="calibrator",
             builder="dpcore.inference.calibrator:CalibratorHead",
             readout="dpcore.inference.readouts:heat_map_readout",

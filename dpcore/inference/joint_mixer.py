@@ -21,31 +21,30 @@ from dpcore.model.head_start import coco_points, share_matrix
 from dpcore.pose.skeleton import COCO_17, Skeleton
 
 _PARTS = ("nose", "eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-_SPREAD_FRAC = 1 / 32
+SPREAD_FRAC = 1 / 32
 """Standard deviation of a certain joint's Gaussian, as a share of the crop's longer side; an uncertain one is up to twice as wide."""
 
 
-class JointMixer(nn.Module):
-    """(B, 51, 1, 1) of `AskedNetwork` to SimCC logits (B,K,Wx), (B,K,Wy).
+class JointShares(nn.Module):
+    """The share of each of COCO's keypoints in each joint of a skeleton, of numbers that train.
 
     `sided` (G, 17) are the weights of each pair of joints: nose, then own and other side of each part. `middle` (M, 9) are those of each
     joint without a pair: nose, then the middle of each part. All start at zero: the joints are then where `coco_points` puts them.
+
+    Args:
+        skeleton: of the K joints.
+        reach: a weight is so many times the number that trains.
     """
 
     start: Tensor
     order: Tensor
-    certainty: Tensor
     sided_keypoints: Tensor
     middle_keypoints: Tensor
-    x_px: Tensor
-    y_px: Tensor
 
-    def __init__(self, shape: HeadShape) -> None:
+    def __init__(self, skeleton: Skeleton, *, reach: float = 1.0) -> None:
         super().__init__()
-        skeleton = shape.skeleton
-        shares = share_matrix(coco_points(skeleton))
-        self.register_buffer("start", shares, persistent=False)
-        self.register_buffer("certainty", shares.abs() / shares.abs().sum(dim=1, keepdim=True), persistent=False)
+        self.reach = reach
+        self.register_buffer("start", share_matrix(coco_points(skeleton)), persistent=False)
         pairs, alone = _pairs_and_others(skeleton)
         places = [joint for pair in pairs for joint in pair] + alone
         self.register_buffer("order", torch.tensor(places).argsort(), persistent=False)
@@ -53,10 +52,6 @@ class JointMixer(nn.Module):
         self.register_buffer("middle_keypoints", _of_the_middle(), persistent=False)
         self.sided = nn.Parameter(torch.zeros(len(pairs), 2 * len(_PARTS) - 1))
         self.middle = nn.Parameter(torch.zeros(len(alone), len(_PARTS)))
-        self.sharpness = shape.sharpness
-        side = max(shape.height_px, shape.width_px)
-        for name, bins, size_px in (("x_px", shape.bins_x, shape.width_px), ("y_px", shape.bins_y, shape.height_px)):
-            self.register_buffer(name, ((torch.arange(bins) + 0.5) * (size_px / bins) - size_px / 2) / (side / 2), persistent=False)
 
     def draw_weights(self, generator: torch.Generator) -> None:
         """Nothing is drawn: it starts where public knowledge puts the joints."""
@@ -64,10 +59,34 @@ class JointMixer(nn.Module):
             self.sided.zero_()
             self.middle.zero_()
 
+    def shares(self) -> Tensor:
+        """(K, 17): start + Σ_c w_c (keypoint c - start)."""
+        sided, middle = self.reach * self.sided, self.reach * self.middle
+        weights = torch.cat([sided.repeat_interleave(2, dim=0).sum(dim=1), middle.sum(dim=1)])[self.order]
+        sides = torch.einsum("gc,scj->gsj", sided, self.sided_keypoints).flatten(0, 1)
+        towards = torch.cat([sides, middle @ self.middle_keypoints])[self.order]
+        return self.start + towards - weights[:, None] * self.start
+
+
+class JointMixer(JointShares):
+    """(B, 51, 1, 1) of `AskedNetwork` to SimCC logits (B,K,Wx), (B,K,Wy)."""
+
+    certainty: Tensor
+    x_px: Tensor
+    y_px: Tensor
+
+    def __init__(self, shape: HeadShape) -> None:
+        super().__init__(shape.skeleton)
+        self.register_buffer("certainty", certainties(self.start), persistent=False)
+        self.sharpness = shape.sharpness
+        side = max(shape.height_px, shape.width_px)
+        for name, bins, size_px in (("x_px", shape.bins_x, shape.width_px), ("y_px", shape.bins_y, shape.height_px)):
+            self.register_buffer(name, ((torch.arange(bins) + 0.5) * (size_px / bins) - size_px / 2) / (side / 2), persistent=False)
+
     def forward(self, asked: Tensor) -> tuple[Tensor, Tensor]:
         x, y, confidence = asked.view(len(asked), 3, COCO_17.count).unbind(1)
         points = self.points(torch.stack([x, y], dim=-1))
-        spread = 2 * _SPREAD_FRAC * (2 - confidence @ self.certainty.T).unsqueeze(-1)
+        spread = 2 * SPREAD_FRAC * (2 - confidence @ self.certainty.T).unsqueeze(-1)
         logits = [
             -0.5 * self.sharpness * ((bins - points[..., axis, None]) / spread).square() for axis, bins in enumerate((self.x_px, self.y_px))
         ]
@@ -77,12 +96,10 @@ class JointMixer(nn.Module):
         """(B, K, 2) of COCO's keypoints (B, 17, 2), in any units."""
         return torch.einsum("kj,bjc->bkc", self.shares(), keypoints)
 
-    def shares(self) -> Tensor:
-        """(K, 17): the share of each keypoint in each joint, start + Σ_c w_c (keypoint c - start)."""
-        weights = torch.cat([self.sided.repeat_interleave(2, dim=0).sum(dim=1), self.middle.sum(dim=1)])[self.order]
-        sides = torch.einsum("gc,scj->gsj", self.sided, self.sided_keypoints).flatten(0, 1)
-        towards = torch.cat([sides, self.middle @ self.middle_keypoints])[self.order]
-        return self.start + towards - weights[:, None] * self.start
+
+def certainties(shares: Tensor) -> Tensor:
+    """How much of the confidence in each keypoint goes into that in each joint, (…, K, M): by the sizes of its shares."""
+    return shares.abs() / shares.abs().sum(dim=-1, keepdim=True)
 
 
 def _pairs_and_others(skeleton: Skeleton) -> tuple[list[tuple[int, int]], list[int]]:

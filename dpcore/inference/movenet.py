@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dpcore.config import ModelConfig
+from dpcore.inference.joint_mixer import certainties
 from dpcore.inference.maps import JointMaps, MapDecoder
 from dpcore.model.head import HeadShape
 from dpcore.model.head_start import coco_mixtures, coco_points, share_matrix
@@ -112,8 +113,7 @@ class MoveNetReadout:
 
     def _mixed(self, points: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         shares = self.shares.to(points)
-        certainty = shares.abs() / shares.abs().sum(dim=1, keepdim=True)
-        return torch.einsum("kj,bjc->bkc", shares, points), torch.einsum("kj,bj->bk", certainty, confidence)
+        return torch.einsum("kj,bjc->bkc", shares, points), torch.einsum("kj,bj->bk", certainties(shares), confidence)
 
     def _scores_and_distances(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B,17,h,w) of 0 … 1, and the distance of each cell from the expected one in cells, plus `NEAR_CELLS`."""

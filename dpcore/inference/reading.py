@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dpcore.config import EvaluationConfig, ModelConfig, SplitConfig
 from dpcore.errors import BadInput
 from dpcore.inference.fusing import FUSES, UprightMaps
-from dpcore.inference.readouts import Readout, ReadsDirectly, readout_of, takes_any_size
+from dpcore.inference.joint_mixer import certainties
+from dpcore.inference.readouts import MixesPoints, Readout, ReadsDirectly, readout_of, takes_any_size
 from dpcore.inference.views import View, views_of
 from dpcore.pose.skeleton import Skeleton
 
@@ -68,7 +70,11 @@ class PoseReading:
         """Keypoints and confidences from the network's outputs on each view, in the order of `views`."""
         if self.is_direct and isinstance(self.readout, ReadsDirectly):
             return self.readout.points_of(outputs[0], outputs[1] if len(outputs) > 1 else None)
-        return self.readout.points(self.fused(outputs))
+        points, confidence = self.readout.points(self.fused(outputs))
+        if not isinstance(self.readout, MixesPoints):
+            return points, confidence
+        shares = self.readout.shares_of(outputs[0])
+        return torch.einsum("bkj,bjc->bkc", shares, points), torch.einsum("bkj,bj->bk", certainties(shares), confidence)
 
     def fused(self, outputs: Sequence[Any]) -> Tensor:
         """Probability maps (B, M, Hm, Wm) of the upright crops, of all views together."""

@@ -54,6 +54,14 @@ class ReadsDirectly(Protocol):
         """Keypoints (B, K, 2) px and confidences (B, K) of the outputs on crops, averaged with those on their mirror images where given."""
 
 
+@runtime_checkable
+class MixesPoints(Protocol):
+    """A readout whose `points` are those of M maps, of which the head's outputs make K joints."""
+
+    def shares_of(self, outputs: Any) -> Tensor:
+        """(B, K, M): the share of each point in each joint, of the outputs on any view."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimCCReadout:
     """Of SimCC logits (B,K,Wx) and (B,K,Wy): a map is the outer product of the two distributions. Single views and flip tests are read
