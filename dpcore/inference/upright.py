@@ -31,7 +31,7 @@ INPUT_PX = 192
 UPRIGHT_VERSION = 1
 """Raised when the same weights and crops would give other turns."""
 QUARTERS = (0, 1, 2, 3)
-_AT_ONCE = 32
+_AT_ONCE = 8
 
 
 def detector_model(weights: str) -> ModelConfig:

@@ -23,7 +23,7 @@ from dpcore.model.network import weights_digest
 from dpcore.train.hearing import tell
 from dpcore.train.sources import CropSource, FeatureInputs, ImageInputs
 
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 FEATURES_FILE = "features.npy"
 _ROWS_AT_ONCE = 64
 _STEM_FIELDS = {"backbone", "feature_layers", "input_height_px", "input_width_px"}

@@ -19,6 +19,7 @@ from dpcore.config.parsing import identity_of
 from dpcore.data.folders import cached_folder
 from dpcore.data.shards import ShardSet
 from dpcore.data.views import META_NAME
+from dpcore.devices import pictures_at_once
 from dpcore.durable import write_json
 from dpcore.inference.reading import PosePoints, PoseReading
 from dpcore.model.network import PoseNetwork, weights_digest
@@ -33,6 +34,7 @@ POINTS_FILE = "points.safetensors"
 ROWS_AT_ONCE = 256
 FUSED_ROWS_AT_ONCE = 32
 """Where maps are fused: 32 people with 16 maps of 128² cells are 32 MiB a view."""
+_COLOURS = 3
 FUSED_VIEWS_AT_ONCE = 128
 """Of all people together: the maps of all views lie in memory until they are fused. MoveNet's heads say 2 MiB about a view of 320 px."""
 
@@ -54,7 +56,7 @@ def predict(tail: nn.Module, views: Sequence[Inputs], reading: PoseReading, *, o
         on_progress: hears how many examples are done.
     """
     count, found = len(views[0]), []
-    size = ROWS_AT_ONCE if reading.is_direct else max(1, min(FUSED_ROWS_AT_ONCE, FUSED_VIEWS_AT_ONCE // len(views)))
+    size = _people_at_once(views, reading)
     for outputs in zip(*(outputs_of(tail, inputs, at_once=size) for inputs in views), strict=True):
         points, confidence = reading.points(outputs)
         found.append((points.cpu(), confidence.cpu()))
@@ -62,6 +64,15 @@ def predict(tail: nn.Module, views: Sequence[Inputs], reading: PoseReading, *, o
         on_progress(done, count)
         tell("scoring, person", done, count)
     return torch.cat([points for points, _ in found]), torch.cat([confidence for _, confidence in found])
+
+
+def _people_at_once(views: Sequence[Inputs], reading: PoseReading) -> int:
+    """All views of one person are read together, and pictures go through a network few at a time."""
+    size = ROWS_AT_ONCE if reading.is_direct else max(1, min(FUSED_ROWS_AT_ONCE, FUSED_VIEWS_AT_ONCE // len(views)))
+    if len(views[0]) == 0:
+        return size
+    first = [inputs.take(np.zeros(1, dtype=np.int64), None) for inputs in views]
+    return min([size, *(pictures_at_once(one) for one in first if one.dim() == 4 and one.shape[1] == _COLOURS)])
 
 
 def outputs_of(tail: nn.Module, inputs: Inputs, *, at_once: int = ROWS_AT_ONCE) -> Iterator[Any]:

@@ -19,14 +19,12 @@ from dpcore.config import AugmentationConfig, SplitConfig
 from dpcore.data.splitting import decode_view, encode_view
 from dpcore.data.transforms import GeometryDraw, draw_geometry, scaled
 from dpcore.data.views import StoredViews
-from dpcore.devices import on_device
+from dpcore.devices import on_device, pictures_at_once
 from dpcore.errors import BadInput
 from dpcore.inference.views import UPRIGHT, View
 from dpcore.pose.skeleton import Skeleton
 from dpcore.privacy.per_example import Batch
 from dpcore.privacy.randomness import Indices, RandomStream
-
-_STEM_BATCH = 64
 
 
 class CropSource(Protocol):
@@ -207,4 +205,4 @@ class Records(Examples):
 def through_stem(stem: nn.Module, images: Tensor) -> Tensor:
     """`stem` of images (B,3,H,W), without gradients and in batches of one fixed size."""
     with torch.no_grad():
-        return torch.cat([stem(chunk) for chunk in torch.split(images, _STEM_BATCH)]) if len(images) else stem(images)
+        return torch.cat([stem(some) for some in torch.split(images, pictures_at_once(images))]) if len(images) else stem(images)

@@ -8,16 +8,17 @@ import pytest
 import torch
 from planned_trials import handed
 
-from dpcore.config import Places, RuntimeFlags, TrialConfig
+from dpcore.config import EvaluationConfig, ModelConfig, Places, RuntimeFlags, TrialConfig
 from dpcore.data.catalog import open_dataset
+from dpcore.data.transforms import GeometryDraw
 from dpcore.inference.movenet import MOVENET_LAYERS
 from dpcore.inference.reading import PoseReading
 from dpcore.model.network import build_network
 from dpcore.pose.skeleton import MPII_16
-from dpcore.privacy.randomness import SweepKey
+from dpcore.privacy.randomness import Indices, SweepKey
 from dpcore.train import predictions
 from dpcore.train.evaluator import metrics_of
-from dpcore.train.predictions import cached_predictions
+from dpcore.train.predictions import cached_predictions, predict
 from dpcore.train.saved import load_model
 from dpcore.train.trainer import run_trial
 
@@ -84,3 +85,26 @@ def test_a_public_network_without_a_parameter_of_its_own_is_a_floor(
     places = Places(data_dir=train_places.data_dir, cache_dir=tmp_path / "cache")
     found = cached_predictions(saved.network, dataset, reading, config=saved.config, places=places)
     assert metrics_of(found, dataset=dataset, per_joint=False)["val/pckh_50"] == pytest.approx(report.metrics["val/pckh_50"], abs=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "wanted"), [((3, 256, 256), 4), ((3, 32, 32), 50), ((80, 256, 256), 50)])
+def test_pictures_are_scored_few_at_a_time_and_features_by_many(shape: tuple[int, ...], wanted: int) -> None:
+    """Pictures go through the whole network; 256 of 256 px at once are gigabytes of maps."""
+    seen: list[int] = []
+
+    class Given:
+        def __len__(self) -> int:
+            return 50
+
+        def take(self, indices: Indices, draw: GeometryDraw | None) -> torch.Tensor:
+            return torch.zeros(1, 1, 1, 1).expand(len(indices), *shape)
+
+    class Tail(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(len(inputs))
+            return torch.zeros(len(inputs), 16, 128), torch.zeros(len(inputs), 16, 128)
+
+    model = ModelConfig(input_height_px=64, input_width_px=64)
+    points, _ = predict(Tail(), [Given()], PoseReading.of(model, EvaluationConfig(), MPII_16))
+    assert len(points) == sum(seen) == 50
+    assert max(seen) == wanted
