@@ -90,10 +90,10 @@ class MixedReadout:
 
     def _moved(self, maps: Tensor, by_px: Tensor) -> Tensor:
         """Maps (B,K,h,w), each moved by its (x, y) of (B,K,2)."""
-        shares = by_px * 2 / by_px.new_tensor([self.movenet.decoder.width_px, self.movenet.decoder.height_px])
-        still = torch.eye(2).to(shares).expand(*shares.shape[:2], 2, 2)
+        by_frac = by_px * 2 / by_px.new_tensor([self.movenet.decoder.width_px, self.movenet.decoder.height_px])  # of half a side
+        still = torch.eye(2).to(by_frac).expand(*by_frac.shape[:2], 2, 2)
         grid = functional.affine_grid(
-            torch.cat([still, -shares.unsqueeze(-1)], dim=-1).flatten(0, 1),
+            torch.cat([still, -by_frac.unsqueeze(-1)], dim=-1).flatten(0, 1),
             [len(maps) * maps.shape[1], 1, *maps.shape[2:]],
             align_corners=False,
         )
