@@ -43,6 +43,8 @@ class AskedNetwork(nn.Module):
         self.precision = precision
 
     def forward(self, images: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # the graph is of any number of crops
+            return self._asked(images)
         return torch.cat([self._asked(some) for some in torch.split(images, _CROPS_AT_ONCE)])
 
     def _asked(self, images: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ def _centred(points: Tensor, images: Tensor) -> Tensor:
 def _reading(config: ModelConfig, asked: AskedConfig) -> PoseReading:
     decoder = MapDecoder(height_px=config.input_height_px, width_px=config.input_width_px, window_px=WINDOW_PX)
     return PoseReading(
-        readout=MoveNetReadout(decoder=decoder, skeleton=COCO_17),
+        readout=MoveNetReadout.of(decoder, COCO_17),
         views=views_of(asked, grows=True),
         fuse=asked.fuse,
         confidence_power=asked.confidence_power,

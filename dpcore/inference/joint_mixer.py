@@ -84,7 +84,7 @@ class JointMixer(JointShares):
             self.register_buffer(name, ((torch.arange(bins) + 0.5) * (size_px / bins) - size_px / 2) / (side / 2), persistent=False)
 
     def forward(self, asked: Tensor) -> tuple[Tensor, Tensor]:
-        x, y, confidence = asked.view(len(asked), 3, COCO_17.count).unbind(1)
+        x, y, confidence = asked.view(-1, 3, COCO_17.count).unbind(1)
         points = self.points(torch.stack([x, y], dim=-1))
         spread = 2 * SPREAD_FRAC * (2 - confidence @ self.certainty.T).unsqueeze(-1)
         logits = [

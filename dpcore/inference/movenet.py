@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,32 +45,40 @@ class MoveNetHead(nn.Module):
         return features
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MoveNetReadout:
     """Of the maps of the four heads, (B,86,h,w).
 
     Attributes:
         decoder: of fused maps.
-        skeleton: the joints that are wanted.
+        skeleton: the K joints that are wanted.
+        mixture: (K, 17), the share of each COCO map in the map of each joint that is wanted.
+        shares: (K, 17), the share of each COCO keypoint in each joint that is wanted; some are negative.
     """
 
     decoder: MapDecoder
     skeleton: Skeleton
+    mixture: Tensor
+    shares: Tensor
     flips_directly: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, decoder: MapDecoder, skeleton: Skeleton) -> Self:
+        """For the joints of `skeleton`. Shares are tensors from the start: a graph that is exported would lose what it makes itself.
+
+        Raises:
+            BadInput: COCO has no counterpart for a joint.
+        """
+        return cls(
+            decoder=decoder,
+            skeleton=skeleton,
+            mixture=share_matrix(coco_mixtures(skeleton)),
+            shares=share_matrix(coco_points(skeleton)),
+        )
 
     @property
     def mirrored(self) -> tuple[int, ...]:
         return COCO_17.mirrored
-
-    @cached_property
-    def mixture(self) -> Tensor:
-        """(K, 17): the share of each COCO map in the map of each joint that is wanted."""
-        return share_matrix(coco_mixtures(self.skeleton))
-
-    @cached_property
-    def shares(self) -> Tensor:
-        """(K, 17): the share of each COCO keypoint in each joint that is wanted; some are negative."""
-        return share_matrix(coco_points(self.skeleton))
 
     def maps(self, outputs: Tensor) -> JointMaps:
         scores, distance = self._scores_and_distances(outputs)
@@ -121,7 +128,7 @@ class MoveNetReadout:
         height, width = outputs.shape[2:]
         rows = torch.arange(height, dtype=outputs.dtype, device=outputs.device)[:, None]
         columns = torch.arange(width, dtype=outputs.dtype, device=outputs.device)[None, :]
-        off_middle = torch.hypot(rows - height // 2, columns - width // 2) + NEAR_CELLS
+        off_middle = ((rows - height // 2).square() + (columns - width // 2).square()).sqrt() + NEAR_CELLS  # ONNX has no hypot
         person = (torch.sigmoid(centre[:, 0]) / off_middle).flatten(1).argmax(dim=-1)
         cells = towards.reshape(-1, 17, 2, height * width)
         there = cells.gather(3, person[:, None, None, None].expand(-1, 17, 2, 1)).squeeze(-1)
@@ -143,6 +150,5 @@ def movenet_readout(config: ModelConfig, skeleton: Skeleton) -> MoveNetReadout:
     Raises:
         BadInput: COCO has no counterpart for a joint of the skeleton.
     """
-    coco_mixtures(skeleton)
     decoder = MapDecoder(height_px=config.input_height_px, width_px=config.input_width_px, window_px=WINDOW_PX)
-    return MoveNetReadout(decoder=decoder, skeleton=skeleton)
+    return MoveNetReadout.of(decoder, skeleton)

@@ -53,7 +53,7 @@ class MixedHead(nn.Module):
         self.shares.draw_weights(generator)
 
     def forward(self, maps: Tensor) -> Mixed:
-        return maps, self.shares(maps.new_ones(len(maps), 1))
+        return maps, self.shares(maps.new_ones(maps.shape[0], 1))
 
 
 @dataclass(frozen=True, kw_only=True)

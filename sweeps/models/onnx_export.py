@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from dpcore.durable import write_new_file
 from dpcore.errors import Refused, Unavailable
+from dpcore.inference.asked import AskedNetwork
 from dpcore.inference.reading import PoseReading
 from dpcore.model.network import PoseNetwork
 from sweeps.models.claims import CLAIM_KEY, ModelClaim
@@ -48,17 +49,23 @@ class OnnxCheck:
         opset: version of the operators.
         random_px: largest difference on crops of uniform noise, px.
         people_px: the same on crops of synthetic people.
+        in_float32: torch was asked in float32 here, as the graph is, and asks in bfloat16 elsewhere.
     """
 
     opset: int
     random_px: float
     people_px: float
+    in_float32: bool = False
 
     def text(self) -> str:
         """For a person."""
         return (
             f"opset {self.opset}; largest difference from torch: {self.people_px:.2g} px on people, {self.random_px:.2g} px on noise, "
             f"at most {TOLERANCE_PX:g} px are let pass"
+        ) + (
+            "; both in float32: ONNX Runtime has no convolution in bfloat16, in which the model is asked elsewhere"
+            if self.in_float32
+            else ""
         )
 
 
@@ -98,11 +105,20 @@ def export_onnx(source: Path, out: Path, made: ModelClaim) -> OnnxCheck:
         raise Refused(f"the model asks about public views ({reading.split.name}), which are made from bytes; use the exported folder")
     if estimator.saved.detector is not None:
         raise Refused("the model's crops are turned upright by a detector, and a graph has one network; use the exported folder")
+    in_float32 = _asked_in_float32(estimator.saved.network)
     module = CropsToKeypoints(estimator.saved.network, reading).eval()
     content = _graph(module, estimator, made)
-    check = _checked(content, estimator)
+    check = replace(_checked(content, estimator), in_float32=in_float32)
     write_new_file(out, content)
     return check
+
+
+def _asked_in_float32(network: PoseNetwork) -> bool:
+    """Sees to it that no part of the network computes in bfloat16; whether one did."""
+    half = [module for module in network.modules() if isinstance(module, AskedNetwork) and module.precision == "bf16"]
+    for module in half:
+        module.precision = "fp32"
+    return bool(half)
 
 
 def _require_libraries() -> None:
@@ -159,13 +175,18 @@ def _metadata(estimator: PoseEstimator, made: ModelClaim) -> dict[str, str]:
 
 def _checked(content: bytes, estimator: PoseEstimator) -> OnnxCheck:
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     differences = {}
-    for kind, crops in (("noise", _noise(estimator.input_px)), ("people", _people(estimator.input_px))):
-        wanted = estimator.of_crops(crops).points
-        found = np.concatenate([_keypoints(session, crops[:1]), _keypoints(session, crops[1:])])
-        differences[kind] = float(np.abs(found - wanted).max())
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        for kind, crops in (("noise", _noise(estimator.input_px)), ("people", _people(estimator.input_px))):
+            wanted = estimator.of_crops(crops).points
+            found = np.concatenate([_keypoints(session, crops[:1]), _keypoints(session, crops[1:])])
+            differences[kind] = float(np.abs(found - wanted).max())
+    except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException) as error:
+        first = str(error).strip().splitlines()[0]
+        raise Refused(f"ONNX Runtime does not run this network's graph ({first}); nothing was written. Use the exported folder") from None
     check = OnnxCheck(opset=OPSET, random_px=differences["noise"], people_px=differences["people"])
     # `not <=`: a NaN is no equality
     if not max(differences.values()) <= TOLERANCE_PX:
