@@ -68,13 +68,20 @@ def test_views_are_turned_and_fused_within_the_graph(places: Places, tmp_path: P
 def little_movenet(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Places with a folded network of random weights and MoveNet's four outputs, at stride 4."""
     folder, generator = tmp_path_factory.mktemp("folded"), np.random.default_rng(3)
-    layers = [{"name": "stem", "op": "conv", "inputs": ["input"], "shape": [6, 3, 5, 5], "stride": 4, "act": "relu6"}]
-    layers += [
-        {"name": name, "op": "conv", "inputs": ["stem"], "shape": [channels, 6, 1, 1], "stride": 1, "act": None}
-        for name, channels in MOVENET_LAYERS.items()
+    shapes = {"stem": (6, 3, 5, 5), **{name: (channels, 6, 1, 1) for name, channels in MOVENET_LAYERS.items()}}
+    layers = [
+        {
+            "name": name,
+            "op": "conv",
+            "inputs": ["input" if name == "stem" else "stem"],
+            "shape": shape,
+            "stride": 4 if name == "stem" else 1,
+            "act": "relu6" if name == "stem" else None,
+        }
+        for name, shape in shapes.items()
     ]
-    tensors = {f"{one['name']}.weight": generator.normal(size=one["shape"]).astype(np.float32) for one in layers}
-    tensors |= {f"{one['name']}.bias": np.zeros(one["shape"][0], dtype=np.float32) for one in layers}  # type: ignore[index]
+    tensors = {f"{name}.weight": generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": np.zeros(shape[0], dtype=np.float32) for name, shape in shapes.items()}
     (folder / "models").mkdir()
     np.savez(folder / "models" / "little_fp32.npz", **tensors)  # type: ignore[arg-type]
     (folder / "models" / "little_layers.json").write_text(json.dumps({"model": "little", "input": "x/127.5-1", "layers": layers}))
