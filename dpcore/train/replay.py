@@ -17,6 +17,7 @@ from dpcore.config import MECHANISM_VERSION, RuntimeFlags, TrialConfig
 from dpcore.gradients import ENGINE_VERSION
 from dpcore.privacy.mechanism import needs_fitted_basis
 from dpcore.privacy.subspace import BASIS_VERSION
+from dpcore.train.features import FEATURES_VERSION
 
 ARITHMETIC = ("torch", "numpy", "scipy", "dp-accounting", "pillow")
 """Packages whose version can change the last bit of a weight, of an image or of the calibrated noise."""
@@ -38,6 +39,7 @@ def replay_document(
         "data": dict(sorted(data_digests.items())),
         "mechanism": MECHANISM_VERSION,
         "engine": ENGINE_VERSION,
+        "features": FEATURES_VERSION,
         **({"basis": BASIS_VERSION} if needs_fitted_basis(config) else {}),
         "runtime": runtime.model_dump(mode="json", exclude=EXACT_FLAGS),
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in ARITHMETIC}},

@@ -61,3 +61,11 @@ def test_versions_of_python_and_of_each_library_and_the_instruction_set_make_ano
         patch.setattr(replay.torch.backends.cpu, "get_cpu_capability", lambda: "other")
         known.add(replay_digest(make_config(), RuntimeFlags(), DATA))
     assert len(known) == 6
+
+
+@pytest.mark.parametrize("name", ["FEATURES_VERSION", "ENGINE_VERSION", "MECHANISM_VERSION"])
+def test_other_features_and_other_arithmetic_make_another_run(name: str, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same noise on other gradients would show their difference."""
+    before = replay_digest(make_config(), RuntimeFlags(), DATA)
+    monkeypatch.setattr(replay, name, -1)
+    assert replay_digest(make_config(), RuntimeFlags(), DATA) != before
