@@ -1,13 +1,15 @@
 """Plain gradients of a weighted sum of losses, without rows: of public terms and of training without privacy.
 
 On a CPU a pass of more than `FEW` examples holds about `HELD_BYTES` of maps at most, as those behind clipped sums do. 64 images of 256 px
-through all of MoveNet Thunder would hold 11 GB at once. Shapes: B examples, P trainable parameters.
+through all of MoveNet Thunder would hold 11 GB at once. Pictures go through channels last there, as they do for scores: MoveNet Thunder
+whole takes 0.21 s an example of one core, and 0.36 s channels first. Shapes: B examples, P trainable parameters.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ class PlainSums:
 
     def summed(self, batch: Batch, weights: Tensor | None) -> Tensor:
         """Σ_i w_i ∇ℓ(x_i): (P,) float32; no weights are ones. B is at least 1."""
-        count = len(batch)
+        batch, count = _fastest(batch), len(batch)
         at_once = math.ceil(count / math.ceil(count / self._at_once(batch)))  # passes of equal size
         total: Tensor | None = None
         for start in range(0, count, at_once):
@@ -49,6 +51,14 @@ class PlainSums:
             three = two.followed_by(batch[:1])
             self._example_bytes = held_bytes(lambda: losses(three)) - held_bytes(lambda: losses(two))
         return max(1, HELD_BYTES // max(1, self._example_bytes))
+
+
+def _fastest(batch: Batch) -> Batch:
+    """Pictures (B, 3, H, W) on a CPU in the order of memory that convolutions like best. Features stay: few layers follow them."""
+    inputs = batch.inputs
+    if inputs.device.type != "cpu" or inputs.dim() != 4 or inputs.shape[1] != 3:
+        return batch
+    return replace(batch, inputs=inputs.contiguous(memory_format=torch.channels_last))
 
 
 def held_bytes(forward: Callable[[], Tensor]) -> int:

@@ -39,6 +39,24 @@ def test_examples_go_through_in_passes_that_hold_their_share_of_memory(weighed: 
     assert given == [3, 3, 1]
 
 
+def test_pictures_go_through_channels_last_and_features_as_they_are() -> None:
+    module, seen = torch.nn.Conv2d(3, 2, 3), list[bool]()
+
+    def loss(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        seen.append(batch.inputs.is_contiguous(memory_format=torch.channels_last) and not batch.inputs.is_contiguous())
+        return network(batch.inputs).square().flatten(1).sum(1)
+
+    batch = examples(5, (3, 8, 8), seed=2)
+    total = PlainSums(TrainedModule(module, loss, "fp32")).summed(batch, None)
+    assert seen == [True]
+    assert batch.inputs.is_contiguous()
+    expected = torch.cat([grad.flatten() for grad in torch.autograd.grad(loss(module, batch).sum(), list(module.parameters()))])
+    torch.testing.assert_close(total, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+    other = torch.nn.Conv2d(4, 2, 3)
+    PlainSums(TrainedModule(other, loss, "fp32")).summed(examples(5, (4, 8, 8), seed=2), None)
+    assert seen[-1] is False
+
+
 def test_a_storage_counts_once() -> None:
     weight, x = torch.randn(50, 30, requires_grad=True), torch.randn(4, 50)
     assert plain.held_bytes(lambda: (x @ weight) + (x @ weight.sin())) == 4 * (x.numel() + weight.numel())
