@@ -144,7 +144,7 @@ def test_a_record_that_is_not_finite_adds_nothing_to_the_sum(name: str, share: s
         batch.inputs[2] = value
         bounded, _ = engine.clipped_sum(batch, None, 0.0, clip_norm=CLIP_NORM)
         assert (bounded.rows, bounded.nonfinite) == (4, 1)
-        torch.testing.assert_close(bounded.value, expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(bounded.value, expected, atol=3e-5 * CLIP_NORM, rtol=1e-4)
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -224,7 +224,7 @@ def test_a_layer_that_a_pass_does_not_use_adds_nothing_of_the_pass_before(share:
     engine, batch = GradientEngine(module, output_loss), examples(3, (4,), seed=2)
     for module.uses_both in (True, False, True):
         bounded, _ = engine.clipped_sum(batch, None, 0.0, clip_norm=CLIP_NORM)
-        torch.testing.assert_close(bounded.value, clipped(oracle(module, batch)), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(bounded.value, clipped(oracle(module, batch)), atol=3e-5 * CLIP_NORM, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "way"), [("layer scale", "book-keeping"), ("standardised convolution", "book-keeping of exact types")])
@@ -252,7 +252,7 @@ def test_layers_without_a_part_in_the_loss_have_rows_of_zeros() -> None:
     assert engine.way(batch) == "book-keeping"
     torch.testing.assert_close(engine.rows(batch).double(), oracle(module, batch), atol=1e-5, rtol=1e-4)
     bounded, _ = engine.clipped_sum(batch, None, 0.0, clip_norm=CLIP_NORM)
-    torch.testing.assert_close(bounded.value, clipped(oracle(module, batch)), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(bounded.value, clipped(oracle(module, batch)), atol=3e-5 * CLIP_NORM, rtol=1e-4)
 
 
 def test_only_what_trains_is_computed_and_frozen_layers_pass_gradients_on() -> None:
