@@ -27,7 +27,7 @@ from dpcore.pose.skeleton import Skeleton
 
 REACH = 32.0
 """A trained number stands for so much of a share. Shares move by 0.1 to 1, weights of a network by a few hundredths of their size. With it
-one learning rate serves both: numbers that start at zero are measured by those of the whole network (`dpcore.gradients.scales`)."""
+one learning rate serves both."""
 
 Mixed = tuple[Tensor, Tensor]
 """Maps of MoveNet's four heads (B,86,h,w), and the share of each keypoint in each joint, (B,K,17), the same for all B."""
@@ -35,6 +35,10 @@ Mixed = tuple[Tensor, Tensor]
 
 class _SharesOfEach(JointShares):
     """The shares, once for each example, so that each has its own gradient."""
+
+    relative_size = 0.5
+    """Near the root mean square of all of Thunder's weights (0.35), whichever of them train: that of its last layers is three times as
+    large, which would tear the joints apart."""
 
     def forward(self, examples: Tensor) -> Tensor:
         """(B, K, 17) from ones (B, 1)."""

@@ -50,6 +50,8 @@ class FoldedFeatures(nn.Module):
     a `Pyramid`.
     """
 
+    reads_channels_last = True
+
     def __init__(self, topology: Topology, feature_layers: Sequence[str], *, packed: bool = False) -> None:
         super().__init__()
         self.topology = topology.needed_for(feature_layers)

@@ -58,7 +58,7 @@ def start_scales(scale: WeightScale, start: nn.Module) -> Scales | None:
 
     *Guarantees*: a function of the weights of `start` alone. Fixed before step 0, it is the same in a resumed trial.
     """
-    return relative_scales([p for p in start.parameters() if p.requires_grad]) if scale == "relative" else None
+    return relative_scales(start) if scale == "relative" else None
 
 
 def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:

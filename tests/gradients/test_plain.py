@@ -39,22 +39,26 @@ def test_examples_go_through_in_passes_that_hold_their_share_of_memory(weighed: 
     assert given == [3, 3, 1]
 
 
-def test_pictures_go_through_channels_last_and_features_as_they_are() -> None:
-    module, seen = torch.nn.Conv2d(3, 2, 3), list[bool]()
+class Convolution(torch.nn.Conv2d):
+    reads_channels_last = True
+
+
+@pytest.mark.parametrize(("says_so", "channels", "expected"), [(True, 3, True), (True, 4, False), (False, 3, False)])
+def test_only_a_network_that_says_so_is_given_channels_last_and_only_pictures(says_so: bool, channels: int, expected: bool) -> None:
+    kind = Convolution if says_so else torch.nn.Conv2d
+    module, seen = torch.nn.Sequential(kind(channels, 2, 3)), list[bool]()
 
     def loss(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        seen.append(batch.inputs.is_contiguous(memory_format=torch.channels_last) and not batch.inputs.is_contiguous())
-        return network(batch.inputs).square().flatten(1).sum(1)
+        seen.append(not batch.inputs.is_contiguous())
+        outputs: torch.Tensor = network(batch.inputs)
+        return outputs.square().flatten(1).sum(1)
 
-    batch = examples(5, (3, 8, 8), seed=2)
+    batch = examples(5, (channels, 8, 8), seed=2)
     total = PlainSums(TrainedModule(module, loss, "fp32")).summed(batch, None)
-    assert seen == [True]
+    assert seen == [expected]
     assert batch.inputs.is_contiguous()
-    expected = torch.cat([grad.flatten() for grad in torch.autograd.grad(loss(module, batch).sum(), list(module.parameters()))])
-    torch.testing.assert_close(total, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
-    other = torch.nn.Conv2d(4, 2, 3)
-    PlainSums(TrainedModule(other, loss, "fp32")).summed(examples(5, (4, 8, 8), seed=2), None)
-    assert seen[-1] is False
+    plain = torch.cat([grad.flatten() for grad in torch.autograd.grad(loss(module, batch).sum(), list(module.parameters()))])
+    torch.testing.assert_close(total, plain, atol=1e-5 * float(plain.abs().max()), rtol=1e-4)
 
 
 def test_a_storage_counts_once() -> None:

@@ -74,14 +74,31 @@ def test_flat_weights_are_in_units_of_the_scales_and_come_back_without_loss() ->
 def test_a_scale_is_the_tensors_rms_to_a_factor_of_root_two() -> None:
     generator = torch.Generator().manual_seed(0)
     tensors = [size * torch.randn(500, generator=generator) for size in (0.00137, 0.03, 0.71, 1.1)]
-    for tensor, scale in zip(tensors, relative_scales(tensors), strict=True):
+    for tensor, scale in zip(tensors, relative_scales(nn.ParameterList(tensors)), strict=True):
         assert math.log2(scale).is_integer()
         assert 2**-0.5 <= scale / float(tensor.square().mean().sqrt()) <= 2**0.5
 
 
 def test_a_tensor_of_zeros_takes_the_size_of_all_numbers() -> None:
-    assert relative_scales([torch.zeros(3), torch.full((9,), 0.5)]) == (0.5, 0.5)
-    assert relative_scales([torch.zeros(3)]) == (1.0,)
+    assert relative_scales(nn.ParameterList([torch.zeros(3), torch.full((9,), 0.5)])) == (0.5, 0.5)
+    assert relative_scales(nn.ParameterList([torch.zeros(3)])) == (1.0,)
+
+
+class Mixing(nn.Module):
+    relative_size = 0.25
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.other = nn.Parameter(torch.zeros(3)), nn.Linear(2, 2)
+
+
+def test_a_module_that_knows_the_size_of_its_tensors_keeps_it_whatever_else_trains() -> None:
+    module = Mixing()
+    nn.init.constant_(module.other.weight, 8.0)
+    nn.init.constant_(module.other.bias, 2.0)
+    assert relative_scales(module) == (0.25, 8.0, 2.0)
+    module.other.requires_grad_(False)
+    assert relative_scales(module) == (0.25,)
 
 
 def test_scales_are_as_many_as_trained_tensors() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpcore.config import EvaluationConfig, ModelConfig
+from dpcore.gradients.scales import relative_scales
 from dpcore.inference.movenet import MOVENET_LAYERS, movenet_readout
 from dpcore.inference.movenet_mixed import REACH, MixedHead, logits_for_loss, mixed_readout
 from dpcore.inference.reading import PoseReading
@@ -54,6 +55,14 @@ def outputs(count: int = 3, seed: int = 11) -> Tensor:
     maps = torch.randn(count, 86, CELLS, CELLS, generator=generator)
     maps[:, 18:52] *= 5
     return maps
+
+
+@pytest.mark.parametrize("size", [0.001, 20.0])
+def test_one_step_moves_shares_alike_whatever_trains_beside_them(size: float) -> None:
+    network = nn.ModuleList([nn.Linear(4, 4), head()])
+    for parameter in network[0].parameters():
+        nn.init.constant_(parameter, size)
+    assert relative_scales(network)[2:] == (0.5, 0.5)
 
 
 def test_it_starts_as_movenets_own_decode() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from dpcore.config import ModelConfig, Places
 from dpcore.errors import BadInput, Corrupt
+from dpcore.gradients.plain import ReadsChannelsLast
 from dpcore.model.folded import FoldedFeatures, load_folded
 from dpcore.model.network import build_network, weights_digest
 from dpcore.model.topology import Topology, read_topology
@@ -128,6 +129,7 @@ def test_folded_network_trains_its_head_and_keeps_its_backbone(tmp_path: Path, p
     assert {name for name, _ in split.tail.named_parameters()} == {f"0.{n}" for n, _ in network.parts["head"].named_parameters()}
     with pytest.raises(BadInput, match="no last block"):
         network.split("early")
+    assert any(isinstance(part, ReadsChannelsLast) for part in network.split("none").tail.modules())
 
 
 def test_efficientnet_finds_its_topology_under_the_shorter_stem_and_scales_its_own_way(shared_data: Path) -> None:
