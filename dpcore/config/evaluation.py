@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,20 @@ from dpcore.config.data import SplitConfig
 from dpcore.config.parsing import Part
 
 MOST_SCALE = 4.0
+
+
+def listed(given: Any) -> Any:
+    """A list that was given as text, "0,90", as a list; anything else as it is."""
+    return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+
+
+def check_angles(rotations_deg: Sequence[float]) -> None:
+    """
+    Raises:
+        ValueError: two are the same turn.
+    """
+    if len({angle % 360 for angle in rotations_deg}) < len(rotations_deg):
+        raise ValueError(f"rotations_deg {list(rotations_deg)}: give each angle once (they count modulo 360)")
 
 
 class EvaluationConfig(Part):
@@ -47,12 +62,11 @@ class EvaluationConfig(Part):
     @field_validator("rotations_deg", "scales", mode="before")
     @classmethod
     def _text_is_a_list(cls, given: Any) -> Any:
-        return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+        return listed(given)
 
     @model_validator(mode="after")
     def _views_differ(self) -> Self:
-        if len({angle % 360 for angle in self.rotations_deg}) < len(self.rotations_deg):
-            raise ValueError(f"rotations_deg {list(self.rotations_deg)}: give each angle once (they count modulo 360)")
+        check_angles(self.rotations_deg)
         if len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales {list(self.scales)}: give each scale once")
         wrong = [scale for scale in self.scales if not 1 / MOST_SCALE <= scale <= MOST_SCALE]

@@ -4,18 +4,45 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from dpcore.config.evaluation import EvaluationConfig
+from dpcore.config.evaluation import MOST_SCALE, EvaluationConfig, check_angles, listed
 from dpcore.config.freezing import POLICIES, Freeze, policy_of
 from dpcore.config.networks import HEADS, TIMM, TIMM_WEIGHTS, Backbone, backbone_traits, checked_backbone
 from dpcore.config.parsing import Part
 from dpcore.config.runtime import Precision
 
 
+class SecondLookConfig(Part):
+    """A second look at a crop: in a square around the person, torso upright, as the first look found them."""
+
+    rotations_deg: tuple[float, ...] = Field(
+        default=(0.0, 20.0, -20.0), min_length=1, description="the person turned counterclockwise by each, from upright"
+    )
+    margin: float = Field(
+        default=1.25, ge=1, le=MOST_SCALE, description="side of the square, as a factor of the longer side of the box around the keypoints"
+    )
+    side_px: int = Field(default=320, ge=64, le=1024, multiple_of=32, description="side of what the network reads of the square")
+
+    @field_validator("rotations_deg", mode="before")
+    @classmethod
+    def _text_is_a_list(cls, given: Any) -> Any:
+        return listed(given)
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
+        check_angles(self.rotations_deg)
+        return self
+
+
 class AskedConfig(EvaluationConfig):
     """The views of a crop in which the backbone `keypoints` asks its network, and how what it says is fused."""
 
+    ADDED: ClassVar[frozenset[str]] = EvaluationConfig.ADDED | {"second_look"}
+
+    second_look: SecondLookConfig | None = Field(
+        default=None, description="further views, around the person and upright, fused with the others; with their mirror images if flip"
+    )
     precision: Precision = Field(
         default="fp32", description="of the network's forward pass; bf16 is faster where the CPU has instructions for it"
     )

@@ -3,7 +3,8 @@
 What a head then reads of a record is 17 fused keypoints and their confidences, 51 numbers. So the features of a whole dataset are a few
 megabytes, a private step takes milliseconds, and few weights train, which little noise reaches.
 
-The fused maps of a crop's views are decoded as `evaluation` would decode them; `model.asked` says which views. Legend: B crops.
+The fused maps of a crop's views are decoded as `evaluation` would decode them; `model.asked` says which views, and whether there is a
+second look (`dpcore.inference.second_look`). Legend: B crops.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dpcore.config.model import AskedConfig
 from dpcore.inference.maps import MapDecoder
 from dpcore.inference.movenet import MOVENET_LAYERS, WINDOW_PX, MoveNetReadout
 from dpcore.inference.reading import PoseReading
+from dpcore.inference.second_look import SecondLook
 from dpcore.inference.views import SIZE_STEP_PX, views_of
 from dpcore.model.built import BuiltBackbone
 from dpcore.model.folded import FoldedFeatures, build_folded
@@ -36,10 +38,11 @@ class AskedNetwork(nn.Module):
     x and y are distances from the middle of the crop in halves of its longer side. No example changes another's numbers.
     """
 
-    def __init__(self, features: FoldedFeatures, reading: PoseReading, *, precision: Precision) -> None:
+    def __init__(self, features: FoldedFeatures, reading: PoseReading, *, second: SecondLook | None, precision: Precision) -> None:
         super().__init__()
         self.features = features
         self.reading = reading
+        self.second = second
         self.precision = precision
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,14 +51,18 @@ class AskedNetwork(nn.Module):
         return torch.cat([self._asked(some) for some in torch.split(images, _CROPS_AT_ONCE)])
 
     def _asked(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            outputs = [self._outputs(view.of_images(images)) for view in self.reading.views]
-        points, confidence = self.reading.readout.points(self.reading.fused([one.float() for one in outputs]))
+        looks = list(self.reading.upright([self._outputs(view.of_images(images)) for view in self.reading.views]))
+        points, confidence = self.reading.readout.points(self.reading.together(looks))
+        if self.second is not None:
+            height, width = looks[0][0].shape[2:]
+            looks.extend(self.second.upright(images, points, self._outputs, self.reading, grid=(height, width)))
+            points, confidence = self.reading.readout.points(self.reading.together(looks))
         return torch.cat([*_centred(points, images).unbind(-1), confidence], dim=1)[:, :, None, None]
 
     def _outputs(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.features(images.contiguous(memory_format=torch.channels_last))
-        return maps
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            maps: Tensor = self.features(images.contiguous(memory_format=torch.channels_last))
+        return maps.float()
 
 
 def _centred(points: Tensor, images: Tensor) -> Tensor:
@@ -82,7 +89,12 @@ def asked_for_training(stem: nn.Module, config: ModelConfig) -> nn.Module:
     asked = config.asked_for_training
     assert asked is not None  # the caller has looked
     (network,) = [module for module in stem.modules() if isinstance(module, AskedNetwork)]
-    return AskedNetwork(network.features, _reading(config, asked), precision=asked.precision).eval()
+    return _asking(network.features, config, asked).eval()
+
+
+def _asking(features: FoldedFeatures, config: ModelConfig, asked: AskedConfig) -> AskedNetwork:
+    second = None if asked.second_look is None else SecondLook(config=asked.second_look, flip=asked.flip)
+    return AskedNetwork(features, _reading(config, asked), second=second, precision=asked.precision)
 
 
 def build_asked(config: ModelConfig, places: Places | None, document: Mapping[str, Any] | None) -> BuiltBackbone:
@@ -97,7 +109,7 @@ def build_asked(config: ModelConfig, places: Places | None, document: Mapping[st
     features.stride_px = _MAPS_STRIDE_PX
     asked = config.asked or AskedConfig()
     return BuiltBackbone(
-        parts={"early": AskedNetwork(features, _reading(config, asked), precision=asked.precision)},
+        parts={"early": _asking(features, config, asked)},
         channels=KEYPOINT_NUMBERS * COCO_17.count,
         stride_px=SIZE_STEP_PX,
         ready=frozenset({"early"}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,11 @@ class PoseReading:
 
     def fused(self, outputs: Sequence[Any]) -> Tensor:
         """Probability maps (B, M, Hm, Wm) of the upright crops, of all views together."""
-        return FUSES[self.fuse](self.confidence_power)(self._upright(outputs))
+        return self.together(self.upright(outputs))
+
+    def together(self, views: Iterable[UprightMaps]) -> Tensor:
+        """One map (B, M, Hm, Wm) of each joint from those of views, brought back to the upright crops."""
+        return FUSES[self.fuse](self.confidence_power)(views)
 
     def points_in(self, images: Tensor, network: Callable[[Tensor], Any]) -> PosePoints:
         """Keypoints and confidences of crops (B,3,H,W) in [-1, 1], each view through the network.
@@ -90,7 +94,8 @@ class PoseReading:
             raise BadInput(f"evaluation.inputs: the public view {self.split.name} is made from bytes; use the model's folder with predict")
         return self.points([network(view.of_images(images)) for view in self.views])
 
-    def _upright(self, outputs: Sequence[Any]) -> Iterator[UprightMaps]:
+    def upright(self, outputs: Sequence[Any]) -> Iterator[UprightMaps]:
+        """The probability maps of each view, brought back to the upright crops, with confidences."""
         swapped = list(self.readout.mirrored)
         finest = max(range(len(outputs)), key=lambda index: self.views[index].scale)
         # the finest grid of all views: a coarser map is interpolated, and no peak is lost

@@ -18,7 +18,8 @@ from dpcore.data.transforms import BORDER
 
 SIZE_STEP_PX = 32
 """A network that takes any size takes multiples of this: the largest stride of the networks here."""
-_BORDER = BORDER / 127.5 - 1.0
+BORDER_LEVEL = BORDER / 127.5 - 1.0
+"""`BORDER` in pictures of [-1, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class View:
             turned = torch.rot90(images, turns, dims=(2, 3))
         matrix = self._matrix(turns, zoom=1.0 if self.grows else self.scale)
         if matrix is not None:
-            turned = _sampled(turned - _BORDER, matrix) + _BORDER
+            turned = _sampled(turned - BORDER_LEVEL, matrix) + BORDER_LEVEL
         if self.grows and self.scale != 1:
             size = tuple(_grown(side, self.scale) for side in turned.shape[2:])
             turned = functional.interpolate(turned, size=size, mode="bilinear", align_corners=False, antialias=self.scale < 1)
@@ -84,8 +85,7 @@ class View:
             back = torch.rot90(back, -turns, dims=(2, 3))
         if self.is_upright and back.shape == maps.shape:
             return back
-        total = back.sum(dim=(2, 3), keepdim=True)
-        return torch.where(total == 0, torch.full_like(back, 1 / math.prod(grid)), back / total)
+        return summing_to_one(back)
 
     def _quarter_turns(self, maps: Tensor) -> int:
         """How many quarter turns do without interpolation; 0 where there is none."""
@@ -116,6 +116,12 @@ def views_of(evaluation: EvaluationConfig, *, grows: bool) -> tuple[View, ...]:
         for angle in evaluation.rotations_deg
         for side in sides
     )
+
+
+def summing_to_one(maps: Tensor) -> Tensor:
+    """Maps (B,K,h,w) of which each sums to 1; one without any mass is uniform."""
+    total = maps.sum(dim=(2, 3), keepdim=True)
+    return torch.where(total == 0, torch.full_like(maps, 1 / math.prod(maps.shape[2:])), maps / total)
 
 
 def _grown(side_px: int, scale: float) -> int:
