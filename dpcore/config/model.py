@@ -16,6 +16,8 @@ from dpcore.config.runtime import Precision
 class SecondLookConfig(Part):
     """A second look at a crop: in a square around the person, torso upright, as the first look found them."""
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"times"})
+
     rotations_deg: tuple[float, ...] = Field(
         default=(0.0, 20.0, -20.0), min_length=1, description="the person turned counterclockwise by each, from upright"
     )
@@ -23,6 +25,7 @@ class SecondLookConfig(Part):
         default=1.25, ge=1, le=MOST_SCALE, description="side of the square, as a factor of the longer side of the box around the keypoints"
     )
     side_px: int = Field(default=320, ge=64, le=1024, multiple_of=32, description="side of what the network reads of the square")
+    times: int = Field(default=1, ge=1, le=4, description="how often: each time in the square that all views before it say")
 
     @field_validator("rotations_deg", mode="before")
     @classmethod

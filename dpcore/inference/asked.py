@@ -55,8 +55,9 @@ class AskedNetwork(nn.Module):
         points, confidence = self.reading.readout.points(self.reading.together(looks))
         if self.second is not None:
             height, width = looks[0][0].shape[2:]
-            looks.extend(self.second.upright(images, points, self._outputs, self.reading, grid=(height, width)))
-            points, confidence = self.reading.readout.points(self.reading.together(looks))
+            for _ in range(self.second.config.times):
+                looks.extend(self.second.upright(images, points, self._outputs, self.reading, grid=(height, width)))
+                points, confidence = self.reading.readout.points(self.reading.together(looks))
         return torch.cat([*_centred(points, images).unbind(-1), confidence], dim=1)[:, :, None, None]
 
     def _outputs(self, images: Tensor) -> Tensor:

@@ -140,6 +140,23 @@ def test_each_crop_is_looked_at_again_and_no_crop_changes_anothers_numbers() -> 
     torch.testing.assert_close(found, spots, atol=0.5, rtol=0)
 
 
+def test_a_further_look_goes_to_the_square_that_all_views_before_it_say() -> None:
+    squares: list[Tensor] = []
+
+    class Remembers(LooksForLight):
+        def forward(self, images: Tensor) -> Tensor:
+            squares.append(images)
+            return super().forward(images)
+
+    features: Any = Remembers()
+    look = SecondLook(config=SecondLookConfig(rotations_deg=(0.0,), side_px=64, times=3), flip=False)
+    AskedNetwork(features, reading_of(AsSaid()), second=look, precision="fp32").eval()(picture_of(torch.tensor([[30.3, 40.6]])))
+    assert [tuple(images.shape[2:]) for images in squares] == [SIZE_PX, (64, 64), (64, 64), (64, 64)]
+    first, second = (images - squares[1] for images in squares[2:])
+    assert float(first.abs().max()) > 1e-3  # the first look moved the middle of the square
+    assert not torch.equal(first, second)
+
+
 def test_what_is_no_number_stays_none() -> None:
     unknown = picture_of(torch.tensor([[30.0, 40.0]])) * torch.nan
     assert bool(asking(SecondLook(config=SecondLookConfig(), flip=False))(unknown)[:, :34].isnan().all())
@@ -163,6 +180,7 @@ ASKED: dict[str, Any] = {
         ({"rotations_deg": []}, "rotations_deg"),
         ({"margin": 0.9}, "margin"),
         ({"side_px": 200}, "side_px"),
+        ({"times": 0}, "times"),
         ({"flip": True}, "flip"),
     ],
 )
