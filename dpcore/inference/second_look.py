@@ -2,7 +2,7 @@
 
 Public networks are trained on people who stand and fill the picture; MoveNet follows a person through a film in the same way, in the
 square that the last frame's keypoints give. On LSPET with MoveNet Thunder six such views beside 24 are worth 0.3 points of PCKh@0.5,
-and six more, in the square that these 30 give, again 0.3.
+and six more, in the square that these 30 give, 0.2.
 
 What is seen of a crop is a function of that crop alone. Legend: B crops, K keypoints, H W pixels, h w cells.
 """
