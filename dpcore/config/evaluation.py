@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dpcore.config.data import SplitConfig
 from dpcore.config.parsing import Part
@@ -13,18 +12,20 @@ from dpcore.config.parsing import Part
 MOST_SCALE = 4.0
 
 
-def listed(given: Any) -> Any:
-    """A list that was given as text, "0,90", as a list; anything else as it is."""
+def _listed(given: Any) -> Any:
     return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
 
 
-def check_angles(rotations_deg: Sequence[float]) -> None:
-    """
-    Raises:
-        ValueError: two are the same turn.
-    """
+def _each_turn_once(rotations_deg: tuple[float, ...]) -> tuple[float, ...]:
     if len({angle % 360 for angle in rotations_deg}) < len(rotations_deg):
-        raise ValueError(f"rotations_deg {list(rotations_deg)}: give each angle once (they count modulo 360)")
+        raise ValueError(f"give each angle once (they count modulo 360), given {list(rotations_deg)}")
+    return rotations_deg
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+"""Numbers, also given as text: "0, 90"."""
+Rotations = Annotated[Numbers, AfterValidator(_each_turn_once)]
+"""Different turns in degrees, counterclockwise."""
 
 
 class EvaluationConfig(Part):
@@ -42,10 +43,10 @@ class EvaluationConfig(Part):
     ADDED: ClassVar[frozenset[str]] = frozenset({"rotations_deg", "scales", "fuse", "confidence_power", "temperature", "inputs", "view"})
 
     flip: bool = Field(default=False, description="each view also as its mirror image")
-    rotations_deg: tuple[float, ...] = Field(
+    rotations_deg: Rotations = Field(
         default=(0.0,), min_length=1, description="the crop turned counterclockwise by each; multiples of 90 are exact on square crops"
     )
-    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="size of the person in the network's input, as a factor")
+    scales: Numbers = Field(default=(1.0,), min_length=1, description="size of the person in the network's input, as a factor")
     fuse: Literal["mean", "maps", "best"] = Field(
         default="mean", description="mean of the maps; maps: each view weighted by its confidence; best: the most confident view"
     )
@@ -59,14 +60,8 @@ class EvaluationConfig(Part):
     )
     view: SplitConfig | None = Field(default=None, description="what makes the public view of a picture; for inputs view and both")
 
-    @field_validator("rotations_deg", "scales", mode="before")
-    @classmethod
-    def _text_is_a_list(cls, given: Any) -> Any:
-        return listed(given)
-
     @model_validator(mode="after")
-    def _views_differ(self) -> Self:
-        check_angles(self.rotations_deg)
+    def _scales_differ(self) -> Self:
         if len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales {list(self.scales)}: give each scale once")
         wrong = [scale for scale in self.scales if not 1 / MOST_SCALE <= scale <= MOST_SCALE]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from dpcore.config.evaluation import MOST_SCALE, EvaluationConfig, check_angles, listed
+from dpcore.config.evaluation import MOST_SCALE, EvaluationConfig, Rotations
 from dpcore.config.freezing import POLICIES, Freeze, policy_of
 from dpcore.config.networks import HEADS, TIMM, TIMM_WEIGHTS, Backbone, backbone_traits, checked_backbone
 from dpcore.config.parsing import Part
@@ -16,9 +16,7 @@ from dpcore.config.runtime import Precision
 class SecondLookConfig(Part):
     """A second look at a crop: in a square around the person, torso upright, as the first look found them."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"times"})
-
-    rotations_deg: tuple[float, ...] = Field(
+    rotations_deg: Rotations = Field(
         default=(0.0, 20.0, -20.0), min_length=1, description="the person turned counterclockwise by each, from upright"
     )
     margin: float = Field(
@@ -26,16 +24,6 @@ class SecondLookConfig(Part):
     )
     side_px: int = Field(default=320, ge=64, le=1024, multiple_of=32, description="side of what the network reads of the square")
     times: int = Field(default=1, ge=1, le=4, description="how often: each time in the square that all views before it say")
-
-    @field_validator("rotations_deg", mode="before")
-    @classmethod
-    def _text_is_a_list(cls, given: Any) -> Any:
-        return listed(given)
-
-    @model_validator(mode="after")
-    def _views_differ(self) -> Self:
-        check_angles(self.rotations_deg)
-        return self
 
 
 class AskedConfig(EvaluationConfig):

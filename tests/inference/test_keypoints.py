@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dpcore.config import EvaluationConfig, ModelConfig, Places
-from dpcore.config.parsing import parse_config
+from dpcore.config.parsing import identity_of, parse_config
 from dpcore.errors import BadInput
 from dpcore.inference.joint_mixer import JointMixer
 from dpcore.inference.movenet import MOVENET_LAYERS
@@ -142,6 +142,36 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], said: str) -> None
     parse_config(ModelConfig, ASKED)
     with pytest.raises(BadInput, match=said):
         parse_config(ModelConfig, {**ASKED, **change})
+
+
+@pytest.mark.parametrize(
+    ("look", "said"),
+    [
+        ({"rotations_deg": [0, 360]}, "give each angle once"),
+        ({"rotations_deg": []}, "rotations_deg"),
+        ({"margin": 0.9}, "margin"),
+        ({"side_px": 200}, "side_px"),
+        ({"times": 0}, "times"),
+        ({"flip": True}, "flip"),
+    ],
+)
+def test_a_look_that_cannot_be_had_is_refused(look: dict[str, Any], said: str) -> None:
+    assert parse_config(ModelConfig, {**ASKED, "asked": {"second_look": {"rotations_deg": "0, 15"}}}).asked is not None
+    with pytest.raises(BadInput, match=said):
+        parse_config(ModelConfig, {**ASKED, "asked": {"second_look": look}})
+
+
+def test_a_second_look_asks_again_and_has_a_fingerprint_of_its_own(shared_data: Path, tmp_path: Path) -> None:
+    places = Places(data_dir=shared_data, cache_dir=tmp_path)
+    plain, again = (parse_config(ModelConfig, {**ASKED, "asked": asked}) for asked in ({}, {"second_look": {"side_px": 192}}))
+    assert "second_look" not in str(identity_of(plain))  # runs of before keep their fingerprints
+    assert identity_of(plain) != identity_of(again)
+    crop = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    stems = [build_network(model, places, generator=torch.Generator().manual_seed(0)).split("backbone").stem for model in (plain, again)]
+    with torch.no_grad():
+        first, second = (stem.eval()(crop) for stem in stems)
+    assert first.shape == second.shape == (1, 51, 1, 1)
+    assert not torch.equal(first, second)
 
 
 def test_what_is_trained_on_can_be_asked_in_fewer_views_than_what_is_scored(shared_data: Path, tmp_path: Path) -> None:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dpcore.config import ModelConfig, Places
 from dpcore.config.model import SecondLookConfig
-from dpcore.config.parsing import identity_of, parse_config
-from dpcore.errors import BadInput
 from dpcore.inference.asked import AskedNetwork
 from dpcore.inference.maps import JointMaps, MapDecoder
-from dpcore.inference.movenet import MOVENET_LAYERS
 from dpcore.inference.reading import PoseReading
 from dpcore.inference.second_look import SMALLEST_SQUARE_FRAC, PersonSquare, SecondLook
 from dpcore.inference.views import View
-from dpcore.model.network import build_network
 from dpcore.pose.skeleton import COCO_17
 
 SIZE_PX = (96, 128)
@@ -160,44 +154,3 @@ def test_a_further_look_goes_to_the_square_that_all_views_before_it_say() -> Non
 def test_what_is_no_number_stays_none() -> None:
     unknown = picture_of(torch.tensor([[30.0, 40.0]])) * torch.nan
     assert bool(asking(SecondLook(config=SecondLookConfig(), flip=False))(unknown)[:, :34].isnan().all())
-
-
-ASKED: dict[str, Any] = {
-    "backbone": "keypoints",
-    "weights": "models/movenet_lightning",
-    "feature_layers": list(MOVENET_LAYERS),
-    "head": "keypoints",
-    "freeze": "backbone",
-    "input_height_px": 192,
-    "input_width_px": 192,
-}
-
-
-@pytest.mark.parametrize(
-    ("look", "said"),
-    [
-        ({"rotations_deg": [0, 360]}, "give each angle once"),
-        ({"rotations_deg": []}, "rotations_deg"),
-        ({"margin": 0.9}, "margin"),
-        ({"side_px": 200}, "side_px"),
-        ({"times": 0}, "times"),
-        ({"flip": True}, "flip"),
-    ],
-)
-def test_a_look_that_cannot_be_had_is_refused(look: dict[str, Any], said: str) -> None:
-    assert parse_config(ModelConfig, {**ASKED, "asked": {"second_look": {"rotations_deg": "0, 15"}}}).asked is not None
-    with pytest.raises(BadInput, match=said):
-        parse_config(ModelConfig, {**ASKED, "asked": {"second_look": look}})
-
-
-def test_a_config_with_it_asks_again_and_has_a_fingerprint_of_its_own(shared_data: Path, tmp_path: Path) -> None:
-    places = Places(data_dir=shared_data, cache_dir=tmp_path)
-    plain, again = (parse_config(ModelConfig, {**ASKED, "asked": asked}) for asked in ({}, {"second_look": {"side_px": 192}}))
-    assert "second_look" not in str(identity_of(plain))  # runs of before keep their fingerprints
-    assert identity_of(plain) != identity_of(again)
-    crop = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    stems = [build_network(model, places, generator=torch.Generator().manual_seed(0)).split("backbone").stem for model in (plain, again)]
-    with torch.no_grad():
-        first, second = (stem.eval()(crop) for stem in stems)
-    assert first.shape == second.shape == (1, 51, 1, 1)
-    assert not torch.equal(first, second)
